@@ -1,0 +1,1 @@
+"""The Postgres schema of the outbox and the inbox, as Alembic migrations."""

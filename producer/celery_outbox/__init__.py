@@ -1,0 +1,1 @@
+"""Celery tasks written to a Postgres outbox, in the caller's own transaction."""

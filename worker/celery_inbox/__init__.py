@@ -1,0 +1,1 @@
+"""Makes the database effects of a redelivered Celery task happen once."""
