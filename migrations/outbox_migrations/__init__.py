@@ -1,1 +1,22 @@
-"""The Postgres schema of the outbox and the inbox, as Alembic migrations."""
+"""The Postgres schema of the outbox and the inbox, as Alembic migrations.
+
+Apply them with the `outbox-migrate` command, from Python with `upgrade`, or from an Alembic
+environment of your own whose `version_locations` list `outbox_migrations:outbox` and
+`outbox_migrations:inbox`.
+"""
+
+from outbox_migrations.commands import Status, downgrade, sql, status, upgrade
+from outbox_migrations.errors import DatabaseUnreachable, InvalidSetting, MigrationError
+from outbox_migrations.grants import grant
+
+__all__ = [
+    "DatabaseUnreachable",
+    "InvalidSetting",
+    "MigrationError",
+    "Status",
+    "downgrade",
+    "grant",
+    "sql",
+    "status",
+    "upgrade",
+]

@@ -1,0 +1,89 @@
+"""`outbox-migrate`: up, down, status, sql and grant, for people and for deployments.
+
+Exit codes: 0 done, 1 failed or not up to date, 2 wrong usage or settings.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from outbox_migrations import commands
+from outbox_migrations.errors import InvalidSetting, MigrationError
+from outbox_migrations.grants import ROLES, grant
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; errors are one sentence on stderr, never a traceback."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except InvalidSetting as error:
+        print(f"outbox-migrate: {error}", file=sys.stderr)
+        return 2
+    except MigrationError as error:
+        print(f"outbox-migrate: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="outbox-migrate", description=__doc__)
+    parser.add_argument("command", choices=["up", "down", "status", "sql", "grant"])
+    parser.add_argument("component", nargs="?", choices=["outbox", "inbox", "both"], default="both")
+    parser.add_argument("--database-url", help="libpq URL or conninfo (OUTBOX_DATABASE_URL)")
+    parser.add_argument(
+        "--schema",
+        default=os.environ.get("OUTBOX_SCHEMA", "outbox"),
+        help="Postgres schema of the outbox (OUTBOX_SCHEMA, default: outbox)",
+    )
+    parser.add_argument("--yes", action="store_true", help="down: do not ask")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    schema, component = arguments.schema, arguments.component
+    if arguments.command == "sql":
+        print(commands.sql(schema, component))
+        return 0
+    url = arguments.database_url or _url_from_environment()
+    if arguments.command == "up":
+        commands.upgrade(url, schema, component)
+    elif arguments.command == "down":
+        if not arguments.yes and not _agreed(component):
+            return 1
+        commands.downgrade(url, schema, component)
+    elif arguments.command == "grant":
+        grant(url, schema)
+        print("granted: " + ", ".join(ROLES))
+        return 0
+    return _report(
+        commands.status(url, schema, component), expect_current=arguments.command != "down"
+    )
+
+
+def _url_from_environment() -> str:
+    """OUTBOX_DATABASE_URL, or the content of the file OUTBOX_DATABASE_URL_FILE names."""
+    if path := os.environ.get("OUTBOX_DATABASE_URL_FILE"):
+        try:
+            return Path(path).read_text().strip()
+        except OSError as error:
+            raise InvalidSetting(f"OUTBOX_DATABASE_URL_FILE cannot be read: {error}") from error
+    if url := os.environ.get("OUTBOX_DATABASE_URL"):
+        return url
+    raise InvalidSetting("set OUTBOX_DATABASE_URL, or give --database-url")
+
+
+def _agreed(component: str) -> bool:
+    if not sys.stdin.isatty():
+        raise InvalidSetting("down deletes every message, sent or not: confirm with --yes")
+    which = "the outbox and the inbox" if component == "both" else f"the {component}"
+    return input(f"Delete {which} with everything in it? [y/N] ").strip().lower() == "y"
+
+
+def _report(statuses: list[commands.Status], *, expect_current: bool) -> int:
+    for each in statuses:
+        version = each.found or "not migrated"
+        note = "" if each.current else f" (newest: {each.newest})"
+        print(f"{each.component.name} in schema {each.component.schema}: {version}{note}")
+    return 1 if expect_current and not all(each.current for each in statuses) else 0

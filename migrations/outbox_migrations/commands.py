@@ -1,0 +1,126 @@
+"""Applies, reverts, prints and compares migrations; each component in a transaction of its own."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import psycopg
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from outbox_migrations.components import Component
+from outbox_migrations.errors import DatabaseUnreachable, InvalidSetting, MigrationError
+
+Which = Literal["outbox", "inbox", "both"]
+
+CONNECT_TIMEOUT_SECONDS = 10
+#: A migration that cannot get its locks by then gives up instead of queueing writers behind it.
+LOCK_TIMEOUT = "10s"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a component's schema stands; `found` is None where it was never migrated."""
+
+    component: Component
+    found: str | None
+    newest: str
+
+    @property
+    def current(self) -> bool:
+        """Whether nothing is left to migrate."""
+        return self.found == self.newest
+
+
+def components(which: Which, outbox_schema: str = "outbox") -> list[Component]:
+    """The components that `which` names, in the order they are migrated."""
+    known = [Component("outbox", outbox_schema), Component("inbox", "inbox")]
+    return [c for c in known if which in (c.name, "both")]
+
+
+def upgrade(database_url: str, schema: str = "outbox", component: Which = "both") -> None:
+    """Migrate to the newest version. Running it again changes nothing.
+
+    Raises MigrationError, naming the cause; a component then stays at the version it had.
+    """
+    for each in components(component, schema):
+        with _connect(database_url) as connection:
+            command.upgrade(_config(each, connection), "head")
+
+
+def downgrade(database_url: str, schema: str = "outbox", component: Which = "both") -> None:
+    """Remove the tables and everything in them, sent or not."""
+    for each in components(component, schema):
+        with _connect(database_url) as connection:
+            command.downgrade(_config(each, connection), "base")
+
+
+def status(database_url: str, schema: str = "outbox", component: Which = "both") -> list[Status]:
+    """Compare each component's schema with this package's migrations."""
+    found = []
+    for each in components(component, schema):
+        with _connect(database_url) as connection:
+            context = MigrationContext.configure(
+                connection,
+                opts={"version_table": "schema_version", "version_table_schema": each.schema},
+            )
+            newest = ScriptDirectory.from_config(_config(each)).get_current_head()
+            found.append(Status(each, context.get_current_revision(), str(newest)))
+    return found
+
+
+def sql(schema: str = "outbox", component: Which = "both") -> str:
+    """The SQL that `upgrade` would run on an empty database, for a person to review and apply."""
+    printed = io.StringIO()
+    for each in components(component, schema):
+        command.upgrade(_config(each, output=printed), "head", sql=True)
+    return printed.getvalue()
+
+
+def _config(
+    component: Component,
+    connection: sqlalchemy.Connection | None = None,
+    output: io.StringIO | None = None,
+) -> Config:
+    config = Config(output_buffer=output) if output else Config()
+    config.set_main_option("script_location", "outbox_migrations:")
+    config.set_main_option("version_locations", component.version_location)
+    config.set_main_option("path_separator", "space")
+    config.attributes["component"] = component
+    config.attributes["connection"] = connection
+    config.attributes[f"{component.name}_schema"] = component.schema
+    return config
+
+
+@contextmanager
+def _connect(database_url: str) -> Iterator[sqlalchemy.Connection]:
+    """One transaction on a connection of our own, with what psycopg says turned into our words."""
+    try:
+        # A libpq URL or conninfo, not an SQLAlchemy one: psycopg itself opens it.
+        engine = sqlalchemy.create_engine(
+            "postgresql+psycopg://",
+            creator=lambda: psycopg.connect(
+                database_url,
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                options=f"-c lock_timeout={LOCK_TIMEOUT}",
+            ),
+            poolclass=sqlalchemy.NullPool,
+        )
+        with engine.begin() as connection:
+            yield connection
+    except psycopg.ProgrammingError as error:
+        raise InvalidSetting(f"OUTBOX_DATABASE_URL is malformed: {_first_line(error)}") from error
+    except (psycopg.OperationalError, sqlalchemy.exc.OperationalError) as error:
+        raise DatabaseUnreachable(f"the database did not answer: {_first_line(error)}") from error
+    except sqlalchemy.exc.DBAPIError as error:
+        raise MigrationError(f"the migration was rolled back: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    original = getattr(error, "orig", None) or error
+    return str(original).strip().partition("\n")[0]

@@ -1,0 +1,51 @@
+"""Create the inbox: one row per message whose effects have been committed.
+
+`{inbox}` stands for the schema's quoted name.
+"""
+
+from alembic import op
+
+from outbox_migrations.components import schema_of
+
+revision = "inbox_0001"
+down_revision = None
+branch_labels = ("inbox",)
+
+TABLE = """
+CREATE TABLE {inbox}.processed (
+    message_id   text PRIMARY KEY,
+    task         text NOT NULL,
+    processed_at timestamptz NOT NULL DEFAULT now(),
+    result       json
+);
+-- Old rows are purged by age; they arrive in that order, so block ranges are index enough.
+CREATE INDEX processed_at ON {inbox}.processed USING brin (processed_at);
+
+CREATE FUNCTION {inbox}.version() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+
+COMMENT ON SCHEMA {inbox} IS
+    'Which messages have already had their effects, so that a redelivery has none.';
+COMMENT ON TABLE {inbox}.processed IS
+    'One row per message processed, committed together with its effects.';
+COMMENT ON COLUMN {inbox}.processed.message_id IS
+    'The Celery task id, or the key the task chose.';
+COMMENT ON COLUMN {inbox}.processed.task IS 'The task that processed it.';
+COMMENT ON COLUMN {inbox}.processed.processed_at IS
+    'When its transaction began, by the clock of this server.';
+COMMENT ON COLUMN {inbox}.processed.result IS
+    'What the first run returned; a duplicate returns it again.';
+"""
+
+
+def upgrade() -> None:
+    """Create the inbox in the configured schema."""
+    op.execute(TABLE.replace("{inbox}", schema_of("inbox")))
+
+
+def downgrade() -> None:
+    """Drop the inbox: redelivered messages will have their effects again."""
+    op.execute(
+        "DROP TABLE {inbox}.processed; DROP FUNCTION {inbox}.version;".replace(
+            "{inbox}", schema_of("inbox")
+        )
+    )
