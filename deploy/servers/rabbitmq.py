@@ -1,0 +1,221 @@
+"""A private RabbitMQ node that shares nothing with any other: name, ports, cookie, data and epmd.
+
+A test gets a virtual host of its own, made in milliseconds; a node of its own costs seconds.
+"""
+
+import os
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from uuid import uuid4
+
+from servers.ports import free_port
+from servers.processes import end, kill_family, spawn, wait_ready
+from servers.rabbitmq_packages import find_or_fetch
+from servers.server import Command, Server, kept_secret
+
+_NODE = "outbox@localhost"  # its own epmd knows no other; localhost resolves without DNS
+_USER = "outbox"
+_DEFAULTS = {
+    "loopback_users": "none",
+    "log.console": "false",
+    "log.file": "node.log",
+    "disk_free_limit.absolute": "50MB",
+}
+_LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
+_PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
+_METHOD_FRAME = b"\x01"
+_ANY = '<<".*">>'
+_CONTROL_SECONDS = 60
+
+# Debian's `erl` knows only /usr/lib/erlang; this one runs an unpacked installation.
+_ERL = """\
+#!/bin/sh
+ROOTDIR={erlang} BINDIR={binaries} EMU=beam PROGNAME=erl
+export ROOTDIR BINDIR EMU PROGNAME
+exec "$BINDIR/erlexec" "$@"
+"""
+
+
+class RabbitMQ(Server):
+    """One node, with an epmd of its own that nobody else's nodes register at."""
+
+    name = "rabbitmq"
+    start_seconds = 90
+    stop_seconds = 30
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, str] | None = None,
+        root: Path | None = None,
+    ) -> None:
+        """Prepare a node; ``settings`` are lines of rabbitmq.conf and win over the defaults."""
+        super().__init__(folder)
+        self.root = root or find_or_fetch()
+        self.settings = {**_DEFAULTS, **(settings or {})}
+        self.password = kept_secret(self.folder / "password")
+        self._distribution_port = free_port()
+        self._epmd_port = free_port()
+        self._epmd: subprocess.Popen[bytes] | None = None
+
+    def url(self, vhost: str = "/") -> str:
+        """Return the broker URL of a virtual host, as kombu reads it."""
+        return f"amqp://{_USER}:{self.password}@127.0.0.1:{self.port}/{vhost}"
+
+    def create_vhost(self, name: str | None = None) -> str:
+        """Create a virtual host with all rights for the user of ``url`` and return its name."""
+        name = name or f"v{uuid4().hex}"
+        rights = f'<<"{_USER}">>, <<"{name}">>, {_ANY}, {_ANY}, {_ANY}, <<"{_USER}">>'
+        self.evaluate(
+            f'ok = rabbit_vhost:add(<<"{name}">>, <<"{_USER}">>), '
+            f"ok = rabbit_auth_backend_internal:set_permissions({rights})"
+        )
+        return name
+
+    def delete_vhost(self, name: str) -> None:
+        """Delete a virtual host with its queues, closing the connections to it."""
+        self.evaluate(f'rabbit_vhost:delete(<<"{name}">>, <<"{_USER}">>)')
+
+    def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl on this node and return what it prints."""
+        command = [str(self.root / "usr/lib/rabbitmq/bin/rabbitmqctl"), "--quiet", *arguments]
+        return self._run(command, "")
+
+    def evaluate(self, expressions: str) -> str:
+        """Evaluate Erlang inside the node: what rabbitmqctl does, without its second's start."""
+        erl_call = str(self.root / "usr/lib/erlang/bin/erl_call")
+        answer = self._run([erl_call, "-n", _NODE, "-e"], f"{expressions}.\n")
+        if not answer.startswith("{ok, "):
+            raise RuntimeError(f"{expressions} gave {answer}")
+        return answer.removeprefix("{ok, ").removesuffix("}")
+
+    def start(self) -> "RabbitMQ":
+        """Start and return when clients can connect."""
+        self._start_epmd()
+        return super().start()
+
+    def stop(self) -> None:
+        """Shut down in order; kill when that takes too long."""
+        super().stop()
+        if self._epmd is not None:
+            end(self._epmd, self.death_signal, self.stop_seconds)
+
+    def kill(self) -> None:
+        """Crash the node and its epmd."""
+        super().kill()
+        if self._epmd is not None:
+            kill_family(self._epmd)
+
+    def _start_epmd(self) -> None:
+        if self._epmd is not None and self._epmd.poll() is None:
+            return
+        epmd = self.root / "usr/lib/erlang/bin/epmd"
+        self._epmd = spawn(
+            [str(epmd), "-port", str(self._epmd_port), "-address", "127.0.0.1"],
+            folder=self.folder,
+            log=self.log,
+            environment=self._environment(),
+        )
+        wait_ready(
+            self._epmd,
+            lambda: _answers(self._epmd_port, b"", b""),
+            seconds=self.start_seconds,
+            log=self.log,
+            what="epmd",
+        )
+
+    def _command(self) -> Command:
+        self._write_configuration()
+        server = self.root / "usr/lib/rabbitmq/bin/rabbitmq-server"
+        return Command([str(server)], environment=self._environment())
+
+    def _is_ready(self) -> bool:
+        return _answers(self.port, _PROTOCOL_HEADER, _METHOD_FRAME)
+
+    def _run(self, command: list[str], entered: str) -> str:
+        done = subprocess.run(
+            command,
+            env=self._environment(),
+            cwd=self.folder,
+            input=entered,
+            capture_output=True,
+            text=True,
+            timeout=_CONTROL_SECONDS,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{command[0]} failed on {entered or command[1:]}: {done}")
+        return done.stdout
+
+    def _write_configuration(self) -> None:
+        home = self.folder / "home"
+        home.mkdir(mode=0o700, exist_ok=True)
+        kept_secret(home / ".erlang.cookie")
+        fixed = {
+            "listeners.tcp.1": f"127.0.0.1:{self.port}",
+            "default_user": _USER,
+            "default_pass": self.password,
+        }
+        lines = [f"{key} = {value}\n" for key, value in {**self.settings, **fixed}.items()]
+        configuration = self.folder / "rabbitmq.conf"
+        configuration.touch(mode=0o600)
+        configuration.write_text("".join(lines))
+        (self.folder / "advanced.config").write_text("[].\n")
+        (self.folder / "enabled_plugins").write_text("[].\n")
+
+    def _environment(self) -> dict[str, str]:
+        """Name every place and port, so that nothing of /etc/rabbitmq or of the user's applies."""
+        foreign = ("RABBITMQ_", "ERL_", "NOTIFY_SOCKET")
+        own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        folder = self.folder
+        return {
+            **own,
+            "HOME": str(folder / "home"),
+            "LANG": "C.UTF-8",
+            "PATH": f"{self._erl_folder()}:{own.get('PATH', os.defpath)}",
+            # The script then becomes the node instead of its guardian: signals reach the node.
+            "RUNNING_UNDER_SYSTEMD": "true",
+            "RABBITMQ_NODENAME": _NODE,
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._distribution_port),
+            "RABBITMQ_CONF_ENV_FILE": str(folder / "none.conf"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_CONFIG_FILES": str(folder / "conf.d"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "config"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _LOOPBACK,
+            "RABBITMQ_CTL_ERL_ARGS": _LOOPBACK,
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_CRASH_DUMP_SECONDS": "0",
+        }
+
+    def _erl_folder(self) -> Path:
+        erlang = self.root / "usr/lib/erlang"
+        if self.root == Path("/"):
+            return erlang / "bin"
+        folder = self.folder / "bin"
+        if not folder.exists():
+            folder.mkdir()
+            erl = folder / "erl"
+            binaries = next(erlang.glob("erts-*/bin"))
+            erl.write_text(_ERL.format(erlang=erlang, binaries=binaries))
+            erl.chmod(0o755)
+        return folder
+
+
+def _answers(port: int, sent: bytes, expected: bytes) -> bool:
+    """Whether a loopback port accepts a connection and replies to what is sent as expected."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as client:
+            client.sendall(sent)
+            return client.recv(len(expected)) == expected
+    except OSError:
+        return False
