@@ -1,0 +1,199 @@
+"""psycopg, SQLAlchemy and Django tasks behave alike: what holds for one holds for all."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import django
+import psycopg
+import pytest
+from celery.exceptions import Ignore
+from django.conf import settings
+from django.db import connections as django_connections
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from celery_inbox import InboxMissing, idempotent
+
+NOTE = "INSERT INTO effect (note) VALUES ('charged')"
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """How one library connects, and how a task body writes through it."""
+
+    connect: Callable[[], Any]
+    write: Callable[[Any, str], object]
+
+
+def psycopg_connection(dsn: str) -> Iterator[Library]:
+    """A connection that is closed after the task."""
+    yield Library(lambda: psycopg.connect(dsn), lambda conn, sql: conn.execute(sql))
+
+
+def psycopg_pool(dsn: str) -> Iterator[Library]:
+    """A context manager that lends a connection, as a pool does."""
+
+    @contextmanager
+    def lend() -> Iterator[psycopg.Connection[Any]]:
+        with psycopg.connect(dsn) as connection:
+            yield connection
+
+    yield Library(lend, lambda conn, sql: conn.execute(sql))
+
+
+def psycopg_autocommit(dsn: str) -> Iterator[Library]:
+    """A connection that would commit each statement by itself."""
+    yield Library(
+        lambda: psycopg.connect(dsn, autocommit=True), lambda conn, sql: conn.execute(sql)
+    )
+
+
+def sqlalchemy_session(dsn: str) -> Iterator[Library]:
+    """A Session that begins nothing by itself."""
+    engine = create_engine(dsn.replace("postgresql", "postgresql+psycopg", 1))
+    yield Library(lambda: Session(engine), lambda session, sql: session.execute(text(sql)))
+    engine.dispose()
+
+
+def sqlalchemy_begin(dsn: str) -> Iterator[Library]:
+    """sessionmaker.begin: a Session handed over inside its transaction."""
+    engine = create_engine(dsn.replace("postgresql", "postgresql+psycopg", 1))
+    yield Library(sessionmaker(engine).begin, lambda session, sql: session.execute(text(sql)))
+    engine.dispose()
+
+
+def django_alias(dsn: str) -> Iterator[Library]:
+    """The name of a configured database."""
+    if not settings.configured:
+        settings.configure()
+        django.setup()
+    parts = psycopg.conninfo.conninfo_to_dict(dsn)
+    database = {
+        "ENGINE": "django.db.backends.postgresql",
+        **{name.upper(): str(parts[name]) for name in ("user", "password", "host", "port")},
+        "NAME": parts["dbname"],
+    }
+    configured = django_connections.configure_settings({"default": {}, "shop": database})
+    django_connections.databases["shop"] = configured["shop"]
+
+    def write(alias: str, sql: str) -> None:
+        with django_connections[alias].cursor() as cursor:
+            cursor.execute(sql)
+
+    yield Library(lambda: "shop", write)
+    django_connections["shop"].close()
+    del django_connections["shop"]
+
+
+@pytest.fixture(
+    params=[
+        psycopg_connection,
+        psycopg_pool,
+        psycopg_autocommit,
+        sqlalchemy_session,
+        sqlalchemy_begin,
+        django_alias,
+    ],
+    ids=lambda library: library.__name__,
+)
+def library(request, ledger):
+    """One way to reach the ledger's database."""
+    yield from request.param(ledger.dsn)
+
+
+def test_effects_and_inbox_row_commit_together_once(app, ledger, deliver, library):
+    """The duplicate is answered from the inbox."""
+
+    @app.task(bind=True, name="charge")
+    @idempotent(library.connect)
+    def charge(self, handle):
+        library.write(handle, NOTE)
+        return {"charged": True}
+
+    assert deliver(charge) == {"charged": True}
+    assert deliver(charge) == {"charged": True}
+    assert ledger.effects() == ["charged"]
+    assert ledger.inbox() == [("message-1", "charge", '{"charged": true}')]
+
+
+def test_an_error_rolls_everything_back(app, ledger, deliver, library):
+    """Neither effects nor inbox row stay."""
+
+    @app.task(bind=True)
+    @idempotent(library.connect)
+    def charge(self, handle):
+        library.write(handle, NOTE)
+        raise LookupError("no such card")
+
+    with pytest.raises(LookupError):
+        deliver(charge)
+    assert ledger.effects() == []
+    assert ledger.inbox() == []
+
+
+def test_ignore_commits(app, ledger, deliver, library):
+    """What replace() ends with is no failure."""
+
+    @app.task(bind=True)
+    @idempotent(library.connect)
+    def charge(self, handle):
+        library.write(handle, NOTE)
+        raise Ignore
+
+    with pytest.raises(Ignore):
+        deliver(charge)
+    assert ledger.effects() == ["charged"]
+
+
+def test_a_lost_race_is_tried_again(app, ledger, deliver, library):
+    """The driver's error is recognised inside the library's own."""
+    attempts: list[int] = []
+
+    @app.task(bind=True)
+    @idempotent(library.connect)
+    def charge(self, handle):
+        attempts.append(1)
+        library.write(handle, NOTE)
+        if len(attempts) == 1:
+            library.write(handle, "DO $$ BEGIN RAISE serialization_failure; END $$")
+
+    deliver(charge)
+
+    assert len(attempts) == 2
+    assert ledger.effects() == ["charged"]
+
+
+def test_a_lost_connection_is_replaced(app, ledger, deliver, library):
+    """The next attempt gets a connection that works."""
+    attempts: list[int] = []
+
+    @app.task(bind=True)
+    @idempotent(library.connect)
+    def charge(self, handle):
+        attempts.append(1)
+        library.write(handle, NOTE)
+        if len(attempts) == 1:
+            ledger.run(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+    deliver(charge)
+
+    assert len(attempts) == 2
+    assert ledger.effects() == ["charged"]
+
+
+def test_a_missing_inbox_is_named(app, ledger, deliver, library):
+    """The library's wrapping does not hide what is missing."""
+    ledger.run("DROP SCHEMA inbox CASCADE")
+
+    @app.task(bind=True)
+    @idempotent(library.connect)
+    def charge(self, handle):
+        pytest.fail("ran without an inbox")
+
+    with pytest.raises(InboxMissing):
+        deliver(charge)

@@ -1,0 +1,301 @@
+"""One message, however often it is delivered, has its effects once."""
+
+from typing import Any
+
+import psycopg
+import pytest
+from celery import Celery
+from celery.exceptions import Ignore, Reject, Retry
+from psycopg.rows import dict_row
+
+from celery_inbox import MessageIdReused, ResultNotJSON, idempotent
+
+NOTE = "INSERT INTO effect (note) VALUES (%s)"
+
+
+def test_a_duplicate_returns_the_first_result_without_running(app, ledger, deliver):
+    """The second delivery of a message answers like the first and changes nothing."""
+
+    @app.task(bind=True)
+    @idempotent(ledger.connect)
+    def charge(self, conn, order_id):
+        conn.execute(NOTE, (f"charged {order_id}",))
+        return {"order": order_id, "amount": 12.5}
+
+    first = deliver(charge, 7)
+    second = deliver(charge, 7)
+
+    assert first == second == {"order": 7, "amount": 12.5}
+    assert ledger.effects() == ["charged 7"]
+
+
+def test_messages_with_different_ids_both_run(app, ledger, deliver):
+    """Equal arguments do not make a duplicate: the message id does."""
+
+    @app.task(bind=True)
+    @idempotent(ledger.connect)
+    def charge(self, conn, order_id):
+        conn.execute(NOTE, (self.request.id,))
+
+    deliver(charge, 7, id="a")
+    deliver(charge, 7, id="b")
+
+    assert ledger.effects() == ["a", "b"]
+
+
+def test_a_task_that_returns_nothing_is_remembered_too(app, ledger, deliver):
+    """None is a result like any other."""
+
+    @app.task(bind=True)
+    @idempotent(ledger.connect)
+    def charge(self, conn):
+        conn.execute(NOTE, ("charged",))
+
+    assert deliver(charge) is None
+    assert deliver(charge) is None
+    assert ledger.effects() == ["charged"]
+
+
+def test_a_task_that_raises_leaves_no_trace_and_can_run_again(app, ledger, deliver):
+    """An error rolls back the effects and the inbox row together."""
+    broken = [True]
+
+    @app.task(bind=True)
+    @idempotent(ledger.connect)
+    def charge(self, conn):
+        conn.execute(NOTE, ("charged",))
+        if broken.pop():
+            raise LookupError("no such card")
+
+    with pytest.raises(LookupError, match="no such card"):
+        deliver(charge)
+    assert ledger.effects() == []
+    assert ledger.inbox() == []
+
+    broken.append(False)
+    deliver(charge)
+    assert ledger.effects() == ["charged"]
+
+
+def test_retry_rolls_back_and_its_message_is_sent(app, ledger, deliver):
+    """retry() keeps its meaning: nothing was done, and the same id comes again."""
+
+    @app.task(bind=True)
+    @idempotent(ledger.connect)
+    def charge(self, conn):
+        conn.execute(NOTE, (f"attempt {self.request.retries}",))
+        if self.request.retries == 0:
+            raise self.retry(countdown=0)
+        return "done"
+
+    with pytest.raises(Retry):
+        deliver(charge)
+    assert ledger.effects() == []
+    assert sent_ids(app) == ["message-1"]
+
+    assert deliver(charge, retries=1) == "done"
+    assert deliver(charge, retries=0) == "done"
+    assert ledger.effects() == ["attempt 1"]
+
+
+def test_replace_commits_and_its_successor_is_no_duplicate(app, ledger, deliver):
+    """A task that replaces itself passes its id on; both runs count, each once."""
+
+    @app.task(bind=True)
+    @idempotent(ledger.connect)
+    def charge(self, conn, rest):
+        conn.execute(NOTE, (f"rest {rest}",))
+        if rest:
+            raise self.replace(charge.s(rest - 1))
+        return "charged"
+
+    with pytest.raises(Ignore):
+        deliver(charge, 1)
+    with pytest.raises(Ignore):
+        deliver(charge, 1)
+    assert sent_ids(app) == ["message-1"]
+
+    assert deliver(charge, 0, replaced_task_nesting=1) == "charged"
+    assert deliver(charge, 0, replaced_task_nesting=1) == "charged"
+    assert ledger.effects() == ["rest 1", "rest 0"]
+
+
+def test_two_tasks_sharing_an_id_are_refused(app, ledger, deliver):
+    """The second task is neither run nor answered with the other's result."""
+
+    @app.task(bind=True, name="charge")
+    @idempotent(ledger.connect)
+    def charge(self, conn):
+        return "charged"
+
+    @app.task(bind=True, name="refund")
+    @idempotent(ledger.connect)
+    def refund(self, conn):
+        return "refunded"
+
+    deliver(charge)
+    with pytest.raises(MessageIdReused, match="'message-1' was processed as task 'charge'"):
+        deliver(refund)
+
+
+@pytest.mark.parametrize("result", [object(), {1, 2}, float("nan")], ids=["object", "set", "nan"])
+def test_a_result_json_cannot_hold_is_refused_before_commit(app, ledger, deliver, result):
+    """Nothing half-done stays behind, and the error names the task and the type."""
+
+    @app.task(bind=True, name="charge")
+    @idempotent(ledger.connect)
+    def charge(self, conn):
+        conn.execute(NOTE, ("charged",))
+        return result
+
+    with pytest.raises(ResultNotJSON, match=f"charge returned {type(result).__qualname__}"):
+        deliver(charge)
+    assert ledger.effects() == []
+    assert ledger.inbox() == []
+
+
+def test_an_error_the_body_swallowed_cannot_pass_for_success(app, ledger, deliver):
+    """A transaction the body broke and hid fails instead of committing nothing silently."""
+
+    @app.task(bind=True)
+    @idempotent(ledger.connect)
+    def charge(self, conn):
+        conn.execute(NOTE, ("charged",))
+        try:
+            conn.execute("SELECT 1/0")
+        except psycopg.errors.DivisionByZero:
+            return "fine"
+
+    with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+        deliver(charge)
+    assert ledger.inbox() == []
+
+
+def test_the_body_cannot_commit_half_of_its_work(app, ledger, deliver):
+    """A commit inside the body is refused: effects and inbox row must stay one."""
+
+    @app.task(bind=True)
+    @idempotent(ledger.connect)
+    def charge(self, conn):
+        conn.execute(NOTE, ("charged",))
+        conn.commit()
+
+    with pytest.raises(psycopg.ProgrammingError, match="commit"):
+        deliver(charge)
+    assert ledger.effects() == []
+
+
+def test_a_key_makes_two_messages_with_one_meaning_run_once(app, ledger, deliver):
+    """key= sees the task's arguments; its value counts per task."""
+
+    @app.task(bind=True)
+    @idempotent(ledger.connect, key=lambda order_id, note=None: f"order-{order_id}")
+    def charge(self, conn, order_id, note=None):
+        conn.execute(NOTE, (f"charge {order_id}",))
+        return self.request.id
+
+    @app.task(bind=True)
+    @idempotent(ledger.connect, key=lambda order_id: f"order-{order_id}")
+    def ship(self, conn, order_id):
+        conn.execute(NOTE, (f"ship {order_id}",))
+
+    assert deliver(charge, 7, id="a") == "a"
+    assert deliver(charge, 7, "again", id="b") == "a"
+    deliver(charge, 8, id="c")
+    deliver(ship, 7, id="d")
+
+    assert ledger.effects() == ["charge 7", "charge 8", "ship 7"]
+
+
+@pytest.mark.parametrize("chosen", [None, "", 7])
+def test_a_key_that_is_no_string_is_refused(app, ledger, deliver, chosen):
+    """A key of None would make all messages one."""
+
+    @app.task(bind=True, name="charge")
+    @idempotent(ledger.connect, key=lambda: chosen)
+    def charge(self, conn):
+        pytest.fail("ran without a key")
+
+    with pytest.raises(TypeError, match=f"charge: key= returned {chosen!r}"):
+        deliver(charge)
+
+
+def test_called_as_a_function_a_task_runs_each_time_in_a_transaction(app, ledger):
+    """Without a message there is no duplicate: direct and eager calls always run."""
+
+    @app.task(bind=True)
+    @idempotent(ledger.connect)
+    def charge(self, conn, order_id):
+        conn.execute(NOTE, (f"charged {order_id}",))
+        return order_id
+
+    assert charge(1) == 1
+    assert charge.apply((2,)).get() == 2
+    assert ledger.effects() == ["charged 1", "charged 2"]
+    assert ledger.inbox() == []
+
+
+def test_the_applications_row_factory_is_left_alone(app, ledger, deliver):
+    """The body gets its connection as connect() made it, and the inbox works beside it."""
+
+    @app.task(bind=True)
+    @idempotent(lambda: psycopg.connect(ledger.dsn, row_factory=dict_row))
+    def charge(self, conn):
+        return conn.execute("SELECT 1 AS one").fetchone()
+
+    assert deliver(charge) == {"one": 1}
+    assert deliver(charge) == {"one": 1}
+
+
+def test_the_deadline_of_the_inbox_is_not_the_bodys(app, ledger, deliver):
+    """The body sees the lock_timeout that its own connection came with."""
+
+    @app.task(bind=True)
+    @idempotent(lambda: psycopg.connect(ledger.dsn, options="-c lock_timeout=1234"))
+    def charge(self, conn):
+        return conn.execute("SHOW lock_timeout").fetchone()[0]
+
+    assert deliver(charge) == "1234ms"
+
+
+def test_tasks_sent_inside_join_the_transaction(ledger, deliver):
+    """An app with an outbox gets the task's connection for as long as the body runs."""
+    joined: list[Any] = []
+
+    class Outbox:
+        def using(self, target):
+            joined.append(target)
+            return psycopg.Connection.transaction(target)
+
+    app = Celery("ledger", broker="memory://", set_as_current=False)
+    app.outbox = Outbox()
+
+    @app.task(bind=True)
+    @idempotent(ledger.connect)
+    def charge(self, conn):
+        assert joined == [conn]
+
+    deliver(charge)
+    deliver(charge)
+    assert len(joined) == 1
+
+
+def test_a_rejected_message_keeps_its_rejection(app, ledger, deliver):
+    """Reject rolls back and reaches the worker as it is."""
+
+    @app.task(bind=True)
+    @idempotent(ledger.connect)
+    def charge(self, conn):
+        conn.execute(NOTE, ("charged",))
+        raise Reject("not mine", requeue=False)
+
+    with pytest.raises(Reject, match="not mine"):
+        deliver(charge)
+    assert ledger.effects() == []
+
+
+def sent_ids(app: Celery) -> list[str]:
+    """Ids of the messages waiting in the app's queue; takes them."""
+    with app.connection_for_read() as connection:
+        queue = connection.SimpleQueue(app.conf.task_default_queue)
+        return [queue.get_nowait().headers["id"] for _ in range(queue.qsize())]

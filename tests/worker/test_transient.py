@@ -1,0 +1,69 @@
+"""Only what another transaction or a lost connection did is tried again."""
+
+import psycopg
+import pytest
+from celery.exceptions import Reject, Retry
+from kombu.exceptions import OperationalError as BrokerError
+
+from celery_inbox.transient import pause, worth_repeating
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        psycopg.errors.SerializationFailure(),
+        psycopg.errors.DeadlockDetected(),
+        psycopg.errors.AdminShutdown(),
+        psycopg.errors.CannotConnectNow(),
+        psycopg.errors.ConnectionFailure(),
+        psycopg.OperationalError("the connection is closed"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_lost_race_or_connection_is_worth_another_attempt(error):
+    """Nothing of the attempt is left, so the same work may simply be done again."""
+    assert worth_repeating(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        psycopg.errors.UniqueViolation(),
+        psycopg.errors.LockNotAvailable(),
+        psycopg.errors.QueryCanceled(),
+        psycopg.errors.InsufficientPrivilege(),
+        psycopg.ProgrammingError("the connection cannot be used"),
+        BrokerError("broker away"),
+        ConnectionError("some other service"),
+        ValueError("no such order"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_would_fail_again_is_not_repeated(error):
+    """An error of the statement, the application or another service is the task's own affair."""
+    assert not worth_repeating(error)
+
+
+def test_the_drivers_error_is_found_where_libraries_keep_it():
+    """SQLAlchemy has it in .orig, Django as the cause, psycopg2 calls the state pgcode."""
+    lost = psycopg.errors.SerializationFailure()
+    in_orig, as_cause, pgcode = RuntimeError(), RuntimeError(), RuntimeError()
+    in_orig.orig = lost
+    as_cause.__cause__ = in_orig
+    pgcode.pgcode = "40P01"
+
+    assert all(worth_repeating(error) for error in (in_orig, as_cause, pgcode))
+
+
+@pytest.mark.parametrize("decision", [Retry(), Reject()], ids=["retry", "reject"])
+def test_the_tasks_own_decision_is_never_repeated(decision):
+    """retry() has sent a message already: a second attempt would send another."""
+    decision.__cause__ = psycopg.errors.SerializationFailure()
+
+    assert not worth_repeating(decision)
+
+
+def test_pauses_grow_and_stay_below_a_second():
+    """Early attempts cost little, late ones leave the database alone."""
+    assert pause(1) <= 0.02
+    assert 0.5 <= pause(20) <= 1.0

@@ -1,0 +1,20 @@
+"""What the inbox refuses. All are permanent: the same delivery fails again until a person acts."""
+
+
+class InboxError(Exception):
+    """Base of the errors below; each message says what to change."""
+
+
+class InboxMissing(InboxError):
+    """The database has no inbox. Way out: `outbox-migrate up`, or point `connect` elsewhere."""
+
+
+class MessageIdReused(InboxError):
+    """Two different tasks were sent with one id. Way out: an id of its own for each, or `key=`."""
+
+
+class ResultNotJSON(InboxError, TypeError):
+    """The task returned what JSON cannot hold, so its effects were rolled back.
+
+    Way out: return plain values; a redelivery must be answered with the same result.
+    """
