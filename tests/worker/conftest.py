@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, LiteralString
 from uuid import uuid4
 
@@ -53,6 +54,7 @@ def app() -> Iterator[Celery]:
     """A Celery app whose broker and result backend are in this process."""
     app = Celery("ledger", broker="memory://", backend="cache+memory://", set_as_current=False)
     app.conf.task_default_queue = uuid4().hex  # the memory broker is one for the whole process
+    app.task = partial(app.task, shared=False)  # tests reuse task names; apps would share them
     yield app
     app.close()
 

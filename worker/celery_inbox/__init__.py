@@ -1,6 +1,7 @@
 """Makes the database effects of a redelivered Celery task happen once."""
 
 from celery_inbox.errors import InboxError, InboxMissing, MessageIdReused, ResultNotJSON
+from celery_inbox.reliability import reliable
 from celery_inbox.task import idempotent
 
 __all__ = [
@@ -9,4 +10,5 @@ __all__ = [
     "MessageIdReused",
     "ResultNotJSON",
     "idempotent",
+    "reliable",
 ]

@@ -1,0 +1,25 @@
+"""An app for real workers, one of whose tasks kills whatever runs it."""
+
+import os
+import signal
+
+from celery import Celery
+
+from celery_inbox import reliable
+
+LIMIT = 2
+
+app = Celery("deadly", broker=os.environ.get("DEADLY_BROKER", "amqp://"), set_as_current=False)
+app.conf.task_time_limit = 60
+reliable(app, delivery_limit=LIMIT)
+
+
+@app.task
+def die() -> None:
+    """Take the process along."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def live() -> None:
+    """Do nothing, and succeed."""

@@ -1,0 +1,167 @@
+"""reliable(app) leaves no setting that loses messages, and names what it cannot change."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from celery import Celery
+from celery.signals import celeryd_after_setup
+from kombu import Exchange, Queue
+
+from celery_inbox import reliable
+from celery_inbox.reliability import contradictions
+from tests.fixtures.broker import Broker
+from tests.fixtures.programs import WorkerFactory
+from tests.fixtures.waiting import wait_until
+from tests.worker import deadly
+
+
+@pytest.fixture
+def rabbit_app():
+    """An app whose broker would be RabbitMQ; nothing connects."""
+    with Celery("shop", broker="amqp://", set_as_current=False) as app:
+        app.conf.task_time_limit = 60
+        yield app
+
+
+@pytest.fixture
+def redis_app():
+    """An app whose broker would be Redis; nothing connects."""
+    with Celery("shop", broker="redis://", set_as_current=False) as app:
+        app.conf.task_time_limit = 60
+        yield app
+
+
+def test_it_changes_what_loses_messages_and_says_so(redis_app):
+    """Each line names a setting, what it was and what it is."""
+    changes = reliable(redis_app)
+
+    assert changes == (
+        "task_acks_late: False -> True",
+        "task_reject_on_worker_lost: None -> True",
+        "worker_prefetch_multiplier: 4 -> 1",
+    )
+    assert redis_app.conf.task_acks_late is True
+    assert redis_app.conf.task_reject_on_worker_lost is True
+    assert redis_app.conf.worker_prefetch_multiplier == 1
+
+
+def test_what_is_right_already_is_not_reported(redis_app):
+    """A second call finds nothing to change."""
+    reliable(redis_app)
+
+    assert reliable(redis_app) == ()
+
+
+def test_a_reliable_app_has_no_contradictions(rabbit_app, redis_app):
+    """Nothing is left to warn of."""
+    for app in (rabbit_app, redis_app):
+        reliable(app)
+        app.task(name="charge", shared=False)(nothing)
+
+        assert contradictions(app) == ()
+
+
+def test_queues_on_rabbitmq_become_quorum_queues_with_a_limit(rabbit_app):
+    """Also queues that Celery makes as routes name them; what is not durable stays as it is."""
+    rabbit_app.conf.task_queues = [
+        Queue("mine", Exchange("mine"), queue_arguments={"x-queue-type": "classic"}),
+        Queue("brief", Exchange("brief"), durable=False),
+    ]
+    reliable(rabbit_app, delivery_limit=7)
+
+    queues = rabbit_app.amqp.queues
+    made = queues["invoices"].queue_arguments
+    assert made["x-queue-type"] == "quorum"
+    assert made["x-delivery-limit"] == 7
+    assert made["x-dead-letter-routing-key"] == "invoices.dead"
+    assert queues["mine"].queue_arguments == {"x-queue-type": "classic"}
+    assert not queues["brief"].queue_arguments
+
+
+def test_queue_types_are_left_alone_on_request_and_on_redis(rabbit_app, redis_app):
+    """An existing classic queue cannot change its type, and Redis has no types."""
+    reliable(rabbit_app, quorum=False)
+    reliable(redis_app)
+
+    assert not rabbit_app.amqp.queues["celery"].queue_arguments
+    assert not redis_app.amqp.queues["celery"].queue_arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "warning"),
+    [
+        ({"acks_late": False}, "charge has acks_late=False"),
+        ({"reject_on_worker_lost": False}, "charge has reject_on_worker_lost=False"),
+        ({"time_limit": 7200}, "a task may run 7200 s"),
+    ],
+    ids=["acks-early", "keeps-lost", "too-long"],
+)
+def test_a_task_that_contradicts_is_named(rabbit_app, options, warning):
+    """A task's own options win over the app's, so they are warned of."""
+    reliable(rabbit_app)
+    rabbit_app.task(name="charge", shared=False, **options)(nothing)
+
+    [found] = contradictions(rabbit_app)
+    assert found.startswith(warning)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "warning"),
+    [
+        ("task_acks_late", False, "task_acks_late is False again"),
+        ("task_time_limit", None, "no time limit"),
+        ("task_default_delivery_mode", "transient", "task_default_delivery_mode is transient"),
+        ("task_queues", [Queue("q", durable=False)], "queue q is not durable"),
+    ],
+)
+def test_a_setting_that_contradicts_is_named(redis_app, setting, value, warning):
+    """Settings that came after reliable(app), or that it does not change."""
+    reliable(redis_app)
+    redis_app.task(name="charge", shared=False, acks_late=True)(nothing)
+    redis_app.conf[setting] = value
+
+    assert contradictions(redis_app)[0].startswith(warning)
+
+
+def test_the_visibility_timeout_outlasts_the_longest_task(redis_app, caplog):
+    """It is fitted when a worker starts: then all tasks are known."""
+    reliable(redis_app)
+    redis_app.conf.broker_transport_options = {"visibility_timeout": 100, "max_retries": 3}
+    redis_app.task(name="report", shared=False, time_limit=900)(nothing)
+
+    with caplog.at_level("INFO", "celery_inbox"):
+        celeryd_after_setup.send(sender="w", instance=Started(redis_app), conf=redis_app.conf)
+
+    assert redis_app.conf.broker_transport_options == {"visibility_timeout": 1800, "max_retries": 3}
+    assert "visibility_timeout: 100 -> 1800" in caplog.text
+    assert "task_acks_late: False -> True" in caplog.text
+
+
+def test_a_message_that_keeps_killing_workers_is_put_aside(
+    broker: Broker, celery_worker: WorkerFactory
+):
+    """After the delivery limit it waits in the queue of dead letters, and others go on."""
+    celery_worker(deadly.__name__, DEADLY_BROKER=broker.url)
+    with Celery("sender", broker=broker.url, set_as_current=False) as sender:
+        reliable(sender, delivery_limit=deadly.LIMIT)
+        ids = [str(uuid4()), str(uuid4())]
+        for id, name in zip(ids, ("die", "live"), strict=True):
+            sender.send_task(f"{deadly.__name__}.{name}", task_id=id)
+
+    wait_until(lambda: broker.depth("celery.dead") == 1, 60, "a dead letter")
+
+    [dead] = broker.take_all("celery.dead")
+    assert dead.headers["id"] == ids[0]
+    wait_until(lambda: broker.depth("celery") == 0, 30, "an empty queue")
+
+
+def nothing() -> None:
+    """The body of tasks that never run here."""
+
+
+class Started:
+    """A worker, as the signal of its start shows it."""
+
+    def __init__(self, app: Celery) -> None:
+        self.app: Any = app

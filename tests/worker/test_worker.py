@@ -1,0 +1,110 @@
+"""Real workers, every message published three times: results as ever, each effect once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+from celery import Celery, chain, chord, group
+from celery.canvas import Signature
+
+from tests.fixtures.programs import Program, WorkerFactory
+from tests.fixtures.waiting import wait_until
+from tests.worker import stuttering
+
+SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """A sender with its running worker."""
+
+    app: Celery
+    worker: Program
+
+    def task(self, name: str, *args: Any) -> Signature[Any]:
+        """One of the worker's tasks, sent by this app."""
+        return self.app.signature(f"{stuttering.__name__}.{name}", args)
+
+
+@pytest.fixture
+def shop(ledger, valkey_url: str, celery_worker: WorkerFactory) -> Iterator[Shop]:
+    """A worker of four processes on the ledger's database."""
+    ledger.run("CREATE TABLE died (once int)")
+    environment = {"LEDGER_DSN": ledger.dsn, "LEDGER_BROKER": valkey_url}
+    worker = celery_worker(stuttering.__name__, "--concurrency=4", "-Ofair", **environment)
+    with Celery(
+        "sender",
+        amqp=stuttering.Stutter,
+        broker=valkey_url,
+        backend=valkey_url,
+        set_as_current=False,
+    ) as app:
+        yield Shop(app, worker)
+
+
+def test_a_task_has_its_effect_once(ledger, shop: Shop):
+    """Three copies of one message on four processes."""
+    assert shop.task("add", 1, 2).delay().get(SECONDS) == 3
+    assert_effects(ledger, shop, "1+2")
+
+
+def test_a_canvas_goes_on_once(ledger, shop: Shop):
+    """Copies carry the stored result on, and each next step absorbs its own copies."""
+    steps = chain(shop.task("add", 1, 2), shop.task("add", 3))
+    members = group([shop.task("add", n, 10) for n in range(3)], app=shop.app)
+    header = [shop.task("add", 20, 1), shop.task("add", 20, 2)]
+    whole = chord(header, shop.task("total"), app=shop.app)
+
+    results = [canvas.delay() for canvas in (steps, members, whole)]
+
+    assert [result.get(SECONDS) for result in results] == [6, [10, 11, 12], 43]
+    expected = ["1+2", "3+3", "0+10", "1+10", "2+10", "20+1", "20+2", "sum of [21, 22]"]
+    assert_effects(ledger, shop, *expected)
+
+
+def test_retries_lead_to_one_effect(ledger, shop: Shop):
+    """Copies of a message, and of its retries, share an id: one of them succeeds."""
+    assert shop.task("third_time").delay().get(SECONDS) == 2
+    assert_effects(ledger, shop, "attempt 2")
+
+
+def test_a_task_may_replace_itself(ledger, shop: Shop):
+    """By a chain, alone, or by a chord: what ends in itself has its id and is no duplicate."""
+    results = [shop.task("countdown", 3).delay(), shop.task("gather").delay()]
+
+    assert [result.get(SECONDS) for result in results] == ["go", 6]
+    countdown = ["rest 3", "0+2", "rest 2", "rest 1", "rest 0"]
+    assert_effects(ledger, shop, *countdown, "gather None", "1+1", "2+2", "gather [2, 4]")
+
+
+def test_a_killed_worker_process_costs_nothing(ledger, shop: Shop):
+    """What it had done is rolled back, what it held is delivered again."""
+    assert shop.task("dies_once").delay().get(SECONDS) == "survived"
+    assert_effects(ledger, shop, "survived")
+
+
+def test_a_duplicate_of_a_long_run_comes_back_until_it_is_answered(ledger, shop: Shop):
+    """Its wait ends long before the first run does; nothing is lost and nothing runs twice."""
+    with psycopg.connect(ledger.dsn) as blocker:
+        blocker.execute("SELECT pg_advisory_lock(1)")
+        result = shop.task("patient").delay()
+        shop.worker.wait_for_output("back to the queue")
+
+    assert result.get(SECONDS) == "done"
+    assert_effects(ledger, shop, "patient")
+
+
+def assert_effects(ledger, shop: Shop, *expected: str) -> None:
+    """All copies are dealt with, and these are the effects."""
+    wait_until(lambda: unfinished(shop.app) == 0, SECONDS, "an empty queue")
+
+    assert sorted(ledger.effects()) == sorted(expected)
+
+
+def unfinished(app: Celery) -> int:
+    """How many messages wait or are being worked on."""
+    with app.connection_for_read() as connection:
+        client: Any = connection.default_channel.client
+        return int(client.llen("celery") + client.hlen("unacked"))
