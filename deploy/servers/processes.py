@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -21,6 +23,15 @@ _EXEC_UNLESS_ORPHANED = '[ "$PPID" = "$0" ] && exec "$@"'
 _HOLD_STOPPED = 'kill -STOP "$@"; echo stopped; read -r _; kill -CONT "$@" 2>/dev/null || :'
 _POLL_SECONDS = 0.01
 _TAIL_CHARACTERS = 3000
+
+
+@dataclass(frozen=True, slots=True)
+class _Stat:
+    """What this module reads of /proc/PID/stat."""
+
+    state: str
+    parent: int
+    session: int
 
 
 def spawn(
@@ -85,16 +96,15 @@ def end(process: subprocess.Popen[bytes], polite: signal.Signals, seconds: float
 
 
 def kill_family(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL a process and its descendants at one moment; return when all are gone."""
-    if process.poll() is not None:
-        return
-    process.send_signal(signal.SIGSTOP)  # it starts no more children while they are counted
+    """SIGKILL a process and all it started at one moment; return when they are gone."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGSTOP)  # it starts no more children while they are counted
+    elif is_alive(process.pid):
+        return  # somebody else's by now: the number is only given again when no child is left
     victims = family(process.pid)
     for pid in victims:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
     process.wait()
     while any(is_alive(pid) for pid in victims):  # SIGKILL cannot be refused, only be late
         sleep(_POLL_SECONDS)
@@ -119,21 +129,18 @@ def thaw(holder: subprocess.Popen[bytes]) -> None:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all its descendants, parents first."""
-    children: dict[int, list[int]] = {}
-    for child in _all_pids():
-        if (stat := _stat(child)) is not None:
-            children.setdefault(int(stat[1]), []).append(child)
-    found = [pid]
+    """Return a spawned process, its descendants and the orphans of its session, that one first."""
+    stats = {each: stat for each in _all_pids() if (stat := _stat(each)) is not None}
+    found = [pid, *(each for each, stat in stats.items() if stat.session == pid != each)]
     for member in found:
-        found.extend(children.get(member, []))
+        found += [e for e, stat in stats.items() if stat.parent == member and e not in found]
     return found
 
 
 def is_alive(pid: int) -> bool:
     """Whether a process still runs (a zombie does not)."""
     stat = _stat(pid)
-    return stat is not None and stat[0] not in "ZX"
+    return stat is not None and stat.state not in "ZX"
 
 
 def tail(log: Path) -> str:
@@ -148,9 +155,10 @@ def _all_pids() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
-def _stat(pid: int) -> list[str] | None:
-    """Return the fields of /proc/PID/stat from the state on: state, parent, ..."""
+def _stat(pid: int) -> _Stat | None:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        line = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
+    state, parent, _, session = line.rpartition(")")[2].split()[:4]
+    return _Stat(state, int(parent), int(session))

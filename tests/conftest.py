@@ -1,0 +1,8 @@
+"""The fixtures live in topical files; every test folder may use all of them."""
+
+pytest_plugins = [
+    "tests.fixtures.broker",
+    "tests.fixtures.postgres",
+    "tests.fixtures.programs",
+    "tests.fixtures.valkey",
+]
