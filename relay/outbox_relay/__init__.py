@@ -1,1 +1,1 @@
-"""Publishes the rows of a Postgres outbox to a broker, and marks them sent once it has confirmed."""
+"""Publishes the rows of a Postgres outbox; marks one sent once its broker has confirmed it."""

@@ -73,6 +73,7 @@ CREATE TABLE {outbox}.parked (
     state        text NOT NULL CHECK (state IN ('scheduled', 'retry', 'dead')),
     available_at timestamptz NOT NULL,
     attempts     smallint NOT NULL DEFAULT 0,
+    suspicion    smallint NOT NULL DEFAULT 0,
     last_error   text
 );
 CREATE INDEX parked_due ON {outbox}.parked (available_at) WHERE state <> 'dead';

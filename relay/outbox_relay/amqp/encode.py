@@ -1,0 +1,228 @@
+"""A message as AMQP 0-9-1 frames, byte for byte what py-amqp would have sent.
+
+Written out by hand because it is the relay's hottest path: a fifth of py-amqp's cost. What a frame
+cannot carry is refused here, before it can close the channel under its neighbours.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from struct import Struct
+from typing import Any, Final
+
+import orjson
+from kombu.utils import json as kombu_json
+
+from outbox_relay.errors import Unpublishable
+from outbox_relay.message import Message
+
+FRAME_END: Final = b"\xce"
+METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
+#: class 60 (basic), method 40 (publish), and the reserved short before its arguments
+BASIC_PUBLISH: Final = b"\x00\x3c\x00\x28\x00\x00"
+BASIC_HEADER: Final = b"\x00\x3c\x00\x00"
+
+_frame = Struct(">BHI").pack  # type, channel, payload size
+_long = Struct(">I").pack
+_longlong = Struct(">Q").pack
+_signed_long = Struct(">i").pack
+_signed_longlong = Struct(">q").pack
+_double = Struct(">d").pack
+_flags = Struct(">H").pack
+
+
+def publish_frames(message: Message, channel: int, frame_max: int, now: float) -> bytes:
+    """Method, header and body frames of one message. Raises Unpublishable, saying what is wrong."""
+    try:
+        properties = _properties(message, now)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise Unpublishable(str(error)) from error
+    if len(properties) + 20 > frame_max:
+        raise Unpublishable(
+            f"headers and properties take {len(properties)} bytes encoded, more than a frame "
+            f"of this broker ({frame_max} bytes)"
+        )
+    body = message.body
+    parts = [
+        _route(message.exchange, message.routing_key, message.mandatory, channel),
+        _frame(HEADER, channel, 12 + len(properties)),
+        BASIC_HEADER,
+        _longlong(len(body)),
+        properties,
+        FRAME_END,
+    ]
+    room = frame_max - 8
+    if 0 < len(body) <= room:
+        parts += (_frame(BODY, channel, len(body)), body, FRAME_END)
+    else:
+        for start in range(0, len(body), room):
+            piece = body[start : start + room]
+            parts += (_frame(BODY, channel, len(piece)), piece, FRAME_END)
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=1024)
+def _route(exchange: str, routing_key: str, mandatory: bool, channel: int) -> bytes:
+    """The basic.publish method frame; few routes carry most messages."""
+    arguments = _short(exchange) + _short(routing_key) + (b"\x01" if mandatory else b"\x00")
+    payload = BASIC_PUBLISH + arguments
+    return _frame(METHOD, channel, len(payload)) + payload + FRAME_END
+
+
+def _properties(message: Message, now: float) -> bytes:
+    headers = loads(message.headers)
+    given = loads(message.properties)
+    if unknown := given.keys() - PROPERTIES.keys():
+        raise ValueError(f"properties has {sorted(unknown)[0]!r}, which AMQP does not know")
+    if "expiration" in given:
+        given["expiration"] = _remaining(given["expiration"], now - message.born)
+    flags = 0xE000  # content_type, content_encoding and headers are always there
+    parts = [
+        b"",
+        _short(message.content_type),
+        _short(message.content_encoding),
+        table(headers),
+    ]
+    for name, (bit, encode) in PROPERTIES.items():
+        value = given.get(name)
+        if value is not None:
+            flags |= bit
+            try:
+                parts.append(encode(value))
+            except (ValueError, TypeError, AttributeError) as error:
+                raise ValueError(f"property {name}: {error}") from error
+    parts[0] = _flags(flags)
+    return b"".join(parts)
+
+
+def loads(text: str) -> dict[str, Any]:
+    """A JSON object; kombu's tagged values (bytes, dates, decimals) become what they stand for."""
+    value = kombu_json.loads(text) if '"__type__"' in text else orjson.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("headers and properties must be JSON objects")
+    return value
+
+
+def _remaining(expiration: object, age: float) -> str:
+    """Milliseconds left of a time-to-live that began when the row was written.
+
+    AMQP's expiration is relative: without this, waiting in the outbox would prolong it.
+    """
+    if isinstance(expiration, bool) or not str(expiration).isdigit():
+        raise ValueError(f"property expiration: {expiration!r} is not a number of milliseconds")
+    return str(max(0, int(str(expiration)) - int(age * 1000)))
+
+
+def _short(value: object) -> bytes:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where AMQP wants a string")
+    encoded = value.encode()
+    if len(encoded) > 255:
+        raise ValueError(f"{len(encoded)} bytes where AMQP allows 255")
+    return bytes((len(encoded),)) + encoded
+
+
+def _octet(value: object) -> bytes:
+    if type(value) is not int or not 0 <= value <= 255:
+        raise ValueError(f"{value!r} is not a number from 0 to 255")
+    return bytes((value,))
+
+
+def _delivery_mode(value: object) -> bytes:
+    if value not in (1, 2):
+        raise ValueError(f"{value!r} is neither 1 (transient) nor 2 (persistent)")
+    return bytes((value,))
+
+
+def _timestamp(value: object) -> bytes:
+    if isinstance(value, datetime):
+        return _longlong(int(value.timestamp()))
+    if type(value) is not int or not 0 <= value < 1 << 64:
+        raise ValueError(f"{value!r} is not a time in whole seconds")
+    return _longlong(value)
+
+
+#: In the order AMQP encodes them: flag bit and encoder of each basic property we may be given.
+PROPERTIES: Final[dict[str, tuple[int, Callable[[Any], bytes]]]] = {
+    "delivery_mode": (1 << 12, _delivery_mode),
+    "priority": (1 << 11, _octet),
+    "correlation_id": (1 << 10, _short),
+    "reply_to": (1 << 9, _short),
+    "expiration": (1 << 8, _short),
+    "message_id": (1 << 7, _short),
+    "timestamp": (1 << 6, _timestamp),
+    "type": (1 << 5, _short),
+    "user_id": (1 << 4, _short),
+    "app_id": (1 << 3, _short),
+    "cluster_id": (1 << 2, _short),
+}
+
+
+def table(values: dict[str, Any]) -> bytes:
+    """A field table with its length, as in AMQP 0-9-1 section 4.2.5.5 with RabbitMQ's errata."""
+    parts = []
+    for key, value in values.items():
+        parts.append(_key(key))
+        # The two commonest kinds in Celery's headers are spelt out: a call saved on each.
+        if value is None:
+            parts.append(b"V")
+        elif type(value) is str:
+            encoded = value.encode()
+            parts.append(b"S" + _long(len(encoded)) + encoded)
+        else:
+            parts.append(_field(value))
+    payload = b"".join(parts)
+    return _long(len(payload)) + payload
+
+
+@lru_cache(maxsize=4096)
+def _key(key: str) -> bytes:
+    try:
+        return _short(key)
+    except ValueError as error:
+        raise ValueError(f"header name: {error}") from error
+
+
+def _field(value: object) -> bytes:
+    match value:
+        case str():
+            encoded = value.encode()
+            return b"S" + _long(len(encoded)) + encoded
+        case bool():
+            return b"t\x01" if value else b"t\x00"
+        case int():
+            return _integer(value)
+        case None:
+            return b"V"
+        case float():
+            return b"d" + _double(value)
+        case dict():
+            return b"F" + table(value)
+        case list() | tuple():
+            payload = b"".join([_field(item) for item in value])
+            return b"A" + _long(len(payload)) + payload
+        case bytes():
+            return b"S" + _long(len(value)) + value
+        case datetime():
+            return b"T" + _timestamp(value)
+        case Decimal():
+            return _decimal(value)
+        case _:
+            raise TypeError(f"a header holds a {type(value).__name__}, which AMQP cannot carry")
+
+
+def _integer(value: int) -> bytes:
+    if -0x7FFFFFFF <= value <= 0x7FFFFFFF:
+        return b"I" + _signed_long(value)
+    if not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"a header holds {value}, which does not fit 64 bits")
+    return b"l" + _signed_longlong(value)
+
+
+def _decimal(value: Decimal) -> bytes:
+    sign, digits, exponent = value.as_tuple()
+    unscaled = int("".join(map(str, digits)) or "0")
+    if not isinstance(exponent, int) or not 0 <= -exponent <= 255 or unscaled > 0x7FFFFFFF:
+        raise ValueError(f"a header holds {value}, which AMQP cannot carry as a decimal")
+    return b"D" + bytes((-exponent,)) + _signed_long(-unscaled if sign else unscaled)

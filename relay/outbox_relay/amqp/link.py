@@ -1,0 +1,108 @@
+"""The socket under a publishing channel: never blocks, never waits longer than it is told to.
+
+kombu and py-amqp make the connection (addresses, TLS, authentication, negotiation); from then on
+the socket is ours, because py-amqp writes one message at a time and cannot bound its waits.
+"""
+
+import select
+import socket
+import ssl
+from time import monotonic
+from typing import Final
+
+from outbox_relay.amqp.encode import FRAME_END, HEARTBEAT
+from outbox_relay.errors import BrokerLost
+
+HEARTBEAT_FRAME: Final = bytes((HEARTBEAT, 0, 0, 0, 0, 0, 0)) + FRAME_END
+RECEIVE_BYTES: Final = 1 << 18
+#: What the kernel may take to deliver bytes. py-amqp's one second is shorter than a broker's pause.
+USER_TIMEOUT_MS: Final = 30_000
+
+
+class Link:
+    """Sends what it can, buffers the rest, reads what is there, and keeps the heartbeat."""
+
+    def __init__(self, sock: socket.socket, heartbeat: float, leftover: bytes) -> None:
+        self._socket = sock
+        self._heartbeat = heartbeat
+        self._arrived = leftover
+        self._outgoing = bytearray()
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._heard = self._spoke = monotonic()
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes accepted by `send` that the kernel has not taken yet."""
+        return len(self._outgoing)
+
+    def send(self, data: bytes) -> None:
+        """Write now what the socket takes, and the rest as `pump` finds room."""
+        if self._outgoing:
+            self._outgoing += data
+            return
+        written = self._write(data)
+        if written < len(data):
+            self._outgoing += memoryview(data)[written:]
+            self._poll.modify(self._socket, select.POLLIN | select.POLLOUT)
+
+    def pump(self, timeout: float) -> bytes:
+        """Whatever arrived, waiting at most `timeout` seconds for something to.
+
+        Raises BrokerLost where the link is closed, or silent for two heartbeats.
+        """
+        self._beat()
+        arrived, self._arrived = self._arrived, b""
+        if arrived:
+            return arrived
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            timeout = 0
+        for _, events in self._poll.poll(max(0.0, timeout) * 1000):
+            if events & select.POLLOUT:
+                self._flush()
+        return self._read()
+
+    def close(self) -> None:
+        """Let go of the socket at once, whatever is unsent."""
+        self._socket.close()
+
+    def _beat(self) -> None:
+        if not self._heartbeat:
+            return
+        now = monotonic()
+        if now - self._heard > 2 * self._heartbeat:
+            # One look before the verdict: we may have been the ones who were away.
+            self._arrived += self._read()
+            if now - self._heard > 2 * self._heartbeat and not self._arrived:
+                raise BrokerLost(f"the broker has been silent for {now - self._heard:.0f} s")
+        if now - self._spoke > self._heartbeat / 2 and not self._outgoing:
+            self.send(HEARTBEAT_FRAME)
+
+    def _flush(self) -> None:
+        del self._outgoing[: self._write(bytes(self._outgoing[: 1 << 20]))]
+        if not self._outgoing:
+            self._poll.modify(self._socket, select.POLLIN)
+
+    def _write(self, data: bytes) -> int:
+        try:
+            written = self._socket.send(data)
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return 0
+        except OSError as error:
+            raise BrokerLost(f"the connection broke: {error}") from error
+        self._spoke = monotonic()
+        return written
+
+    def _read(self) -> bytes:
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return b""
+        except OSError as error:
+            raise BrokerLost(f"the connection broke: {error}") from error
+        if not data:
+            raise BrokerLost("the broker closed the connection")
+        self._heard = monotonic()
+        return data

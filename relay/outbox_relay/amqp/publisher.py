@@ -1,0 +1,149 @@
+"""Pipelined publishing to an AMQP broker: a window in flight, each message settled by its own tag.
+
+Every message is mandatory unless it may reach no queue by design, so that an acknowledgement means
+stored, not merely read.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final
+
+import structlog
+from amqp.exceptions import AMQPError
+
+from outbox_relay.amqp.connect import open_connection
+from outbox_relay.amqp.encode import publish_frames
+from outbox_relay.amqp.flight import Flight
+from outbox_relay.amqp.inbound import Blocked, Closed, Confirm, Inbound, Returned
+from outbox_relay.amqp.link import Link
+from outbox_relay.amqp.topology import Topology
+from outbox_relay.errors import BrokerLost, Unpublishable
+from outbox_relay.message import Message, Reason, Refusal
+from outbox_relay.publisher import Outcomes
+
+log = structlog.get_logger()
+
+#: Connection errors by which a broker blames what we sent (AMQP 0-9-1, 1.2); 320 is an operator.
+BLAMING: Final = frozenset({501, 502, 503, 505, 540, 541})
+DEFAULT_FRAME_MAX: Final = 131_072
+
+
+class AmqpPublisher:
+    """A confirming channel on a connection of its own. Implements `publisher.Publisher`."""
+
+    def __init__(self, url: str, topology: Topology, confirm_timeout: float) -> None:
+        connection = open_connection(url)
+        try:
+            channel = connection.channel()
+            channel.confirm_select()
+        except (OSError, AMQPError) as error:
+            connection.collect()
+            raise BrokerLost(f"the broker gave no confirming channel: {error}") from error
+        transport = connection.transport
+        self._connection = connection  # keeps the socket's owner alive
+        self._channel = channel.channel_id
+        frame_max: int | None = connection.frame_max
+        self._frame_max = frame_max or DEFAULT_FRAME_MAX
+        self._link = Link(transport.sock, connection.heartbeat or 0, bytes(transport._read_buffer))
+        self._inbound = Inbound()
+        self._flight = Flight()
+        self._topology = topology
+        self._confirm_timeout = confirm_timeout
+        self._batches: deque[tuple[int, int, float]] = deque()  # last tag, messages, when
+        self._fate: BrokerLost | None = None
+        self._blocked = False
+
+    @property
+    def in_flight(self) -> int:
+        """Messages published and not confirmed."""
+        return len(self._flight)
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """The size of their bodies."""
+        return self._flight.bytes
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker has an alarm, or is not reading what we send."""
+        return self._blocked
+
+    def publish(self, messages: Sequence[Message]) -> list[Refusal]:
+        """Put messages on the wire, in order; those no broker could take come straight back."""
+        refused: list[Refusal] = []
+        failed = self._topology.prepare(messages)
+        sent: list[Message] = []
+        frames: list[bytes] = []
+        now = monotonic()
+        for message in messages:
+            if failed and (why := failed.get((message.declare, message.exchange))):
+                refused.append(Refusal(message, why.reason, why.detail))
+                continue
+            try:
+                frames.append(publish_frames(message, self._channel, self._frame_max, now))
+            except Unpublishable as error:
+                refused.append(Refusal(message, Reason.INVALID, str(error)))
+            else:
+                sent.append(message)
+        if sent:
+            self._flight.take_off(sent)
+            self._batches.append((self._flight.last_tag, len(sent), now))
+            self._link.send(b"".join(frames))
+        return refused
+
+    def poll(self, timeout: float) -> Outcomes:
+        """What is known by now, waiting at most `timeout` seconds for something to be."""
+        if self._fate:
+            raise self._fate
+        confirmed: list[Message] = []
+        refused: list[Refusal] = []
+        for event in self._inbound.feed(self._link.pump(timeout)):
+            match event:
+                case Confirm():
+                    self._flight.confirmed(event, confirmed, refused)
+                case Returned():
+                    self._flight.returned(event)
+                case Blocked():
+                    self._alarm(event)
+                case Closed(code, text, connection):
+                    # Told at the next call, so that what was confirmed before it is not forgotten.
+                    blame = code in BLAMING if connection else True
+                    self._fate = BrokerLost(f"the broker closed on us: {code} {text}", blame=blame)
+                    break
+        for refusal in refused:
+            if refusal.reason is Reason.UNROUTABLE:
+                self._topology.forget(refusal.message)
+        return Outcomes(confirmed, refused, self._landed())
+
+    def in_doubt(self) -> list[Message]:
+        """Messages the broker may or may not have, once it is lost."""
+        return self._flight.in_doubt()
+
+    def close(self) -> None:
+        """Drop the connection; a closing handshake could hang on a blocked broker."""
+        self._link.close()
+        self._connection.collect()
+
+    def _alarm(self, event: Blocked) -> None:
+        self._blocked = event.blocked
+        if event.blocked:
+            log.warning("broker_blocked", reason=event.reason)
+        else:
+            log.info("broker_unblocked")
+            # The wait was announced: the clock of every confirm owed starts again.
+            now = monotonic()
+            self._batches = deque((last, count, now) for last, count, _ in self._batches)
+
+    def _landed(self) -> list[tuple[float, int]]:
+        """Batches confirmed to the last message; raises BrokerLost where one is overdue."""
+        now, lowest = monotonic(), self._flight.lowest_tag
+        landed = []
+        while self._batches and self._batches[0][0] < lowest:
+            _, count, when = self._batches.popleft()
+            landed.append((now - when, count))
+        if self._batches and not self._blocked:
+            overdue = now - self._batches[0][2]
+            if overdue > self._confirm_timeout:
+                self._fate = BrokerLost(f"no confirm for {overdue:.0f} s")
+        return landed

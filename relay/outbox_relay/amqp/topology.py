@@ -1,0 +1,128 @@
+"""Sees to it that what a message is published to exists, as Celery would have declared it.
+
+Works on a connection of its own: a refused declaration closes its channel, which must not be the
+one that carries messages in flight.
+"""
+
+import json
+from collections.abc import Iterable
+from contextlib import closing
+from typing import Any, Final
+
+import structlog
+from amqp.exceptions import AccessRefused, AMQPError, NotFound, PreconditionFailed
+from kombu import Exchange, Queue
+
+from outbox_relay.amqp.connect import open_connection
+from outbox_relay.errors import BrokerLost
+from outbox_relay.message import Message, Reason, Refusal
+
+log = structlog.get_logger()
+
+#: What one message needs: its declarations, and the exchange it names.
+Need = tuple[str, str]
+
+#: Beyond this many distinct needs the memory of what exists starts afresh.
+REMEMBERED: Final = 10_000
+
+
+class Topology:
+    """Remembers what is known to exist on this broker, and declares the rest."""
+
+    def __init__(self, url: str, *, declare: bool) -> None:
+        self._url = url
+        self._declare = declare
+        self._known: set[Need] = set()
+
+    def prepare(self, messages: Iterable[Message]) -> dict[Need, Refusal | None]:
+        """Declare what is not known to exist; maps each need that failed to a refusal.
+
+        Raises BrokerLost where the side connection breaks.
+        """
+        known = self._known
+        unknown = {
+            need: message
+            for message in messages
+            if (need := (message.declare, message.exchange)) not in known
+        }
+        if not unknown:
+            return {}
+        if len(known) > REMEMBERED:
+            known.clear()
+        failed: dict[Need, Refusal | None] = {}
+        with closing(_Side(self._url)) as side:
+            for need, message in unknown.items():
+                if refusal := self._provide(side, message):
+                    failed[need] = refusal
+                else:
+                    known.add(need)
+        return failed
+
+    def forget(self, message: Message) -> None:
+        """Look again next time: the broker says that what we knew is gone."""
+        self._known.discard((message.declare, message.exchange))
+
+    def _provide(self, side: "_Side", message: Message) -> Refusal | None:
+        try:
+            entities = [_entity(each) for each in json.loads(message.declare)]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return Refusal(message, Reason.INVALID, f"declare cannot be read: {error}")
+        if self._declare:
+            for entity in entities:
+                side.declare(entity)
+        if message.exchange and not side.exchange_exists(message.exchange):
+            detail = f"404 NOT_FOUND: no exchange {message.exchange!r}"
+            return Refusal(message, Reason.UNROUTABLE, detail)
+        return None
+
+
+class _Side:
+    """A short-lived connection for declarations."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = open_connection(url)
+        self._channel: Any = None  # amqp.Channel, which kombu's annotations do not admit
+
+    def declare(self, entity: Queue | Exchange) -> None:
+        """Declare; another existing definition, or a missing right, is the operator's choice."""
+        try:
+            entity(self._open_channel()).declare()
+        except (PreconditionFailed, AccessRefused) as error:
+            self._channel = None  # the broker has closed it
+            log.warning("declare_refused", entity=str(entity.name), reason=str(error))
+        except (OSError, AMQPError) as error:
+            raise BrokerLost(f"declaring {entity.name!r} failed: {error}") from error
+
+    def exchange_exists(self, name: str) -> bool:
+        """A passive declaration: needs no right to configure."""
+        try:
+            self._open_channel().exchange_declare(name, "", passive=True, auto_delete=False)
+        except NotFound:
+            self._channel = None
+            return False
+        except AccessRefused:
+            self._channel = None
+        except (OSError, AMQPError) as error:
+            raise BrokerLost(f"looking for exchange {name!r} failed: {error}") from error
+        return True
+
+    def close(self) -> None:
+        """Drop the connection without a handshake, which could hang on a blocked broker."""
+        self._connection.collect()
+
+    def _open_channel(self) -> Any:
+        if self._channel is None:
+            self._channel = self._connection.channel()
+        return self._channel
+
+
+def _entity(given: dict[str, Any]) -> Queue | Exchange:
+    """A kombu entity from the attributes the producer stored."""
+    attributes = dict(given)
+    kind = attributes.pop("kind")
+    if kind == "exchange":
+        return Exchange(**attributes)
+    if kind == "queue":
+        exchange = Exchange(**attributes.pop("exchange", {}))
+        return Queue(exchange=exchange, **attributes)
+    raise ValueError(f"{kind!r} is neither queue nor exchange")

@@ -1,0 +1,36 @@
+"""Chooses the publisher for a broker URL; several URLs separated by `;` mean fail-over."""
+
+from collections.abc import Callable
+
+from outbox_relay.amqp.publisher import AmqpPublisher
+from outbox_relay.amqp.topology import Topology
+from outbox_relay.errors import BrokerLost, SettingsError
+from outbox_relay.publisher import Publisher
+from outbox_relay.settings import Settings
+
+
+def publisher_factory(settings: Settings) -> Callable[[], Publisher]:
+    """A function that connects to the first broker that answers, reading the secret anew.
+
+    It raises BrokerLost where none answers.
+    """
+
+    def connect() -> Publisher:
+        failures = []
+        for url in settings.broker_url.read().split(";"):
+            try:
+                return _connect(url.strip(), settings)
+            except BrokerLost as error:
+                failures.append(str(error))
+        raise BrokerLost("; ".join(failures))
+
+    return connect
+
+
+def _connect(url: str, settings: Settings) -> Publisher:
+    scheme = url.partition("://")[0]
+    if scheme in ("amqp", "amqps"):
+        # A broker that was restarted may have lost what it had: what is known is known anew.
+        topology = Topology(url, declare=settings.declare == "missing")
+        return AmqpPublisher(url, topology, settings.confirm_timeout)
+    raise SettingsError(f"OUTBOX_BROKER_URL: {scheme}:// is not supported")

@@ -1,0 +1,163 @@
+"""What the relay decides. Pure: no I/O, no clock; told what happened, it says what to do.
+
+It guarantees that a message becomes sent only after a confirm of its own; that an outage costs no
+message an attempt; that a message under suspicion is published alone; and that every message leased
+is settled, parked or given back.
+"""
+
+from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from outbox_relay.backoff import retry_delay
+from outbox_relay.cursor import Cursor
+from outbox_relay.message import Claim, Message, Parking, Reason, Refusal
+from outbox_relay.settings import Settings
+
+#: Refusals that are nobody's fault, or an operator's: they wait, but cost no attempt.
+FREE: Final = frozenset({Reason.NACKED, Reason.FORBIDDEN})
+#: Refusals that no further attempt could change.
+FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED})
+#: Bodies in flight, in bytes, at which claiming pauses.
+WINDOW_BYTES: Final = 64 << 20
+#: A claim is renewed this often within its term, and not published in its last part.
+RENEWALS_PER_TERM: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The next statement: settle `done`, lease up to `limit` rows above `floor`."""
+
+    done: list[Message]
+    floor: int
+    limit: int
+    lease: int
+
+
+class Core:
+    """The relay's memory of what it holds, and the rules it follows."""
+
+    def __init__(self, settings: Settings, first_lease: int) -> None:
+        self._settings = settings
+        self._cursor = Cursor()
+        self._lease = first_lease
+        self._limit = settings.batch_size
+        self._leases: dict[int, int] = {}
+        self._done: list[Message] = []
+        self._suspects: deque[Message] = deque()
+        self._renewed = 0.0
+
+    @property
+    def holding(self) -> int:
+        """Messages leased and not yet confirmed or refused."""
+        return len(self._leases)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is leased, and nothing confirmed is still to be settled."""
+        return not self._leases and not self._done
+
+    def turn(self, now: float, *, claiming: bool, blocked: bool, in_flight_bytes: int) -> Turn:
+        """What the next statement should do."""
+        room = self._settings.window - len(self._leases)
+        if not claiming or blocked or in_flight_bytes > WINDOW_BYTES:
+            room = 0
+        limit = max(0, min(self._limit, room))
+        # Small claims from a nearly full window cost as much as large ones: wait for half a batch.
+        if self._leases and limit < min(self._limit, self._settings.window) // 2:
+            limit = 0
+        floor = self._cursor.floor(now) if limit else 0
+        return Turn(self._done, floor, limit, self._lease)
+
+    def turned(self, turn: Turn, leased_ids: list[int]) -> None:
+        """The statement was committed: its confirms are settled, its rows are ours."""
+        self._done = []
+        self._lease += 1
+        if turn.limit:
+            self._cursor.claimed(leased_ids, turn.limit)
+        for id_ in leased_ids:
+            self._leases[id_] = turn.lease
+
+    def fetched(self, claim: Claim) -> tuple[list[Message], list[Refusal], list[tuple[int, int]]]:
+        """Sort what was claimed: to publish now, refused unpublished, to give back for later."""
+        publish: list[Message] = []
+        refused: list[Refusal] = []
+        for message in claim.messages:
+            if message.expired:
+                detail = "it expired before it could be published"
+                refused.append(Refusal(message, Reason.EXPIRED, detail))
+            elif message.suspect:
+                self._suspects.append(message)
+            else:
+                publish.append(message)
+        self._adapt(claim)
+        return publish, refused, claim.too_large
+
+    def _adapt(self, claim: Claim) -> None:
+        """Claim only as many rows as can be fetched at once while bodies are large."""
+        if claim.too_large:
+            self._limit = max(1, len(claim.messages))
+            self._cursor.rewind()
+        else:
+            self._limit = min(self._settings.batch_size, self._limit * 2)
+
+    def next_suspect(self) -> Message | None:
+        """A message to publish alone, on a channel where its death harms no other."""
+        return self._suspects.popleft() if self._suspects else None
+
+    def confirmed(self, messages: Iterable[Message]) -> None:
+        """The broker has them: they wait to be settled."""
+        for message in messages:
+            self._leases.pop(message.id, None)
+            self._done.append(message)
+
+    def refused(self, refusals: Iterable[Refusal]) -> list[Parking]:
+        """Where each refused message goes."""
+        return [self._parking(refusal) for refusal in refusals]
+
+    def parked(self, parkings: Iterable[Parking]) -> None:
+        """The parking was committed."""
+        for parking in parkings:
+            self._leases.pop(parking.message.id, None)
+
+    def _parking(self, refusal: Refusal) -> Parking:
+        message, settings = refusal.message, self._settings
+        free = refusal.reason in FREE
+        attempts = message.attempts if free else message.attempts + 1
+        dead = refusal.reason in FINAL or attempts >= settings.max_attempts
+        return Parking(
+            message,
+            state="dead" if dead and not free else "retry",
+            attempts=attempts,
+            suspicion=message.suspicion if refusal.reason is Reason.REJECTED else 0,
+            delay=retry_delay(settings.retry_delay, max(1, attempts)),
+            error=f"{refusal.reason}: {refusal.detail}",
+        )
+
+    def holdings(
+        self, doubtful: Collection[int] = ()
+    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """All claims, as (id, lease): the innocent, and those the broker may have died of."""
+        innocent = [pair for pair in self._leases.items() if pair[0] not in doubtful]
+        suspects = [pair for pair in self._leases.items() if pair[0] in doubtful]
+        return innocent, suspects
+
+    def given_back(self, ids: Iterable[int]) -> None:
+        """The release was committed, or is left to the leases' own end."""
+        gone = set(ids)
+        for id_ in gone:
+            self._leases.pop(id_, None)
+        self._suspects = deque(m for m in self._suspects if m.id not in gone)
+        self._cursor.rewind()
+
+    def renewal(self, now: float) -> list[tuple[int, int]]:
+        """Claims to be renewed now; mostly none."""
+        if now - self._renewed < self._settings.lease / RENEWALS_PER_TERM:
+            return []
+        self._renewed = now
+        return list(self._leases.items())
+
+    def still_ours(self, claimed_at: float, now: float) -> bool:
+        """Whether a claim made then is surely ours now, and not another relay's."""
+        return now - claimed_at < self._settings.lease / 2

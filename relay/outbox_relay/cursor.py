@@ -1,0 +1,45 @@
+"""Where the next claim starts reading. Pure; nothing is ever skipped for longer than a second.
+
+Ids are handed out before their transactions commit, so a lower id can appear after a higher one
+has been claimed; a dead relay's rows lie below as well. Reading from the very head each time finds
+both, but wades through every dead index entry whenever somebody holds the xmin horizon. So there
+are three floors:
+
+- the *head* (0), once a second: finds everything;
+- the *trail*, as far as the last sweep came: finds late commits while there is little to do;
+- the *front*, the last id claimed: while whole batches come back, there is no need to look behind.
+"""
+
+from typing import Final
+
+SWEEP_SECONDS: Final = 1.0
+HEAD: Final = 0
+
+
+class Cursor:
+    """The three floors, and which of them is due."""
+
+    def __init__(self) -> None:
+        self._front = HEAD
+        self._trail = HEAD
+        self._swept = float("-inf")
+        self._full = False
+
+    def floor(self, now: float) -> int:
+        """The id above which to look now; `now` in monotonic seconds."""
+        if now - self._swept >= SWEEP_SECONDS:
+            self._swept = now
+            self._trail = self._front
+            return HEAD
+        return self._front if self._full else self._trail
+
+    def claimed(self, ids: list[int], limit: int) -> None:
+        """Take note of what a claim of at most `limit` rows found."""
+        self._full = len(ids) >= limit
+        if ids:
+            # A full batch may have started below the front: go on from where it ended.
+            self._front = max(ids) if self._full else max(self._front, max(ids))
+
+    def rewind(self) -> None:
+        """Look from the head next time: rows have been given back."""
+        self._swept = float("-inf")

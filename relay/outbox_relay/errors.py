@@ -1,0 +1,36 @@
+"""What stops the relay for good, and what it waits out.
+
+Transient errors cost no message an attempt; permanent ones end the process with a sentence.
+"""
+
+
+class RelayError(Exception):
+    """Base of everything the relay raises on purpose."""
+
+
+class SettingsError(RelayError):
+    """Permanent: a setting is missing or malformed; the message names it."""
+
+
+class SchemaError(RelayError):
+    """Permanent: the tables are missing, of another version, or not ours to use."""
+
+
+class StoreLost(RelayError):
+    """Transient: the database went away or did not answer in time."""
+
+
+class BrokerLost(RelayError):
+    """Transient: the broker went away, refused the connection or did not answer in time.
+
+    `blame` is set where the broker itself closed the link over something we sent: then one of the
+    messages in flight may be the cause, and all of them are suspects.
+    """
+
+    def __init__(self, reason: str, *, blame: bool = False) -> None:
+        super().__init__(reason)
+        self.blame = blame
+
+
+class Unpublishable(RelayError):
+    """Permanent for one message: no broker could take it as it is written."""

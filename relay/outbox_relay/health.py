@@ -1,0 +1,111 @@
+"""`/metrics`, `/livez` and `/readyz`, read-only, on a thread of their own.
+
+Alive means progress: the loop has come round lately. Ready means broker and database are there.
+"""
+
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from time import monotonic
+from typing import ClassVar, Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from outbox_relay.errors import SettingsError
+
+#: Longer than any single wait of the loop (a statement, a connection attempt, a back-off).
+STALLED_SECONDS: Final = 45.0
+#: A client that sends its request slower than this is cut off.
+REQUEST_SECONDS: Final = 5.0
+
+
+class Health:
+    """What the loop says of itself; written by it, read by the endpoint."""
+
+    def __init__(self) -> None:
+        self.broker_up = False
+        self.database_up = False
+        self._progress = monotonic()
+
+    def progress(self) -> None:
+        """The loop has come round."""
+        self._progress = monotonic()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop has come round lately."""
+        return monotonic() - self._progress < STALLED_SECONDS
+
+    @property
+    def ready(self) -> bool:
+        """Whether messages can be published now."""
+        return self.alive and self.broker_up and self.database_up
+
+
+class Endpoint:
+    """The HTTP server; a context manager that stops it."""
+
+    def __init__(
+        self, address: tuple[str, int], health: Health, registry: CollectorRegistry
+    ) -> None:
+        handler = type("Handler", (_Handler,), {"health": health, "registry": registry})
+        try:
+            self._server = ThreadingHTTPServer(address, handler)
+        except OSError as error:
+            host, port = address
+            raise SettingsError(
+                f"OUTBOX_HTTP_ADDRESS: cannot listen on {host}:{port}: {error.strerror}"
+            ) from error
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+
+    def __enter__(self) -> "Endpoint":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    health: ClassVar[Health]
+    registry: ClassVar[CollectorRegistry]
+    timeout = REQUEST_SECONDS
+    server_version = "outbox-relay"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        match self.path.partition("?")[0]:
+            case "/metrics":
+                self._answer(HTTPStatus.OK, generate_latest(self.registry), CONTENT_TYPE_LATEST)
+            case "/livez":
+                self._verdict(self.health.alive, "alive", "the loop has stalled")
+            case "/readyz":
+                missing = [
+                    name
+                    for name, up in (
+                        ("broker", self.health.broker_up),
+                        ("database", self.health.database_up),
+                    )
+                    if not up
+                ]
+                reason = f"no connection to: {', '.join(missing)}" if missing else "stalled"
+                self._verdict(self.health.ready, "ready", reason)
+            case _:
+                self._answer(HTTPStatus.NOT_FOUND, b"/metrics, /livez or /readyz\n")
+
+    def _verdict(self, good: bool, yes: str, no: str) -> None:
+        status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+        self._answer(status, f"{yes if good else no}\n".encode())
+
+    def _answer(self, status: HTTPStatus, body: bytes, kind: str = "text/plain") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: a probe every few seconds is not an event."""

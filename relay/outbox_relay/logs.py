@@ -1,0 +1,43 @@
+"""structlog, set up once. Events are named facts with fields; no payload is ever among them.
+
+| event | level | when |
+|---|---|---|
+| relay_started, relay_stopped | info | the process begins and ends its work |
+| database_up, database_lost | info, warning | once per incident, not per attempt |
+| broker_up, broker_lost | info, warning | once per incident, not per attempt |
+| broker_blocked, broker_unblocked | warning, info | an alarm of the broker begins and ends |
+| declare_refused | warning | a queue exists otherwise, or may not be declared |
+| messages_refused | warning | per batch and reason: how many, the first one's id and the reason |
+| messages_dead | error | per batch: how many, and the first one's id |
+| suspects_isolated | warning | a link died: how many messages will be published alone |
+| claim_outlived | warning | a claim was too old to publish after a pause of this process |
+| purged | info | retention forgot sent messages |
+| batch | debug | a batch was claimed and published |
+"""
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+
+def configure(style: Literal["json", "console"], level: str) -> None:
+    """Write events to stderr: one JSON object a line, or coloured text for people."""
+    renderer: structlog.types.Processor = (
+        structlog.processors.JSONRenderer()
+        if style == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )

@@ -1,0 +1,51 @@
+"""What the relay needs of a broker, whichever it is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from outbox_relay.message import Message, Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What became of messages in flight since the last look.
+
+    `latencies` holds (seconds from publish to confirm, how many messages) for whole batches.
+    """
+
+    confirmed: list[Message]
+    refused: list[Refusal]
+    latencies: list[tuple[float, int]]
+
+
+class Publisher(Protocol):
+    """One connection to a broker that confirms.
+
+    `publish` and `poll` raise BrokerLost, after which only `in_doubt` and `close` may be called.
+    Nothing here waits longer than the caller allows.
+    """
+
+    @property
+    def in_flight(self) -> int:
+        """Messages published and not confirmed."""
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """The size of their bodies."""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker has asked for a pause."""
+
+    def publish(self, messages: Sequence[Message]) -> list[Refusal]:
+        """Put messages on the wire, in order; those no broker could take come straight back."""
+
+    def poll(self, timeout: float) -> Outcomes:
+        """What is known by now, waiting at most `timeout` seconds for something to be."""
+
+    def in_doubt(self) -> list[Message]:
+        """Messages the broker may or may not have, once it is lost."""
+
+    def close(self) -> None:
+        """Let go of the connection."""

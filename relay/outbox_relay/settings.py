@@ -1,0 +1,210 @@
+"""The relay's settings: read once, checked whole, each error naming the variable to mend.
+
+Secrets may live in files (`OUTBOX_DATABASE_URL_FILE`, `OUTBOX_BROKER_URL_FILE`), which are read
+again on every reconnect, so that a rotated password needs no restart.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+from outbox_relay.errors import SettingsError
+
+T = TypeVar("T")
+
+#: Host and port to listen on; None for nowhere.
+Address = tuple[str, int] | None
+DEFAULT_ADDRESS: Final[Address] = ("127.0.0.1", 9464)
+
+#: Units a duration may be written in, in seconds.
+UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+SCHEMES: Final = ("amqp", "amqps", "redis", "rediss", "sentinel", "valkey", "valkeys")
+PREFIX: Final = "OUTBOX_"
+#: Not settings of the relay, but read by the producer or the migrations from the same environment.
+FOREIGN: Final = frozenset({"OUTBOX_REDIS_CONFIRM"})
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret:
+    """A value or the file that holds it. Never printed."""
+
+    name: str
+    value: str | None = None
+    path: Path | None = None
+
+    def read(self) -> str:
+        """The value as it is now; raises SettingsError where the file cannot be read."""
+        if self.path is None:
+            return self.value or ""
+        try:
+            return self.path.read_text().strip()
+        except OSError as error:
+            raise SettingsError(f"{self.name}_FILE cannot be read: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"Secret({self.name})"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything `outbox-relay` can be told, in seconds, bytes and messages."""
+
+    database_url: Secret
+    broker_url: Secret
+    schema: str = "outbox"
+    declare: Literal["missing", "never"] = "missing"
+    batch_size: int = 500
+    window: int = 4000
+    max_attempts: int = 10
+    retry_delay: float = 1.0
+    retention: float = 7 * 86400
+    http_address: Address = DEFAULT_ADDRESS
+    log_format: Literal["json", "console"] = "json"
+    log_level: str = "info"
+    grace_period: float = 25.0
+    confirm_timeout: float = 30.0
+    statement_timeout: float = 10.0
+    lease: float = 10.0
+
+
+def from_environment(environ: Mapping[str, str], *, need_broker: bool = True) -> Settings:
+    """Read the settings, or raise a SettingsError that names what is wrong."""
+    reader = _Reader(environ)
+    settings = Settings(
+        database_url=reader.secret("OUTBOX_DATABASE_URL", _database_url, required=True),
+        broker_url=reader.secret("OUTBOX_BROKER_URL", _broker_url, required=need_broker),
+        schema=reader.read("OUTBOX_SCHEMA", _identifier, "outbox"),
+        declare=reader.read("OUTBOX_DECLARE", _declare, "missing"),
+        batch_size=reader.read("OUTBOX_BATCH_SIZE", _between(1, 10_000), 500),
+        window=reader.read("OUTBOX_WINDOW", _between(1, 100_000), 4000),
+        max_attempts=reader.read("OUTBOX_MAX_ATTEMPTS", _between(1, 10_000), 10),
+        retry_delay=reader.read("OUTBOX_RETRY_DELAY", _duration, 1.0),
+        retention=reader.read("OUTBOX_RETENTION", _duration, 7 * 86400.0),
+        http_address=reader.read("OUTBOX_HTTP_ADDRESS", _address, DEFAULT_ADDRESS),
+        log_format=reader.read("OUTBOX_LOG_FORMAT", _log_format, "json"),
+        log_level=reader.read("OUTBOX_LOG_LEVEL", _log_level, "info"),
+        grace_period=reader.read("OUTBOX_GRACE_PERIOD", _duration, 25.0),
+        confirm_timeout=reader.read("OUTBOX_CONFIRM_TIMEOUT", _positive_duration, 30.0),
+        statement_timeout=reader.read("OUTBOX_STATEMENT_TIMEOUT", _positive_duration, 10.0),
+        lease=reader.read("OUTBOX_LEASE", _positive_duration, 10.0),
+    )
+    reader.refuse_unknown()
+    return settings
+
+
+class _Reader:
+    """Remembers what was asked for, so that a misspelt variable is an error and not a silence."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._known: set[str] = set()
+
+    def read(self, name: str, parse: Callable[[str], T], default: T) -> T:
+        self._known.add(name)
+        text = self._environ.get(name, "").strip()
+        if not text:
+            return default
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise SettingsError(f"{name}={text!r}: {error}") from error
+
+    def secret(self, name: str, check: Callable[[str], None], *, required: bool) -> Secret:
+        self._known |= {name, f"{name}_FILE"}
+        value, path = self._environ.get(name, "").strip(), self._environ.get(f"{name}_FILE")
+        if value and path:
+            raise SettingsError(f"{name} and {name}_FILE are both set: keep one")
+        if not value and not path:
+            if required:
+                raise SettingsError(f"{name} is not set (nor {name}_FILE, a file holding it)")
+            return Secret(name)
+        secret = Secret(name, path=Path(path)) if path else Secret(name, value=value)
+        try:
+            check(secret.read())
+        except ValueError as error:  # the value holds a password: never part of the message
+            raise SettingsError(f"{name} is malformed: {error}") from error
+        return secret
+
+    def refuse_unknown(self) -> None:
+        ours = {name for name in self._environ if name.startswith(PREFIX)}
+        if unknown := sorted(ours - self._known - FOREIGN):
+            known = ", ".join(sorted(self._known))
+            raise SettingsError(f"{unknown[0]} is not a setting; there are: {known}")
+
+
+def _database_url(text: str) -> None:
+    if not (text.startswith(("postgresql://", "postgres://")) or "=" in text):
+        raise ValueError("give postgresql://user@host:port/database, or host=... dbname=...")
+
+
+def _broker_url(text: str) -> None:
+    for url in text.split(";"):
+        scheme, separator, rest = url.strip().partition("://")
+        if not separator or not rest or scheme not in SCHEMES:
+            raise ValueError(f"give a URL that starts with one of {', '.join(SCHEMES)}")
+        port = re.search(r":([^:/@]*)(?:/|$)", rest.rpartition("@")[2])
+        if port and not (port[1].isdigit() and 0 < int(port[1]) < 65536):
+            raise ValueError(f"{port[1]!r} is not a port")
+
+
+def _identifier(text: str) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", text):
+        raise ValueError("use lower-case letters, digits and underscores, at most 63")
+    return text
+
+
+def _declare(text: str) -> Literal["missing", "never"]:
+    if text == "missing":
+        return "missing"
+    if text == "never":
+        return "never"
+    raise ValueError("say missing or never")
+
+
+def _log_format(text: str) -> Literal["json", "console"]:
+    if text == "json":
+        return "json"
+    if text == "console":
+        return "console"
+    raise ValueError("say json or console")
+
+
+def _log_level(text: str) -> str:
+    if text.lower() not in ("debug", "info", "warning", "error"):
+        raise ValueError("say debug, info, warning or error")
+    return text.lower()
+
+
+def _between(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise ValueError(f"give a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _duration(text: str) -> float:
+    """Seconds from `90`, `500ms`, `10s`, `5m`, `36h`, `7d` or `2w`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)?", text)
+    if not match:
+        raise ValueError("give a duration such as 30s, 5m, 36h or 7d")
+    return float(match[1]) * UNITS[match[2] or "s"]
+
+
+def _positive_duration(text: str) -> float:
+    seconds = _duration(text)
+    if seconds < 1:
+        raise ValueError("give at least 1s")
+    return seconds
+
+
+def _address(text: str) -> Address:
+    if text == "off":
+        return None
+    host, _, port = text.rpartition(":")
+    if not port.isdigit() or int(port) > 65535:
+        raise ValueError("give host:port, such as 0.0.0.0:9464, or off")
+    return host.strip("[]") or "0.0.0.0", int(port)

@@ -1,0 +1,128 @@
+"""Every statement the relay's loop runs. `{outbox}` stands for the schema's quoted name.
+
+Three rules hold throughout. The database's clock decides time. No plan depends on statistics: each
+statement is a handful of look-ups by primary key, and the session allows nothing else (SESSION).
+And each is one transaction, so that none is open while a broker works.
+"""
+
+from typing import Final
+
+#: Forbids every plan but index look-ups: on tables that are empty one minute and huge the next,
+#: statistics are always old. A claim must survive a crash of the database; see TURN.
+SESSION: Final = """
+SELECT set_config('application_name', 'outbox-relay', false),
+       set_config('synchronous_commit', 'on', false),
+       set_config('timezone', 'UTC', false),
+       set_config('jit', 'off', false),
+       set_config('enable_seqscan', 'off', false),
+       set_config('enable_bitmapscan', 'off', false),
+       set_config('enable_hashjoin', 'off', false),
+       set_config('enable_mergejoin', 'off', false),
+       set_config('statement_timeout', %(timeout_ms)s, false),
+       set_config('lock_timeout', %(timeout_ms)s, false),
+       set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, false)
+"""
+
+VERSION: Final = "SELECT {outbox}.version()"
+
+#: Settle what was confirmed and claim what is next, in one commit. Only after it has returned is
+#: any of these rows published: a crash can lose no row that a broker has seen.
+#: Confirmed rows go whoever holds them now: a confirm is final. SKIP LOCKED lets relays share.
+TURN: Final = """
+WITH settled AS (
+    DELETE FROM {outbox}.ready WHERE id = ANY (%(done)s::bigint[])
+), receipt AS (
+    INSERT INTO {outbox}.receipt (span, ids)
+    SELECT int8range(min(id), max(id), '[]'), %(done)s::bigint[]
+    FROM unnest(%(done)s::bigint[]) AS done (id) HAVING count(*) > 0
+)
+UPDATE {outbox}.ready
+SET lease = %(lease)s, lease_until = now() + %(term)s * interval '1 second'
+WHERE id = ANY (ARRAY(
+    SELECT id FROM {outbox}.ready
+    WHERE id > %(floor)s AND lease_until < now()
+    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+RETURNING id, slot, attempts, suspicion
+"""
+
+#: What was claimed, as it goes on the wire, oldest first. Bodies beyond %(bytes)s in total stay
+#: behind (NULL), all but the first, so that large messages cannot fill the memory. %(clock)s is the
+#: relay's monotonic clock, so that a message's age needs no comparison of two machines' clocks.
+FETCH: Final = """
+SELECT id, slot, %(lease)s::bigint, 0, 0, message_id, exchange, routing_key,
+       headers::text, properties::text,
+       CASE WHEN sum(octet_length(body)) OVER (ORDER BY id) - octet_length(body) < %(bytes)s
+            THEN body END,
+       content_type, content_encoding, mandatory, declare::text,
+       coalesce(expires_at <= now(), false),
+       %(clock)s::float8 - extract(epoch FROM now() - greatest(created_at, available_at))::float8
+FROM {outbox}.message
+WHERE slot = %(slot)s AND id = ANY (%(ids)s::bigint[])
+ORDER BY id
+"""
+
+#: Refused rows leave the hot table until their time comes, or for good. Fenced by the claim: if
+#: another relay holds the row by now, its word counts and ours does not.
+PARK: Final = """
+WITH failed AS (
+    SELECT * FROM unnest(%(ids)s::bigint[], %(leases)s::bigint[], %(states)s::text[],
+                         %(attempts)s::smallint[], %(suspicions)s::smallint[],
+                         %(delays)s::float8[], %(errors)s::text[])
+        AS failed (id, lease, state, attempts, suspicion, delay, error)
+), moved AS (
+    DELETE FROM {outbox}.ready r USING failed f
+    WHERE r.id = f.id AND r.lease = f.lease
+    RETURNING r.id, r.slot, f.state, f.attempts, f.suspicion, f.delay, f.error
+)
+INSERT INTO {outbox}.parked (id, slot, state, available_at, attempts, suspicion, last_error)
+SELECT id, slot, state, now() + delay * interval '1 second', attempts, suspicion, error FROM moved
+"""
+
+#: What waited for its time goes back among the work.
+PROMOTE: Final = """
+WITH due AS (
+    DELETE FROM {outbox}.parked
+    WHERE id = ANY (ARRAY(
+        SELECT id FROM {outbox}.parked
+        WHERE state <> 'dead' AND available_at <= now()
+        ORDER BY available_at LIMIT 1000 FOR UPDATE SKIP LOCKED))
+    RETURNING id, slot, attempts, suspicion, last_error
+)
+INSERT INTO {outbox}.ready (id, slot, attempts, suspicion, last_error)
+SELECT id, slot, attempts, suspicion, last_error FROM due
+ON CONFLICT (id) DO NOTHING
+"""
+
+#: Give claims back, unharmed or under suspicion. Fenced as PARK is.
+RELEASE: Final = """
+UPDATE {outbox}.ready r
+SET lease = NULL, lease_until = '-infinity', suspicion = r.suspicion + %(suspicion)s
+FROM unnest(%(ids)s::bigint[], %(leases)s::bigint[]) AS held (id, lease)
+WHERE r.id = held.id AND r.lease = held.lease
+"""
+
+#: Keep claims that are still in use.
+RENEW: Final = """
+UPDATE {outbox}.ready r SET lease_until = now() + %(term)s * interval '1 second'
+FROM unnest(%(ids)s::bigint[], %(leases)s::bigint[]) AS held (id, lease)
+WHERE r.id = held.id AND r.lease = held.lease
+"""
+
+#: Retention 0: what was confirmed is forgotten at once.
+FORGET: Final = "SELECT {outbox}.forget(%(slots)s::smallint[], %(ids)s::bigint[])"
+
+#: Retention otherwise: never waits for a lock, deletes nothing unsent.
+PURGE: Final = "SELECT {outbox}.purge(%(older_than)s * interval '1 second')"
+
+#: Whether anything that is due, or was refused and waits for another attempt, is left.
+LEFT: Final = """
+SELECT EXISTS (SELECT FROM {outbox}.ready)
+    OR EXISTS (SELECT FROM {outbox}.parked WHERE state = 'retry')
+    OR EXISTS (SELECT FROM {outbox}.parked WHERE state = 'scheduled' AND available_at <= now())
+"""
+
+#: Counts and lag for the metrics.
+STATS: Final = """
+SELECT pending, scheduled, dead, extract(epoch FROM oldest_pending_age)::float8
+FROM {outbox}.stats
+"""
