@@ -42,9 +42,9 @@ class AmqpPublisher:
             raise BrokerLost(f"the broker gave no confirming channel: {error}") from error
         transport = connection.transport
         self._connection = connection  # keeps the socket's owner alive
+        assert channel.channel_id is not None  # it is open
         self._channel = channel.channel_id
-        frame_max: int | None = connection.frame_max
-        self._frame_max = frame_max or DEFAULT_FRAME_MAX
+        self._frame_max = connection.frame_max or DEFAULT_FRAME_MAX
         self._link = Link(transport.sock, connection.heartbeat or 0, bytes(transport._read_buffer))
         self._inbound = Inbound()
         self._flight = Flight()
