@@ -1,0 +1,172 @@
+"""`OutboxCelery`: Celery in everything but its last step, where a send becomes a row.
+
+Every task message there is (delay, send_task, canvas, retry, replace, what workers and beat send)
+passes `app.amqp.send_task_message`; nothing else does. No connection to a broker is made for it.
+"""
+
+import logging
+from contextlib import nullcontext
+from functools import cached_property
+from typing import Any, Final, cast
+
+from celery import Celery, signals
+from celery.app.amqp import AMQP
+from kombu import Producer
+from kombu.exceptions import EncodeError
+
+from celery_outbox import capture
+from celery_outbox.capture import CapturingProducer
+from celery_outbox.errors import UnsupportedOption
+from celery_outbox.outbox import Outbox
+from celery_outbox.worker import continuing_canvas
+
+logger = logging.getLogger(__name__)
+
+#: Options that would silently do nothing.
+REFUSED: Final = {
+    "ordering_key": "ordering is not available in this version",
+    "dedup_key": "deduplication is not available in this version",
+}
+
+
+class OutboxCelery(Celery):
+    """A drop-in for celery.Celery whose tasks are sent through a Postgres outbox.
+
+    `app.outbox` says in which transaction. Two settings of its own, as Celery configuration or in
+    the environment: `outbox_database_url`, for what is sent without a transaction, and
+    `outbox_schema`.
+    """
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        """Where transactions are joined: `with app.outbox.using(connection): ...`."""
+        return Outbox(self)
+
+    @cached_property
+    def amqp(self) -> AMQP:
+        """Celery's AMQP functionality, with capturing as its last step."""
+        amqp: Any = super().amqp
+        amqp.send_task_message = TaskSender(self, amqp)
+        return cast(AMQP, amqp)
+
+    def producer_or_acquire(self, producer: Producer | None = None) -> Any:
+        """Return a block with `producer`, or with one that captures instead of connecting."""
+        return nullcontext(producer or self.outbox.producer)
+
+    def send_task(self, name: str, *args: Any, **options: Any) -> Any:
+        """Send a task by name, as celery.Celery does. `outbox=` names the transaction to join."""
+        # Celery gives the parent explicitly for what follows a task, and for nothing else.
+        follows = options.get("parent_id") is not None
+        with continuing_canvas() if follows else nullcontext():
+            return super().send_task(name, *args, **options)
+
+    def _get_backend(self) -> Any:
+        return _without_broker(super()._get_backend())  # type: ignore[misc]  # not in the stubs
+
+
+class TaskSender:
+    """Stands in for `app.amqp.send_task_message`."""
+
+    def __init__(self, app: OutboxCelery, amqp: Any) -> None:
+        self._app = app
+        self._amqp = amqp
+
+    @cached_property
+    def _publish(self) -> Any:
+        """Celery's own function, made when first needed, once the app is configured."""
+        return self._amqp._create_task_sender()
+
+    def __call__(self, producer: Producer, name: str, message: Any, **options: Any) -> None:
+        """Store the task, finished by Celery as for the broker."""
+        _refuse_unsupported(name, producer, options)
+        outbox = self._app.outbox
+        put = outbox.place_of_task(name, message, options.pop("outbox", None))
+        if put is None:
+            with Celery.producer_or_acquire(self._app) as connected:
+                self._publish(connected, name, message, **options)
+            return
+        # No event "task-sent", which is monitoring; no retry, as there is no broker to retry.
+        options["retry"] = False
+        try:
+            captured = self._publish(
+                outbox.producer, name, message._replace(sent_event=None), **options
+            )
+        except EncodeError as error:
+            raise capture.unencodable(name, error) from error
+        put(capture.task_message(self._app, name, message, captured, options))
+
+
+def _refuse_unsupported(name: str, producer: Producer, options: dict[str, Any]) -> None:
+    for option, reason in REFUSED.items():
+        if options.get(option) is not None:
+            raise UnsupportedOption.about(task=name, option=f"{option}=", reason=reason)
+    if not isinstance(producer, CapturingProducer):
+        raise UnsupportedOption.about(
+            task=name,
+            option="connection= or producer=",
+            reason="these name a connection to the broker, which the relay has and this process"
+            " does not. For the transaction to join, use outbox=",
+        )
+
+
+def _without_broker(backend: Any) -> Any:
+    """Keep a result backend from reaching out, to a broker or a Redis, when a task is stored.
+
+    group() and chord() still call it: without that, their results could not be read.
+    """
+    on_task_call, on_chord_part_return = backend.on_task_call, backend.on_chord_part_return
+
+    def call(producer: Producer, task_id: str) -> Any:
+        if not isinstance(producer, CapturingProducer):
+            return on_task_call(producer, task_id)
+        return None
+
+    def part_return(*args: Any, **kwargs: Any) -> Any:
+        with continuing_canvas():
+            return on_chord_part_return(*args, **kwargs)
+
+    backend.on_task_call, backend.on_chord_part_return = call, part_return
+    return backend
+
+
+def install(app: Celery) -> OutboxCelery:
+    """Make an OutboxCelery of an app that somebody else created, and return it.
+
+    The object stays the same one, so tasks already registered on it are captured as well.
+    """
+    if isinstance(app, OutboxCelery):
+        return app
+    kind = type(app)
+    mixed = type(kind.__name__, (OutboxCelery, kind), {"__reduce__": _reduce_installed})
+    app.__class__ = OutboxCelery if kind is Celery else mixed
+    assert isinstance(app, OutboxCelery)
+    if amqp := vars(app).get("amqp"):
+        amqp.send_task_message = TaskSender(app, amqp)
+    if (backend := getattr(app, "_backend", None)) is not None:
+        _without_broker(backend)
+    return app
+
+
+def _reduce_installed(app: OutboxCelery) -> Any:
+    """Pickle an app of a class made by `install`, which no import could find."""
+    return _installed, (type(app).__mro__[2], app.__reduce_keys__())
+
+
+def _installed(kind: type[Celery], keys: dict[str, Any]) -> OutboxCelery:
+    return install(kind(**keys, set_as_current=False))
+
+
+@signals.worker_init.connect
+def _warn_at_start(sender: Any, **_: Any) -> None:
+    if isinstance(sender.app, OutboxCelery) and not sender.app.outbox.has_database:
+        logger.warning(
+            "OUTBOX_DATABASE_URL is not set: this worker sends retries and the continuation of"
+            " chains, groups and chords directly to the broker, as Celery does, not through the"
+            " outbox"
+        )
+
+
+@signals.beat_init.connect
+def _give_beat_a_producer(sender: Any, **_: Any) -> None:
+    if isinstance(sender.app, OutboxCelery):
+        sender.scheduler.producer = sender.app.outbox.producer

@@ -1,0 +1,161 @@
+"""The blocks `using` and `transaction` return: in force for the code inside, refused after the end.
+
+Context variables are copied into threads and asyncio tasks, which may outlive the block. What is
+sent there later raises: nothing would ever store it.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from celery.exceptions import Ignore
+
+from celery_outbox.errors import OutboxClosed
+from celery_outbox.message import Message
+from celery_outbox.target import Target
+
+T = TypeVar("T")
+
+_current: ContextVar["Using[Any] | None"] = ContextVar("celery_outbox_block", default=None)
+
+
+def current_block() -> "Using[Any] | None":
+    """Return the innermost block the running code was started in, open or not."""
+    return _current.get()
+
+
+class Using(AbstractContextManager[T], AbstractAsyncContextManager[T], Generic[T]):
+    """While it is open, what is sent joins a transaction that somebody else ends."""
+
+    def __init__(self, given: T, target: Target) -> None:
+        self.target = target
+        #: Whether Ignore commits, when a task replaced itself inside; and whether one did.
+        self.commits_replacement = False
+        self.replaced = False
+        self._given = given
+        self._open = False
+        self._token: Token[Using[Any] | None]
+
+    def put(self, message: Message) -> None:
+        """Hand a message to the transaction. Raises OutboxClosed or UnusableTarget."""
+        self.check_open(message.task)
+        self.target.put(message)
+
+    def check_open(self, task: str) -> None:
+        """Raise OutboxClosed where the block has ended."""
+        if not self._open:
+            raise OutboxClosed.about(task=task)
+
+    def __enter__(self) -> T:
+        self.target.join(blocking=True)
+        return self._enter()
+
+    async def __aenter__(self) -> T:
+        self.target.join(blocking=False)
+        return self._enter()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exit()
+        self.target.leave(failed=error is not None)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exit()
+        await self.target.aleave(failed=error is not None)
+
+    def _enter(self) -> T:
+        self._open = True
+        self._token = _current.set(self)
+        return self._given
+
+    def _exit(self) -> None:
+        self._open = False
+        with suppress(ValueError):  # ended in another context than it began: a generator fixture
+            _current.reset(self._token)
+
+
+class Transaction(AbstractContextManager[T], AbstractAsyncContextManager[T], Generic[T]):
+    """A transaction, or a savepoint within one, that what is sent inside joins.
+
+    A task that replaces itself raises Ignore although all went well: that commits, together with
+    the replacement, unless an outer transaction is in progress, which would roll back all the same.
+    """
+
+    def __init__(self, given: T, target: Target) -> None:
+        self._using = Using(given, target)
+        self._target = target
+        self._block: AbstractContextManager[T]
+        self._ablock: AbstractAsyncContextManager[T]
+
+    def __enter__(self) -> T:
+        self._block = self._run()
+        return self._block.__enter__()
+
+    async def __aenter__(self) -> T:
+        self._ablock = self._arun()
+        return await self._ablock.__aenter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        return self._block.__exit__(kind, error, trace)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        return await self._ablock.__aexit__(kind, error, trace)
+
+    @contextmanager
+    def _run(self) -> Iterator[T]:
+        self._using.commits_replacement = not self._target.in_transaction()
+        with self._target.begin(), self._using as given, self._judging() as replaced:
+            yield given
+        for ignore in replaced:
+            raise ignore
+
+    @asynccontextmanager
+    async def _arun(self) -> AsyncIterator[T]:
+        self._using.commits_replacement = not self._target.in_transaction()
+        async with self._target.abegin(), self._using as given:
+            with self._judging() as replaced:
+                yield given
+        for ignore in replaced:
+            raise ignore
+
+    @contextmanager
+    def _judging(self) -> Iterator[list[Ignore]]:
+        """Let errors pass, which roll back, but keep the Ignore of a replacement for later."""
+        replaced: list[Ignore] = []
+        try:
+            yield replaced
+        except Ignore as ignore:
+            if not self._using.replaced:
+                self._target.discard()
+                raise
+            replaced.append(ignore)
+        except BaseException:
+            self._target.discard()
+            raise

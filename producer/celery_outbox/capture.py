@@ -1,0 +1,181 @@
+"""Captures the finished wire message: what Celery and kombu hand to the channel, field for field.
+
+Routing, serialisation, compression, signing and expiry are done by Celery's and kombu's own code;
+only the channel, their last step, is replaced by one that hands the message back.
+"""
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from celery import Celery
+from celery.utils.time import maybe_iso8601, maybe_make_aware
+from kombu import Exchange, Producer, Queue
+from kombu.exceptions import EncodeError
+
+from celery_outbox import wire
+from celery_outbox.declare import concerning, describe
+from celery_outbox.errors import UnpublishableMessage
+from celery_outbox.message import Message
+
+#: Celery's native delayed delivery: the broker holds these until their time, not the outbox.
+NATIVE_DELAY = "celery_delayed_"
+
+
+class Captured(NamedTuple):
+    """What `basic_publish` would have been given."""
+
+    body: bytes | str
+    content_type: str
+    content_encoding: str
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+    exchange: str
+    routing_key: str
+    declare: tuple[Queue | Exchange, ...]
+
+
+class _Channel:
+    """The two methods of a channel that publishing needs."""
+
+    connection = None
+
+    def prepare_message(
+        self,
+        body: bytes | str,
+        priority: int | None = None,
+        content_type: str = "",
+        content_encoding: str = "",
+        headers: dict[str, Any] | None = None,
+        properties: dict[str, Any] | None = None,
+    ) -> Captured:
+        properties = {**(properties or {}), "priority": priority}
+        return Captured(body, content_type, content_encoding, headers or {}, properties, "", "", ())
+
+    def basic_publish(
+        self, message: Captured, exchange: str = "", routing_key: str = "", **_: Any
+    ) -> Captured:
+        return message._replace(exchange=exchange, routing_key=routing_key)
+
+
+class _NoConnection:
+    """What Celery asks of a producer's connection while it sends a task."""
+
+    def _reraise_as_library_errors(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class CapturingProducer(Producer):
+    """A kombu producer whose `publish` returns the message instead of sending it.
+
+    It has no connection and no state: every thread shares one.
+    """
+
+    def __init__(self) -> None:
+        channel: Any = _Channel()
+        super().__init__(channel, auto_declare=False)
+
+    @property
+    def connection(self) -> Any:
+        """Nothing that could connect."""
+        return _NoConnection()
+
+    def publish(self, *args: Any, **options: Any) -> Any:
+        """Return the message as Captured, prepared in every way but sent."""
+        declare = options.pop("declare", None) or ()
+        publish: Any = super().publish  # returns what the channel returns
+        return publish(*args, **options)._replace(declare=tuple(declare))
+
+
+def task_message(
+    app: Celery, name: str, task: Any, captured: Captured, options: Mapping[str, Any]
+) -> Message:
+    """Return the row for a captured task: `task` as Celery made it, sent with `options`.
+
+    Raises UnpublishableMessage for what no relay could publish.
+    """
+    facts = captured.headers if "id" in captured.headers else task.body  # task protocol 1
+    if options.get("declare") is None:
+        needed = concerning(captured.declare, captured.exchange, captured.routing_key)
+        captured = captured._replace(declare=tuple(needed))
+    mandatory = options.get("mandatory")
+    if mandatory is None:
+        destinations = (options.get("queue"), options.get("exchange"))
+        mandatory = not is_fanout(app, captured.exchange, destinations)
+    held_by_broker = captured.exchange.startswith(NATIVE_DELAY)
+    return build(
+        captured,
+        message_id=facts["id"],
+        task=name,
+        mandatory=mandatory,
+        available_at=None if held_by_broker else _time(app, facts["eta"]),
+        expires_at=_time(app, facts["expires"]),
+    )
+
+
+def build(
+    captured: Captured,
+    *,
+    message_id: object,
+    task: str,
+    mandatory: bool,
+    available_at: datetime | None = None,
+    expires_at: datetime | None = None,
+) -> Message:
+    """Return the row for a captured message. Raises UnpublishableMessage."""
+
+    def refuse(field: str, problem: str) -> Exception:
+        return UnpublishableMessage.about(task=task, field=field, problem=problem)
+
+    for field in ("exchange", "routing_key", "content_type", "content_encoding"):
+        wire.short_string(field, getattr(captured, field), refuse)
+    wire.short_string("the task id", message_id, refuse)
+    body = captured.body
+    if isinstance(body, str):
+        body = body.encode(captured.content_encoding)
+    wire.check_body(body, refuse)
+    return Message(
+        message_id=str(message_id),
+        task=task,
+        exchange=captured.exchange,
+        routing_key=captured.routing_key,
+        headers=wire.headers_json(captured.headers, refuse),
+        properties=wire.properties_json(captured.properties, refuse),
+        body=bytes(body),
+        content_type=captured.content_type,
+        content_encoding=captured.content_encoding,
+        mandatory=mandatory,
+        declare=describe(captured.declare, refuse),
+        available_at=available_at,
+        expires_at=expires_at,
+    )
+
+
+def unencodable(task: str, error: EncodeError) -> UnpublishableMessage:
+    """Return the error for arguments the serialiser cannot take."""
+    problem = f"cannot be serialised: {error}. Pass plain values, or choose another serializer"
+    return UnpublishableMessage.about(task=task, field="an argument", problem=problem)
+
+
+def is_fanout(app: Celery, exchange: str, destinations: Iterable[object]) -> bool:
+    """Tell whether messages to `exchange` may rightly reach no queue at all.
+
+    Its type is known from `destinations`, or from a queue the app was configured with.
+    """
+    if not exchange:
+        return False
+    known = [
+        entity.exchange if isinstance(entity, Queue) else entity
+        for entity in (*destinations, *app.amqp.queues.values())
+    ]
+    return any(
+        isinstance(entity, Exchange) and entity.name == exchange and entity.type == "fanout"
+        for entity in known
+    )
+
+
+def _time(app: Celery, text: str | None) -> datetime | None:
+    """Return the time a worker of `app` would read from an eta or expires header."""
+    time = maybe_iso8601(text) if text else None
+    return time and maybe_make_aware(time, app.timezone)

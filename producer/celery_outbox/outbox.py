@@ -1,0 +1,174 @@
+"""`app.outbox`: decides which transaction a message joins. There is no silent way around one."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+from uuid import uuid4
+
+from celery import Celery
+from kombu import Exchange, Queue
+from kombu.exceptions import EncodeError
+
+from celery_outbox import capture, settings, worker
+from celery_outbox.block import Transaction, Using, current_block
+from celery_outbox.errors import NoTransaction
+from celery_outbox.message import Message
+from celery_outbox.target import target_for
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection, Connection
+
+    from celery_outbox.standalone import Standalone
+
+T = TypeVar("T")
+Put = Callable[[Message], None]
+
+
+class Outbox:
+    """What an application sends through. One per app, as `app.outbox`; threads share it."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._cached_standalone: Standalone | None = None
+        #: What Celery is given instead of a producer with a connection.
+        self.producer = capture.CapturingProducer()
+
+    def using(self, target: T) -> Using[T]:
+        """Return a block in which every task sent becomes a row in the transaction of `target`.
+
+        For `with`, and `async with` where the target is asynchronous. The transaction is yours: it
+        is not begun, committed or rolled back here. The rows are in it at the latest when the
+        block ends without an error. `target` is a psycopg Connection or AsyncConnection.
+
+        Raises UnusableTarget on entry, such as for a connection in autocommit mode.
+        """
+        return Using(target, target_for(target, self._schema))
+
+    def transaction(self, target: T) -> Transaction[T]:
+        """Return a block like that of `using`, which is a transaction as well.
+
+        It begins one, commits it, or rolls it back after an error; within another transaction it
+        is a savepoint.
+        """
+        return Transaction(target, target_for(target, self._schema))
+
+    def publish(
+        self,
+        target: object | None,
+        payload: Any,
+        *,
+        exchange: str | Exchange = "",
+        routing_key: str = "",
+        headers: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        mandatory: bool | None = None,
+        declare: Iterable[Queue | Exchange] = (),
+        **options: Any,
+    ) -> str:
+        """Send a message that is not a task, such as an event, and return its message id.
+
+        It joins the transaction of `target`, or for None the one a task would join. An `exchange`
+        given as kombu.Exchange is declared if it is missing. `name` is what operators see, the
+        routing key or else the exchange by default. `mandatory` says whether reaching no queue is
+        a failure: so by default, except on a fanout exchange. `options` are those of
+        kombu.Producer.publish: `serializer`, `compression`, `priority`, `expiration` in seconds,
+        `correlation_id`, `reply_to`, `type` and so on.
+
+        Raises UnpublishableMessage, UnusableTarget or NoTransaction.
+        """
+        declare = [*declare]
+        if isinstance(exchange, Exchange):
+            declare.append(exchange)
+        exchange_name = exchange.name if isinstance(exchange, Exchange) else exchange
+        name = name or routing_key or exchange_name
+        put = self._place(name, target)
+        if put is None:
+            raise NoTransaction.about(task=name)
+        try:
+            captured = self.producer.publish(
+                payload,
+                exchange=exchange,
+                routing_key=routing_key,
+                headers=dict(headers or {}),
+                declare=declare,
+                **{"message_id": str(uuid4()), **options},
+            )
+        except EncodeError as error:
+            raise capture.unencodable(name, error) from error
+        if mandatory is None:
+            mandatory = not capture.is_fanout(self._app, exchange_name, [exchange])
+        message = capture.build(
+            captured,
+            message_id=captured.properties["message_id"],
+            task=name,
+            mandatory=mandatory,
+        )
+        put(message)
+        return message.message_id
+
+    @overload
+    def cancel(self, target: "AsyncConnection[Any]", task_id: str) -> Awaitable[bool]: ...
+    @overload
+    def cancel(self, target: "Connection[Any]", task_id: str) -> bool: ...
+    def cancel(self, target: object, task_id: str) -> bool | Awaitable[bool]:
+        """Take back a message that is still pending, in the transaction of `target`.
+
+        Returns False where it is too late or the id is unknown; for an asynchronous target, an
+        awaitable of that.
+        """
+        return target_for(target, self._schema).cancel(task_id)
+
+    def place_of_task(self, name: str, task: Any, target: object | None) -> Put | None:
+        """Return what takes a task, or None where a worker sends it as Celery would.
+
+        `task` is what Celery's create_task_message returned, `target` that of the call, if any.
+        Raises NoTransaction, OutboxClosed or UnusableTarget.
+        """
+        block = current_block() if target is None else None
+        replacement = worker.is_replacement(self._app, task)
+        if replacement and block is not None and block.commits_replacement:
+            block.replaced = True
+        if worker.is_retry(self._app, task) or (
+            replacement and not (block is not None and block.replaced)
+        ):
+            # What ends this task must not be rolled back by the exception that ends it.
+            put = self._put_standalone
+        else:
+            put = self._place(name, target)
+        if put is None and not worker.may_send_directly(self._app, task):
+            raise NoTransaction.about(task=name)
+        return put
+
+    def _place(self, name: str, target: object | None) -> Put | None:
+        if target is not None:
+            return partial(self._put_in, target)
+        block = current_block()
+        if block is None:
+            return self._put_standalone
+        block.check_open(name)
+        return block.put
+
+    def _put_in(self, target: object, message: Message) -> None:
+        block = self.using(target)
+        with block:
+            block.put(message)
+
+    @cached_property
+    def _schema(self) -> str:
+        return settings.schema(self._app)
+
+    @property
+    def has_database(self) -> bool:
+        """Whether messages without a transaction can be stored in one of their own."""
+        return settings.database_url(self._app) is not None
+
+    @property
+    def _put_standalone(self) -> Put | None:
+        url = settings.database_url(self._app)
+        if url is None:
+            return None
+        if self._cached_standalone is None or self._cached_standalone.url != url:
+            from celery_outbox.standalone import Standalone
+
+            self._cached_standalone = Standalone(url, self._schema)
+        return self._cached_standalone.put

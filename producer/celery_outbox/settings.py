@@ -1,0 +1,45 @@
+"""Where the outbox is: read from Celery's configuration, then from the environment.
+
+An unknown or malformed value is refused with a message that names the setting, never its content.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from celery import Celery
+
+from celery_outbox.errors import InvalidSetting
+
+IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+
+
+def schema(app: Celery) -> str:
+    """Return the Postgres schema of the outbox: `outbox_schema`, OUTBOX_SCHEMA or `outbox`."""
+    name = app.conf.get("outbox_schema") or os.environ.get("OUTBOX_SCHEMA") or "outbox"
+    if not IDENTIFIER.fullmatch(name):
+        raise InvalidSetting.about(
+            setting="OUTBOX_SCHEMA (outbox_schema)",
+            problem="must be a plain Postgres identifier of at most 63 characters",
+        )
+    return str(name)
+
+
+def database_url(app: Celery) -> str | None:
+    """Return the URL for rows of their own transaction, or None where none is configured.
+
+    `outbox_database_url` in Celery's configuration, else OUTBOX_DATABASE_URL, else the content of
+    the file that OUTBOX_DATABASE_URL_FILE names, read anew each time so that it can be rotated.
+    """
+    url = app.conf.get("outbox_database_url") or os.environ.get("OUTBOX_DATABASE_URL")
+    if url:
+        return str(url)
+    if path := os.environ.get("OUTBOX_DATABASE_URL_FILE"):
+        try:
+            return Path(path).read_text().strip()
+        except OSError as error:
+            raise InvalidSetting.about(
+                setting="OUTBOX_DATABASE_URL_FILE", problem=f"cannot be read: {error.strerror}"
+            ) from error
+    return None

@@ -1,0 +1,127 @@
+"""Rows of a transaction of their own: durable when `put` returns, or an error says so.
+
+One connection per thread, never shared with a forked child. Nothing waits without a deadline.
+"""
+
+import os
+import threading
+from collections.abc import Generator
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from celery_outbox.errors import DatabaseUnavailable, InvalidSetting
+from celery_outbox.insert import explain, insert
+from celery_outbox.message import Message
+
+T = TypeVar("T")
+
+#: Seconds to connect, and to store a row.
+CONNECT_TIMEOUT: Final = 5
+STATEMENT_TIMEOUT: Final = 10.0
+
+#: libpq notices a dead network within seconds; what the URL says comes first.
+DEFAULTS: Final = {
+    "connect_timeout": str(CONNECT_TIMEOUT),
+    "tcp_user_timeout": "10000",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "application_name": "celery-outbox",
+}
+
+
+class Connection(psycopg.Connection[Any]):
+    """A connection on which no operation lasts longer than STATEMENT_TIMEOUT.
+
+    The clock is ours: a server that is frozen keeps no timeout of its own.
+    """
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+        """Wait for `gen` as psycopg does, but not for ever."""
+        result: T = super().wait(_until(monotonic() + STATEMENT_TIMEOUT, gen), *args, **kwargs)
+        return result
+
+
+def _until(deadline: float, operation: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+    # psycopg resumes an operation several times a second, ready or not.
+    try:
+        wanted = next(operation)
+        while True:
+            ready = yield wanted
+            if monotonic() > deadline:
+                raise psycopg.OperationalError(f"no answer within {STATEMENT_TIMEOUT:.0f} s")
+            wanted = operation.send(ready)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+class Standalone:
+    """The outbox of a database, for messages that have no transaction to join."""
+
+    def __init__(self, url: str, schema: str) -> None:
+        self.url = url
+        self._schema = schema
+        self._parameters = DEFAULTS | _parse(url)
+        self._threads = threading.local()
+        self._inherited: list[Connection] = []
+
+    def put(self, message: Message) -> None:
+        """Store the message; durable on return.
+
+        Raises DatabaseUnavailable (transient), OutboxNotReady or RowRefused.
+        """
+        try:
+            self._connection().execute(*insert(self._schema, [message]))
+        except psycopg.Error as error:
+            failure = explain(error, self._schema, [message])
+            if failure is error:
+                self._close()
+                failure = DatabaseUnavailable.about(task=message.task, reason=_first_line(error))
+        else:
+            return
+        raise failure
+
+    def _connection(self) -> Connection:
+        own = vars(self._threads)
+        connection: Connection | None = own.get("connection")
+        if connection is not None and own["pid"] != os.getpid():
+            self._inherited.append(connection)  # the parent's: neither used nor closed here
+        elif connection is not None and _alive(connection):
+            return connection
+        # Autocommit: the one INSERT is the transaction. Not prepared, for poolers' sake.
+        parameters: Any = self._parameters
+        connection = Connection.connect(autocommit=True, prepare_threshold=None, **parameters)
+        own["connection"], own["pid"] = connection, os.getpid()
+        return connection
+
+    def _close(self) -> None:
+        connection = vars(self._threads).pop("connection", None)
+        if connection is not None:
+            connection.close()
+
+
+def _parse(url: str) -> dict[str, Any]:
+    try:
+        return dict(conninfo_to_dict(url))
+    except psycopg.ProgrammingError:
+        problem = "is not a libpq URL or conninfo, such as postgresql://user@host/database"
+    # Outside the handler: libpq's message repeats parts of the URL, perhaps the password.
+    raise InvalidSetting.about(setting="OUTBOX_DATABASE_URL (outbox_database_url)", problem=problem)
+
+
+def _alive(connection: Connection) -> bool:
+    """Tell whether the idle connection still has a server, without asking it."""
+    try:
+        for _ in range(2):  # the server's last words, then the end of the stream
+            connection.pgconn.consume_input()
+    except psycopg.Error:
+        connection.close()
+    return not connection.closed
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,101 @@
+"""An app with no broker to reach, and what its outbox holds."""
+
+import socket
+from collections.abc import Iterator
+from typing import Any, LiteralString, NamedTuple
+
+import psycopg
+import pytest
+from psycopg.rows import namedtuple_row
+
+from celery_outbox import OutboxCelery
+from servers.ports import free_port
+
+Connection = psycopg.Connection[Any]
+
+
+class Shop(NamedTuple):
+    """An app and its tasks, none of which ever runs here."""
+
+    app: OutboxCelery
+    add: Any
+    total: Any
+    complain: Any
+
+
+def make_shop(broker: str | None, **settings: Any) -> Shop:
+    """Return an app configured with `settings`, and three tasks of it."""
+    app = OutboxCelery("shop", broker=broker, set_as_current=False, changes=settings)
+
+    @app.task(name="shop.add")
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    @app.task(name="shop.total")
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    @app.task(name="shop.complain")
+    def complain(request: Any, error: Exception, trace: str) -> None: ...
+
+    return Shop(app, add, total, complain)
+
+
+@pytest.fixture(autouse=True)
+def no_outbox_in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings come from the test alone."""
+    for name in ("OUTBOX_DATABASE_URL", "OUTBOX_DATABASE_URL_FILE", "OUTBOX_SCHEMA"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def trap() -> Iterator[str]:
+    """The URL of a broker that fails the test when anything connects to it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        yield f"amqp://guest:guest@127.0.0.1:{listener.getsockname()[1]}//"
+        try:
+            listener.accept()
+        except BlockingIOError:
+            return
+        pytest.fail("something connected to the broker")
+
+
+@pytest.fixture
+def shop(trap: str) -> Shop:
+    """An app whose broker must not be touched."""
+    return make_shop(trap)
+
+
+@pytest.fixture
+def dead_url() -> str:
+    """A broker URL where nothing listens."""
+    return f"amqp://guest:guest@127.0.0.1:{free_port()}//"
+
+
+class Stored:
+    """Looks into the outbox through a connection of its own, so it sees what was committed."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def rows(self) -> list[Any]:
+        """Every committed row, in the order of insertion."""
+        return self._fetch("SELECT * FROM outbox.message ORDER BY id")
+
+    def args(self) -> list[Any]:
+        """The first argument of every committed task, in the order of insertion."""
+        query: LiteralString = (
+            "SELECT convert_from(body, 'UTF8')::json -> 0 -> 0 FROM outbox.message ORDER BY id"
+        )
+        return [row[0] for row in self._fetch(query)]
+
+    def _fetch(self, query: LiteralString) -> list[Any]:
+        with psycopg.connect(self._url, row_factory=namedtuple_row) as connection:
+            return connection.execute(query).fetchall()
+
+
+@pytest.fixture
+def stored(database: str) -> Stored:
+    """What the test's database holds."""
+    return Stored(database)
