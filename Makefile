@@ -1,0 +1,54 @@
+# Everything that is made stays inside the checkout; `make clean` removes it.
+
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+
+# The first Python that is new enough; another one: make PYTHON=/path/to/python3 ...
+PYTHON := $(or $(PYTHON),$(shell for python in python3.11 python3 python3.12 python3.13; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& command -v "$$python" && break; done))
+# The uv of the machine, else the one that the lock file pins.
+UV := $(or $(UV),$(shell command -v uv),.uv/bin/uv)
+BIN := .venv/bin
+TYPED := producer relay worker migrations deploy tests
+
+export UV_CACHE_DIR := $(CURDIR)/.uv/cache
+export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
+export UV_PYTHON := $(PYTHON)
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: help setup demo test check clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: .venv/.synced ## Make .venv with the four packages, their commands and the tools
+
+demo: .venv/.synced ## Run a small shop on the outbox, servers included (BROKER=rabbitmq or valkey)
+	@PYTHONPATH=deploy $(BIN)/python -m demo
+
+test: .venv/.synced ## Run the tests on private servers (ARGS="-k name"; RABBITMQ=auto, require or off)
+	@$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --ignore=tests/faults $(ARGS)
+
+check: .venv/.synced ## Lint, formatting, types, import contracts and the lock file
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+	$(UV) lock --check
+
+clean: ## Remove everything that make made
+	rm -rf .venv .uv .servers .demo .*_cache .hypothesis dist
+
+# Only a changed lock file or project file makes it again.
+.venv/.synced: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)
+	$(UV) sync --frozen
+	@touch $@
+
+.PHONY: python
+python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none is on PATH:" \
+		"install it (apt-get install python3.11), or name it: make PYTHON=/path/to/python3"; exit 1; }
+
+.uv/bin/uv: | python
+	$(PYTHON) deploy/bootstrap_uv.py
