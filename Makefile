@@ -44,6 +44,7 @@ clean: ## Remove everything that make made
 .venv/.synced: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)
 	$(UV) sync --frozen
 	@touch $@
+	@echo "Ready: make demo, make test, or .venv/bin/outbox-relay --help"
 
 .PHONY: python
 python:
