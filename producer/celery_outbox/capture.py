@@ -99,6 +99,7 @@ def task_message(
     if options.get("declare") is None:
         needed = concerning(captured.declare, captured.exchange, captured.routing_key)
         captured = captured._replace(declare=tuple(needed))
+    captured = captured._replace(headers=_with_printable_repr(captured.headers))
     mandatory = options.get("mandatory")
     if mandatory is None:
         destinations = (options.get("queue"), options.get("exchange"))
@@ -156,6 +157,20 @@ def unencodable(task: str, error: EncodeError) -> UnpublishableMessage:
     """Return the error for arguments the serialiser cannot take."""
     problem = f"cannot be serialised: {error}. Pass plain values, or choose another serializer"
     return UnpublishableMessage.about(task=task, field="an argument", problem=problem)
+
+
+def _with_printable_repr(headers: dict[str, Any]) -> dict[str, Any]:
+    """Escape in argsrepr and kwargsrepr what Postgres could not show.
+
+    NUL and halves of a surrogate pair are legitimate in an argument, whose body is stored as bytes.
+    These two headers are for people only; everywhere else such characters are refused.
+    """
+    escaped = {
+        name: wire.escape(headers[name])
+        for name in ("argsrepr", "kwargsrepr")
+        if isinstance(headers.get(name), str) and not wire.is_storable(headers[name])
+    }
+    return headers | escaped if escaped else headers
 
 
 def is_fanout(app: Celery, exchange: str, destinations: Iterable[object]) -> bool:

@@ -88,6 +88,16 @@ def check_body(body: bytes, refuse: Refuse) -> None:
         raise refuse("the body", f"is larger than {MAX_BODY} bytes")
 
 
+def is_storable(text: str) -> bool:
+    """Tell whether Postgres can keep `text` as text."""
+    return "\0" not in text and (text.isascii() or not SURROGATE.search(text))
+
+
+def escape(text: str) -> str:
+    """Return `text` with what Postgres has no text for written as Python would."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+
+
 def _table(table: Mapping[str, Any], where: str, refuse: Refuse) -> str:
     for key, value in table.items():
         _check(f"{where}{key}", key, value, refuse)
@@ -150,7 +160,5 @@ def _storable_throughout(path: str, value: object, refuse: Refuse) -> None:
 
 
 def _storable(field: str, text: str, refuse: Refuse) -> None:
-    if "\0" in text:
-        raise refuse(field, "contains a NUL character, which Postgres does not store in text")
-    if not text.isascii() and SURROGATE.search(text):
-        raise refuse(field, "contains half a surrogate pair, which is not a character")
+    if not is_storable(text):
+        raise refuse(field, "has a NUL, or half a surrogate pair, which Postgres has no text for")
