@@ -81,7 +81,7 @@ class AmqpPublisher:
                 refused.append(Refusal(message, why.reason, why.detail))
                 continue
             try:
-                frames.append(publish_frames(message, self._channel, self._frame_max, now))
+                frames += publish_frames(message, self._channel, self._frame_max, now)
             except Unpublishable as error:
                 refused.append(Refusal(message, Reason.INVALID, str(error)))
             else:

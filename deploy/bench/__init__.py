@@ -1,0 +1,1 @@
+"""Measures the relay and the producer against their limits and peers, in the same run."""
