@@ -16,12 +16,16 @@ from outbox_relay.message import Claim, Message, Parking, Reason, Refusal
 from outbox_relay.settings import Settings
 
 #: Refusals that are nobody's fault, or an operator's: they wait, but cost no attempt.
-FREE: Final = frozenset({Reason.NACKED, Reason.FORBIDDEN})
+FREE: Final = frozenset({Reason.NACKED, Reason.FORBIDDEN, Reason.SUSPECTED})
 #: Refusals that no further attempt could change.
 FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED})
+#: Refusals after which a message is still to be published alone.
+SUSPICIOUS: Final = frozenset({Reason.REJECTED, Reason.SUSPECTED, Reason.FORBIDDEN})
 #: Bodies in flight, in bytes, at which claiming pauses.
 WINDOW_BYTES: Final = 64 << 20
-#: A claim is renewed this often within its term, and not published in its last part.
+#: Suspects waiting here to be published alone; more of them wait outside the hot table.
+MOST_SUSPECTS: Final = 1000
+#: How often within a claim's term those older than one such interval are renewed.
 RENEWALS_PER_TERM: Final = 3
 
 
@@ -47,6 +51,7 @@ class Core:
         self._done: list[Message] = []
         self._suspects: deque[Message] = deque()
         self._renewed = 0.0
+        self._renewable = first_lease  # claims before this one were already held at the last look
 
     @property
     def holding(self) -> int:
@@ -60,7 +65,8 @@ class Core:
 
     def turn(self, now: float, *, claiming: bool, blocked: bool, in_flight_bytes: int) -> Turn:
         """What the next statement should do."""
-        room = self._settings.window - len(self._leases)
+        # Suspects wait apart: they must not take the room of messages that do no harm.
+        room = self._settings.window - (len(self._leases) - len(self._suspects))
         if not claiming or blocked or in_flight_bytes > WINDOW_BYTES:
             room = 0
         limit = max(0, min(self._limit, room))
@@ -87,8 +93,11 @@ class Core:
             if message.expired:
                 detail = "it expired before it could be published"
                 refused.append(Refusal(message, Reason.EXPIRED, detail))
-            elif message.suspect:
+            elif message.suspect and len(self._suspects) < MOST_SUSPECTS:
                 self._suspects.append(message)
+            elif message.suspect:
+                detail = "a channel died with it in flight: it waits to be published alone"
+                refused.append(Refusal(message, Reason.SUSPECTED, detail))
             else:
                 publish.append(message)
         self._adapt(claim)
@@ -130,7 +139,7 @@ class Core:
             message,
             state="dead" if dead and not free else "retry",
             attempts=attempts,
-            suspicion=message.suspicion if refusal.reason is Reason.REJECTED else 0,
+            suspicion=message.suspicion if refusal.reason in SUSPICIOUS else 0,
             delay=retry_delay(settings.retry_delay, max(1, attempts)),
             error=f"{refusal.reason}: {refusal.detail}",
         )
@@ -152,11 +161,12 @@ class Core:
         self._cursor.rewind()
 
     def renewal(self, now: float) -> list[tuple[int, int]]:
-        """Claims to be renewed now; mostly none."""
+        """Claims to be renewed now: mostly none, as most messages are confirmed long before."""
         if now - self._renewed < self._settings.lease / RENEWALS_PER_TERM:
             return []
         self._renewed = now
-        return list(self._leases.items())
+        before, self._renewable = self._renewable, self._lease
+        return [(id_, lease) for id_, lease in self._leases.items() if lease < before]
 
     def still_ours(self, claimed_at: float, now: float) -> bool:
         """Whether a claim made then is surely ours now, and not another relay's."""

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     UNROUTABLE = "unroutable"  # the broker returned it: no queue is bound
     REJECTED = "rejected"  # the broker closed the channel over it
     FORBIDDEN = "forbidden"  # our user may not publish there
+    SUSPECTED = "suspected"  # too many others wait to be published alone
     NACKED = "nacked"  # a queue could not take it now
 
 

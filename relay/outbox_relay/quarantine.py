@@ -5,14 +5,16 @@ convicts itself, and the others are cleared by their confirms; meanwhile nothing
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from outbox_relay.core import Core
 from outbox_relay.errors import BrokerLost
 from outbox_relay.message import Message, Reason, Refusal
-from outbox_relay.publisher import Publisher
+from outbox_relay.publisher import Outcomes, Publisher
 
 #: By this reply code a broker says that our user lacks a right, not that a message is bad.
-ACCESS_REFUSED = "403"
+ACCESS_REFUSED: Final = "403"
+NOTHING: Final = Outcomes([], [], [])
 
 
 class Quarantine:
@@ -28,20 +30,20 @@ class Quarantine:
         """Whether a suspect is on its way."""
         return self._suspect is not None
 
-    def step(self, core: Core) -> list[Refusal]:
+    def step(self, core: Core) -> Outcomes:
         """Move on by one suspect, without waiting. Raises BrokerLost where the broker is away."""
         if self._suspect is None:
             self._suspect = core.next_suspect()
             if self._suspect is None:
-                return []
+                return NOTHING
             if self._publisher is None:
                 self._publisher = self._open()
             if refused := self._publisher.publish([self._suspect]):
                 self._suspect = None
-                return refused
-        return self._watch(core, self._suspect)
+                return Outcomes([], refused, [])
+        return self._watch(self._suspect)
 
-    def _watch(self, core: Core, suspect: Message) -> list[Refusal]:
+    def _watch(self, suspect: Message) -> Outcomes:
         assert self._publisher is not None
         try:
             outcomes = self._publisher.poll(0)
@@ -50,11 +52,10 @@ class Quarantine:
             if not error.blame:
                 raise
             reason = Reason.FORBIDDEN if ACCESS_REFUSED in str(error) else Reason.REJECTED
-            return [Refusal(suspect, reason, str(error))]
-        core.confirmed(outcomes.confirmed)
+            return Outcomes([], [Refusal(suspect, reason, str(error))], [])
         if outcomes.confirmed or outcomes.refused:
             self._suspect = None
-        return outcomes.refused
+        return outcomes
 
     def close(self) -> None:
         """Forget the suspect in flight, whose claim the caller gives back, and disconnect."""

@@ -18,7 +18,7 @@ from outbox_relay.errors import BrokerLost, RelayError, SchemaError, StoreLost
 from outbox_relay.health import Health
 from outbox_relay.message import Leased, Parking, Reason, Refusal
 from outbox_relay.metrics import Metrics
-from outbox_relay.publisher import Publisher
+from outbox_relay.publisher import Outcomes, Publisher
 from outbox_relay.quarantine import Quarantine
 from outbox_relay.settings import Settings
 from outbox_relay.store import Store
@@ -64,7 +64,8 @@ class Relay:
         self._draining = False
         self._store_missed = self._broker_missed = False
         self._last_message = self._last_turn = self._next_turn = 0.0
-        self._promoted = self._counted = self._purged = monotonic()
+        self._promoted = self._counted = 0.0
+        self._purged = monotonic()
 
     def stop(self) -> None:
         """No new claims; `run` returns once what is in flight has landed, or the grace is over."""
@@ -183,7 +184,7 @@ class Relay:
             else:
                 wait = IDLE_POLL if publisher.in_flight else BUSY_POLL
         self._look_at(publisher, wait)
-        self._refused += self._quarantine.step(self._core)
+        self._note(self._quarantine.step(self._core))
         if self._refused:
             self._park(store)
         self._keep_house(store, now)
@@ -226,14 +227,16 @@ class Relay:
 
     def _look_at(self, publisher: Publisher, wait: float) -> None:
         """See what the broker says, waiting for it no longer than that."""
-        outcomes = publisher.poll(min(wait, BUSY_POLL) if self._quarantine.busy else wait)
+        self._note(publisher.poll(min(wait, BUSY_POLL) if self._quarantine.busy else wait))
+        self._metrics.in_flight.set(publisher.in_flight)
+        self._metrics.broker_blocked.set(publisher.blocked)
+
+    def _note(self, outcomes: Outcomes) -> None:
         if outcomes.confirmed:
             self._core.confirmed(outcomes.confirmed)
             self._last_message = monotonic()
         self._refused += outcomes.refused
         self._metrics.landed(outcomes)
-        self._metrics.in_flight.set(publisher.in_flight)
-        self._metrics.broker_blocked.set(publisher.blocked)
 
     def _refuse(self, refused: list[Refusal]) -> None:
         self._refused += refused

@@ -86,24 +86,27 @@ def _properties(message: Message, now: float) -> bytes:
     given = loads(message.properties)
     if "expiration" in given:
         given["expiration"] = _remaining(given["expiration"], now - message.born)
-    flags = ALWAYS
-    encoded: list[tuple[int, bytes]] = []
-    for name, value in given.items():
-        if value is None:
-            continue
-        try:
-            bit, encode = PROPERTIES[name]
-            encoded.append((bit, encode(value)))
-        except KeyError:
-            raise ValueError(f"properties has {name!r}, which AMQP does not know") from None
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"property {name}: {error}") from error
-        flags |= bit
-    encoded.sort(reverse=True)
+    flags, known = ALWAYS, 0
     content = _content(message.content_type, message.content_encoding)
-    parts = [_flags(flags), content, table(loads(message.headers))]
-    parts += [piece for _, piece in encoded]
+    parts = [b"", content, table(loads(message.headers))]
+    for name, bit, encode in PROPERTIES:
+        value = given.get(name)
+        if value is not None:
+            flags |= bit
+            known += 1
+            try:
+                parts.append(encode(value))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"property {name}: {error}") from error
+    if known < len(given):
+        _refuse_unknown(given)
+    parts[0] = _flags(flags)
     return b"".join(parts)
+
+
+def _refuse_unknown(given: dict[str, Any]) -> None:
+    for name in given.keys() - {name for name, _, _ in PROPERTIES}:
+        raise ValueError(f"properties has {name!r}, which AMQP does not know")
 
 
 def loads(text: str) -> dict[str, Any]:
@@ -153,20 +156,20 @@ def _timestamp(value: object) -> bytes:
     return _longlong(value)
 
 
-#: Flag bit and encoder of each basic property a row may set, in the order AMQP has them.
-PROPERTIES: Final[dict[str, tuple[int, Callable[[Any], bytes]]]] = {
-    "delivery_mode": (1 << 12, _delivery_mode),
-    "priority": (1 << 11, _octet),
-    "correlation_id": (1 << 10, _short),
-    "reply_to": (1 << 9, _short),
-    "expiration": (1 << 8, _short),
-    "message_id": (1 << 7, _short),
-    "timestamp": (1 << 6, _timestamp),
-    "type": (1 << 5, _short),
-    "user_id": (1 << 4, _short),
-    "app_id": (1 << 3, _short),
-    "cluster_id": (1 << 2, _short),
-}
+#: Name, flag bit and encoder of each basic property a row may set, in the order AMQP has them.
+PROPERTIES: Final[tuple[tuple[str, int, Callable[[Any], bytes]], ...]] = (
+    ("delivery_mode", 1 << 12, _delivery_mode),
+    ("priority", 1 << 11, _octet),
+    ("correlation_id", 1 << 10, _short),
+    ("reply_to", 1 << 9, _short),
+    ("expiration", 1 << 8, _short),
+    ("message_id", 1 << 7, _short),
+    ("timestamp", 1 << 6, _timestamp),
+    ("type", 1 << 5, _short),
+    ("user_id", 1 << 4, _short),
+    ("app_id", 1 << 3, _short),
+    ("cluster_id", 1 << 2, _short),
+)
 #: content_type, content_encoding and headers come first, and are columns of their own.
 ALWAYS: Final = 0xE000
 
@@ -183,7 +186,7 @@ def table(values: dict[str, Any]) -> bytes:
             size = len(encoded)
             parts += (_string(key), LENGTHS[size] if size < 1024 else _long(size), encoded)
         else:
-            parts += (_key(key), _field(value))
+            parts += (_key(key), FIELDS[type(value)](value))
     payload = b"".join(parts)
     return _long(len(payload)) + payload
 
@@ -206,25 +209,25 @@ def _string(key: str) -> bytes:
     return _key(key) + b"S"
 
 
-def _field(value: object) -> bytes:
-    try:
-        return FIELDS[type(value)](value)
-    except KeyError:
-        kind = type(value).__name__
-        raise TypeError(f"a header holds a {kind}, which AMQP cannot carry") from None
-
-
 def _text(value: str) -> bytes:
     encoded = value.encode()
     return b"S" + _long(len(encoded)) + encoded
 
 
 def _array(value: list[object]) -> bytes:
-    payload = b"".join([_field(item) for item in value])
+    if value == NO_LIMITS:
+        return NO_LIMITS_ARRAY
+    payload = b"".join([FIELDS[type(item)](item) for item in value])
     return b"A" + _long(len(payload)) + payload
 
 
+def _nested(value: dict[str, Any]) -> bytes:
+    return b"F" + table(value) if value else EMPTY_TABLE
+
+
 def _integer(value: int) -> bytes:
+    if 0 <= value < 256:
+        return SMALL_INTEGERS[value]
     if -0x7FFFFFFF <= value <= 0x7FFFFFFF:
         return b"I" + _signed_long(value)
     if not -(1 << 63) <= value < 1 << 63:
@@ -240,17 +243,33 @@ def _decimal(value: Decimal) -> bytes:
     return b"D" + OCTETS[-exponent] + _signed_long(-unscaled if sign else unscaled)
 
 
+#: What most tasks carry: `timelimit` without limits, `stamps` without stamps, counts near zero.
+NO_LIMITS: Final = [None, None]
+NO_LIMITS_ARRAY: Final = b"A\x00\x00\x00\x02VV"
+EMPTY_TABLE: Final = b"F\x00\x00\x00\x00"
+SMALL_INTEGERS: Final = tuple(b"I" + _signed_long(n) for n in range(256))
+
+
+class _Fields(dict[type, Callable[[Any], bytes]]):
+    """Encoders by exact type; a type without one is refused by name."""
+
+    def __missing__(self, kind: type) -> Callable[[Any], bytes]:
+        raise TypeError(f"a header holds a {kind.__name__}, which AMQP cannot carry")
+
+
 #: How each type that JSON or kombu's tags can hold is written inside a table or an array.
-FIELDS: Final[dict[type, Callable[[Any], bytes]]] = {
-    str: _text,
-    bool: lambda value: b"t\x01" if value else b"t\x00",
-    int: _integer,
-    type(None): lambda _: b"V",
-    float: lambda value: b"d" + _double(value),
-    dict: lambda value: b"F" + table(value),
-    list: _array,
-    tuple: _array,
-    bytes: lambda value: b"S" + _long(len(value)) + value,
-    datetime: lambda value: b"T" + _timestamp(value),
-    Decimal: _decimal,
-}
+FIELDS: Final = _Fields(
+    {
+        str: _text,
+        bool: lambda value: b"t\x01" if value else b"t\x00",
+        int: _integer,
+        type(None): lambda _: b"V",
+        float: lambda value: b"d" + _double(value),
+        dict: _nested,
+        list: _array,
+        tuple: _array,
+        bytes: lambda value: b"S" + _long(len(value)) + value,
+        datetime: lambda value: b"T" + _timestamp(value),
+        Decimal: _decimal,
+    }
+)
