@@ -38,6 +38,7 @@ SHORT_STRINGS: Final = frozenset(
     }
 )
 NUMBERS: Final = {"delivery_mode": (1, 2), "priority": (0, 255), "timestamp": (0, 2**63 - 1)}
+PROPERTIES: Final = SHORT_STRINGS | NUMBERS.keys()
 
 #: JSON escapes of what Postgres may be unable to turn into text: NUL, halves of a surrogate pair.
 SUSPECT: Final = re.compile(r"\\u(?:0000|d[89a-f])")
@@ -58,8 +59,15 @@ def short_string(field: str, value: object, refuse: Refuse) -> None:
 
 
 def properties_json(properties: Mapping[str, Any], refuse: Refuse) -> str:
-    """Return the AMQP properties as JSON text, without those that are not set."""
-    kept = {name: value for name, value in properties.items() if value is not None}
+    """Return the AMQP properties as JSON text, without those that are not set.
+
+    Celery passes more (retry() an `origin`, stamping each stamp); on the wire they never are.
+    """
+    kept = {
+        name: value
+        for name, value in properties.items()
+        if value is not None and name in PROPERTIES
+    }
     for name, value in kept.items():
         if name in SHORT_STRINGS:
             short_string(name, value, refuse)

@@ -100,6 +100,7 @@ SHAPES: dict[str, Send] = {
     "exchange object": call(exchange=Exchange("post", "topic"), routing_key="letter.x"),
     "transient": call(delivery_mode="transient"),
     "links": with_links,
+    "what retry() passes on": call(retries=1, origin="gen1@elsewhere"),
     "stamps": call(stamped_headers=["who"], who=["me"]),
     "unregistered task": call("another.service.task", ({"deep": [1]},)),
     "properties": call(reply_to="rq", message_id="m-1", user_id="guest", app_id="a", type="t"),
@@ -201,6 +202,7 @@ def test_equals_what_celery_sends(shape: str) -> None:
     assert (where["exchange"], where["routing_key"]) == (row.exchange, row.routing_key)
     assert body == ours.body
     assert plain._serialize_properties() == ours._serialize_properties()
+    assert loads(row.properties).keys() <= {name for name, _ in ours.PROPERTIES}
 
 
 @pytest.mark.parametrize("argument", ["a\0b", "half a pair \ud800"])
