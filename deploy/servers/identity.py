@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from servers.errors import ServerMissing
+from servers.folders import completed
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,20 @@ class Identity:
             os.chown(path, self.user, self.group)
 
     def installation(self, original: Path, copy: Path) -> Path:
-        """Return an installation this identity may execute: the original, or a copy if closed."""
+        """Return an installation this identity may execute: the original, or a copy if closed.
+
+        Only a wheel's can be closed: it lies wherever the checkout does.
+        """
         if self.user is None or _is_passable(original):
             return original
         if not copy.exists():
-            shutil.copytree(original, copy, symlinks=True)
-        return copy
+            with completed(copy) as unfinished:
+                package = original.parent
+                libraries = package.with_suffix(".libs")  # a wheel's, found by relative path
+                for part in (original, libraries):
+                    place = unfinished / part.relative_to(package.parent)
+                    shutil.copytree(part, place, symlinks=True)
+        return copy / original.relative_to(original.parent.parent)
 
 
 MYSELF = Identity()

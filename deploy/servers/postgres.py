@@ -15,6 +15,7 @@ import psycopg
 from psycopg import sql
 
 from servers.errors import ServerMissing, StartFailed
+from servers.folders import completed
 from servers.identity import unprivileged
 from servers.processes import spawn, tail
 from servers.server import Command, Server, kept_secret
@@ -86,22 +87,19 @@ class Postgres(Server):
         return Command(argv, environment=_environment(), identity=self.identity)
 
     def _initialise(self, data: Path) -> None:
-        """Make the data folder, complete or not at all: an interrupted initdb leaves none."""
-        unfinished = self.folder / "data.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        argv = [str(self.binaries / "initdb"), "-D", str(unfinished), "-U", "postgres"]
-        argv += ["--auth=scram-sha-256", f"--pwfile={self.folder / 'password'}"]
-        argv += ["--encoding=UTF8", "--no-locale", "--no-sync", "--no-instructions"]
-        process = spawn(
-            argv,
-            folder=self.folder,
-            log=self.log,
-            environment=_environment(),
-            identity=self.identity,
-        )
-        if process.wait(_INITDB_SECONDS) != 0:
-            raise StartFailed(f"initdb ended with {process.returncode}:\n{tail(self.log)}")
-        unfinished.rename(data)
+        with completed(data) as unfinished:
+            argv = [str(self.binaries / "initdb"), "-D", str(unfinished), "-U", "postgres"]
+            argv += ["--auth=scram-sha-256", f"--pwfile={self.folder / 'password'}"]
+            argv += ["--encoding=UTF8", "--no-locale", "--no-sync", "--no-instructions"]
+            process = spawn(
+                argv,
+                folder=self.folder,
+                log=self.log,
+                environment=_environment(),
+                identity=self.identity,
+            )
+            if process.wait(_INITDB_SECONDS) != 0:
+                raise StartFailed(f"initdb ended with {process.returncode}:\n{tail(self.log)}")
 
     def _is_ready(self) -> bool:
         """Read the state that the postmaster writes into its pid file."""

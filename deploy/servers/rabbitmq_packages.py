@@ -1,7 +1,6 @@
 """RabbitMQ without root: the distribution's packages, verified by apt, unpacked in the checkout.
 
 No maintainer script runs, so no broker appears on the machine, and nothing outside is written.
-The unpacked tree takes its name in one rename: complete, or not there.
 """
 
 import fcntl
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from servers.errors import ServerMissing
+from servers.folders import completed
 
 _SERVER = "usr/lib/rabbitmq/bin/rabbitmq-server"
 _CACHE = Path(__file__).resolve().parents[2] / ".servers"
@@ -38,17 +38,14 @@ def fetch(cache: Path) -> Path:
         root = cache / "rabbitmq"
         if root.exists():
             return root
-        unfinished = cache / "rabbitmq.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
         try:
-            _unpack(unfinished)
+            with completed(root) as unfinished:
+                _unpack(unfinished)
         except subprocess.CalledProcessError as error:
             raise ServerMissing(
                 f"RabbitMQ could not be downloaded. {_WAY_OUT}\n"
                 f"{' '.join(error.cmd)}\n{error.stdout}{error.stderr}"
             ) from error
-        (unfinished / "root").rename(root)
-        shutil.rmtree(unfinished)
         return root
 
 
@@ -64,28 +61,27 @@ def _lock(cache: Path) -> Iterator[None]:
         yield
 
 
-def _unpack(folder: Path) -> None:
-    packages = folder / "packages"
-    for needed in (folder / "lists/partial", folder / "archives/partial", packages):
+def _unpack(root: Path) -> None:
+    downloads = root / "downloads"
+    packages = downloads / "packages"
+    for needed in (downloads / "lists/partial", downloads / "archives/partial", packages):
         needed.mkdir(parents=True)
-    _apt(folder, "apt-get", "update")
-    _apt(folder, "apt-get", "download", *_needed_packages(folder), working_folder=packages)
+    _apt(downloads, "apt-get", "update")
+    _apt(downloads, "apt-get", "download", *_needed_packages(downloads), working_folder=packages)
     for package in packages.glob("*.deb"):
-        _run(["dpkg", "-x", str(package), str(folder / "root")], folder)
+        _run(["dpkg", "-x", str(package), str(root)], downloads)
+    shutil.rmtree(downloads)
 
 
 def _needed_packages(folder: Path) -> list[str]:
-    """Return RabbitMQ and Erlang whole, and those of the libraries they need that are missing."""
+    """Return RabbitMQ and Erlang; the libraries they use come with apt itself or with Python."""
     closure = _apt(
         folder,
         *("apt-cache", "depends", "--recurse", "--no-recommends", "--no-suggests"),
         *("--no-conflicts", "--no-breaks", "--no-replaces", "--no-enhances", "rabbitmq-server"),
     )
-    # Package names stand at the line's start; what they depend on is indented.
-    named = {line for line in closure.splitlines() if line[:1].isalnum()}
-    present = _run(["dpkg-query", "--show", "--showformat", "${Package}\n"], folder).split()
-    missing = {name for name in named.difference(present) if name.startswith("lib")}
-    return sorted(missing | {n for n in named if n.startswith(("erlang-", "rabbitmq-"))})
+    # Package names stand at the start of a line; what they depend on is indented.
+    return sorted({n for n in closure.splitlines() if n.startswith(("erlang-", "rabbitmq-"))})
 
 
 def _apt(folder: Path, *command: str, working_folder: Path | None = None) -> str:

@@ -1,6 +1,5 @@
 """The private Postgres: durable, alone on its port, gone with its parent."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ def folder() -> Iterator[Path]:
     """A folder that may also belong to the user Postgres runs as for root."""
     folder = Path(tempfile.mkdtemp(prefix="celery-outbox-postgres-"))
     yield folder
-    shutil.rmtree(folder)
+    Postgres(folder).discard()
 
 
 def test_commits_survive_a_crash(own_postgres: OwnPostgres) -> None:
@@ -91,7 +90,7 @@ def test_frozen_answers_after_thawing(own_postgres: OwnPostgres) -> None:
 
 def test_a_refused_setting_is_reported(folder: Path) -> None:
     """A server that cannot start says so in its own words."""
-    server = Postgres(folder / "server", {"max_connections": "none"})
+    server = Postgres(folder, {"max_connections": "none"})
 
     with pytest.raises(StartFailed, match='invalid value for parameter "max_connections"'):
         server.start()
@@ -102,7 +101,7 @@ def test_gone_with_its_parent(
     folder: Path, state: str, assert_gone_with_parent: LeftBehind
 ) -> None:
     """No process is left when the parent is SIGKILLed, even while the server is frozen."""
-    assert_gone_with_parent("Postgres", folder / "server", state)
+    assert_gone_with_parent("Postgres", folder, state)
 
 
 def test_nothing_is_left_after_stop(own_postgres: OwnPostgres) -> None:

@@ -83,7 +83,7 @@ def test_a_failed_download_leaves_nothing_that_looks_complete(
     def run(command: list[str], *_: object, **__: object) -> subprocess.CompletedProcess[str]:
         commands.append(command)
         if command[:2] == ["apt-get", "download"]:
-            (tmp_path / "rabbitmq.unfinished" / "root").mkdir()
+            (tmp_path / "rabbitmq.unfinished" / "usr").mkdir()
             raise subprocess.CalledProcessError(100, command, "", "E: connection failed")
         return subprocess.CompletedProcess(command, 0, "", "")
 
