@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
+from math import isfinite
 from struct import Struct
 from typing import Any, Final
 
@@ -41,9 +42,10 @@ def publish_frames(message: Message, channel: int, frame_max: int, now: float) -
     `now` is on the clock of `message.born`. Raises Unpublishable, saying what is wrong.
     """
     try:
+        route = _route(message.exchange, message.routing_key, message.mandatory, channel)
         properties = _properties(message, now)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise Unpublishable(str(error)) from error
+    except Exception as error:  # whatever a row's text provokes is that row's fault, not ours
+        raise Unpublishable(str(error) or type(error).__name__) from error
     if len(properties) + 20 > frame_max:
         raise Unpublishable(
             f"headers and properties take {len(properties)} bytes encoded, more than a frame "
@@ -51,7 +53,7 @@ def publish_frames(message: Message, channel: int, frame_max: int, now: float) -
         )
     body = message.body
     parts = [
-        _route(message.exchange, message.routing_key, message.mandatory, channel),
+        route,
         _frame(HEADER, channel, 12 + len(properties)),
         BASIC_HEADER,
         _longlong(len(body)),
@@ -235,6 +237,12 @@ def _integer(value: int) -> bytes:
     return b"l" + _signed_longlong(value)
 
 
+def _float(value: float) -> bytes:
+    if not isfinite(value):
+        raise ValueError(f"a header holds {value}: RabbitMQ closes the connection over it")
+    return b"d" + _double(value)
+
+
 def _decimal(value: Decimal) -> bytes:
     sign, digits, exponent = value.as_tuple()
     unscaled = int("".join(map(str, digits)) or "0")
@@ -264,7 +272,7 @@ FIELDS: Final = _Fields(
         bool: lambda value: b"t\x01" if value else b"t\x00",
         int: _integer,
         type(None): lambda _: b"V",
-        float: lambda value: b"d" + _double(value),
+        float: _float,
         dict: _nested,
         list: _array,
         tuple: _array,

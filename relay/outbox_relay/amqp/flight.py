@@ -61,7 +61,13 @@ class Flight:
         named = [
             tag
             for tag, message in on_route
-            if name and (message.message_id == name or name in message.properties)
+            # JSON may spell the name with escapes: then it cannot be ruled out.
+            if name
+            and (
+                message.message_id == name
+                or name in message.properties
+                or "\\" in message.properties
+            )
         ]
         tags = named or [tag for tag, _ in on_route]
         for tag in tags:
