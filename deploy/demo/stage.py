@@ -1,0 +1,90 @@
+"""What the play is performed on: programs, customers and numbers, all ended together.
+
+While the audience waits for something, the numbers move and a program that ends by itself is
+noticed at once.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Self
+
+from demo.customers import Customers
+from demo.programs import Program, Relay, Worker
+from demo.progress import Numbers, Progress
+from demo.screen import Screen, State
+from demo.services import Services
+
+_TICK_SECONDS = 0.2
+_ACT_SECONDS = 40.0
+
+
+class TookTooLong(RuntimeError):
+    """Something did not come about within its deadline; the message says what."""
+
+
+class Stage:
+    """Everything that runs during the play, apart from the servers."""
+
+    def __init__(self, services: Services, folder: Path, screen: Screen) -> None:
+        self.services = services
+        self.say = screen.say
+        self.state = State(broker=services.broker.name)
+        self._folder = folder
+        self._screen = screen
+        self._closing = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as closing:
+            self.progress = Progress(self.services.database_url)
+            closing.callback(self.progress.close)
+            self.relay = Relay(self.services, self._folder)
+            closing.callback(lambda: self.relay.kill())  # whichever is there then
+            self.worker = Worker(self.services, self._folder)
+            closing.callback(self.worker.kill)
+            # A server ends with the thread that started it: this one lives to the end of the play.
+            self._stagehand = closing.enter_context(ThreadPoolExecutor(1))
+            self.customers = closing.enter_context(Customers(self.services.database_url))
+            self._closing = closing.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closing.close()
+
+    def watch(
+        self, until: Callable[[Numbers], bool], what: str, seconds: float = _ACT_SECONDS
+    ) -> Numbers:
+        """Show the numbers until they are as wanted, and return them."""
+        deadline = monotonic() + seconds
+        while True:
+            for program in self._running():
+                program.check()
+            self.customers.check()
+            numbers = self.progress.read()
+            self.state.committed = len(self.customers.memory.committed)
+            self.state.rolled_back = len(self.customers.memory.rolled_back)
+            self._screen.show(numbers, self.state)
+            if until(numbers):
+                return numbers
+            if monotonic() > deadline:
+                raise TookTooLong(f"{what}: not within {seconds:g} s")
+            sleep(_TICK_SECONDS)
+
+    def behind_the_scenes(self, work: Callable[[], object]) -> Future[object]:
+        """Start a server while the numbers go on moving."""
+        return self._stagehand.submit(work)
+
+    def replace_relay(self) -> None:
+        """Start another relay in place of the one that was killed."""
+        self.relay = Relay(self.services, self._folder)
+
+    def _running(self) -> list[Program]:
+        return [self.worker, self.relay] if self.state.relay_up else [self.worker]
