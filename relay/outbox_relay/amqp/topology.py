@@ -4,7 +4,6 @@ Works on a connection of its own: a refused declaration closes its channel, whic
 one that carries messages in flight.
 """
 
-import json
 from collections.abc import Iterable
 from contextlib import closing
 from typing import Any, Final
@@ -14,6 +13,7 @@ from amqp.exceptions import AccessRefused, AMQPError, NotFound, PreconditionFail
 from kombu import Exchange, Queue
 
 from outbox_relay.amqp.connect import open_connection
+from outbox_relay.entities import described
 from outbox_relay.errors import BrokerLost
 from outbox_relay.message import Message, Reason, Refusal
 
@@ -64,9 +64,9 @@ class Topology:
 
     def _provide(self, side: "_Side", message: Message) -> Refusal | None:
         try:
-            entities = [_entity(each) for each in json.loads(message.declare)]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            return Refusal(message, Reason.INVALID, f"declare cannot be read: {error}")
+            entities = described(message.declare)
+        except ValueError as error:
+            return Refusal(message, Reason.INVALID, str(error))
         if self._declare:
             for entity in entities:
                 side.declare(entity)
@@ -114,15 +114,3 @@ class _Side:
         if self._channel is None:
             self._channel = self._connection.channel()
         return self._channel
-
-
-def _entity(given: dict[str, Any]) -> Queue | Exchange:
-    """A kombu entity from the attributes the producer stored."""
-    attributes = dict(given)
-    kind = attributes.pop("kind")
-    if kind == "exchange":
-        return Exchange(**attributes)
-    if kind == "queue":
-        exchange = Exchange(**attributes.pop("exchange", {}))
-        return Queue(exchange=exchange, **attributes)
-    raise ValueError(f"{kind!r} is neither queue nor exchange")

@@ -1,0 +1,32 @@
+"""Queues and exchanges as kombu's, from the description a row carries in `declare`."""
+
+import json
+from typing import Any
+
+from kombu import Exchange, Queue
+from kombu.entity import binding
+
+
+def described(declare: str) -> list[Queue | Exchange]:
+    """The entities a row's JSON text describes. Raises ValueError where it describes none."""
+    try:
+        return [_entity(each) for each in json.loads(declare)]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"declare cannot be read: {error}") from error
+
+
+def _entity(given: dict[str, Any]) -> Queue | Exchange:
+    attributes = dict(given)
+    kind = attributes.pop("kind")
+    if kind == "exchange":
+        return Exchange(**attributes)
+    if kind != "queue":
+        raise ValueError(f"{kind!r} is neither queue nor exchange")
+    exchange = Exchange(**attributes.pop("exchange", {}))
+    bindings = [_binding(each) for each in attributes.pop("bindings", ())]
+    return Queue(exchange=exchange, bindings=bindings, **attributes)
+
+
+def _binding(given: dict[str, Any]) -> binding:
+    attributes = dict(given)
+    return binding(exchange=Exchange(**attributes.pop("exchange")), **attributes)
