@@ -24,7 +24,7 @@ help: ## Show this list
 
 setup: .venv/.synced ## Make .venv with the four packages, their commands and the tools
 
-demo: .venv/.synced ## Run a small shop on the outbox, servers included (BROKER=rabbitmq or valkey)
+demo: .venv/.synced ## Run a small shop on the outbox, servers included (BROKER=rabbitmq or redis)
 	@PYTHONPATH=deploy $(BIN)/python -m demo
 
 test: .venv/.synced ## Run the tests on private servers (ARGS="-k name"; RABBITMQ=auto, require or off)

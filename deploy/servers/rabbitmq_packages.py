@@ -18,7 +18,7 @@ _SERVER = "usr/lib/rabbitmq/bin/rabbitmq-server"
 _CACHE = Path(__file__).resolve().parents[2] / ".servers"
 _WAY_OUT = (
     "Install it (apt-get install rabbitmq-server), or do without: RABBITMQ=off for the tests, "
-    "BROKER=valkey for the demo."
+    "BROKER=redis for the demo."
 )
 
 
