@@ -3,7 +3,6 @@
 All but `DatabaseUnavailable` are permanent: the same call fails again until something is changed.
 """
 
-from inspect import cleandoc
 from typing import Self
 
 from kombu.exceptions import EncodeError
@@ -15,7 +14,7 @@ class OutboxError(Exception):
     @classmethod
     def about(cls, **facts: object) -> Self:
         """Return the error with its docstring, completed by `facts`, as the message."""
-        return cls(cleandoc(cls.__doc__ or "").format(**facts))
+        return cls(" ".join((cls.__doc__ or "").split()).format(**facts))
 
 
 class NoTransaction(OutboxError):

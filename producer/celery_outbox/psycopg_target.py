@@ -39,14 +39,14 @@ class Pending:
         self._wait: Callable[..., Any] = connection.wait
 
     @classmethod
-    def on(cls, connection: AnyConnection, schema: str) -> "Pending":
-        """Return the one of `connection`, put in force where no block is open yet."""
+    def of(cls, connection: AnyConnection) -> "Pending | None":
+        """Return the one in force on `connection`, if a block is open."""
         installed = getattr(vars(connection).get("wait"), "__self__", None)
-        if isinstance(installed, cls):
-            return installed
-        pending = cls(connection, schema)
-        vars(connection)["wait"] = pending.wait
-        return pending
+        return installed if isinstance(installed, cls) else None
+
+    def install(self) -> None:
+        """Take the place of the connection's own `wait()`."""
+        vars(self.connection)["wait"] = self.wait
 
     def remove(self) -> None:
         """Give the connection its own `wait()` back."""
@@ -119,10 +119,14 @@ class PsycopgTarget:
 
     def join(self, *, blocking: bool) -> None:
         """Put the list of pending messages in force."""
-        if blocking:
+        pending = Pending.of(self.connection)
+        if blocking and pending is None:  # or an outer block does what must be awaited
             self._require(Connection, "it is asynchronous: use `async with` here")
         self._check()
-        self._pending = Pending.on(self.connection, self.schema)
+        if pending is None:
+            pending = Pending(self.connection, self.schema)
+            pending.install()
+        self._pending = pending
         self._pending.blocks += 1
 
     def put(self, message: Message) -> None:

@@ -42,6 +42,10 @@ def is_replacement(app: Celery, message: Any) -> bool:
     if running is None:
         return False
     nesting = message.headers.get("replaced_task_nesting") or 0
+    if message.headers.get("task") == "celery.chord_unlock":
+        # What unlocks a chord carries no nesting of its own, but the chord's body, which does.
+        (_, chord_body, *_), *_ = message.body
+        nesting = chord_body["options"].get("replaced_task_nesting") or 0
     return bool(nesting > (running.request.get("replaced_task_nesting") or 0))
 
 

@@ -27,15 +27,15 @@ def make_shop(broker: str | None, **settings: Any) -> Shop:
     """Return an app configured with `settings`, and three tasks of it."""
     app = OutboxCelery("shop", broker=broker, set_as_current=False, changes=settings)
 
-    @app.task(name="shop.add")
+    @app.task(name="shop.add", shared=False)
     def add(x: int, y: int) -> int:
         return x + y
 
-    @app.task(name="shop.total")
+    @app.task(name="shop.total", shared=False)
     def total(numbers: list[int]) -> int:
         return sum(numbers)
 
-    @app.task(name="shop.complain")
+    @app.task(name="shop.complain", shared=False)
     def complain(request: Any, error: Exception, trace: str) -> None: ...
 
     return Shop(app, add, total, complain)

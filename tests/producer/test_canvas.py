@@ -1,0 +1,118 @@
+"""Every canvas is captured as Celery sends it: what comes first now, the rest inside it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from celery import chain, chord, group
+
+from tests.producer.conftest import Connection, Shop, Stored, make_shop
+
+ADD, TOTAL = "shop.add", "shop.total"
+UNLOCK = "celery.chord_unlock"
+
+CANVAS: dict[str, tuple[Callable[[Shop], Any], list[str]]] = {
+    "delay": (lambda s: s.add.delay(1, 2), [ADD]),
+    "apply_async": (lambda s: s.add.apply_async((1, 2)), [ADD]),
+    "signature": (lambda s: s.add.s(1, 2).delay(), [ADD]),
+    "send_task": (lambda s: s.app.send_task("elsewhere", (1,)), ["elsewhere"]),
+    "link": (lambda s: s.add.apply_async((1, 2), link=s.add.s(3)), [ADD]),
+    "link_error": (lambda s: s.add.apply_async((1, 2), link_error=s.complain.s()), [ADD]),
+    "chain": (lambda s: chain(s.add.s(1, 2), s.add.s(3), s.add.s(4)).delay(), [ADD]),
+    "group": (lambda s: group(s.add.s(i, i) for i in range(3)).delay(), [ADD] * 3),
+    "chord": (lambda s: chord([s.add.s(1, 1), s.add.s(2, 2)])(s.total.s()), [ADD, ADD, UNLOCK]),
+    "chain, chord, chain": (
+        lambda s: (
+            s.add.s(1, 1) | group(s.add.s(1), s.add.s(2)) | s.total.s() | s.add.s(9)
+        ).delay(),
+        [ADD],
+    ),
+    "group of chains": (
+        lambda s: group(s.add.s(1, 1) | s.add.s(2), s.add.s(3, 3) | s.add.s(4)).delay(),
+        [ADD, ADD],
+    ),
+    "chunks": (
+        lambda s: s.add.chunks([(i, i) for i in range(4)], 2).apply_async(),
+        ["celery.starmap"] * 2,
+    ),
+    "starmap": (lambda s: s.add.starmap([(1, 2), (3, 4)]).delay(), ["celery.starmap"]),
+    "map": (lambda s: s.total.map([[1], [2]]).delay(), ["celery.map"]),
+}
+
+
+@pytest.fixture
+def canvas_shop(trap: str) -> Shop:
+    """An app with a result backend that needs no server, as chords want one."""
+    return make_shop(trap, result_backend="cache+memory://")
+
+
+@pytest.mark.parametrize("case", CANVAS)
+def test_captured(canvas_shop: Shop, connection: Connection, stored: Stored, case: str) -> None:
+    """The rows are those of the first messages, in order, with the id of the result."""
+    send, tasks = CANVAS[case]
+    with connection, canvas_shop.app.outbox.using(connection):
+        result = send(canvas_shop)
+    rows = stored.rows()
+
+    assert [row.task for row in rows] == [task for task in tasks if task != UNLOCK]
+    if len(tasks) == 1 and case != "chain" and "chord" not in case:
+        assert rows[0].message_id == result.id
+
+
+@pytest.mark.parametrize("case", CANVAS)
+def test_rolled_back(canvas_shop: Shop, connection: Connection, stored: Stored, case: str) -> None:
+    """A rollback leaves no row of any of them."""
+    send, _ = CANVAS[case]
+    with canvas_shop.app.outbox.using(connection):
+        send(canvas_shop)
+    connection.rollback()
+
+    assert stored.rows() == []
+
+
+def test_chord_without_native_join(trap: str, connection: Connection, stored: Stored) -> None:
+    """With a backend that cannot count a chord, the task that polls for it is captured too."""
+    shop = make_shop(trap, result_backend="file:///tmp")
+    with connection, shop.app.outbox.using(connection):
+        chord([shop.add.s(1, 1), shop.add.s(2, 2)])(shop.total.s())
+
+    assert sorted(row.task for row in stored.rows()) == [UNLOCK, ADD, ADD]
+
+
+@pytest.mark.parametrize("backend", ["redis://127.0.0.1:1/0", "rpc://"])
+def test_result_backend_away(
+    trap: str, connection: Connection, stored: Stored, database: str, backend: str
+) -> None:
+    """No result backend is asked when a task is stored, however it is stored."""
+    shop = make_shop(trap, result_backend=backend, outbox_database_url=database)
+    shop.add.delay(1, 0)
+    shop.add.apply_async((2, 0), outbox=connection)
+    with shop.app.outbox.using(connection):
+        shop.add.delay(3, 0)
+        chain(shop.add.s(4, 0), shop.add.s(5)).delay()
+    connection.commit()
+
+    assert stored.args() == [1, 2, 3, 4]
+
+
+def test_eager(trap: str, connection: Connection, stored: Stored) -> None:
+    """With task_always_eager tasks run in process and no row is written."""
+    shop = make_shop(trap, task_always_eager=True)
+    with connection, shop.app.outbox.using(connection):
+        assert shop.add.delay(1, 2).get() == 3
+
+    assert stored.rows() == []
+
+
+@pytest.mark.parametrize("broker", [None, "amqp://127.0.0.1:1//", "redis://127.0.0.1:1/0"])
+def test_needs_no_broker(
+    broker: str | None, connection: Connection, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no broker configured, or one that is down, sending is the same, eta included."""
+    monkeypatch.setattr("kombu.Connection.ensure_connection", pytest.fail)
+    shop = make_shop(broker)
+    with connection, shop.app.outbox.using(connection):
+        shop.add.delay(1, 0)
+        shop.add.apply_async((2, 0), countdown=5, retry=True)
+
+    assert stored.args() == [1, 2]
