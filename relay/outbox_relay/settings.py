@@ -20,6 +20,8 @@ DEFAULT_ADDRESS: Final[Address] = ("127.0.0.1", 9464)
 
 #: Units a duration may be written in, in seconds.
 UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+#: The longest duration, in seconds: a hundred years.
+LONGEST: Final = 36_500 * 86400
 SCHEMES: Final = ("amqp", "amqps", "redis", "rediss", "sentinel", "valkey", "valkeys")
 PREFIX: Final = "OUTBOX_"
 #: Not settings of the relay, but read by the producer or the migrations from the same environment.
@@ -144,7 +146,7 @@ def _broker_url(text: str) -> None:
         scheme, separator, rest = url.strip().partition("://")
         if not separator or not rest or scheme not in SCHEMES:
             raise ValueError(f"give a URL that starts with one of {', '.join(SCHEMES)}")
-        port = re.search(r":([^:/@]*)(?:/|$)", rest.rpartition("@")[2])
+        port = re.search(r":([^:/?@\]]*)(?:[/?]|$)", rest.rpartition("@")[2])
         if port and not (port[1].isdigit() and 0 < int(port[1]) < 65536):
             raise ValueError(f"{port[1]!r} is not a port")
 
@@ -191,7 +193,10 @@ def _duration(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)?", text)
     if not match:
         raise ValueError("give a duration such as 30s, 5m, 36h or 7d")
-    return float(match[1]) * UNITS[match[2] or "s"]
+    seconds = float(match[1]) * UNITS[match[2] or "s"]
+    if seconds > LONGEST:  # beyond it the database's own clock arithmetic overflows
+        raise ValueError(f"give at most {LONGEST // 86400}d")
+    return seconds
 
 
 def _positive_duration(text: str) -> float:
@@ -204,7 +209,7 @@ def _positive_duration(text: str) -> float:
 def _address(text: str) -> Address:
     if text == "off":
         return None
-    host, _, port = text.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
         raise ValueError("give host:port, such as 0.0.0.0:9464, or off")
     return host.strip("[]") or "0.0.0.0", int(port)
