@@ -14,7 +14,7 @@ from demo.customers import Memory
 from demo.progress import Numbers
 from demo.stage import Stage, TookTooLong
 
-_BACKLOG = 150
+_BACKLOG = 100
 _CURTAIN_SECONDS = 90.0
 _QUEUE = "celery"
 # As after a disaster of the broker: what was confirmed is sent once more, with the ids it had.
