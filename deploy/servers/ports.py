@@ -13,7 +13,8 @@ _ATTEMPTS = 100
 
 def free_port() -> int:
     """Return a loopback port nothing listens on."""
-    for candidate in random.sample(_PORTS, _ATTEMPTS):
+    # From the system's randomness: processes seeded alike would choose alike, at once.
+    for candidate in random.SystemRandom().sample(_PORTS, _ATTEMPTS):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

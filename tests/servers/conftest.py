@@ -46,7 +46,7 @@ def assert_gone_with_parent() -> LeftBehind:
             assert pids, "the server did not start"
             assert all(map(is_alive, pids))
             parent.send_signal(signal.SIGKILL)
-        wait_until(lambda: not mentioning(folder), _GONE_SECONDS, f"end of {mentioning(folder)}")
+        wait_until(lambda: mentioning(folder) == [], _GONE_SECONDS, f"no process in {folder}")
         wait_until(lambda: not any(map(is_alive, pids)), _GONE_SECONDS, f"end of {pids}")
 
     return assert_gone
@@ -59,9 +59,10 @@ def mentioning(folder: Path) -> list[str]:
         try:
             told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
             works_in = (process / "cwd").readlink()
+            name = (process / "comm").read_text().strip()
         except OSError:  # ended meanwhile, or another user's
             continue
         inside = str(folder).encode() in told or works_in.is_relative_to(folder)
         if inside and is_alive(int(process.name)):
-            found.append(f"{process.name} {(process / 'comm').read_text().strip()}")
+            found.append(f"{process.name} {name}")
     return found

@@ -2,7 +2,9 @@
 
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -94,6 +96,31 @@ def test_a_failed_download_leaves_nothing_that_looks_complete(
 
     assert not (tmp_path / "rabbitmq").exists()
     assert len([command for command in commands if command[1] == "update"]) == 2
+
+
+def test_whoever_fetches_second_uses_what_the_first_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes that need RabbitMQ at once unpack it one time."""
+    second_came = Event()
+    unpacked: list[Path] = []
+
+    def unpack(root: Path) -> None:
+        assert second_came.wait(10)
+        root.mkdir()
+        unpacked.append(root)
+
+    def come_second() -> Path:
+        second_came.set()
+        return rabbitmq_packages.fetch(tmp_path)
+
+    monkeypatch.setattr(rabbitmq_packages, "_unpack", unpack)
+    with ThreadPoolExecutor() as executor:
+        first = executor.submit(rabbitmq_packages.fetch, tmp_path)
+        second = executor.submit(come_second)
+
+    assert first.result() == second.result() == tmp_path / "rabbitmq"
+    assert len(unpacked) == 1
 
 
 def send(host: Broker, queue: str, body: bytes, **properties: Any) -> None:
