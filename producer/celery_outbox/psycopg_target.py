@@ -1,112 +1,21 @@
-"""psycopg: messages are inserted where they were sent, many in one statement.
+"""psycopg connections as targets. How rows get into their transactions is psycopg_pending's job."""
 
-`.delay()` only adds to a list. Every operation on a connection passes through its `wait()`; while a
-block is open, what is on the list is inserted right before the next operation of any kind. A
-SAVEPOINT, ROLLBACK TO, SELECT or COMMIT therefore finds each row exactly where the code sent it,
-and `.delay()` needs no await on an AsyncConnection.
-"""
-
-from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from typing import Any
 
 from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor, Error
-from psycopg.errors import PipelineAborted
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Composed, Identifier
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.insert import explain, insert
+from celery_outbox.insert import explain
 from celery_outbox.message import Message
+from celery_outbox.psycopg_pending import AnyConnection, Pending, nothing
 
-T = TypeVar("T")
-Operation = Generator[Any, Any, T]
-AnyConnection = Connection[Any] | AsyncConnection[Any]
-
+# Takes a pending message back; False where it is too late. Needs no more than EXECUTE.
 CANCEL = "SELECT {schema}.cancel(%s)"
-
-
-class Pending:
-    """The messages sent on one connection and not yet inserted; stands in for its `wait()`."""
-
-    def __init__(self, connection: AnyConnection, schema: str) -> None:
-        self.connection = connection
-        self.schema = schema
-        self.messages: deque[Message] = deque()
-        self.blocks = 0
-        self._wait: Callable[..., Any] = connection.wait
-
-    @classmethod
-    def of(cls, connection: AnyConnection) -> "Pending | None":
-        """Return the one in force on `connection`, if a block is open."""
-        installed = getattr(vars(connection).get("wait"), "__self__", None)
-        return installed if isinstance(installed, cls) else None
-
-    def install(self) -> None:
-        """Take the place of the connection's own `wait()`."""
-        vars(self.connection)["wait"] = self.wait
-
-    def remove(self) -> None:
-        """Give the connection its own `wait()` back."""
-        vars(self.connection).pop("wait", None)
-
-    def wait(self, operation: Operation[T], *args: Any, **kwargs: Any) -> Any:
-        """Do what the connection's `wait()` does, with the messages inserted first."""
-        if self._due():
-            operation = self._insert_before(operation)
-        return self._wait(operation, *args, **kwargs)
-
-    def _due(self) -> bool:
-        if not self.messages:
-            return False
-        pgconn = self.connection.pgconn
-        if pgconn.transaction_status == TransactionStatus.INERROR:
-            self.messages.clear()  # sent during a COPY that failed: they roll back with it
-            return False
-        if pgconn.transaction_status == TransactionStatus.ACTIVE:
-            # In the middle of a COPY or stream nothing else can run; nor can a savepoint.
-            return pgconn.pipeline_status != PipelineStatus.OFF
-        return not self.connection.closed
-
-    def _insert_before(self, operation: Operation[T]) -> Operation[T]:
-        messages = []
-        while self.messages:  # one by one, as another thread may add meanwhile
-            messages.append(self.messages.popleft())
-        pipeline = self.connection.pgconn.pipeline_status != PipelineStatus.OFF
-        try:
-            yield from self._insert(messages)
-        except Exception as error:
-            failure = error
-        else:
-            return (yield from operation)
-        if getattr(failure, "sqlstate", None):
-            # In a pipeline an earlier statement may be the one that failed.
-            failure = failure if pipeline else explain(failure, self.schema, messages)
-        elif not isinstance(failure, PipelineAborted):
-            self.connection.pgconn.finish()  # not aborted by the server: it must not commit
-        with suppress(Error):
-            # psycopg's record of open transactions must stay right. Of a failed transaction
-            # nothing can come: even COMMIT rolls it back.
-            yield from operation
-        raise failure
-
-    def _insert(self, messages: list[Message]) -> Operation[None]:
-        connection: Any = self.connection
-        cursor: Any = (
-            AsyncCursor(connection)
-            if isinstance(connection, AsyncConnection)
-            else Cursor(connection)
-        )
-        pipeline = connection._pipeline
-        if connection.pgconn.pipeline_status == PipelineStatus.OFF:
-            connection._pipeline = None  # about to enter pipeline mode, but not in it yet
-        try:
-            # As execute() does it, under the lock that the caller of wait() already holds.
-            yield from cursor._execute_gen(*insert(self.schema, messages))
-        finally:
-            connection._pipeline = pipeline
 
 
 class PsycopgTarget:
@@ -140,7 +49,7 @@ class PsycopgTarget:
         with self._leaving(failed) as anything_left:
             if anything_left:
                 with connection.lock:
-                    connection.wait(_nothing())
+                    connection.wait(nothing())
 
     async def aleave(self, *, failed: bool) -> None:
         """Insert what is still on the list."""
@@ -151,7 +60,7 @@ class PsycopgTarget:
         with self._leaving(failed) as anything_left:
             if anything_left:
                 async with connection.lock:
-                    await connection.wait(_nothing())
+                    await connection.wait(nothing())
 
     @contextmanager
     def _leaving(self, failed: bool) -> Iterator[bool]:
@@ -249,8 +158,3 @@ def target_for(target: Any, schema: str) -> PsycopgTarget:
             target=repr(target), reason="give the psycopg connection itself, not something of it"
         )
     return PsycopgTarget(target, schema)
-
-
-def _nothing() -> Operation[None]:
-    """Return an operation that only gives the pending messages their turn."""
-    yield from ()

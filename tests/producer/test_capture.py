@@ -157,6 +157,11 @@ def test_signals() -> None:
     assert seen == ["celery"]
 
 
+def test_keeps_only_properties_amqp_has() -> None:
+    """An option that is no AMQP property never reached the wire, and does not reach the row."""
+    assert "colour" not in send(colour=object()).properties
+
+
 def test_no_monitoring_event(monkeypatch: pytest.MonkeyPatch) -> None:
     """The event "task-sent" would need the broker: it is not sent."""
     monkeypatch.setattr("celery.events.EventDispatcher.publish", pytest.fail)

@@ -1,0 +1,119 @@
+"""Inserts messages right before the next operation of a psycopg connection, many in one statement.
+
+Every operation on a connection passes through its `wait()`, which takes a generator that talks to
+the server. While a block is open, that `wait()` first runs another generator, the INSERT of what is
+on the list. A SAVEPOINT, ROLLBACK TO, SELECT or COMMIT therefore finds each row exactly where the
+code sent it, and sending needs no await on an AsyncConnection.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor, Error
+from psycopg.errors import PipelineAborted
+from psycopg.pq import PipelineStatus, TransactionStatus
+
+from celery_outbox.insert import explain, insert
+from celery_outbox.message import Message
+
+T = TypeVar("T")
+Operation = Generator[Any, Any, T]
+AnyConnection = Connection[Any] | AsyncConnection[Any]
+
+
+class Pending:
+    """The messages sent on one connection and not yet inserted; stands in for its `wait()`."""
+
+    def __init__(self, connection: AnyConnection, schema: str) -> None:
+        self.connection = connection
+        self.schema = schema
+        self.messages: deque[Message] = deque()
+        self.blocks = 0
+        self._wait: Callable[..., Any] = connection.wait
+
+    @classmethod
+    def of(cls, connection: AnyConnection) -> "Pending | None":
+        """Return the one in force on `connection`, if a block is open."""
+        installed = getattr(vars(connection).get("wait"), "__self__", None)
+        return installed if isinstance(installed, cls) else None
+
+    def install(self) -> None:
+        """Take the place of the connection's own `wait()`."""
+        vars(self.connection)["wait"] = self.wait
+
+    def remove(self) -> None:
+        """Give the connection its own `wait()` back."""
+        vars(self.connection).pop("wait", None)
+
+    def wait(self, operation: Operation[T], *args: Any, **kwargs: Any) -> Any:
+        """Do what the connection's `wait()` does, with the messages inserted first."""
+        if self._due():
+            operation = self._insert_before(operation)
+        return self._wait(operation, *args, **kwargs)
+
+    def _due(self) -> bool:
+        if not self.messages:
+            return False
+        pgconn = self.connection.pgconn
+        if pgconn.transaction_status == TransactionStatus.INERROR:
+            self.messages.clear()  # sent during a COPY that failed: they roll back with it
+            return False
+        if pgconn.transaction_status == TransactionStatus.ACTIVE:
+            # In the middle of a COPY or stream nothing else can run; nor can a savepoint.
+            return self._in_pipeline
+        return not self.connection.closed
+
+    def _insert_before(self, operation: Operation[T]) -> Operation[T]:
+        messages = []
+        while self.messages:  # one by one, as another thread may add meanwhile
+            messages.append(self.messages.popleft())
+        entering_pipeline = self._pipeline is not None and not self._in_pipeline
+        try:
+            yield from self._insert(messages)
+        except Exception as error:
+            failure = self._judge(error, messages)
+        else:
+            return (yield from operation)
+        if not entering_pipeline:
+            # psycopg's record of open transactions must stay right. Of a failed transaction
+            # nothing can come: even COMMIT rolls it back.
+            with suppress(Error):
+                yield from operation
+        raise failure
+
+    def _insert(self, messages: list[Message]) -> Operation[None]:
+        connection: Any = self.connection
+        synchronous = isinstance(connection, Connection)
+        cursor: Any = Cursor(connection) if synchronous else AsyncCursor(connection)
+        pipeline = self._pipeline
+        if not self._in_pipeline:
+            connection._pipeline = None  # about to be entered, perhaps, but not yet in force
+        try:
+            # As execute() does it, under the lock that the caller of wait() already holds.
+            yield from cursor._execute_gen(*insert(self.schema, messages))
+        finally:
+            connection._pipeline = pipeline
+
+    def _judge(self, error: Exception, messages: list[Message]) -> Exception:
+        """Return what to raise, and see that the transaction cannot commit."""
+        if getattr(error, "sqlstate", None):
+            # Aborted by the server. In a pipeline an earlier statement may be what failed.
+            return error if self._in_pipeline else explain(error, self.schema, messages)
+        if not isinstance(error, PipelineAborted):
+            self.connection.pgconn.finish()
+        return error
+
+    @property
+    def _pipeline(self) -> object | None:
+        return self.connection._pipeline
+
+    @property
+    def _in_pipeline(self) -> bool:
+        return self.connection.pgconn.pipeline_status != PipelineStatus.OFF
+
+
+def nothing() -> Operation[None]:
+    """Return an operation that only gives the messages on the list their turn."""
+    yield from ()
