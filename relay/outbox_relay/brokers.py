@@ -1,12 +1,16 @@
 """Chooses the publisher for a broker URL; several URLs separated by `;` mean fail-over."""
 
 from collections.abc import Callable
+from typing import Any
 
 from outbox_relay.amqp.publisher import AmqpPublisher
 from outbox_relay.amqp.topology import Topology
 from outbox_relay.errors import BrokerLost, SettingsError
 from outbox_relay.publisher import Publisher
-from outbox_relay.settings import Settings
+from outbox_relay.redis.connect import SCHEMES as REDIS_SCHEMES
+from outbox_relay.redis.doubts import Doubts
+from outbox_relay.redis.publisher import RedisPublisher
+from outbox_relay.settings import Settings, transport_options
 
 
 def publisher_factory(settings: Settings) -> Callable[[], Publisher]:
@@ -14,12 +18,13 @@ def publisher_factory(settings: Settings) -> Callable[[], Publisher]:
 
     It raises BrokerLost where none answers.
     """
+    doubts = Doubts()
 
     def connect() -> Publisher:
         failures = []
         for url in settings.broker_url.read().split(";"):
             try:
-                return _connect(url.strip(), settings)
+                return _connect(url.strip(), settings, doubts)
             except BrokerLost as error:
                 failures.append(str(error))
         raise BrokerLost("; ".join(failures))
@@ -27,10 +32,26 @@ def publisher_factory(settings: Settings) -> Callable[[], Publisher]:
     return connect
 
 
-def _connect(url: str, settings: Settings) -> Publisher:
+def _connect(url: str, settings: Settings, doubts: Doubts) -> Publisher:
     scheme = url.partition("://")[0]
     if scheme in ("amqp", "amqps"):
         # A broker that was restarted may have lost what it had: what is known is known anew.
         topology = Topology(url, declare=settings.declare == "missing")
         return AmqpPublisher(url, topology, settings.confirm_timeout)
+    if scheme in REDIS_SCHEMES:
+        return RedisPublisher(
+            url,
+            _options(settings),
+            settings.redis_confirm,
+            doubts,
+            declare=settings.declare == "missing",
+            confirm_timeout=settings.confirm_timeout,
+        )
     raise SettingsError(f"OUTBOX_BROKER_URL: {scheme}:// is not supported")
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    try:
+        return transport_options(settings.transport_options.read())
+    except ValueError as error:
+        raise SettingsError(f"{settings.transport_options.name} is malformed: {error}") from error

@@ -4,13 +4,15 @@ Secrets may live in files (`OUTBOX_DATABASE_URL_FILE`, `OUTBOX_BROKER_URL_FILE`)
 again on every reconnect, so that a rotated password needs no restart.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from outbox_relay.errors import SettingsError
+from outbox_relay.redis.durability import MEMORY, Durability
 
 T = TypeVar("T")
 
@@ -24,8 +26,6 @@ UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800
 LONGEST: Final = 36_500 * 86400
 SCHEMES: Final = ("amqp", "amqps", "redis", "rediss", "sentinel", "valkey", "valkeys")
 PREFIX: Final = "OUTBOX_"
-#: Not settings of the relay, but read by the producer or the migrations from the same environment.
-FOREIGN: Final = frozenset({"OUTBOX_REDIS_CONFIRM"})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -69,6 +69,8 @@ class Settings:
     confirm_timeout: float = 30.0
     statement_timeout: float = 10.0
     lease: float = 10.0
+    redis_confirm: Durability = MEMORY
+    transport_options: Secret = Secret("OUTBOX_BROKER_TRANSPORT_OPTIONS")
 
 
 def from_environment(environ: Mapping[str, str], *, need_broker: bool = True) -> Settings:
@@ -91,6 +93,10 @@ def from_environment(environ: Mapping[str, str], *, need_broker: bool = True) ->
         confirm_timeout=reader.read("OUTBOX_CONFIRM_TIMEOUT", _positive_duration, 30.0),
         statement_timeout=reader.read("OUTBOX_STATEMENT_TIMEOUT", _positive_duration, 10.0),
         lease=reader.read("OUTBOX_LEASE", _positive_duration, 10.0),
+        redis_confirm=reader.read("OUTBOX_REDIS_CONFIRM", Durability.parse, MEMORY),
+        transport_options=reader.secret(
+            "OUTBOX_BROKER_TRANSPORT_OPTIONS", transport_options, required=False
+        ),
     )
     reader.refuse_unknown()
     return settings
@@ -113,7 +119,7 @@ class _Reader:
         except ValueError as error:
             raise SettingsError(f"{name}={text!r}: {error}") from error
 
-    def secret(self, name: str, check: Callable[[str], None], *, required: bool) -> Secret:
+    def secret(self, name: str, check: Callable[[str], object], *, required: bool) -> Secret:
         self._known |= {name, f"{name}_FILE"}
         value, path = self._environ.get(name, "").strip(), self._environ.get(f"{name}_FILE")
         if value and path:
@@ -131,7 +137,7 @@ class _Reader:
 
     def refuse_unknown(self) -> None:
         ours = {name for name in self._environ if name.startswith(PREFIX)}
-        if unknown := sorted(ours - self._known - FOREIGN):
+        if unknown := sorted(ours - self._known):
             known = ", ".join(sorted(self._known))
             raise SettingsError(f"{unknown[0]} is not a setting; there are: {known}")
 
@@ -149,6 +155,17 @@ def _broker_url(text: str) -> None:
         port = re.search(r":([^:/?@\]]*)(?:[/?]|$)", rest.rpartition("@")[2])
         if port and not (port[1].isdigit() and 0 < int(port[1]) < 65536):
             raise ValueError(f"{port[1]!r} is not a port")
+
+
+def transport_options(text: str) -> dict[str, Any]:
+    """What Celery calls broker_transport_options, from JSON; nothing from nothing."""
+    try:
+        options = json.loads(text or "{}")
+    except ValueError as error:
+        raise ValueError(f"give a JSON object: {error}") from error
+    if not isinstance(options, dict):
+        raise ValueError("give a JSON object")
+    return options
 
 
 def _identifier(text: str) -> str:

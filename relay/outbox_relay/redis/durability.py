@@ -58,3 +58,7 @@ class Durability:
         if replicas < self.replicas:
             return f"{VARIABLE}={self}: only {replicas} of {self.replicas} replicas have confirmed"
         return None
+
+
+#: Redis's own reply, and nothing more.
+MEMORY: Final = Durability()
