@@ -3,10 +3,11 @@
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
 
-# The first Python that is new enough; another one: make PYTHON=/path/to/python3 ...
+# The first Python that is new enough, by the path that uv knows it by: neither a virtual
+# environment nor a version manager's shim. Another one: make PYTHON=/path/to/python3 ...
 PYTHON := $(or $(PYTHON),$(shell for python in python3.11 python3 python3.12 python3.13; do \
-	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-	&& command -v "$$python" && break; done))
+	"$$python" -c 'import sys; v = sys.version_info; v < (3, 11) and sys.exit(1); \
+	print(f"{sys.base_prefix}/bin/python{v[0]}.{v[1]}")' 2>/dev/null && break; done))
 # The uv of the machine, else the one that the lock file pins.
 UV := $(or $(UV),$(shell command -v uv),.uv/bin/uv)
 BIN := .venv/bin
