@@ -68,14 +68,28 @@ class Settings:
     grace_period: float = 25.0
     confirm_timeout: float = 30.0
     statement_timeout: float = 10.0
+    management_url: str | None = None
     lease: float = 10.0
     redis_confirm: Durability = MEMORY
     transport_options: Secret = Secret("OUTBOX_BROKER_TRANSPORT_OPTIONS")
 
 
-def from_environment(environ: Mapping[str, str], *, need_broker: bool = True) -> Settings:
-    """Read the settings, or raise a SettingsError that names what is wrong."""
-    reader = _Reader(environ)
+def flag_of(variable: str) -> str:
+    """The command line's name of a variable: OUTBOX_BATCH_SIZE is --batch-size."""
+    return "--" + variable.removeprefix(PREFIX).lower().replace("_", "-")
+
+
+def from_environment(
+    environ: Mapping[str, str],
+    *,
+    need_broker: bool = True,
+    flags: Mapping[str, str] | None = None,
+) -> Settings:
+    """Read the settings, or raise a SettingsError that names what is wrong.
+
+    `flags` holds what was given on the command line, by the variable's name; it wins.
+    """
+    reader = _Reader(environ, flags or {})
     settings = Settings(
         database_url=reader.secret("OUTBOX_DATABASE_URL", _database_url, required=True),
         broker_url=reader.secret("OUTBOX_BROKER_URL", _broker_url, required=need_broker),
@@ -84,12 +98,12 @@ def from_environment(environ: Mapping[str, str], *, need_broker: bool = True) ->
         batch_size=reader.read("OUTBOX_BATCH_SIZE", _between(1, 10_000), 500),
         window=reader.read("OUTBOX_WINDOW", _between(1, 100_000), 4000),
         max_attempts=reader.read("OUTBOX_MAX_ATTEMPTS", _between(1, 10_000), 10),
-        retry_delay=reader.read("OUTBOX_RETRY_DELAY", _duration, 1.0),
-        retention=reader.read("OUTBOX_RETENTION", _duration, 7 * 86400.0),
+        retry_delay=reader.read("OUTBOX_RETRY_DELAY", duration, 1.0),
+        retention=reader.read("OUTBOX_RETENTION", duration, 7 * 86400.0),
         http_address=reader.read("OUTBOX_HTTP_ADDRESS", _address, DEFAULT_ADDRESS),
         log_format=reader.read("OUTBOX_LOG_FORMAT", _log_format, "json"),
         log_level=reader.read("OUTBOX_LOG_LEVEL", _log_level, "info"),
-        grace_period=reader.read("OUTBOX_GRACE_PERIOD", _duration, 25.0),
+        grace_period=reader.read("OUTBOX_GRACE_PERIOD", duration, 25.0),
         confirm_timeout=reader.read("OUTBOX_CONFIRM_TIMEOUT", _positive_duration, 30.0),
         statement_timeout=reader.read("OUTBOX_STATEMENT_TIMEOUT", _positive_duration, 10.0),
         lease=reader.read("OUTBOX_LEASE", _positive_duration, 10.0),
@@ -97,6 +111,7 @@ def from_environment(environ: Mapping[str, str], *, need_broker: bool = True) ->
         transport_options=reader.secret(
             "OUTBOX_BROKER_TRANSPORT_OPTIONS", transport_options, required=False
         ),
+        management_url=reader.read("OUTBOX_MANAGEMENT_URL", _management_url, None),
     )
     reader.refuse_unknown()
     return settings
@@ -105,9 +120,15 @@ def from_environment(environ: Mapping[str, str], *, need_broker: bool = True) ->
 class _Reader:
     """Remembers what was asked for, so that a misspelt variable is an error and not a silence."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
+    def __init__(self, environ: Mapping[str, str], flags: Mapping[str, str]) -> None:
+        given = {name.removesuffix("_FILE") for name in flags}
+        shadowed = given | {f"{name}_FILE" for name in given}
+        self._flags = flags
+        self._environ = {k: v for k, v in environ.items() if k not in shadowed} | dict(flags)
         self._known: set[str] = set()
+
+    def _label(self, name: str) -> str:
+        return flag_of(name) if name in self._flags else name
 
     def read(self, name: str, parse: Callable[[str], T], default: T) -> T:
         self._known.add(name)
@@ -117,13 +138,14 @@ class _Reader:
         try:
             return parse(text)
         except ValueError as error:
-            raise SettingsError(f"{name}={text!r}: {error}") from error
+            raise SettingsError(f"{self._label(name)}={text!r}: {error}") from error
 
     def secret(self, name: str, check: Callable[[str], object], *, required: bool) -> Secret:
         self._known |= {name, f"{name}_FILE"}
         value, path = self._environ.get(name, "").strip(), self._environ.get(f"{name}_FILE")
         if value and path:
-            raise SettingsError(f"{name} and {name}_FILE are both set: keep one")
+            both = f"{self._label(name)} and {self._label(f'{name}_FILE')}"
+            raise SettingsError(f"{both} are both set: keep one")
         if not value and not path:
             if required:
                 raise SettingsError(f"{name} is not set (nor {name}_FILE, a file holding it)")
@@ -132,7 +154,7 @@ class _Reader:
         try:
             check(secret.read())
         except ValueError as error:  # the value holds a password: never part of the message
-            raise SettingsError(f"{name} is malformed: {error}") from error
+            raise SettingsError(f"{self._label(name)} is malformed: {error}") from error
         return secret
 
     def refuse_unknown(self) -> None:
@@ -155,6 +177,13 @@ def _broker_url(text: str) -> None:
         port = re.search(r":([^:/?@\]]*)(?:[/?]|$)", rest.rpartition("@")[2])
         if port and not (port[1].isdigit() and 0 < int(port[1]) < 65536):
             raise ValueError(f"{port[1]!r} is not a port")
+
+
+def _management_url(text: str) -> str | None:
+    if not re.fullmatch(r"https?://[^/@?#\s]+(/[^@?#\s]*)?", text):
+        # Not a ValueError: the text may hold a password and must not be repeated.
+        raise SettingsError("OUTBOX_MANAGEMENT_URL: give http://host:15672, without a password")
+    return text.rstrip("/")
 
 
 def transport_options(text: str) -> dict[str, Any]:
@@ -205,7 +234,7 @@ def _between(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def _duration(text: str) -> float:
+def duration(text: str) -> float:
     """Seconds from `90`, `500ms`, `10s`, `5m`, `36h`, `7d` or `2w`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)?", text)
     if not match:
@@ -217,7 +246,7 @@ def _duration(text: str) -> float:
 
 
 def _positive_duration(text: str) -> float:
-    seconds = _duration(text)
+    seconds = duration(text)
     if seconds < 1:
         raise ValueError("give at least 1s")
     return seconds

@@ -1,0 +1,23 @@
+"""Destructive commands ask first; without a terminal to ask on they insist on `--yes`."""
+
+import sys
+from argparse import ArgumentParser
+
+from outbox_relay.errors import SettingsError
+
+
+def add_yes(parser: ArgumentParser) -> None:
+    """Let the parser take `--yes`."""
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def agreed(question: str, *, yes: bool) -> bool:
+    """Whether the person wants it. Raises SettingsError where nobody can be asked."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise SettingsError(f"{question} There is no terminal to ask on: confirm with --yes")
+    if input(f"{question} [y/N] ").strip().lower() in ("y", "yes"):
+        return True
+    print("nothing was changed", file=sys.stderr)
+    return False

@@ -1,0 +1,77 @@
+"""What people and programs see: a table on a terminal, tab-separated lines in a pipe, or JSON.
+
+Nothing that a row contains can move the cursor, colour the screen or forge a line.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60))
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on one line; times as ISO 8601."""
+    print(json.dumps(value, default=_plain, ensure_ascii=False), flush=True)
+
+
+def print_records(records: Iterable[Any], columns: Sequence[str]) -> None:
+    """Dataclasses as a JSON array of objects with these keys."""
+    chosen = [{key: value for key, value in asdict(r).items() if key in columns} for r in records]
+    print_json(chosen)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table that fits the terminal; in a pipe, a header and a line each, nothing cut off."""
+    if not sys.stdout.isatty():
+        for row in (columns, *rows):
+            print("\t".join(printable(cell) for cell in row))
+        return
+    Console().print(table(columns, rows))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """The same for a terminal."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        drawn.add_column(name, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(printable(cell)) for cell in row))
+    return drawn
+
+
+def printable(value: object) -> str:
+    """Text without control characters; None is empty, a time is short, in UTC."""
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%SZ")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+
+
+def how_long(seconds: float) -> str:
+    """`3 s`, `5m 10s`, `2h 5m`, `3d 4h`: two units, as people say it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    rest = round(seconds)
+    parts: list[str] = []
+    for unit, size in UNITS:
+        count, rest = divmod(rest, size)
+        if count or parts:
+            parts.append(f"{count}{unit}")
+    return " ".join([*parts, f"{rest}s"][:2])
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,139 @@
+"""What the look and steer commands ask. `{outbox}` stands for the schema's quoted name.
+
+Each list reads from one end of an index and stops at its limit, whatever the backlog: the views
+say the same, but a planner cannot see through them to the index once a million rows wait for
+another attempt. A filter by task reads on until it has found enough.
+"""
+
+from typing import Final
+
+_MESSAGE: Final = """
+       m.id, m.message_id, m.task, m.exchange, m.routing_key,
+       left(m.headers ->> 'argsrepr', 200) AS args,
+       left(m.headers ->> 'kwargsrepr', 200) AS kwargs, m.created_at
+"""
+_OF_TASK: Final = "(%(task)s::text IS NULL OR m.task = %(task)s)"
+
+_PARKED: Final = (
+    "(SELECT"
+    + _MESSAGE
+    + """, p.available_at, p.attempts, p.last_error, NULL::timestamptz AS sent_at
+  FROM {outbox}.parked p JOIN {outbox}.message m ON m.id = p.id AND m.slot = p.slot
+ WHERE """
+    + _OF_TASK
+)
+
+#: Oldest first: what holds up the rest, if anything does, is at the top.
+PENDING: Final = (
+    "SELECT * FROM ((SELECT"
+    + _MESSAGE
+    + """, coalesce(m.available_at, m.created_at) AS available_at, r.attempts, r.last_error,
+       NULL::timestamptz AS sent_at
+  FROM {outbox}.ready r JOIN {outbox}.message m ON m.id = r.id AND m.slot = r.slot
+ WHERE """
+    + _OF_TASK
+    + " ORDER BY r.id LIMIT %(limit)s) UNION ALL "
+    + _PARKED
+    + " AND p.state = 'retry' ORDER BY p.id LIMIT %(limit)s) UNION ALL "
+    + _PARKED
+    + """ AND p.state = 'scheduled' AND p.available_at <= now()
+ ORDER BY p.available_at LIMIT %(limit)s)) pending ORDER BY id LIMIT %(limit)s"""
+)
+
+#: Soonest first.
+SCHEDULED: Final = (
+    _PARKED
+    + """ AND p.state = 'scheduled' AND p.available_at > now()
+ ORDER BY p.available_at LIMIT %(limit)s)"""
+)
+
+#: Newest first: during an incident, the ones that are being added.
+DEAD: Final = _PARKED + " AND p.state = 'dead' ORDER BY p.id DESC LIMIT %(limit)s)"
+
+#: Last sent first, by the receipts: walking the messages backwards would wade through the backlog.
+SENT: Final = (
+    "SELECT"
+    + _MESSAGE
+    + """, NULL::timestamptz AS available_at, NULL::smallint AS attempts,
+       NULL::text AS last_error, r.sent_at
+  FROM {outbox}.receipt r
+ CROSS JOIN LATERAL unnest(r.ids) AS done (id)
+  JOIN {outbox}.message m ON m.id = done.id
+ WHERE """
+    + _OF_TASK
+    + """
+   AND NOT EXISTS (SELECT FROM {outbox}.ready w WHERE w.id = m.id)
+   AND NOT EXISTS (SELECT FROM {outbox}.parked w WHERE w.id = m.id)
+ ORDER BY r.sent_at DESC, m.id DESC LIMIT %(limit)s"""
+)
+
+#: Everything about the messages with an id; `body` only when it is asked for.
+SHOW: Final = (
+    "SELECT"
+    + _MESSAGE
+    + """, CASE WHEN r.id IS NOT NULL THEN 'pending'
+            WHEN p.id IS NULL THEN 'sent'
+            WHEN p.state = 'retry' OR p.state = 'scheduled' AND p.available_at <= now()
+            THEN 'pending' ELSE p.state END AS state,
+       coalesce(p.available_at, m.available_at) AS available_at, m.expires_at,
+       coalesce(r.attempts, p.attempts) AS attempts,
+       coalesce(r.suspicion, p.suspicion) AS suspicion,
+       coalesce(r.last_error, p.last_error) AS last_error,
+       CASE WHEN r.lease_until > now() THEN r.lease_until END AS claimed_until,
+       (SELECT max(t.sent_at) FROM {outbox}.receipt t
+         WHERE t.span @> m.id AND m.id = ANY (t.ids)) AS sent_at,
+       m.mandatory, m.content_type, m.content_encoding, octet_length(m.body) AS body_bytes,
+       m.properties, m.headers::jsonb - 'argsrepr' - 'kwargsrepr' AS headers, m.declare,
+       CASE WHEN %(body)s THEN m.body END AS body
+  FROM {outbox}.message m
+  LEFT JOIN {outbox}.ready r ON r.id = m.id
+  LEFT JOIN {outbox}.parked p ON p.id = m.id
+ WHERE m.id = ANY (ARRAY(
+    SELECT x.id FROM {outbox}.message x WHERE x.message_id = %(message_id)s
+    UNION ALL SELECT %(row)s::bigint))
+ ORDER BY m.id"""
+)
+
+#: The message id behind each id given: either it is one, or it is a row's number.
+RESOLVE: Final = """
+SELECT given.id AS given, coalesce(
+    (SELECT m.message_id FROM {outbox}.message m WHERE m.message_id = given.id LIMIT 1),
+    (SELECT m.message_id FROM {outbox}.message m
+      WHERE m.id = CASE WHEN given.id ~ '^[0-9]{{1,18}}$' THEN given.id::bigint END)) AS message_id
+FROM unnest(%(ids)s::text[]) AS given (id)
+"""
+
+#: A page of the dead, above the last one seen.
+DEAD_PAGE: Final = (
+    """
+SELECT p.id, m.message_id
+  FROM {outbox}.parked p JOIN {outbox}.message m ON m.id = p.id AND m.slot = p.slot
+ WHERE p.state = 'dead' AND p.id > %(above)s AND p.id <= %(newest)s AND """
+    + _OF_TASK
+    + " ORDER BY p.id LIMIT 1000"
+)
+NEWEST_DEAD: Final = "SELECT max(id) FROM {outbox}.parked WHERE state = 'dead'"
+
+RETRY: Final = """
+SELECT id AS message_id, {outbox}.retry(id) AS changed FROM unnest(%(ids)s::text[]) AS given (id)
+"""
+DISCARD: Final = """
+SELECT id AS message_id, {outbox}.discard(id) AS changed FROM unnest(%(ids)s::text[]) AS given (id)
+"""
+
+NOW: Final = "SELECT clock_timestamp()"
+
+#: How many were confirmed between two times.
+CONFIRMED: Final = """
+SELECT coalesce(sum(cardinality(ids)), 0)::bigint FROM {outbox}.receipt
+WHERE sent_at BETWEEN %(since)s AND %(until)s
+"""
+#: Where the next portion of a replay ends, so that no transaction is long.
+PORTION: Final = """
+SELECT max(sent_at) FROM (
+    SELECT sent_at FROM {outbox}.receipt
+    WHERE sent_at BETWEEN %(since)s AND %(until)s ORDER BY sent_at LIMIT 20) portion
+"""
+REPLAY: Final = "SELECT {outbox}.replay(%(since)s, %(until)s, %(task)s)"
+
+PURGE: Final = "SELECT {outbox}.purge(%(older_than)s * interval '1 second', true)"

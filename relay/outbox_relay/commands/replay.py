@@ -1,0 +1,64 @@
+"""`replay`: what was sent between two times is published again, under the ids it had.
+
+Portion by portion, so that a large replay holds no transaction open. What is sent anew meanwhile
+lies after the end of the interval: nothing is replayed twice.
+"""
+
+from argparse import ArgumentParser, Namespace
+from datetime import datetime, timedelta
+
+from outbox_relay.commands import queries
+from outbox_relay.commands.command import Command
+from outbox_relay.commands.confirm import add_yes, agreed
+from outbox_relay.commands.flags import DATABASE
+from outbox_relay.commands.output import printable
+from outbox_relay.commands.session import Session
+from outbox_relay.commands.values import Moment, moment
+from outbox_relay.errors import SettingsError
+from outbox_relay.settings import Settings
+
+
+def command() -> Command:
+    """The command."""
+    return Command("replay", "sent messages are published again", _replay, _arguments, DATABASE)
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--since",
+        required=True,
+        type=moment,
+        help="2h for two hours ago, or 2030-01-31T08:00:00Z (UTC where no offset is given)",
+    )
+    parser.add_argument("--until", type=moment, default=Moment(), help="the same (now)")
+    parser.add_argument("--task", metavar="NAME", help="only messages of this task")
+    add_yes(parser)
+
+
+def _replay(arguments: Namespace, settings: Settings) -> int:
+    with Session.open(settings) as session:
+        now: datetime = session.value(queries.NOW)
+        since = arguments.since.before(now)
+        until = min(arguments.until.before(now), now)
+        if since >= until:
+            raise SettingsError(
+                f"--since={printable(since)} is not before --until={printable(until)}"
+            )
+        confirmed = session.value(queries.CONFIRMED, since=since, until=until)
+        which = f"those of {arguments.task!r} among the " if arguments.task else "the "
+        question = (
+            f"Publish again {which}{confirmed:,} messages sent between {printable(since)} and "
+            f"{printable(until)}? Workers receive them a second time."
+        )
+        if not agreed(question, yes=arguments.yes):
+            return 1
+        print(f"{_portions(session, since, until, arguments.task)} pending again")
+    return 0
+
+
+def _portions(session: Session, since: datetime, until: datetime, task: str | None) -> int:
+    replayed = 0
+    while end := session.value(queries.PORTION, since=since, until=until):
+        replayed += session.value(queries.REPLAY, since=since, until=end, task=task)
+        since = end + timedelta(microseconds=1)
+    return replayed

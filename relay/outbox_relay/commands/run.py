@@ -1,0 +1,50 @@
+"""`run`: the daemon, and `run --drain`, which publishes what is due and ends."""
+
+import secrets
+import signal
+from argparse import ArgumentParser, Namespace
+from contextlib import nullcontext
+
+from outbox_relay.brokers import publisher_factory
+from outbox_relay.commands.command import Command
+from outbox_relay.commands.flags import DAEMON
+from outbox_relay.health import Endpoint, Health
+from outbox_relay.metrics import Metrics
+from outbox_relay.relay import Relay
+from outbox_relay.settings import Settings
+from outbox_relay.store import Store
+
+
+def command() -> Command:
+    """The command."""
+    return Command("run", "publish until told to stop", _run, _arguments, DAEMON, need_broker=True)
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--drain", action="store_true", help="publish everything due, then exit")
+
+
+def _run(arguments: Namespace, settings: Settings) -> int:
+    drain: bool = arguments.drain
+    metrics, health = Metrics(), Health()
+    relay = Relay(
+        settings,
+        open_store=lambda: _open_store(settings),
+        open_publisher=publisher_factory(settings),
+        # 31 random bits name this relay, 32 count its claims: no two claims are alike.
+        first_lease=secrets.randbits(31) << 32,
+        metrics=metrics,
+        health=health,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: relay.stop())
+    address = settings.http_address
+    with Endpoint(address, health, metrics.registry) if address and not drain else nullcontext():
+        if drain:
+            return 0 if relay.drain() else 1
+        relay.run()
+        return 0
+
+
+def _open_store(settings: Settings) -> Store:
+    return Store.connect(settings.database_url.read(), settings.schema, settings.statement_timeout)

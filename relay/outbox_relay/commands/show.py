@@ -1,0 +1,102 @@
+"""`show ID`: everything about a message, and where it stands; its body only with `--body`.
+
+A task that Celery retried has several rows under one message id: all are shown, oldest first.
+"""
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from outbox_relay.commands.command import Command
+from outbox_relay.commands.flags import DATABASE
+from outbox_relay.commands.output import print_json, printable
+from outbox_relay.commands.queries import SHOW
+from outbox_relay.commands.session import Session
+from outbox_relay.commands.values import message_id
+from outbox_relay.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A message with all that is known of it; `state` is the view it is in."""
+
+    id: int
+    message_id: str
+    state: str
+    task: str
+    exchange: str
+    routing_key: str
+    args: str | None
+    kwargs: str | None
+    created_at: datetime
+    available_at: datetime | None
+    expires_at: datetime | None
+    sent_at: datetime | None
+    claimed_until: datetime | None
+    attempts: int | None
+    suspicion: int | None
+    last_error: str | None
+    mandatory: bool
+    content_type: str
+    content_encoding: str
+    body_bytes: int
+    properties: Any
+    headers: Any
+    declare: Any
+    body: bytes | None
+
+
+def command() -> Command:
+    """The command."""
+    return Command("show", "everything about one message", _show, _arguments, DATABASE)
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("id", metavar="ID", type=message_id, help="message id, or id of the row")
+    parser.add_argument("--body", action="store_true", help="with the payload")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _show(arguments: Namespace, settings: Settings) -> int:
+    wanted: str = arguments.id
+    row = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 19 else None
+    with Session.open(settings) as session:
+        found = session.fetch(Whole, SHOW, message_id=wanted, row=row, body=arguments.body)
+    if not found:
+        print(
+            f"outbox-relay: no message has the id {wanted!r}: it was never committed, "
+            "was discarded, or is older than the retention",
+            file=sys.stderr,
+        )
+        return 1
+    shown = [_fields(each, with_body=arguments.body) for each in found]
+    if arguments.json:
+        print_json(shown)
+        return 0
+    for number, fields in enumerate(shown):
+        if number:
+            print()
+        for name, value in fields.items():
+            if value is not None:
+                text = json.dumps(value) if isinstance(value, dict | list) else value
+                print(f"{name:<18}{printable(text)}")
+    return 0
+
+
+def _fields(whole: Whole, *, with_body: bool) -> dict[str, Any]:
+    fields = asdict(whole)
+    body = fields.pop("body")
+    if with_body:
+        fields["body"] = _readable(body)
+    return fields
+
+
+def _readable(body: bytes) -> str:
+    """The text of a text body, else hexadecimal digits, as Postgres writes bytea."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return rf"\x{body.hex()}"
