@@ -11,6 +11,7 @@
 | messages_dead | error | per batch: how many, and the first one's id |
 | suspects_isolated | warning | a link died: how many messages will be published alone |
 | claim_outlived | warning | a claim was too old to publish after a pause of this process |
+| orphans_dropped | warning | work whose message somebody had deleted by hand was forgotten |
 | purged | info | retention forgot sent messages |
 | batch | debug | a batch was claimed and published |
 """

@@ -1,6 +1,6 @@
 """A claimed message: what goes on the wire, and the claim that entitles us to send it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -71,6 +71,7 @@ class Claim:
 
     messages: list[Message]
     too_large: list[tuple[int, int]]  # id, lease
+    astray: list[tuple[int, int]] = field(default_factory=list)  # work without a message
 
 
 @dataclass(frozen=True, slots=True)

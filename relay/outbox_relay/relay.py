@@ -208,6 +208,10 @@ class Relay:
             log.warning("claim_outlived", messages=len(leased), seconds=round(now - began, 1))
             self._core.given_back([row.id for row in leased])
             return
+        if claim.astray:
+            if dropped := store.drop_orphans(claim.astray):
+                log.warning("orphans_dropped", messages=dropped)
+            self._core.given_back([id_ for id_, _ in claim.astray])
         publish, refused, later = self._core.fetched(claim)
         if later:
             store.release(later)

@@ -101,6 +101,14 @@ FROM unnest(%(ids)s::bigint[], %(leases)s::bigint[]) AS held (id, lease)
 WHERE r.id = held.id AND r.lease = held.lease
 """
 
+#: Work whose message somebody has deleted by hand: there is nothing to publish. Fenced as well.
+DROP_ORPHANS: Final = """
+DELETE FROM {outbox}.ready r
+USING unnest(%(ids)s::bigint[], %(leases)s::bigint[]) AS held (id, lease)
+WHERE r.id = held.id AND r.lease = held.lease
+  AND NOT EXISTS (SELECT FROM {outbox}.message m WHERE m.id = r.id AND m.slot = r.slot)
+"""
+
 #: Keep claims that are still in use.
 RENEW: Final = """
 UPDATE {outbox}.ready r SET lease_until = now() + %(term)s * interval '1 second'

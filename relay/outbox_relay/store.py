@@ -150,7 +150,21 @@ class Store:
         fetched = [Message._make(row) for row in rows]
         marked = {row.id: row for row in leased if row.attempts or row.suspicion}
         messages = [_mark(m, marked) if marked else m for m in fetched if m.body is not None]
-        return Claim(messages, [(m.id, m.lease) for m in fetched if m.body is None])
+        astray = []
+        if len(fetched) < len(leased):
+            found = {m.id for m in fetched}
+            astray = [(row.id, lease) for row in leased if row.id not in found]
+        return Claim(messages, [(m.id, m.lease) for m in fetched if m.body is None], astray)
+
+    def drop_orphans(self, held: Sequence[tuple[int, int]]) -> int:
+        """Forget claimed work whose message is gone; returns how much. The rest is given back.
+
+        The rest has been moved to another slot between claim and fetch.
+        """
+        self._run("DROP_ORPHANS", _held(held))
+        dropped = self._cursor.rowcount
+        self.release(held)
+        return dropped
 
     def park(self, parkings: Sequence[Parking]) -> None:
         """Take refused messages out of the hot table, unless another relay has claimed them."""
@@ -163,7 +177,7 @@ class Store:
                 "attempts": [p.attempts for p in parkings],
                 "suspicions": [p.suspicion for p in parkings],
                 "delays": [p.delay for p in parkings],
-                "errors": [p.error[:1000].replace("\0", "") for p in parkings],
+                "errors": [_storable(p.error) for p in parkings],
             },
         )
 
@@ -238,6 +252,11 @@ def _missing(error: psycopg.Error) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _storable(text: str) -> str:
+    """A reason that a text column can hold, whatever the row or the broker put into it."""
+    return text.replace("\0", "")[:1000].encode(errors="replace").decode()
 
 
 def _bigints(numbers: Iterable[int]) -> str:
