@@ -36,7 +36,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
 
 
 @pytest.mark.timeout(240)
-def test_it_proves_that_nothing_is_lost(demo: Demo, rabbitmq_root: Path):
+def test_it_proves_that_nothing_is_lost(demo: Demo, rabbitmq_root: Path) -> None:
     """Broker and relay are killed, and every committed task is executed exactly once."""
     running = demo(BROKER="rabbitmq")
 
@@ -48,7 +48,7 @@ def test_it_proves_that_nothing_is_lost(demo: Demo, rabbitmq_root: Path):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_of_it_outlives_it(demo: Demo, broker_url: str, ending: signal.Signals):
+def test_nothing_of_it_outlives_it(demo: Demo, broker_url: str, ending: signal.Signals) -> None:
     """Ctrl-C in the middle, an orderly stop and a crash all end every process it has started."""
     running = demo(BROKER_URL=broker_url)
     running.wait_for_output("customers start ordering", SECONDS)
@@ -61,7 +61,9 @@ def test_nothing_of_it_outlives_it(demo: Demo, broker_url: str, ending: signal.S
     wait_until(lambda: not any(map(is_alive, started)), SECONDS, "the end of all processes")
 
 
-def test_given_servers_are_used_and_left_running(demo: Demo, empty_database: str, broker_url: str):
+def test_given_servers_are_used_and_left_running(
+    demo: Demo, empty_database: str, broker_url: str
+) -> None:
     """The database is migrated and holds the shop; nobody stops or kills its server."""
     running = demo(DATABASE_URL=empty_database, BROKER_URL=broker_url)
     running.wait_for_output("customers start ordering", SECONDS)
@@ -74,7 +76,7 @@ def test_given_servers_are_used_and_left_running(demo: Demo, empty_database: str
         connection.execute("SELECT FROM outbox.pending")
 
 
-def test_a_database_that_is_not_there_is_named(demo: Demo, broker_url: str):
+def test_a_database_that_is_not_there_is_named(demo: Demo, broker_url: str) -> None:
     """One sentence instead of a traceback."""
     running = demo(DATABASE_URL="postgresql://127.0.0.1:1/shop", BROKER_URL=broker_url)
 

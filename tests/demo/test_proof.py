@@ -2,13 +2,12 @@
 
 from typing import LiteralString
 
-import psycopg
 import pytest
 
 from demo.customers import Memory, Order
 from demo.progress import Numbers
 from demo.proof import compare
-from shop.database import TABLES
+from shop.database import TABLES, Connection
 
 QUIET = Numbers(pending=0, scheduled=0, dead=0, sent=9, executed=8, duplicates=1)
 
@@ -30,15 +29,15 @@ INSERT INTO shop.notification VALUES ('kept', 'sms'), ('kept', 'push');
 
 @pytest.fixture
 def shop(
-    connection: psycopg.Connection[tuple[object, ...]],
-) -> psycopg.Connection[tuple[object, ...]]:
+    connection: Connection,
+) -> Connection:
     """A shop in which one order was committed, and everything happened as it should."""
     connection.execute(TABLES)
     connection.execute(RIGHT)
     return connection
 
 
-def test_it_holds_when_all_is_as_remembered(shop):
+def test_it_holds_when_all_is_as_remembered(shop: Connection) -> None:
     """Rows of other people's orders do not count."""
     proof = compare(shop, MEMORY, QUIET)
 
@@ -59,7 +58,9 @@ def test_it_holds_when_all_is_as_remembered(shop):
         ("DELETE FROM shop.orders", "lost"),
     ],
 )
-def test_it_fails_when_one_number_is_off(shop, accident: LiteralString, column: str):
+def test_it_fails_when_one_number_is_off(
+    shop: Connection, accident: LiteralString, column: str
+) -> None:
     """A task lost, run twice, or run although its transaction or savepoint rolled back."""
     shop.execute(accident)
 
@@ -70,13 +71,13 @@ def test_it_fails_when_one_number_is_off(shop, accident: LiteralString, column: 
 
 
 @pytest.mark.parametrize("left", ["pending", "scheduled", "dead"])
-def test_it_fails_when_something_is_left(shop, left: str):
+def test_it_fails_when_something_is_left(shop: Connection, left: str) -> None:
     """A message that was never sent is not proven to be executed once."""
     numbers = Numbers(**{**dict.fromkeys(Numbers.__slots__, 0), left: 1})
 
     assert not compare(shop, MEMORY, numbers).holds
 
 
-def test_nothing_proves_nothing(shop):
+def test_nothing_proves_nothing(shop: Connection) -> None:
     """A run without orders is no success."""
     assert not compare(shop, Memory(), QUIET).holds

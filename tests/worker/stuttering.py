@@ -21,14 +21,18 @@ class Stutter(AMQP):
 
     @cached_property
     def send_task_message(self) -> Callable[..., Any]:
-        send = self._create_task_sender()
+        anyone: Any = super()
+        send = anyone.send_task_message
         return lambda *args, **options: [send(*args, **options) for _ in range(COPIES)][-1]
 
 
 app = Celery("stuttering", amqp=Stutter, set_as_current=False)
-app.conf.broker_url = app.conf.result_backend = os.environ.get("LEDGER_BROKER", "memory://")
-app.conf.task_acks_late = True
-app.conf.task_reject_on_worker_lost = True
+app.conf.update(
+    broker_url=os.environ.get("LEDGER_BROKER"),
+    result_backend=os.environ.get("LEDGER_BROKER"),
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+)
 
 
 def connect() -> psycopg.Connection[Any]:

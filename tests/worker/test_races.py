@@ -1,16 +1,19 @@
 """Two deliveries of one message at the same moment have one effect, at every isolation level."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Barrier, Event
-from time import monotonic, sleep
+from typing import Any
 
 import psycopg
 import pytest
+from celery import Celery
 from celery.exceptions import Reject
 from psycopg import IsolationLevel
 
 from celery_inbox import idempotent
+from tests.fixtures.waiting import wait_until
+from tests.worker.ledger import Deliver, Ledger
 
 NOTE = "INSERT INTO effect (note) VALUES (%s)"
 DEADLINE = 20.0
@@ -24,25 +27,27 @@ DEADLINE = 20.0
     ],
     ids=lambda level: level.name.lower(),
 )
-def isolated(request, ledger):
+def isolated(request: pytest.FixtureRequest, ledger: Ledger) -> Ledger:
     """The ledger, whose tasks connect at one isolation level."""
-    return type(ledger)(ledger.dsn, request.param)
+    return Ledger(ledger.dsn, request.param)
 
 
 @pytest.fixture
-def threads():
+def threads() -> Iterator[ThreadPoolExecutor]:
     """Threads to deliver from; a test leaves none behind."""
     with ThreadPoolExecutor(8) as pool:
         yield pool
 
 
-def test_a_duplicate_waits_for_the_first_and_takes_its_result(app, isolated, deliver, threads):
+def test_a_duplicate_waits_for_the_first_and_takes_its_result(
+    app: Celery, isolated: Ledger, deliver: Deliver, threads: ThreadPoolExecutor
+) -> None:
     """While the first run is in doubt the second neither runs nor answers."""
     entered, finish = Event(), Event()
 
     @app.task(bind=True)
     @idempotent(isolated.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         conn.execute(NOTE, ("charged",))
         entered.set()
         assert finish.wait(DEADLINE)
@@ -51,7 +56,7 @@ def test_a_duplicate_waits_for_the_first_and_takes_its_result(app, isolated, del
     first = threads.submit(deliver, charge)
     assert entered.wait(DEADLINE)
     second = threads.submit(deliver, charge)
-    until(lambda: waiting_sessions(isolated) == 1)
+    wait_until(lambda: waiting_sessions(isolated) == 1, DEADLINE, "a waiting duplicate")
     assert not second.done()
     finish.set()
 
@@ -59,13 +64,15 @@ def test_a_duplicate_waits_for_the_first_and_takes_its_result(app, isolated, del
     assert isolated.effects() == ["charged"]
 
 
-def test_a_duplicate_runs_when_the_first_rolled_back(app, isolated, deliver, threads):
+def test_a_duplicate_runs_when_the_first_rolled_back(
+    app: Celery, isolated: Ledger, deliver: Deliver, threads: ThreadPoolExecutor
+) -> None:
     """The one that waited takes over: a failed first run is no reason to lose the task."""
     entered, finish, runs = Event(), Event(), iter(["first", "second"])
 
     @app.task(bind=True)
     @idempotent(isolated.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         run = next(runs)
         conn.execute(NOTE, (run,))
         if run == "first":
@@ -77,7 +84,7 @@ def test_a_duplicate_runs_when_the_first_rolled_back(app, isolated, deliver, thr
     first = threads.submit(deliver, charge)
     assert entered.wait(DEADLINE)
     second = threads.submit(deliver, charge)
-    until(lambda: waiting_sessions(isolated) == 1)
+    wait_until(lambda: waiting_sessions(isolated) == 1, DEADLINE, "a waiting duplicate")
     finish.set()
 
     assert isinstance(first.exception(DEADLINE), LookupError)
@@ -85,13 +92,15 @@ def test_a_duplicate_runs_when_the_first_rolled_back(app, isolated, deliver, thr
     assert isolated.effects() == ["second"]
 
 
-def test_many_messages_delivered_at_once_have_one_effect_each(app, isolated, deliver, threads):
+def test_many_messages_delivered_at_once_have_one_effect_each(
+    app: Celery, isolated: Ledger, deliver: Deliver, threads: ThreadPoolExecutor
+) -> None:
     """Eight threads race over the same ten messages in the same order."""
     start = Barrier(8)
 
     @app.task(bind=True)
     @idempotent(isolated.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         conn.execute(NOTE, (self.request.id,))
         return self.request.id
 
@@ -107,15 +116,15 @@ def test_many_messages_delivered_at_once_have_one_effect_each(app, isolated, del
     assert sorted(isolated.effects()) == ids
 
 
-def test_a_body_that_lost_a_race_runs_again(app, ledger, deliver):
+def test_a_body_that_lost_a_race_runs_again(app: Celery, ledger: Ledger, deliver: Deliver) -> None:
     """A serialization failure between two different messages costs an attempt, not the task."""
-    snapshot = type(ledger)(ledger.dsn, IsolationLevel.REPEATABLE_READ)
+    snapshot = Ledger(ledger.dsn, IsolationLevel.REPEATABLE_READ)
     ledger.run("INSERT INTO effect (note) VALUES ('untouched')")
     attempts: list[int] = []
 
     @app.task(bind=True)
     @idempotent(snapshot.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         attempts.append(1)
         conn.execute("SELECT * FROM effect")
         if len(attempts) == 1:
@@ -128,13 +137,15 @@ def test_a_body_that_lost_a_race_runs_again(app, ledger, deliver):
     assert ledger.effects() == ["theirs and ours"]
 
 
-def test_a_body_whose_connection_died_runs_again(app, ledger, deliver):
+def test_a_body_whose_connection_died_runs_again(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """A killed backend rolled everything back: the next attempt starts from nothing."""
     attempts: list[int] = []
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         attempts.append(1)
         conn.execute(NOTE, ("charged",))
         if len(attempts) == 1:
@@ -146,12 +157,14 @@ def test_a_body_whose_connection_died_runs_again(app, ledger, deliver):
     assert ledger.effects() == ["charged"]
 
 
-def test_a_commit_of_unknown_outcome_is_looked_up_not_repeated(app, ledger, deliver):
+def test_a_commit_of_unknown_outcome_is_looked_up_not_repeated(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """When the reply to COMMIT is lost, the inbox row tells that it had happened."""
     replies_lost = [True]
 
     class LosesReply(psycopg.Connection):
-        def __exit__(self, *ending):
+        def __exit__(self, *ending: Any) -> Any:
             super().__exit__(*ending)
             if replies_lost:
                 replies_lost.pop()
@@ -159,7 +172,7 @@ def test_a_commit_of_unknown_outcome_is_looked_up_not_repeated(app, ledger, deli
 
     @app.task(bind=True)
     @idempotent(lambda: LosesReply.connect(ledger.dsn))
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         conn.execute(NOTE, ("charged",))
         return "charged"
 
@@ -168,14 +181,16 @@ def test_a_commit_of_unknown_outcome_is_looked_up_not_repeated(app, ledger, deli
     assert ledger.effects() == ["charged"]
 
 
-def test_a_race_lost_for_ever_is_reported(app, ledger, deliver, monkeypatch):
+def test_a_race_lost_for_ever_is_reported(
+    app: Celery, ledger: Ledger, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Attempts are bounded: then the database's own error reaches Celery."""
     monkeypatch.setattr("celery_inbox.transient.ATTEMPTS", 3)
     attempts: list[int] = []
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         attempts.append(1)
         conn.execute("DO $$ BEGIN RAISE serialization_failure; END $$")
 
@@ -184,12 +199,14 @@ def test_a_race_lost_for_ever_is_reported(app, ledger, deliver, monkeypatch):
     assert len(attempts) == 3
 
 
-def test_a_duplicate_goes_back_to_the_queue_at_its_deadline(app, ledger, deliver):
+def test_a_duplicate_goes_back_to_the_queue_at_its_deadline(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """A worker slot is not held for ever by somebody else's long run."""
 
     @app.task(bind=True)
     @idempotent(ledger.connect, wait=0.05)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         pytest.fail("ran beside the first")
 
     with psycopg.connect(ledger.dsn) as elsewhere:
@@ -200,15 +217,18 @@ def test_a_duplicate_goes_back_to_the_queue_at_its_deadline(app, ledger, deliver
         with pytest.raises(Reject) as rejected:
             deliver(charge)
 
-    assert rejected.value.requeue
+    rejection: Any = rejected.value  # celery-types knows no requeue
+    assert rejection.requeue
 
 
-def test_a_lock_timeout_of_the_body_is_the_bodys_own_error(app, ledger, deliver):
+def test_a_lock_timeout_of_the_body_is_the_bodys_own_error(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """Only the wait for a first delivery sends a message back."""
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         conn.execute("SET LOCAL lock_timeout = '50ms'")
         conn.execute("LOCK TABLE effect IN ACCESS EXCLUSIVE MODE")
 
@@ -218,18 +238,10 @@ def test_a_lock_timeout_of_the_body_is_the_bodys_own_error(app, ledger, deliver)
             deliver(charge)
 
 
-def waiting_sessions(ledger) -> int:
+def waiting_sessions(ledger: Ledger) -> int:
     """How many sessions of this database wait for a lock."""
     [(waiting,)] = ledger.run(
         "SELECT count(*) FROM pg_stat_activity "
         "WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     return int(waiting)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Return when the condition holds; fail at the deadline."""
-    deadline = monotonic() + DEADLINE
-    while not condition():
-        assert monotonic() < deadline, "never came true"
-        sleep(0.01)

@@ -1,86 +1,96 @@
 """A task the inbox cannot protect is refused, and the error says what to change."""
 
+from typing import Any
+
 import psycopg
 import pytest
+from celery import Celery
 
 from celery_inbox import InboxMissing, idempotent
+from tests.worker.ledger import Deliver, Ledger
 
 
-def test_a_missing_inbox_names_the_command_that_makes_it(app, ledger, deliver):
+def test_a_missing_inbox_names_the_command_that_makes_it(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """The task does not run unprotected."""
     ledger.run("DROP SCHEMA inbox CASCADE")
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         pytest.fail("ran without an inbox")
 
     with pytest.raises(InboxMissing, match="outbox-migrate up"):
         deliver(charge)
 
 
-def test_a_missing_table_of_the_body_is_its_own_error(app, ledger, deliver):
+def test_a_missing_table_of_the_body_is_its_own_error(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """Only the inbox's own table is blamed on the migrations."""
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         conn.execute("SELECT * FROM invoices")
 
     with pytest.raises(psycopg.errors.UndefinedTable, match="invoices"):
         deliver(charge)
 
 
-def test_a_task_without_bind_is_refused(app, ledger, deliver):
+def test_a_task_without_bind_is_refused(app: Celery, ledger: Ledger, deliver: Deliver) -> None:
     """Without its task the wrapper has no message id; the error names the argument to add."""
 
     @app.task(typing=False)
     @idempotent(ledger.connect)
-    def charge(self, conn, order_id):
+    def charge(self: Any, conn: Any, order_id: Any) -> Any:
         pytest.fail("ran unbound")
 
     with pytest.raises(TypeError, match=r"charge .*@app\.task\(bind=True\)"):
         deliver(charge, 7)
 
 
-def test_a_body_without_a_place_for_the_connection_is_refused_at_once(ledger):
+def test_a_body_without_a_place_for_the_connection_is_refused_at_once(ledger: Ledger) -> None:
     """The mistake shows when the module is imported, not when the first message comes."""
-    with pytest.raises(TypeError, match=r"charge\(order_id\).*\(self, conn, \.\.\.\)"):
+    with pytest.raises(TypeError, match=r"charge\(order_id.*\(self, conn, \.\.\.\)"):
 
-        @idempotent(ledger.connect)
-        def charge(order_id):
+        @idempotent(ledger.connect)  # type: ignore[arg-type]  # the mistake; mypy sees it too
+        def charge(order_id: Any) -> Any:
             pytest.fail("ran")
 
 
-def test_the_decorators_in_the_wrong_order_are_refused_at_once(app, ledger):
+def test_the_decorators_in_the_wrong_order_are_refused_at_once(app: Celery, ledger: Ledger) -> None:
     """@idempotent wraps the body, @app.task wraps that."""
     with pytest.raises(TypeError, match=r"put @idempotent below @app\.task"):
 
         @idempotent(ledger.connect)
         @app.task(bind=True)
-        def charge(self, conn):
+        def charge(self: Any, conn: Any) -> Any:
             pytest.fail("ran")
 
 
 @pytest.mark.parametrize("given", [None, 7, object()], ids=["none", "int", "object"])
-def test_a_connect_that_returns_something_else_is_refused(app, deliver, given):
+def test_a_connect_that_returns_something_else_is_refused(
+    app: Celery, deliver: Deliver, given: Any
+) -> None:
     """The error says what connect() may return."""
 
     @app.task(bind=True)
     @idempotent(lambda: given)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         pytest.fail("ran without a database")
 
     with pytest.raises(TypeError, match=rf"returned {type(given).__qualname__}; it must return"):
         deliver(charge)
 
 
-def test_senders_get_their_arguments_checked_as_for_any_task(app, ledger):
+def test_senders_get_their_arguments_checked_as_for_any_task(app: Celery, ledger: Ledger) -> None:
     """The sender passes what the body takes, without task and connection."""
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn, order_id, note=None):
+    def charge(self: Any, conn: Any, order_id: Any, note: Any = None) -> Any:
         pytest.fail("ran")
 
     charge.delay(7)

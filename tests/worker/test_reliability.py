@@ -1,5 +1,6 @@
 """reliable(app) leaves no setting that loses messages, and names what it cannot change."""
 
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ from tests.worker import deadly
 
 
 @pytest.fixture
-def rabbit_app():
+def rabbit_app() -> Iterator[Celery]:
     """An app whose broker would be RabbitMQ; nothing connects."""
     with Celery("shop", broker="amqp://", set_as_current=False) as app:
         app.conf.task_time_limit = 60
@@ -25,14 +26,14 @@ def rabbit_app():
 
 
 @pytest.fixture
-def redis_app():
+def redis_app() -> Iterator[Celery]:
     """An app whose broker would be Redis; nothing connects."""
     with Celery("shop", broker="redis://", set_as_current=False) as app:
         app.conf.task_time_limit = 60
         yield app
 
 
-def test_it_changes_what_loses_messages_and_says_so(redis_app):
+def test_it_changes_what_loses_messages_and_says_so(redis_app: Celery) -> None:
     """Each line names a setting, what it was and what it is."""
     changes = reliable(redis_app)
 
@@ -46,14 +47,14 @@ def test_it_changes_what_loses_messages_and_says_so(redis_app):
     assert redis_app.conf.worker_prefetch_multiplier == 1
 
 
-def test_what_is_right_already_is_not_reported(redis_app):
+def test_what_is_right_already_is_not_reported(redis_app: Celery) -> None:
     """A second call finds nothing to change."""
     reliable(redis_app)
 
     assert reliable(redis_app) == ()
 
 
-def test_a_reliable_app_has_no_contradictions(rabbit_app, redis_app):
+def test_a_reliable_app_has_no_contradictions(rabbit_app: Celery, redis_app: Celery) -> None:
     """Nothing is left to warn of."""
     for app in (rabbit_app, redis_app):
         reliable(app)
@@ -62,7 +63,7 @@ def test_a_reliable_app_has_no_contradictions(rabbit_app, redis_app):
         assert contradictions(app) == ()
 
 
-def test_queues_on_rabbitmq_become_quorum_queues_with_a_limit(rabbit_app):
+def test_queues_on_rabbitmq_become_quorum_queues_with_a_limit(rabbit_app: Celery) -> None:
     """Also queues that Celery makes as routes name them; what is not durable stays as it is."""
     rabbit_app.conf.task_queues = [
         Queue("mine", Exchange("mine"), queue_arguments={"x-queue-type": "classic"}),
@@ -71,7 +72,7 @@ def test_queues_on_rabbitmq_become_quorum_queues_with_a_limit(rabbit_app):
     reliable(rabbit_app, delivery_limit=7)
 
     queues = rabbit_app.amqp.queues
-    made = queues["invoices"].queue_arguments
+    made = queues["invoices"].queue_arguments or {}
     assert made["x-queue-type"] == "quorum"
     assert made["x-delivery-limit"] == 7
     assert made["x-dead-letter-routing-key"] == "invoices.dead"
@@ -79,7 +80,9 @@ def test_queues_on_rabbitmq_become_quorum_queues_with_a_limit(rabbit_app):
     assert not queues["brief"].queue_arguments
 
 
-def test_queue_types_are_left_alone_on_request_and_on_redis(rabbit_app, redis_app):
+def test_queue_types_are_left_alone_on_request_and_on_redis(
+    rabbit_app: Celery, redis_app: Celery
+) -> None:
     """An existing classic queue cannot change its type, and Redis has no types."""
     reliable(rabbit_app, quorum=False)
     reliable(redis_app)
@@ -97,7 +100,9 @@ def test_queue_types_are_left_alone_on_request_and_on_redis(rabbit_app, redis_ap
     ],
     ids=["acks-early", "keeps-lost", "too-long"],
 )
-def test_a_task_that_contradicts_is_named(rabbit_app, options, warning):
+def test_a_task_that_contradicts_is_named(
+    rabbit_app: Any, options: dict[str, Any], warning: str
+) -> None:
     """A task's own options win over the app's, so they are warned of."""
     reliable(rabbit_app)
     rabbit_app.task(name="charge", shared=False, **options)(nothing)
@@ -115,7 +120,9 @@ def test_a_task_that_contradicts_is_named(rabbit_app, options, warning):
         ("task_queues", [Queue("q", durable=False)], "queue q is not durable"),
     ],
 )
-def test_a_setting_that_contradicts_is_named(redis_app, setting, value, warning):
+def test_a_setting_that_contradicts_is_named(
+    redis_app: Celery, setting: str, value: Any, warning: str
+) -> None:
     """Settings that came after reliable(app), or that it does not change."""
     reliable(redis_app)
     redis_app.task(name="charge", shared=False, acks_late=True)(nothing)
@@ -124,7 +131,9 @@ def test_a_setting_that_contradicts_is_named(redis_app, setting, value, warning)
     assert contradictions(redis_app)[0].startswith(warning)
 
 
-def test_the_visibility_timeout_outlasts_the_longest_task(redis_app, caplog):
+def test_the_visibility_timeout_outlasts_the_longest_task(
+    redis_app: Celery, caplog: pytest.LogCaptureFixture
+) -> None:
     """It is fitted when a worker starts: then all tasks are known."""
     reliable(redis_app)
     redis_app.conf.broker_transport_options = {"visibility_timeout": 100, "max_retries": 3}
@@ -140,7 +149,7 @@ def test_the_visibility_timeout_outlasts_the_longest_task(redis_app, caplog):
 
 def test_a_message_that_keeps_killing_workers_is_put_aside(
     broker: Broker, celery_worker: WorkerFactory
-):
+) -> None:
     """After the delivery limit it waits in the queue of dead letters, and others go on."""
     celery_worker(deadly.__name__, DEADLY_BROKER=broker.url)
     with Celery("sender", broker=broker.url, set_as_current=False) as sender:

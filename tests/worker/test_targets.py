@@ -5,16 +5,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import django
+import django  # type: ignore[import-untyped]  # Django ships no types
 import psycopg
 import pytest
+from celery import Celery
 from celery.exceptions import Ignore
-from django.conf import settings
-from django.db import connections as django_connections
+from django.conf import settings  # type: ignore[import-untyped]  # the same
+from django.db import connections  # type: ignore[import-untyped]  # the same
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from celery_inbox import InboxMissing, idempotent
+from tests.worker.ledger import Deliver, Ledger
 
 NOTE = "INSERT INTO effect (note) VALUES ('charged')"
 
@@ -75,16 +77,16 @@ def django_alias(dsn: str) -> Iterator[Library]:
         **{name.upper(): str(parts[name]) for name in ("user", "password", "host", "port")},
         "NAME": parts["dbname"],
     }
-    configured = django_connections.configure_settings({"default": {}, "shop": database})
-    django_connections.databases["shop"] = configured["shop"]
+    configured = connections.configure_settings({"default": {}, "shop": database})
+    connections.databases["shop"] = configured["shop"]
 
     def write(alias: str, sql: str) -> None:
-        with django_connections[alias].cursor() as cursor:
+        with connections[alias].cursor() as cursor:
             cursor.execute(sql)
 
     yield Library(lambda: "shop", write)
-    django_connections["shop"].close()
-    del django_connections["shop"]
+    connections["shop"].close()
+    del connections["shop"]
 
 
 @pytest.fixture(
@@ -98,17 +100,19 @@ def django_alias(dsn: str) -> Iterator[Library]:
     ],
     ids=lambda library: library.__name__,
 )
-def library(request, ledger):
+def library(request: pytest.FixtureRequest, ledger: Ledger) -> Iterator[Library]:
     """One way to reach the ledger's database."""
     yield from request.param(ledger.dsn)
 
 
-def test_effects_and_inbox_row_commit_together_once(app, ledger, deliver, library):
+def test_effects_and_inbox_row_commit_together_once(
+    app: Celery, ledger: Ledger, deliver: Deliver, library: Library
+) -> None:
     """The duplicate is answered from the inbox."""
 
     @app.task(bind=True, name="charge")
     @idempotent(library.connect)
-    def charge(self, handle):
+    def charge(self: Any, handle: Any) -> Any:
         library.write(handle, NOTE)
         return {"charged": True}
 
@@ -118,12 +122,14 @@ def test_effects_and_inbox_row_commit_together_once(app, ledger, deliver, librar
     assert ledger.inbox() == [("message-1", "charge", '{"charged": true}')]
 
 
-def test_an_error_rolls_everything_back(app, ledger, deliver, library):
+def test_an_error_rolls_everything_back(
+    app: Celery, ledger: Ledger, deliver: Deliver, library: Library
+) -> None:
     """Neither effects nor inbox row stay."""
 
     @app.task(bind=True)
     @idempotent(library.connect)
-    def charge(self, handle):
+    def charge(self: Any, handle: Any) -> Any:
         library.write(handle, NOTE)
         raise LookupError("no such card")
 
@@ -133,12 +139,12 @@ def test_an_error_rolls_everything_back(app, ledger, deliver, library):
     assert ledger.inbox() == []
 
 
-def test_ignore_commits(app, ledger, deliver, library):
+def test_ignore_commits(app: Celery, ledger: Ledger, deliver: Deliver, library: Library) -> None:
     """What replace() ends with is no failure."""
 
     @app.task(bind=True)
     @idempotent(library.connect)
-    def charge(self, handle):
+    def charge(self: Any, handle: Any) -> Any:
         library.write(handle, NOTE)
         raise Ignore
 
@@ -147,13 +153,15 @@ def test_ignore_commits(app, ledger, deliver, library):
     assert ledger.effects() == ["charged"]
 
 
-def test_a_lost_race_is_tried_again(app, ledger, deliver, library):
+def test_a_lost_race_is_tried_again(
+    app: Celery, ledger: Ledger, deliver: Deliver, library: Library
+) -> None:
     """The driver's error is recognised inside the library's own."""
     attempts: list[int] = []
 
     @app.task(bind=True)
     @idempotent(library.connect)
-    def charge(self, handle):
+    def charge(self: Any, handle: Any) -> Any:
         attempts.append(1)
         library.write(handle, NOTE)
         if len(attempts) == 1:
@@ -165,13 +173,15 @@ def test_a_lost_race_is_tried_again(app, ledger, deliver, library):
     assert ledger.effects() == ["charged"]
 
 
-def test_a_lost_connection_is_replaced(app, ledger, deliver, library):
+def test_a_lost_connection_is_replaced(
+    app: Celery, ledger: Ledger, deliver: Deliver, library: Library
+) -> None:
     """The next attempt gets a connection that works."""
     attempts: list[int] = []
 
     @app.task(bind=True)
     @idempotent(library.connect)
-    def charge(self, handle):
+    def charge(self: Any, handle: Any) -> Any:
         attempts.append(1)
         library.write(handle, NOTE)
         if len(attempts) == 1:
@@ -186,13 +196,15 @@ def test_a_lost_connection_is_replaced(app, ledger, deliver, library):
     assert ledger.effects() == ["charged"]
 
 
-def test_a_missing_inbox_is_named(app, ledger, deliver, library):
+def test_a_missing_inbox_is_named(
+    app: Celery, ledger: Ledger, deliver: Deliver, library: Library
+) -> None:
     """The library's wrapping does not hide what is missing."""
     ledger.run("DROP SCHEMA inbox CASCADE")
 
     @app.task(bind=True)
     @idempotent(library.connect)
-    def charge(self, handle):
+    def charge(self: Any, handle: Any) -> Any:
         pytest.fail("ran without an inbox")
 
     with pytest.raises(InboxMissing):

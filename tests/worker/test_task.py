@@ -9,16 +9,19 @@ from celery.exceptions import Ignore, Reject, Retry
 from psycopg.rows import dict_row
 
 from celery_inbox import MessageIdReused, ResultNotJSON, idempotent
+from tests.worker.ledger import Deliver, Ledger
 
 NOTE = "INSERT INTO effect (note) VALUES (%s)"
 
 
-def test_a_duplicate_returns_the_first_result_without_running(app, ledger, deliver):
+def test_a_duplicate_returns_the_first_result_without_running(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """The second delivery of a message answers like the first and changes nothing."""
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn, order_id):
+    def charge(self: Any, conn: Any, order_id: Any) -> Any:
         conn.execute(NOTE, (f"charged {order_id}",))
         return {"order": order_id, "amount": 12.5}
 
@@ -29,12 +32,14 @@ def test_a_duplicate_returns_the_first_result_without_running(app, ledger, deliv
     assert ledger.effects() == ["charged 7"]
 
 
-def test_messages_with_different_ids_both_run(app, ledger, deliver):
+def test_messages_with_different_ids_both_run(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """Equal arguments do not make a duplicate: the message id does."""
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn, order_id):
+    def charge(self: Any, conn: Any, order_id: Any) -> Any:
         conn.execute(NOTE, (self.request.id,))
 
     deliver(charge, 7, id="a")
@@ -43,12 +48,14 @@ def test_messages_with_different_ids_both_run(app, ledger, deliver):
     assert ledger.effects() == ["a", "b"]
 
 
-def test_a_task_that_returns_nothing_is_remembered_too(app, ledger, deliver):
+def test_a_task_that_returns_nothing_is_remembered_too(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """None is a result like any other."""
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         conn.execute(NOTE, ("charged",))
 
     assert deliver(charge) is None
@@ -56,13 +63,15 @@ def test_a_task_that_returns_nothing_is_remembered_too(app, ledger, deliver):
     assert ledger.effects() == ["charged"]
 
 
-def test_a_task_that_raises_leaves_no_trace_and_can_run_again(app, ledger, deliver):
+def test_a_task_that_raises_leaves_no_trace_and_can_run_again(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """An error rolls back the effects and the inbox row together."""
     broken = [True]
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         conn.execute(NOTE, ("charged",))
         if broken.pop():
             raise LookupError("no such card")
@@ -77,12 +86,14 @@ def test_a_task_that_raises_leaves_no_trace_and_can_run_again(app, ledger, deliv
     assert ledger.effects() == ["charged"]
 
 
-def test_retry_rolls_back_and_its_message_is_sent(app, ledger, deliver):
+def test_retry_rolls_back_and_its_message_is_sent(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """retry() keeps its meaning: nothing was done, and the same id comes again."""
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         conn.execute(NOTE, (f"attempt {self.request.retries}",))
         if self.request.retries == 0:
             raise self.retry(countdown=0)
@@ -98,12 +109,14 @@ def test_retry_rolls_back_and_its_message_is_sent(app, ledger, deliver):
     assert ledger.effects() == ["attempt 1"]
 
 
-def test_replace_commits_and_its_successor_is_no_duplicate(app, ledger, deliver):
+def test_replace_commits_and_its_successor_is_no_duplicate(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """A task that replaces itself passes its id on; both runs count, each once."""
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn, rest):
+    def charge(self: Any, conn: Any, rest: Any) -> Any:
         conn.execute(NOTE, (f"rest {rest}",))
         if rest:
             raise self.replace(charge.s(rest - 1))
@@ -120,17 +133,17 @@ def test_replace_commits_and_its_successor_is_no_duplicate(app, ledger, deliver)
     assert ledger.effects() == ["rest 1", "rest 0"]
 
 
-def test_two_tasks_sharing_an_id_are_refused(app, ledger, deliver):
+def test_two_tasks_sharing_an_id_are_refused(app: Celery, ledger: Ledger, deliver: Deliver) -> None:
     """The second task is neither run nor answered with the other's result."""
 
     @app.task(bind=True, name="charge")
     @idempotent(ledger.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         return "charged"
 
     @app.task(bind=True, name="refund")
     @idempotent(ledger.connect)
-    def refund(self, conn):
+    def refund(self: Any, conn: Any) -> Any:
         return "refunded"
 
     deliver(charge)
@@ -139,12 +152,14 @@ def test_two_tasks_sharing_an_id_are_refused(app, ledger, deliver):
 
 
 @pytest.mark.parametrize("result", [object(), {1, 2}, float("nan")], ids=["object", "set", "nan"])
-def test_a_result_json_cannot_hold_is_refused_before_commit(app, ledger, deliver, result):
+def test_a_result_json_cannot_hold_is_refused_before_commit(
+    app: Celery, ledger: Ledger, deliver: Deliver, result: Any
+) -> None:
     """Nothing half-done stays behind, and the error names the task and the type."""
 
     @app.task(bind=True, name="charge")
     @idempotent(ledger.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         conn.execute(NOTE, ("charged",))
         return result
 
@@ -154,12 +169,14 @@ def test_a_result_json_cannot_hold_is_refused_before_commit(app, ledger, deliver
     assert ledger.inbox() == []
 
 
-def test_an_error_the_body_swallowed_cannot_pass_for_success(app, ledger, deliver):
+def test_an_error_the_body_swallowed_cannot_pass_for_success(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """A transaction the body broke and hid fails instead of committing nothing silently."""
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         conn.execute(NOTE, ("charged",))
         try:
             conn.execute("SELECT 1/0")
@@ -171,12 +188,14 @@ def test_an_error_the_body_swallowed_cannot_pass_for_success(app, ledger, delive
     assert ledger.inbox() == []
 
 
-def test_the_body_cannot_commit_half_of_its_work(app, ledger, deliver):
+def test_the_body_cannot_commit_half_of_its_work(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """A commit inside the body is refused: effects and inbox row must stay one."""
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         conn.execute(NOTE, ("charged",))
         conn.commit()
 
@@ -185,18 +204,20 @@ def test_the_body_cannot_commit_half_of_its_work(app, ledger, deliver):
     assert ledger.effects() == []
 
 
-def test_a_key_makes_two_messages_with_one_meaning_run_once(app, ledger, deliver):
+def test_a_key_makes_two_messages_with_one_meaning_run_once(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """key= sees the task's arguments; its value counts per task."""
 
     @app.task(bind=True)
     @idempotent(ledger.connect, key=lambda order_id, note=None: f"order-{order_id}")
-    def charge(self, conn, order_id, note=None):
+    def charge(self: Any, conn: Any, order_id: Any, note: Any = None) -> Any:
         conn.execute(NOTE, (f"charge {order_id}",))
         return self.request.id
 
     @app.task(bind=True)
     @idempotent(ledger.connect, key=lambda order_id: f"order-{order_id}")
-    def ship(self, conn, order_id):
+    def ship(self: Any, conn: Any, order_id: Any) -> Any:
         conn.execute(NOTE, (f"ship {order_id}",))
 
     assert deliver(charge, 7, id="a") == "a"
@@ -208,24 +229,28 @@ def test_a_key_makes_two_messages_with_one_meaning_run_once(app, ledger, deliver
 
 
 @pytest.mark.parametrize("chosen", [None, "", 7])
-def test_a_key_that_is_no_string_is_refused(app, ledger, deliver, chosen):
+def test_a_key_that_is_no_string_is_refused(
+    app: Celery, ledger: Ledger, deliver: Deliver, chosen: Any
+) -> None:
     """A key of None would make all messages one."""
 
     @app.task(bind=True, name="charge")
     @idempotent(ledger.connect, key=lambda: chosen)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         pytest.fail("ran without a key")
 
     with pytest.raises(TypeError, match=f"charge: key= returned {chosen!r}"):
         deliver(charge)
 
 
-def test_called_as_a_function_a_task_runs_each_time_in_a_transaction(app, ledger):
+def test_called_as_a_function_a_task_runs_each_time_in_a_transaction(
+    app: Celery, ledger: Ledger
+) -> None:
     """Without a message there is no duplicate: direct and eager calls always run."""
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn, order_id):
+    def charge(self: Any, conn: Any, order_id: Any) -> Any:
         conn.execute(NOTE, (f"charged {order_id}",))
         return order_id
 
@@ -235,44 +260,48 @@ def test_called_as_a_function_a_task_runs_each_time_in_a_transaction(app, ledger
     assert ledger.inbox() == []
 
 
-def test_the_applications_row_factory_is_left_alone(app, ledger, deliver):
+def test_the_applications_row_factory_is_left_alone(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """The body gets its connection as connect() made it, and the inbox works beside it."""
 
     @app.task(bind=True)
     @idempotent(lambda: psycopg.connect(ledger.dsn, row_factory=dict_row))
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         return conn.execute("SELECT 1 AS one").fetchone()
 
     assert deliver(charge) == {"one": 1}
     assert deliver(charge) == {"one": 1}
 
 
-def test_the_deadline_of_the_inbox_is_not_the_bodys(app, ledger, deliver):
+def test_the_deadline_of_the_inbox_is_not_the_bodys(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """The body sees the lock_timeout that its own connection came with."""
 
     @app.task(bind=True)
     @idempotent(lambda: psycopg.connect(ledger.dsn, options="-c lock_timeout=1234"))
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         return conn.execute("SHOW lock_timeout").fetchone()[0]
 
     assert deliver(charge) == "1234ms"
 
 
-def test_tasks_sent_inside_join_the_transaction(ledger, deliver):
+def test_tasks_sent_inside_join_the_transaction(ledger: Ledger, deliver: Deliver) -> None:
     """An app with an outbox gets the task's connection for as long as the body runs."""
     joined: list[Any] = []
 
     class Outbox:
-        def using(self, target):
+        def using(self, target: Any) -> Any:
             joined.append(target)
             return psycopg.Connection.transaction(target)
 
     app = Celery("ledger", broker="memory://", set_as_current=False)
-    app.outbox = Outbox()
+    vars(app)["outbox"] = Outbox()
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         assert joined == [conn]
 
     deliver(charge)
@@ -280,12 +309,14 @@ def test_tasks_sent_inside_join_the_transaction(ledger, deliver):
     assert len(joined) == 1
 
 
-def test_a_rejected_message_keeps_its_rejection(app, ledger, deliver):
+def test_a_rejected_message_keeps_its_rejection(
+    app: Celery, ledger: Ledger, deliver: Deliver
+) -> None:
     """Reject rolls back and reaches the worker as it is."""
 
     @app.task(bind=True)
     @idempotent(ledger.connect)
-    def charge(self, conn):
+    def charge(self: Any, conn: Any) -> Any:
         conn.execute(NOTE, ("charged",))
         raise Reject("not mine", requeue=False)
 

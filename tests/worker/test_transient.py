@@ -20,7 +20,7 @@ from celery_inbox.transient import pause, worth_repeating
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_lost_race_or_connection_is_worth_another_attempt(error):
+def test_a_lost_race_or_connection_is_worth_another_attempt(error: BaseException) -> None:
     """Nothing of the attempt is left, so the same work may simply be done again."""
     assert worth_repeating(error)
 
@@ -39,31 +39,30 @@ def test_a_lost_race_or_connection_is_worth_another_attempt(error):
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_would_fail_again_is_not_repeated(error):
+def test_what_would_fail_again_is_not_repeated(error: BaseException) -> None:
     """An error of the statement, the application or another service is the task's own affair."""
     assert not worth_repeating(error)
 
 
-def test_the_drivers_error_is_found_where_libraries_keep_it():
+def test_the_drivers_error_is_found_where_libraries_keep_it() -> None:
     """SQLAlchemy has it in .orig, Django as the cause, psycopg2 calls the state pgcode."""
-    lost = psycopg.errors.SerializationFailure()
     in_orig, as_cause, pgcode = RuntimeError(), RuntimeError(), RuntimeError()
-    in_orig.orig = lost
+    vars(in_orig)["orig"] = psycopg.errors.SerializationFailure()
     as_cause.__cause__ = in_orig
-    pgcode.pgcode = "40P01"
+    vars(pgcode)["pgcode"] = "40P01"
 
     assert all(worth_repeating(error) for error in (in_orig, as_cause, pgcode))
 
 
 @pytest.mark.parametrize("decision", [Retry(), Reject()], ids=["retry", "reject"])
-def test_the_tasks_own_decision_is_never_repeated(decision):
+def test_the_tasks_own_decision_is_never_repeated(decision: Exception) -> None:
     """retry() has sent a message already: a second attempt would send another."""
     decision.__cause__ = psycopg.errors.SerializationFailure()
 
     assert not worth_repeating(decision)
 
 
-def test_pauses_grow_and_stay_below_a_second():
+def test_pauses_grow_and_stay_below_a_second() -> None:
     """Early attempts cost little, late ones leave the database alone."""
     assert pause(1) <= 0.02
     assert 0.5 <= pause(20) <= 1.0

@@ -12,6 +12,7 @@ from celery.canvas import Signature
 from tests.fixtures.programs import Program, WorkerFactory
 from tests.fixtures.waiting import wait_until
 from tests.worker import stuttering
+from tests.worker.ledger import Ledger
 
 SECONDS = 30.0
 
@@ -29,7 +30,7 @@ class Shop:
 
 
 @pytest.fixture
-def shop(ledger, valkey_url: str, celery_worker: WorkerFactory) -> Iterator[Shop]:
+def shop(ledger: Ledger, valkey_url: str, celery_worker: WorkerFactory) -> Iterator[Shop]:
     """A worker of four processes on the ledger's database."""
     ledger.run("CREATE TABLE died (once int)")
     environment = {"LEDGER_DSN": ledger.dsn, "LEDGER_BROKER": valkey_url}
@@ -44,13 +45,13 @@ def shop(ledger, valkey_url: str, celery_worker: WorkerFactory) -> Iterator[Shop
         yield Shop(app, worker)
 
 
-def test_a_task_has_its_effect_once(ledger, shop: Shop):
+def test_a_task_has_its_effect_once(ledger: Ledger, shop: Shop) -> None:
     """Three copies of one message on four processes."""
     assert shop.task("add", 1, 2).delay().get(SECONDS) == 3
     assert_effects(ledger, shop, "1+2")
 
 
-def test_a_canvas_goes_on_once(ledger, shop: Shop):
+def test_a_canvas_goes_on_once(ledger: Ledger, shop: Shop) -> None:
     """Copies carry the stored result on, and each next step absorbs its own copies."""
     steps = chain(shop.task("add", 1, 2), shop.task("add", 3))
     members = group([shop.task("add", n, 10) for n in range(3)], app=shop.app)
@@ -64,13 +65,13 @@ def test_a_canvas_goes_on_once(ledger, shop: Shop):
     assert_effects(ledger, shop, *expected)
 
 
-def test_retries_lead_to_one_effect(ledger, shop: Shop):
+def test_retries_lead_to_one_effect(ledger: Ledger, shop: Shop) -> None:
     """Copies of a message, and of its retries, share an id: one of them succeeds."""
     assert shop.task("third_time").delay().get(SECONDS) == 2
     assert_effects(ledger, shop, "attempt 2")
 
 
-def test_a_task_may_replace_itself(ledger, shop: Shop):
+def test_a_task_may_replace_itself(ledger: Ledger, shop: Shop) -> None:
     """By a chain, alone, or by a chord: what ends in itself has its id and is no duplicate."""
     results = [shop.task("countdown", 3).delay(), shop.task("gather").delay()]
 
@@ -79,13 +80,15 @@ def test_a_task_may_replace_itself(ledger, shop: Shop):
     assert_effects(ledger, shop, *countdown, "gather None", "1+1", "2+2", "gather [2, 4]")
 
 
-def test_a_killed_worker_process_costs_nothing(ledger, shop: Shop):
+def test_a_killed_worker_process_costs_nothing(ledger: Ledger, shop: Shop) -> None:
     """What it had done is rolled back, what it held is delivered again."""
     assert shop.task("dies_once").delay().get(SECONDS) == "survived"
     assert_effects(ledger, shop, "survived")
 
 
-def test_a_duplicate_of_a_long_run_comes_back_until_it_is_answered(ledger, shop: Shop):
+def test_a_duplicate_of_a_long_run_comes_back_until_it_is_answered(
+    ledger: Ledger, shop: Shop
+) -> None:
     """Its wait ends long before the first run does; nothing is lost and nothing runs twice."""
     with psycopg.connect(ledger.dsn) as blocker:
         blocker.execute("SELECT pg_advisory_lock(1)")
@@ -96,7 +99,7 @@ def test_a_duplicate_of_a_long_run_comes_back_until_it_is_answered(ledger, shop:
     assert_effects(ledger, shop, "patient")
 
 
-def assert_effects(ledger, shop: Shop, *expected: str) -> None:
+def assert_effects(ledger: Ledger, shop: Shop, *expected: str) -> None:
     """All copies are dealt with, and these are the effects."""
     wait_until(lambda: unfinished(shop.app) == 0, SECONDS, "an empty queue")
 
@@ -106,5 +109,5 @@ def assert_effects(ledger, shop: Shop, *expected: str) -> None:
 def unfinished(app: Celery) -> int:
     """How many messages wait or are being worked on."""
     with app.connection_for_read() as connection:
-        client: Any = connection.default_channel.client
-        return int(client.llen("celery") + client.hlen("unacked"))
+        channel: Any = connection.default_channel  # kombu types what all transports have
+        return int(channel.client.llen("celery") + channel.client.hlen("unacked"))
