@@ -19,8 +19,9 @@ from servers.identity import MYSELF, Identity
 
 # Run under setpriv: a parent that died before the kernel was asked would go unnoticed.
 _EXEC_UNLESS_ORPHANED = '[ "$PPID" = "$0" ] && exec "$@"'
-# Holds the given processes stopped for as long as its standard input stays open.
-_HOLD_STOPPED = 'kill -STOP "$@"; echo stopped; read -r _; kill -CONT "$@" 2>/dev/null || :'
+# Holds the given processes stopped for as long as its standard input stays open, and at the longest
+# for 90 s: a test that its time limit ends may itself hang on what is frozen.
+_HOLD_STOPPED = 'kill -STOP "$@"; echo stopped; timeout 90 cat; kill -CONT "$@" 2>/dev/null || :'
 _POLL_SECONDS = 0.01
 _TAIL_CHARACTERS = 3000
 
@@ -111,7 +112,7 @@ def kill_family(process: subprocess.Popen[bytes]) -> None:
 
 
 def freeze(pids: Iterable[int]) -> subprocess.Popen[bytes]:
-    """Stop processes until ``thaw`` or the end of this process."""
+    """Stop processes until ``thaw`` or the end of this process, for 90 s at the longest."""
     holder = subprocess.Popen(
         ["sh", "-c", _HOLD_STOPPED, "sh", *map(str, pids)],
         stdin=subprocess.PIPE,
