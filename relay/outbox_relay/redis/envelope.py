@@ -15,6 +15,8 @@ from outbox_relay.message import Message
 #: The largest value Redis keeps, and by default the largest it reads (proto-max-bulk-len).
 LARGEST: Final = 512 << 20
 PRIORITY: Final = '"priority": '
+#: The priorities AMQP knows, as JSON has them.
+LEVELS: Final = {str(level): level for level in range(256)}
 
 
 def envelope(message: Message, tag: str) -> tuple[int, bytes]:
@@ -60,13 +62,13 @@ def _without_priority(properties: str) -> tuple[str, int]:
     """The text of an object that more members may follow, and the priority it had."""
     start, found, end = properties.rpartition(PRIORITY)
     # As kombu writes it: the last member, a number.
-    if found and end[:-1].isdecimal() and (start == "{" or start[-2:] == ", "):
-        return start, int(end[:-1])
+    if found and end[:-1] in LEVELS and (start == "{" or start[-2:] == ", "):
+        return start, LEVELS[end[:-1]]
     if '"priority"' not in properties:
         members = properties.rstrip()[:-1].rstrip()
         return (members if members == "{" else f"{members}, "), 0
     members = json.loads(properties)
     priority = members.pop("priority")
-    if type(priority) is not int or not 0 <= priority <= 255:
+    if type(priority) is not int or str(priority) not in LEVELS:
         raise Unpublishable(f"property priority: {priority!r} is not a number from 0 to 255")
     return (f"{json.dumps(members)[:-1]}, " if members else "{"), priority

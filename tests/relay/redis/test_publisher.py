@@ -9,7 +9,6 @@ import redis
 from outbox_relay.errors import BrokerLost, SettingsError
 from outbox_relay.message import Reason
 from servers import Valkey
-from tests.fixtures.valkey import OwnValkey
 from tests.fixtures.waiting import wait_until
 from tests.relay.messages import a_message, messages
 from tests.relay.redis.conftest import Client, OpenPublisher, land, publish, waiting
@@ -195,13 +194,3 @@ def test_the_markers_disappear_by_themselves(
     (marker,) = client.keys("outbox-relay.*")
     assert client.scard(marker) < 5
     assert 0 < client.ttl(marker) <= 86_400
-
-
-def test_an_old_server_is_named_with_the_level_it_cannot_give(
-    own_valkey: OwnValkey, open_publisher: OpenPublisher
-) -> None:
-    """Without an append-only file there is no fsync: a setting to change, not an outage."""
-    server = own_valkey({"appendonly": "no"})
-
-    with pytest.raises(SettingsError, match=r"OUTBOX_REDIS_CONFIRM=fsync.*appendonly"):
-        open_publisher(server.url, "fsync")
