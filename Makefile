@@ -18,7 +18,7 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export UV_PYTHON := $(PYTHON)
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo test check bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -38,8 +38,11 @@ check: .venv/.synced ## Lint, formatting, types, import contracts and the lock f
 	$(BIN)/lint-imports
 	$(UV) lock --check
 
+bench: .venv/.synced ## Measure against limits and peers (FULL=1 for everything; ARGS="--only quorum")
+	@PYTHONPATH=deploy $(BIN)/python -m bench $(if $(FULL),--full) $(ARGS)
+
 clean: ## Remove everything that make made
-	rm -rf .venv .uv .servers .demo .*_cache .hypothesis dist
+	rm -rf .venv .uv .servers .demo .bench .*_cache .hypothesis dist
 
 # Only a changed lock file or project file makes it again.
 .venv/.synced: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)

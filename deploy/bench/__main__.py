@@ -1,0 +1,113 @@
+"""`make bench`: measures the relay and the producer against their limits and peers, in one run.
+
+Exit codes: 0 measured, 1 something could not be, 2 wrong usage. Whether the goals are met is shown
+and changes no exit code: it depends on the machine.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from rich.console import Console
+
+from bench import conditions, cpu, plot, report
+from bench.experiments import Experiment, catalogue
+from bench.figures import UNITS, Figures
+from bench.lab import FOLDER, Lab, Unbelievable, opened
+from bench.report import Report
+from bench.scale import SCALES, Scale
+from servers import ServerMissing, StartFailed
+
+DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the bench."""
+    arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    scale: Scale = SCALES[arguments.scale]
+    if arguments.repeats:
+        scale = replace(scale, repeats=arguments.repeats, heavy_repeats=arguments.repeats)
+    console = Console()
+    try:
+        with opened(scale) as lab:
+            experiments = _chosen(catalogue(lab), arguments.only)
+            if arguments.list:
+                console.print("\n".join(each.name for each in experiments))
+                return 0
+            found = _measure(lab, experiments, console)
+    except KeyboardInterrupt:
+        console.print("interrupted; everything that was started has been stopped")
+        return 130
+    except (ServerMissing, StartFailed) as error:
+        print(error, file=sys.stderr)
+        return 1
+    _publish(found, console, to_docs=arguments.docs)
+    return 1 if found.failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    scale = parser.add_mutually_exclusive_group()
+    for name in SCALES:
+        scale.add_argument(f"--{name}", dest="scale", action="store_const", const=name)
+    parser.set_defaults(scale="quick")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="experiments named like that")
+    parser.add_argument("--repeats", type=int, metavar="N", help="rounds")
+    parser.add_argument("--list", action="store_true", help="name the experiments")
+    parser.add_argument("--docs", action="store_true", help="also write docs/performance.md")
+    return parser
+
+
+def _chosen(experiments: list[Experiment], only: list[str] | None) -> list[Experiment]:
+    if not only:
+        return experiments
+    return [each for each in experiments if any(text in each.name for text in only)]
+
+
+def _measure(lab: Lab, experiments: list[Experiment], console: Console) -> Report:
+    """Let the experiments take turns, round by round."""
+    found = Report(conditions.conditions(lab), Figures())
+    for round_ in range(lab.scale.repeats):
+        for experiment in experiments:
+            if experiment.heavy and round_ >= lab.scale.heavy_repeats:
+                continue
+            began, others = monotonic(), cpu.foreign()
+            try:
+                results = experiment.measure(lab)
+            except Unbelievable as error:
+                found.failures.append(f"{experiment.name}: {error}")
+                console.print(f"{experiment.name}: {error}", style="red", highlight=False)
+                continue
+            seconds = monotonic() - began
+            share = {"foreign": max(0.0, cpu.foreign() - others) / seconds}
+            found.figures.add(round_, "others on this machine, " + experiment.name, share)
+            for name, values in results.items():
+                found.figures.add(round_, name, values)
+                shown = "  ".join(f"{what} {v:,.1f} {UNITS[what]}" for what, v in values.items())
+                place = f"{round_ + 1}/{lab.scale.repeats}"
+                console.print(f"{place}  {name:<52} {shown}", highlight=False)
+    return found
+
+
+def _publish(found: Report, console: Console, *, to_docs: bool) -> None:
+    report.show(found, console)
+    report.write_json(found, FOLDER / "results.json")
+    plot.draw(found.figures, FOLDER / "performance.png")
+    console.print(f"every value: {FOLDER}/results.json, plot: {FOLDER}/performance.png")
+    if to_docs:
+        plot.draw(found.figures, DOCS / "performance.png")
+        report.write_page(found, DOCS / "performance.md", "performance.png")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""The catalogue: every measurement by name, in the order in which they take turns in a round."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from bench import backlog, latency, limit, naive, plain, producer, queues, rabbit, redis_list
+from bench.lab import Lab
+from bench.queues import CLASSIC, CLASSIC_V2, LAZY, QUORUM, Kind
+from bench.run import Run
+
+Values = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A measurement; what it returns is kept under its name, or under names that begin with it."""
+
+    name: str
+    measure: Callable[[Lab], Mapping[str, Values]]
+    #: takes minutes: not made in every round
+    heavy: bool = False
+
+
+def catalogue(lab: Lab) -> list[Experiment]:
+    """What can be measured with these servers, at this scale."""
+    return [
+        *(_rabbitmq(lab) if lab.rabbitmq else ()),
+        *_stub(lab),
+        *(_redis(lab) if lab.valkey else ()),
+        Experiment("producer", _named_each("producer", producer.measure)),
+        *(_latency(lab) if lab.rabbitmq else ()),
+    ]
+
+
+#: Kind, number of queues, and whether it is measured only at full scale.
+KINDS: Final[tuple[tuple[Kind, int, bool], ...]] = (
+    (CLASSIC, 1, False),
+    (QUORUM, 1, False),
+    (CLASSIC, 4, True),
+    (CLASSIC_V2, 1, True),
+    (LAZY, 1, True),
+)
+
+
+def name_of(kind: Kind, count: int) -> str:
+    """`1 quorum queue`, `4 classic queues`."""
+    return f"{count} {kind.name} queue{'s' if count > 1 else ''}"
+
+
+def _rabbitmq(lab: Lab) -> Iterator[Experiment]:
+    scale = lab.scale
+    for kind, count, rare in KINDS:
+        if rare and not scale.all_kinds:
+            continue
+        total = scale.slow_queue if kind is CLASSIC and count == 1 else scale.fast_queue
+        name = name_of(kind, count)
+        yield _run(f"{name}, limit", partial(limit.measure, kind=kind, count=count, total=total))
+        for relays in (1, 2):
+            measure = partial(rabbit.measure, kind=kind, count=count, total=total, relays=relays)
+            yield _run(f"{name}, {_processes(relays)}", measure)
+        if count == 1 and not rare:
+            yield _run(f"{name}, naive relay", partial(_naive, kind=kind))
+    yield _run(
+        "plain .delay(), waiting for each confirm",
+        partial(plain.measure, total=scale.one_by_one, confirm=True),
+    )
+    yield _run(
+        "plain .delay(), no confirm", partial(plain.measure, total=scale.one_by_one, confirm=False)
+    )
+
+
+def _naive(lab: Lab, kind: Kind) -> Run:
+    node = lab.require_rabbitmq()
+    routes = queues.fresh(node.url(), kind)
+    run = naive.measure(lab, node.url(), node.process.pid, routes, lab.scale.one_by_one)
+    queues.await_depth(node.url(), routes, lab.scale.one_by_one)
+    queues.delete(node.url(), routes)
+    return run
+
+
+def _stub(lab: Lab) -> Iterator[Experiment]:
+    scale = lab.scale
+    for relays in (1, 2):
+        name = f"stub broker, {_processes(relays)}"
+        yield _run(name, partial(backlog.stub, total=scale.stub, relays=relays))
+    for pending in scale.backlogs:
+        heavy = pending > 500_000
+        yield _run(f"backlog of {pending:,}", partial(backlog.head, pending=pending), heavy=heavy)
+    yield _run("horizon free", partial(backlog.stub, total=scale.horizon))
+    yield _run("horizon held", backlog.held_horizon)
+    yield _run(f"among {scale.sent:,} sent", backlog.among_sent, heavy=scale.sent > 500_000)
+    yield Experiment("relay, WAL per message", _wal)
+
+
+def _wal(lab: Lab) -> Mapping[str, Values]:
+    run = backlog.written_ahead(lab)
+    return {"relay, WAL per message": {"wal": run.wal_bytes / run.messages}}
+
+
+def _redis(lab: Lab) -> Iterator[Experiment]:
+    scale = lab.scale
+    yield _run("Redis, limit", partial(redis_list.limit, total=scale.redis))
+    for relays in (1, 2):
+        measure = partial(redis_list.relay, total=scale.redis, relays=relays)
+        yield _run(f"Redis, {_processes(relays)}", measure)
+    yield _run("Redis, naive relay", partial(redis_list.one_by_one, total=scale.one_by_one))
+
+
+def _latency(lab: Lab) -> Iterator[Experiment]:
+    for rate in lab.scale.latency_rates:
+        measure = partial(latency.measure, rate=rate)
+        yield Experiment(f"latency at {rate}/s", _named_each(f"latency at {rate}/s", measure))
+    yield Experiment("idle", _named_each("idle", latency.idle))
+
+
+def _processes(count: int) -> str:
+    return f"{count} process{'es' if count > 1 else ''}"
+
+
+def _run(name: str, measure: Callable[[Lab], Run], *, heavy: bool = False) -> Experiment:
+    return Experiment(name, lambda lab: {name: measure(lab).values()}, heavy)
+
+
+def _named_each(
+    name: str, measure: Callable[[Lab], Mapping[str, Values]]
+) -> Callable[[Lab], Mapping[str, Values]]:
+    return lambda lab: {f"{name}, {part}": values for part, values in measure(lab).items()}

@@ -1,0 +1,143 @@
+"""The goals: what is measured against them, and whether it was met."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from bench.figures import Figures
+
+Measure = Callable[[Figures], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A number to reach, or one to stay under."""
+
+    what: str
+    measure: Measure
+    limit: float
+    unit: str = "times"
+    at_most: bool = False
+
+    @property
+    def wanted(self) -> str:
+        """The goal in words: `≥ 0.9 times`."""
+        return f"{'≤' if self.at_most else '≥'} {self.limit:,g} {self.unit}"
+
+    def verdict(self, figures: Figures) -> "Verdict | None":
+        """How it went; None where it was not measured."""
+        value = self.measure(figures)
+        if value is None:
+            return None
+        return Verdict(self, value, value <= self.limit if self.at_most else value >= self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A goal beside what was measured."""
+
+    goal: Goal
+    value: float
+    met: bool
+
+    @property
+    def measured(self) -> str:
+        """The value in words."""
+        digits = 0 if self.value >= 1000 else 1 if self.value >= 20 else 2
+        return f"{self.value:,.{digits}f} {self.goal.unit}"
+
+
+def _ratio(name: str, to: str, what: str = "rate") -> Measure:
+    return lambda figures: figures.ratio(f"{name}/{what}", f"{to}/{what}")
+
+
+def _median(name: str) -> Measure:
+    return lambda figures: figures.median(name)
+
+
+def _largest_backlog(figures: Figures) -> float | None:
+    names = [name for name in figures.names() if name.startswith("backlog of ")]
+    if not names:
+        return None
+    return figures.ratio(names[-1], "backlog of 10,000/rate")
+
+
+GOALS: Final = (
+    Goal(
+        "1 classic queue, 1 process, against the limit",
+        _ratio("1 classic queue, 1 process", "1 classic queue, limit"),
+        0.9,
+    ),
+    Goal(
+        "1 quorum queue, 1 process, against the limit",
+        _ratio("1 quorum queue, 1 process", "1 quorum queue, limit"),
+        0.75,
+    ),
+    Goal(
+        "1 quorum queue, 2 processes, against the limit",
+        _ratio("1 quorum queue, 2 processes", "1 quorum queue, limit"),
+        0.85,
+    ),
+    Goal("1 quorum queue, 2 processes", _median("1 quorum queue, 2 processes/rate"), 32_500, "/s"),
+    Goal("stub broker, 1 process", _median("stub broker, 1 process/rate"), 60_000, "/s"),
+    Goal(
+        "against the naive relay, 1 classic queue",
+        _ratio("1 classic queue, 1 process", "1 classic queue, naive relay"),
+        11,
+    ),
+    Goal(
+        "against the naive relay, 1 quorum queue",
+        _ratio("1 quorum queue, 1 process", "1 quorum queue, naive relay"),
+        11,
+    ),
+    Goal(
+        "relay CPU per message, stub broker",
+        _median("stub broker, 1 process/relay"),
+        15,
+        "µs",
+        at_most=True,
+    ),
+    Goal(
+        "relay CPU per message, 1 quorum queue",
+        _median("1 quorum queue, 1 process/relay"),
+        15,
+        "µs",
+        at_most=True,
+    ),
+    Goal("largest backlog against 10,000 pending", _largest_backlog, 0.9),
+    Goal(
+        "while a transaction holds the horizon, against without",
+        _ratio("horizon held", "horizon free"),
+        0.9,
+    ),
+    Goal(
+        "commit to confirm at 50/s, p50",
+        _median("latency at 50/s, commit to settled/p50"),
+        10,
+        "ms",
+        at_most=True,
+    ),
+    Goal(
+        "commit to confirm at 50/s, p99",
+        _median("latency at 50/s, commit to settled/p99"),
+        30,
+        "ms",
+        at_most=True,
+    ),
+    Goal("idle relay, of a core", _median("idle, relay/share"), 1, "%", at_most=True),
+    Goal(
+        "100 .delay() in a transaction: time against INSERTs by hand",
+        _ratio(
+            "producer, 100 in one transaction, INSERT by hand",
+            "producer, 100 in one transaction, .delay()",
+        ),
+        2,
+        at_most=True,
+    ),
+)
+
+
+def verdicts(figures: Figures) -> list[Verdict]:
+    """Every goal that was measured."""
+    found = (goal.verdict(figures) for goal in GOALS)
+    return [verdict for verdict in found if verdict is not None]

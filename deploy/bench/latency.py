@@ -1,0 +1,114 @@
+"""From commit to confirm at a steady rate, with a consumer attached; and what an idle relay costs.
+
+A producer commits one task per transaction at random moments and notes when each commit returned.
+Two moments are known of each message afterwards:
+
+- *settled*: the receipt by which the relay recorded the confirm, a statement or so later than the
+  confirm itself. Commit to settled is therefore an upper bound of commit to confirm.
+- *received*: when the consumer had it, which on RabbitMQ may be before the confirm.
+"""
+
+import random
+from collections.abc import Iterable, Mapping
+from time import monotonic, sleep, time
+from typing import Final
+
+import psycopg
+
+from bench import cpu, messages, queues
+from bench.consumer import Consumer
+from bench.drain import SETTLED, running
+from bench.lab import Lab, Unbelievable
+from bench.queues import Route
+from bench.tasks import ARGUMENTS, outbox_app
+
+PATIENCE_SECONDS: Final = 30
+POLL_SECONDS: Final = 0.02
+#: Sent before the clock starts, so that everything is connected, prepared and declared.
+WARM_UP: Final = 20
+#: Nothing is claimed and polling has slowed down to its idle pace.
+REST_SECONDS: Final = 1.0
+
+SETTLED_AT: Final = """
+SELECT m.message_id, extract(epoch FROM r.sent_at)::float8
+FROM outbox.receipt r CROSS JOIN unnest(r.ids) AS settled (id)
+JOIN outbox.message m ON m.id = settled.id
+"""
+
+
+def measure(lab: Lab, rate: int) -> Mapping[str, Mapping[str, float]]:
+    """Latencies at so many messages a second, in milliseconds."""
+    url = lab.require_rabbitmq().url()
+    routes = queues.fresh(url)
+    messages.reset(lab)
+    with running(lab, url):
+        consumer = Consumer(url, routes[0].queue)
+        try:
+            committed = _produce(lab, routes[0], rate, lab.scale.latency_seconds)
+            arrivals = consumer.arrivals()
+        finally:
+            consumer.kill()
+    settled: dict[str, float] = dict(lab.admin.execute(SETTLED_AT).fetchall())
+    queues.delete(url, routes)
+    return {
+        "commit to settled": _percentiles(settled[id_] - at for id_, at in committed.items()),
+        "commit to received": _percentiles(arrivals[id_] - at for id_, at in committed.items()),
+    }
+
+
+def idle(lab: Lab) -> Mapping[str, Mapping[str, float]]:
+    """What a relay without work costs, in per cent of a core."""
+    url = lab.require_rabbitmq().url()
+    routes = queues.fresh(url)
+    messages.reset(lab)
+    with running(lab, url) as relay:
+        _produce(lab, routes[0], rate=100, seconds=0)
+        sleep(REST_SECONDS)
+        began = monotonic()
+        before = cpu.spent(relay.pid), cpu.spent(lab.postgres.process.pid)
+        sleep(lab.scale.idle_seconds)
+        seconds = monotonic() - began
+        relay_spent = cpu.spent(relay.pid) - before[0]
+        postgres_spent = cpu.spent(lab.postgres.process.pid) - before[1]
+    queues.delete(url, routes)
+    return {
+        "relay": {"share": 100 * relay_spent / seconds},
+        "Postgres": {"share": 100 * postgres_spent / seconds},
+    }
+
+
+def _produce(lab: Lab, route: Route, rate: int, seconds: float) -> dict[str, float]:
+    """Commit tasks, one by one, and wait for the last to be settled; when each was committed."""
+    app, task = outbox_app(route.queue)
+    chance = random.Random(rate)
+    committed: dict[str, float] = {}
+    with psycopg.connect(lab.database_url) as connection:
+
+        def send() -> str:
+            with app.outbox.transaction(connection):
+                return str(task.delay(*ARGUMENTS.positional, **ARGUMENTS.named).id)
+
+        for _ in range(WARM_UP):
+            send()
+        _await_settled(lab, WARM_UP)
+        following = began = monotonic()
+        while following - began < seconds:
+            sleep(max(0.0, following - monotonic()))
+            id_ = send()
+            committed[id_] = time()
+            following += chance.expovariate(rate)
+    _await_settled(lab, WARM_UP + len(committed))
+    return committed
+
+
+def _await_settled(lab: Lab, expected: int) -> None:
+    deadline = monotonic() + PATIENCE_SECONDS
+    while (found := lab.value(SETTLED)) < expected:
+        if monotonic() > deadline:
+            raise Unbelievable(f"{expected} messages committed, {found} settled")
+        sleep(POLL_SECONDS)
+
+
+def _percentiles(seconds: Iterable[float]) -> dict[str, float]:
+    ordered = sorted(1000 * each for each in seconds)
+    return {"p50": ordered[len(ordered) // 2], "p99": ordered[int(len(ordered) * 0.99)]}

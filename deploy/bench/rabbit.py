@@ -1,0 +1,19 @@
+"""Our relay against RabbitMQ: so many processes, so many queues of a kind."""
+
+from bench import messages, queues
+from bench.drain import Target, drain
+from bench.lab import Lab
+from bench.queues import Kind
+from bench.run import Run
+
+
+def measure(lab: Lab, kind: Kind, count: int, total: int, relays: int) -> Run:
+    """Drain `total` messages, and find every one of them in the queues."""
+    node = lab.require_rabbitmq()
+    routes = queues.fresh(node.url(), kind, count)
+    messages.refill(lab, total, routes)
+    target = Target((node.url(),) * relays, (node.process.pid,))
+    run = drain(lab, target, total)
+    queues.await_depth(node.url(), routes, total)
+    queues.delete(node.url(), routes)
+    return run

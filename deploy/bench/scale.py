@@ -1,0 +1,98 @@
+"""How much is measured: one frozen set of numbers per mode, so that no experiment has its own."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Numbers of messages, and seconds."""
+
+    name: str
+    repeats: int
+    #: rounds of what takes minutes
+    heavy_repeats: int
+    #: drained from the outbox in one measurement, per kind of broker
+    slow_queue: int
+    fast_queue: int
+    stub: int
+    redis: int
+    #: for what waits for every confirm, or makes one task at a time
+    one_by_one: int
+    #: transactions of 100 messages by a producer
+    transactions: int
+    #: pending messages of which the first `head` are drained
+    backlogs: tuple[int, ...]
+    head: int
+    #: drained while another transaction holds the horizon; sent messages lying about
+    horizon: int
+    sent: int
+    latency_seconds: float
+    latency_rates: tuple[int, ...]
+    idle_seconds: float
+    #: also the queues nobody asks for first: lazy, version 2, four at a time
+    all_kinds: bool
+
+
+QUICK: Final = Scale(
+    name="quick",
+    repeats=3,
+    heavy_repeats=1,
+    slow_queue=25_000,
+    fast_queue=50_000,
+    stub=100_000,
+    redis=50_000,
+    one_by_one=1_500,
+    transactions=15,
+    backlogs=(10_000, 200_000),
+    head=10_000,
+    horizon=100_000,
+    sent=200_000,
+    latency_seconds=5,
+    latency_rates=(50, 1000),
+    idle_seconds=5,
+    all_kinds=False,
+)
+
+FULL: Final = Scale(
+    name="full",
+    repeats=5,
+    heavy_repeats=2,
+    slow_queue=60_000,
+    fast_queue=120_000,
+    stub=300_000,
+    redis=200_000,
+    one_by_one=5_000,
+    transactions=50,
+    backlogs=(1_000, 10_000, 100_000, 1_000_000),
+    head=10_000,
+    horizon=500_000,
+    sent=2_000_000,
+    latency_seconds=20,
+    latency_rates=(50, 200, 1000),
+    idle_seconds=10,
+    all_kinds=True,
+)
+
+#: Shows that everything runs; its figures mean nothing.
+SMOKE: Final = Scale(
+    name="smoke",
+    repeats=1,
+    heavy_repeats=1,
+    slow_queue=400,
+    fast_queue=400,
+    stub=400,
+    redis=400,
+    one_by_one=100,
+    transactions=2,
+    backlogs=(200, 600),
+    head=200,
+    horizon=300,
+    sent=300,
+    latency_seconds=0.5,
+    latency_rates=(100,),
+    idle_seconds=0.2,
+    all_kinds=False,
+)
+
+SCALES: Final = {scale.name: scale for scale in (QUICK, FULL, SMOKE)}

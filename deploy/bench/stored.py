@@ -1,0 +1,19 @@
+"""Reads messages of the outbox back as the relay sees them, for limits made of the same bytes."""
+
+from time import monotonic
+from typing import Final
+
+from bench.lab import Lab
+from outbox_relay.message import Message
+
+ROWS: Final = """
+SELECT id, slot, 0, 0, 0, message_id, exchange, routing_key, headers::text, properties::text,
+       body, content_type, content_encoding, mandatory, declare::text, false, %s::float8
+FROM outbox.message ORDER BY id LIMIT %s
+"""
+
+
+def messages(lab: Lab, count: int) -> list[Message]:
+    """Return the first messages of the outbox."""
+    rows = lab.admin.execute(ROWS, (monotonic(), count)).fetchall()
+    return [Message._make(row) for row in rows]
