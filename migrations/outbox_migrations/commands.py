@@ -14,7 +14,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from outbox_migrations.components import Component
-from outbox_migrations.errors import DatabaseUnreachable, InvalidSetting, MigrationError
+from outbox_migrations.errors import (
+    DatabaseUnreachable,
+    MigrationError,
+    checked_url,
+    first_line,
+)
 
 Which = Literal["outbox", "inbox", "both"]
 
@@ -100,6 +105,7 @@ def _config(
 @contextmanager
 def _connect(database_url: str) -> Iterator[sqlalchemy.Connection]:
     """One transaction on a connection of our own, with what psycopg says turned into our words."""
+    checked_url(database_url)
     try:
         # A libpq URL or conninfo, not an SQLAlchemy one: psycopg itself opens it.
         engine = sqlalchemy.create_engine(
@@ -113,14 +119,7 @@ def _connect(database_url: str) -> Iterator[sqlalchemy.Connection]:
         )
         with engine.begin() as connection:
             yield connection
-    except psycopg.ProgrammingError as error:
-        raise InvalidSetting(f"OUTBOX_DATABASE_URL is malformed: {_first_line(error)}") from error
     except (psycopg.OperationalError, sqlalchemy.exc.OperationalError) as error:
-        raise DatabaseUnreachable(f"the database did not answer: {_first_line(error)}") from error
+        raise DatabaseUnreachable(f"the database did not answer: {first_line(error)}") from error
     except sqlalchemy.exc.DBAPIError as error:
-        raise MigrationError(f"the migration was rolled back: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    original = getattr(error, "orig", None) or error
-    return str(original).strip().partition("\n")[0]
+        raise MigrationError(f"the migration was rolled back: {first_line(error)}") from error

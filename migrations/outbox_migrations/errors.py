@@ -1,4 +1,7 @@
-"""What can go wrong in a migration, said so that a person can act on it."""
+"""What can go wrong in a migration, said in one sentence that holds no password."""
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 
 class MigrationError(Exception):
@@ -11,3 +14,19 @@ class InvalidSetting(MigrationError):
 
 class DatabaseUnreachable(MigrationError):
     """Transient: the database did not answer; nothing was changed."""
+
+
+def checked_url(database_url: str) -> str:
+    """The URL, if libpq can read it. Its own complaint would repeat the password."""
+    try:
+        conninfo_to_dict(database_url)
+    except psycopg.ProgrammingError:
+        hint = "give postgresql://user@host:port/database, or host=... dbname=..."
+        raise InvalidSetting(f"OUTBOX_DATABASE_URL is malformed: {hint}") from None
+    return database_url
+
+
+def first_line(error: Exception) -> str:
+    """What a driver says first; further lines repeat rows and statements."""
+    original = getattr(error, "orig", None) or error
+    return str(original).strip().partition("\n")[0]

@@ -9,7 +9,12 @@ import psycopg
 from psycopg import sql
 
 from outbox_migrations.components import Component
-from outbox_migrations.errors import DatabaseUnreachable, MigrationError
+from outbox_migrations.errors import (
+    DatabaseUnreachable,
+    MigrationError,
+    checked_url,
+    first_line,
+)
 
 #: Created when they are missing. Grant them to your login roles: GRANT outbox_relay TO my_relay.
 ROLES: Final = ("outbox_producer", "outbox_relay", "outbox_inspector")
@@ -53,11 +58,11 @@ def grant(database_url: str, schema: str = "outbox") -> None:
     """
     outbox = sql.Identifier(Component("outbox", schema).schema)
     try:
-        with psycopg.connect(database_url, connect_timeout=10) as connection:
+        with psycopg.connect(checked_url(database_url), connect_timeout=10) as connection:
             for role in ROLES:
                 connection.execute(sql.SQL(CREATE_ROLE).format(role=sql.Identifier(role)))
             connection.execute(sql.SQL(GRANTS).format(outbox=outbox))
     except psycopg.OperationalError as error:
-        raise DatabaseUnreachable(f"the database did not answer: {error}") from error
+        raise DatabaseUnreachable(f"the database did not answer: {first_line(error)}") from error
     except psycopg.Error as error:
-        raise MigrationError(f"nothing was granted: {error}") from error
+        raise MigrationError(f"nothing was granted: {first_line(error)}") from error
