@@ -1,0 +1,172 @@
+"""Every message kept is in exactly one of pending, scheduled, sent and dead; stats agree."""
+
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fixtures.rows import commit_rows, insert_rows
+
+VIEWS = ("pending", "scheduled", "sent", "dead")
+#: One way of getting a message into each of the states, as relays and people would.
+TREATMENTS: dict[str, tuple[str, str]] = {
+    "new": ("pending", "SELECT 1"),
+    "claimed": ("pending", "UPDATE outbox.ready SET lease = 1, lease_until = 'infinity' {where}"),
+    "confirmed": (
+        "sent",
+        "WITH done AS (DELETE FROM outbox.ready {where} RETURNING id)"
+        " INSERT INTO outbox.receipt (span, ids)"
+        " SELECT int8range(id, id, '[]'), ARRAY[id] FROM done",
+    ),
+    "refused": (
+        "pending",
+        "WITH failed AS (DELETE FROM outbox.ready {where} RETURNING id, slot)"
+        " INSERT INTO outbox.parked (id, slot, state, available_at, last_error)"
+        " SELECT id, slot, 'retry', now() + interval '1 hour', 'why' FROM failed",
+    ),
+    "given up": (
+        "dead",
+        "WITH failed AS (DELETE FROM outbox.ready {where} RETURNING id, slot)"
+        " INSERT INTO outbox.parked (id, slot, state, available_at, last_error)"
+        " SELECT id, slot, 'dead', now(), 'why' FROM failed",
+    ),
+    "held": (
+        "scheduled",
+        "WITH held AS (DELETE FROM outbox.ready {where} RETURNING id, slot)"
+        " INSERT INTO outbox.parked (id, slot, state, available_at)"
+        " SELECT id, slot, 'scheduled', now() + interval '1 hour' FROM held",
+    ),
+    "due by now": (
+        "pending",
+        "WITH held AS (DELETE FROM outbox.ready {where} RETURNING id, slot)"
+        " INSERT INTO outbox.parked (id, slot, state, available_at)"
+        " SELECT id, slot, 'scheduled', now() - interval '1 hour' FROM held",
+    ),
+}
+WHERE = "WHERE id IN (SELECT id FROM outbox.message WHERE message_id = %(message_id)s)"
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # each example rolls back
+)
+@given(treatments=st.lists(st.sampled_from(sorted(TREATMENTS)), max_size=12))
+def test_the_views_are_disjoint_and_complete(emptied_database: str, treatments: list[str]) -> None:
+    """Whatever became of each message, it is shown once, and where it belongs."""
+    expected: dict[str, set[str]] = {view: set() for view in VIEWS}
+    with psycopg.connect(emptied_database) as connection:
+        for treatment in treatments:
+            view, statement = TREATMENTS[treatment]
+            (message_id,) = insert_rows(connection)
+            connection.execute(statement.format(where=WHERE).encode(), {"message_id": message_id})
+            expected[view].add(message_id)
+
+        shown = {
+            view: {m for (m,) in connection.execute(f"SELECT message_id FROM outbox.{view}")}
+            for view in VIEWS
+        }
+        stats = connection.execute("SELECT pending, scheduled, dead FROM outbox.stats").fetchone()
+        connection.rollback()
+
+    assert shown == expected
+    assert stats == tuple(len(expected[view]) for view in ("pending", "scheduled", "dead"))
+
+
+PROMISED = ["id", "message_id", "task", "exchange", "routing_key", "args", "kwargs", "created_at"]
+
+
+def columns(connection: psycopg.Connection[Any], view: str) -> list[str]:
+    """The columns of a view, in order."""
+    rows = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
+        " ORDER BY attnum",
+        [f"outbox.{view}"],
+    )
+    return [name for (name,) in rows]
+
+
+def test_the_views_have_the_columns_of_the_contract(emptied_database: str) -> None:
+    """Dashboards and scripts rely on the names."""
+    with psycopg.connect(emptied_database) as connection:
+        for view in ("pending", "scheduled", "dead"):
+            assert columns(connection, view) == [
+                *PROMISED,
+                "available_at",
+                "attempts",
+                "last_error",
+            ]
+        assert columns(connection, "sent") == [*PROMISED, "sent_at"]
+        assert columns(connection, "stats") == [
+            "pending",
+            "scheduled",
+            "dead",
+            "oldest_pending_age",
+        ]
+
+
+def test_arguments_are_shown_short(emptied_database: str) -> None:
+    """As Celery's argsrepr has them, and never a whole payload."""
+    commit_rows(emptied_database, headers='{"argsrepr": "(%s)", "kwargsrepr": "{}"}' % ("9" * 900))
+    commit_rows(emptied_database, headers="{}")
+
+    with psycopg.connect(emptied_database) as connection:
+        shown = connection.execute("SELECT args, kwargs FROM outbox.pending ORDER BY id").fetchall()
+
+    assert shown == [("(" + "9" * 199, "{}"), (None, None)]
+
+
+@pytest.mark.parametrize("odd", ["\\u0000", "\\ud83d", "\\ude00", "\\uD83Dx", "\\ude00\\ud83d"])
+def test_odd_headers_do_not_break_the_views(emptied_database: str, odd: str) -> None:
+    """Escapes that no text can hold are legal in json: one such row must not hide all others."""
+    commit_rows(emptied_database, headers=f'{{"x": "{odd}", "argsrepr": "(1,)"}}')
+    commit_rows(emptied_database, headers=f'{{"argsrepr": "{odd}"}}')
+    commit_rows(emptied_database, headers='{"argsrepr": "(2,)"}')
+
+    with psycopg.connect(emptied_database) as connection:
+        shown = connection.execute("SELECT args FROM outbox.pending ORDER BY id").fetchall()
+
+    assert shown == [(None,), (None,), ("(2,)",)]
+
+
+def test_escaped_letters_are_shown_as_letters(emptied_database: str) -> None:
+    """Python escapes whatever is not ASCII, and whatever is beyond 16 bits as two halves."""
+    commit_rows(emptied_database, headers='{"argsrepr": "\\u00e9 \\ud83d\\ude00\\ud83d\\uDE00"}')
+
+    with psycopg.connect(emptied_database) as connection:
+        shown = connection.execute("SELECT args FROM outbox.pending").fetchall()
+
+    assert shown == [("é \U0001f600\U0001f600",)]
+
+
+def test_lag_is_that_of_the_oldest_due_message(emptied_database: str) -> None:
+    """Counted from when it became due, wherever it waits; nothing due, no lag."""
+    commit_rows(emptied_database, available_in=3600)
+    with psycopg.connect(emptied_database) as connection:
+        lag = "SELECT oldest_pending_age FROM outbox.stats"
+        assert connection.execute(lag).fetchone() == (timedelta(0),)
+        insert_rows(connection, available_in=-7200)
+        insert_rows(connection)
+
+        row = connection.execute(lag).fetchone()
+
+        assert row is not None
+        assert timedelta(hours=2) <= row[0] < timedelta(hours=3)
+
+
+def test_counts_stay_near_the_truth_on_a_large_backlog(emptied_database: str) -> None:
+    """Beyond what is counted exactly, a sample of pages is."""
+    rows = 250_000
+    with psycopg.connect(emptied_database) as connection:
+        connection.execute(
+            "INSERT INTO outbox.ready (id, slot) SELECT g, 0 FROM generate_series(1, %s) g", [rows]
+        )
+
+        row = connection.execute("SELECT pending FROM outbox.stats").fetchone()
+
+        connection.rollback()
+    assert row is not None
+    assert 0.8 * rows < row[0] < 1.2 * rows
