@@ -1,0 +1,198 @@
+"""A message reaches the queues that kombu would put it in; where there is none, we say so."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from kombu import Connection, Exchange, Queue
+from kombu.utils.json import dumps
+
+from outbox_relay.message import Reason
+from servers import Valkey
+from tests.fixtures.waiting import wait_until
+from tests.relay.messages import a_message
+from tests.relay.redis.conftest import Client, OpenPublisher, publish, waiting
+
+TOPIC = Exchange("events", "topic")
+DIRECT = Exchange("orders", "direct")
+NEWS = Exchange("news", "fanout")
+
+
+@pytest.fixture
+def worker(valkey: Valkey) -> Iterator[Connection]:
+    """A kombu connection, as a worker has it."""
+    with Connection(valkey.url) as connection:
+        yield connection
+
+
+def declared(*entities: Any) -> str:
+    """A row's `declare` for these, with what matters here."""
+    return dumps(
+        [
+            {
+                "kind": "queue",
+                "name": entity.name,
+                "routing_key": entity.routing_key,
+                "exchange": {"name": entity.exchange.name, "type": entity.exchange.type},
+            }
+            for entity in entities
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("routing_key", "queues"),
+    [
+        ("order.paid", {"all", "paid"}),
+        ("order.lost", {"all", "orders"}),
+        ("order.paid.late", {"all"}),
+        ("refund.paid", {"all", "paid"}),
+    ],
+)
+def test_topics_are_matched_as_kombu_matches_them(
+    valkey: Valkey,
+    client: Client,
+    worker: Connection,
+    open_publisher: OpenPublisher,
+    routing_key: str,
+    queues: set[str],
+) -> None:
+    """Bindings made by a worker are enough: the row declares nothing."""
+    for name, binding in (("all", "#"), ("paid", "*.paid"), ("orders", "order.lost")):
+        Queue(name, TOPIC, routing_key=binding)(worker.default_channel).declare()
+    sent = a_message(exchange="events", routing_key=routing_key)
+
+    assert publish(open_publisher(valkey.url), [sent]).confirmed == [sent]
+
+    assert {name for name in ("all", "paid", "orders") if client.llen(name)} == queues
+
+
+def test_what_a_row_declares_is_bound(
+    valkey: Valkey, client: Client, worker: Connection, open_publisher: OpenPublisher
+) -> None:
+    """No worker has ever run; one that starts later finds message and binding as its own."""
+    queue = Queue("bills", DIRECT, routing_key="bill")
+    sent = a_message(exchange="orders", routing_key="bill", declare=declared(queue))
+
+    assert publish(open_publisher(valkey.url), [sent]).confirmed == [sent]
+
+    ours = client.smembers("_kombu.binding.orders")
+    client.delete("_kombu.binding.orders")
+    queue(worker.default_channel).declare()
+    assert client.smembers("_kombu.binding.orders") == ours
+    received = queue(worker.default_channel).get(no_ack=True)
+    assert received is not None
+    assert received.delivery_info == {"exchange": "orders", "routing_key": "bill"}
+    assert received.payload == [[42], {}, {"callbacks": None}]
+
+
+def test_bindings_that_vanish_are_made_again(
+    valkey: Valkey, client: Client, open_publisher: OpenPublisher
+) -> None:
+    """The server was emptied while the publisher was connected."""
+    queue = Queue("bills", DIRECT, routing_key="bill")
+    sent = a_message(exchange="orders", routing_key="bill", declare=declared(queue))
+    publisher = open_publisher(valkey.url)
+    publish(publisher, [sent])
+    client.flushall()
+
+    def arrives_again() -> bool:
+        publish(publisher, [sent])
+        return bool(client.exists("_kombu.binding.orders"))
+
+    wait_until(arrives_again, 10, "the binding")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"exchange": "nowhere", "routing_key": "bill"},
+        {"exchange": "orders", "routing_key": "unbound"},
+        {"exchange": "events", "routing_key": "order.paid"},
+        {"exchange": "", "routing_key": ""},
+    ],
+    ids=["no exchange", "no such key", "no matching pattern", "no queue meant"],
+)
+def test_what_no_queue_is_bound_for_comes_back(
+    valkey: Valkey,
+    client: Client,
+    worker: Connection,
+    open_publisher: OpenPublisher,
+    columns: dict[str, str],
+) -> None:
+    """Kombu would drop it without a word."""
+    Queue("bills", DIRECT, routing_key="bill")(worker.default_channel).declare()
+    Queue("refunds", TOPIC, routing_key="refund.#")(worker.default_channel).declare()
+    lost, good = a_message(id=1, **columns), a_message(id=2)
+
+    said = publish(open_publisher(valkey.url), [lost, good])
+
+    assert said.confirmed == [good]
+    assert [(r.message, r.reason) for r in said.refused] == [(lost, Reason.UNROUTABLE)]
+
+
+def test_without_leave_to_declare_nothing_is_bound(
+    valkey: Valkey, client: Client, open_publisher: OpenPublisher
+) -> None:
+    """OUTBOX_DECLARE=never: a missing binding is the operator's to make."""
+    queue = Queue("bills", DIRECT, routing_key="bill")
+    sent = a_message(exchange="orders", routing_key="bill", declare=declared(queue))
+
+    said = publish(open_publisher(valkey.url, declare=False), [sent])
+
+    assert [refusal.reason for refusal in said.refused] == [Reason.UNROUTABLE]
+    assert not client.exists("_kombu.binding.orders")
+
+
+def test_what_cannot_be_declared_is_refused(valkey: Valkey, open_publisher: OpenPublisher) -> None:
+    """A row whose `declare` nobody can read is a mistake in the row."""
+    said = publish(open_publisher(valkey.url), [a_message(declare='[{"kind": "exchanges"}]')])
+
+    assert [refusal.reason for refusal in said.refused] == [Reason.INVALID]
+
+
+@pytest.mark.parametrize("described", ["by what it declares", "by not being mandatory"])
+def test_a_broadcast_reaches_all_who_listen(
+    valkey: Valkey, open_publisher: OpenPublisher, described: str
+) -> None:
+    """Two workers, each with a queue of its own."""
+    queue = Queue("bcast.1", NEWS, routing_key="")
+    columns: dict[str, Any] = {"exchange": "news", "routing_key": "flash", "mandatory": False}
+    if described == "by what it declares":
+        columns |= {"declare": declared(queue), "mandatory": True}
+    heard: list[bytes] = []
+    with Connection(valkey.url) as one, Connection(valkey.url) as two:
+        for number, connection in enumerate((one, two)):
+            own = Queue(f"bcast.{number}", NEWS, routing_key="flash", auto_delete=True)
+            connection.Consumer(
+                own, on_message=lambda m: heard.append(bytes(m.body)), no_ack=True
+            ).consume()
+        publisher = open_publisher(valkey.url)
+        _listen(one, two)
+
+        said = publish(publisher, [a_message(**columns)])
+
+        assert said.refused == []
+        wait_until(lambda: _listen(one, two) and len(heard) == 2, 10, "both copies")
+
+
+def _listen(*connections: Connection) -> bool:
+    """Let each hear one thing, if there is anything to hear."""
+    for connection in connections:
+        with suppress(TimeoutError):
+            connection.drain_events(timeout=0.1)
+    return True
+
+
+def test_a_key_prefix_covers_bindings_too(
+    valkey: Valkey, client: Client, open_publisher: OpenPublisher
+) -> None:
+    """Several apps share a database, each in a space of its own."""
+    queue = Queue("bills", DIRECT, routing_key="bill")
+    sent = a_message(exchange="orders", routing_key="bill", declare=declared(queue))
+
+    publish(open_publisher(valkey.url, global_keyprefix="shop:"), [sent])
+
+    assert client.exists("shop:_kombu.binding.orders", "shop:bills") == 2
+    assert len(waiting(client, "shop:bills")) == 1
