@@ -17,8 +17,8 @@ branch_labels = None
 # Some escapes are legal in json and impossible in text: NUL, and half a surrogate pair. One such
 # row must not make a view unreadable, so its arguments are not shown.
 SHORT = r"""CASE
-               WHEN m.headers::text !~* '\\u(0000|d[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..\\u)d[c-f])'
-               THEN left(m.headers ->> '{name}repr', 200) END AS {name}"""
+              WHEN m.headers::text !~* '\\u(0000|d[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..\\u)d[c-f])'
+              THEN left(m.headers ->> '{name}repr', 200) END AS {name}"""
 
 VIEWS = """
 CREATE VIEW {outbox}.pending AS

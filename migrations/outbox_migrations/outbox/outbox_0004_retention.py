@@ -37,6 +37,11 @@ BEGIN
     UPDATE message SET slot = now_slot WHERE slot = old AND id = ANY (kept);
     UPDATE ready SET slot = now_slot WHERE id = ANY (kept);
     UPDATE parked SET slot = now_slot WHERE id = ANY (kept);
+    -- A relay may have moved work between the two tables meanwhile: a later run tries again.
+    IF EXISTS (SELECT FROM ready WHERE slot = old)
+            OR EXISTS (SELECT FROM parked WHERE slot = old) THEN
+        RAISE lock_not_available;
+    END IF;
     SELECT greatest(reltuples, 0) INTO rows_then FROM pg_class WHERE oid = part::regclass;
     EXECUTE format('TRUNCATE %I', part);
     RETURN rows_then;

@@ -1,0 +1,199 @@
+"""Retention forgets what was sent, in time; what is not sent it never touches."""
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.sql import SQL, Literal
+
+from tests.fixtures.rows import commit_rows, ids_in, states
+from tests.fixtures.waiting import wait_until
+
+Connection = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def session(emptied_database: str) -> Any:
+    """A session on the emptied database, committing each statement."""
+    with psycopg.connect(emptied_database, autocommit=True) as connection:
+        yield connection
+
+
+def age(connection: Connection, by: timedelta, slots: int = 1) -> None:
+    """Make every message older, and move it and its work that many slots back."""
+    connection.execute(
+        "UPDATE outbox.message SET created_at = created_at - %s, slot = (slot - %s + 16) %% 16",
+        [by, slots],
+    )
+    for table in ("ready", "parked"):
+        connection.execute(
+            SQL("UPDATE outbox.{} SET slot = (slot - {} + 16) % 16").format(
+                SQL(table), Literal(slots)
+            )
+        )
+    connection.execute("UPDATE outbox.receipt SET sent_at = sent_at - %s", [by])
+
+
+def settle_all(connection: Connection) -> None:
+    """Confirm everything that is ready."""
+    connection.execute(
+        "WITH done AS (DELETE FROM outbox.ready RETURNING id) INSERT INTO outbox.receipt (span, ids)"
+        " SELECT int8range(min(id), max(id), '[]'), array_agg(id) FROM done"
+    )
+
+
+def purge(connection: Connection, older_than: str = "7 days", *, exact: bool = False) -> int:
+    """Run retention."""
+    row = connection.execute(
+        "SELECT outbox.purge(%s::interval, %s)", [older_than, exact]
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def count(connection: Connection) -> int:
+    """Messages kept."""
+    row = connection.execute("SELECT count(*) FROM outbox.message").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_the_young_stay(session: Connection, emptied_database: str) -> None:
+    """Nothing within the retention is forgotten, sent or not."""
+    commit_rows(emptied_database, 3)
+    settle_all(session)
+
+    purge(session)
+
+    assert states(emptied_database)["sent"] == 3
+
+
+def test_old_sent_messages_go(session: Connection, emptied_database: str) -> None:
+    """With their receipts."""
+    commit_rows(emptied_database, 3)
+    settle_all(session)
+    age(session, timedelta(days=9))
+
+    purge(session)
+
+    assert count(session) == 0
+    receipts = session.execute("SELECT count(*) FROM outbox.receipt").fetchone()
+    assert receipts == (0,)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_what_is_not_sent_stays_however_old(
+    session: Connection, emptied_database: str, exact: bool
+) -> None:
+    """Pending, scheduled, refused and dead messages survive the end of their slot."""
+    sent = commit_rows(emptied_database, 2)
+    settle_all(session)
+    pending = commit_rows(emptied_database, 2)
+    scheduled = commit_rows(emptied_database, available_in=3600)
+    dead = commit_rows(emptied_database)
+    session.execute(
+        "WITH failed AS (DELETE FROM outbox.ready WHERE id = (SELECT max(id) FROM outbox.ready)"
+        " RETURNING id, slot) INSERT INTO outbox.parked (id, slot, state, available_at)"
+        " SELECT id, slot, 'dead', now() FROM failed"
+    )
+    age(session, timedelta(days=30))
+
+    purge(session, exact=exact)
+
+    assert ids_in(emptied_database, "sent").isdisjoint(sent)
+    assert ids_in(emptied_database, "pending") == set(pending)
+    assert ids_in(emptied_database, "scheduled") == set(scheduled)
+    assert ids_in(emptied_database, "dead") == set(dead)
+    assert count(session) == 4
+
+
+def test_nothing_claimed_is_moved(session: Connection, emptied_database: str) -> None:
+    """A relay that holds rows of a slot finds them where it claimed them."""
+    commit_rows(emptied_database, 2)
+    settle_all(session)
+    commit_rows(emptied_database)
+    session.execute("UPDATE outbox.ready SET lease = 1, lease_until = now() + interval '1 hour'")
+    age(session, timedelta(days=30))
+    before = session.execute("SELECT slot FROM outbox.ready").fetchall()
+
+    purge(session)
+
+    assert session.execute("SELECT slot FROM outbox.ready").fetchall() == before
+    assert states(emptied_database)["pending"] == 1
+
+
+def test_exact_purging_deletes_within_the_slot_in_use(
+    session: Connection, emptied_database: str
+) -> None:
+    """Somebody who asks for it is not put off to the end of the half day."""
+    commit_rows(emptied_database, 3)
+    settle_all(session)
+    commit_rows(emptied_database)
+
+    assert purge(session, "0", exact=True) == 3
+
+    assert states(emptied_database) == {"pending": 1, "scheduled": 0, "sent": 0, "dead": 0}
+
+
+def test_retention_waits_for_nobody(session: Connection, emptied_database: str) -> None:
+    """A long report on old messages: the slot is left for another time, and nobody queues."""
+    commit_rows(emptied_database)
+    settle_all(session)
+    age(session, timedelta(days=9))
+    with psycopg.connect(emptied_database) as reader:
+        reader.execute("SELECT FROM outbox.message")
+
+        purge(session)
+
+        assert count(session) == 1
+    purge(session)
+    assert count(session) == 0
+
+
+MOVES = {
+    "promotion": (
+        "parked",
+        "WITH due AS (DELETE FROM outbox.parked RETURNING id, slot)"
+        " INSERT INTO outbox.ready (id, slot) SELECT id, slot FROM due",
+    ),
+    "parking": (
+        "ready",
+        "WITH failed AS (DELETE FROM outbox.ready RETURNING id, slot)"
+        " INSERT INTO outbox.parked (id, slot, state, available_at)"
+        " SELECT id, slot, 'retry', now() FROM failed",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "move"), MOVES.values(), ids=MOVES)
+def test_a_relay_at_work_meanwhile_loses_nothing(
+    session: Connection, emptied_database: str, source: str, move: str
+) -> None:
+    """Work moves between the two tables while its slot is emptied: it stays findable."""
+    (message_id,) = commit_rows(emptied_database)
+    if source == "parked":
+        session.execute(MOVES["parking"][1])
+    age(session, timedelta(days=9))
+    purging = threading.Thread(target=lambda: _purge_elsewhere(emptied_database))
+    with psycopg.connect(emptied_database) as relay:
+        relay.execute(move.encode())
+        purging.start()
+        wait_until(
+            lambda: not purging.is_alive() or _waiting(session), 10, "retention to meet the relay"
+        )
+        relay.commit()
+    purging.join()
+
+    assert ids_in(emptied_database, "pending") == {message_id}
+
+
+def _purge_elsewhere(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        purge(connection)
+
+
+def _waiting(session: Connection) -> bool:
+    row = session.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+    return row is not None and bool(row[0])
