@@ -15,6 +15,7 @@ from kombu import Producer
 from kombu.exceptions import EncodeError
 
 from celery_outbox import capture
+from celery_outbox.backend import keep_quiet
 from celery_outbox.capture import CapturingProducer
 from celery_outbox.errors import UnsupportedOption
 from celery_outbox.outbox import Outbox
@@ -61,7 +62,7 @@ class OutboxCelery(Celery):
             return super().send_task(name, *args, **options)
 
     def _get_backend(self) -> Any:
-        return _without_broker(super()._get_backend())  # type: ignore[misc]  # not in the stubs
+        return keep_quiet(super()._get_backend())  # type: ignore[misc]  # not in the stubs
 
 
 class TaskSender:
@@ -109,26 +110,6 @@ def _refuse_unsupported(name: str, producer: Producer, options: dict[str, Any]) 
         )
 
 
-def _without_broker(backend: Any) -> Any:
-    """Keep a result backend from reaching out, to a broker or a Redis, when a task is stored.
-
-    group() and chord() still call it: without that, their results could not be read.
-    """
-    on_task_call, on_chord_part_return = backend.on_task_call, backend.on_chord_part_return
-
-    def call(producer: Producer, task_id: str) -> Any:
-        if not isinstance(producer, CapturingProducer):
-            return on_task_call(producer, task_id)
-        return None
-
-    def part_return(*args: Any, **kwargs: Any) -> Any:
-        with continuing_canvas():
-            return on_chord_part_return(*args, **kwargs)
-
-    backend.on_task_call, backend.on_chord_part_return = call, part_return
-    return backend
-
-
 def install(app: Celery) -> OutboxCelery:
     """Make an OutboxCelery of an app that somebody else created, and return it.
 
@@ -143,7 +124,7 @@ def install(app: Celery) -> OutboxCelery:
     if amqp := vars(app).get("amqp"):
         amqp.send_task_message = TaskSender(app, amqp)
     if (backend := getattr(app, "_backend", None)) is not None:
-        _without_broker(backend)
+        keep_quiet(backend)
     return app
 
 

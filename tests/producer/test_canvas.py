@@ -1,11 +1,13 @@
 """Every canvas is captured as Celery sends it: what comes first now, the rest inside it."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from celery import chain, chord, group
 
+from tests.fixtures.valkey import OwnValkey
 from tests.producer.conftest import Connection, Shop, Stored, make_shop
 
 ADD, TOTAL = "shop.add", "shop.total"
@@ -93,6 +95,28 @@ def test_result_backend_away(
     connection.commit()
 
     assert stored.args() == [1, 2, 3, 4]
+
+
+def test_group_while_redis_is_away(
+    trap: str, connection: Connection, stored: Stored, own_valkey: OwnValkey
+) -> None:
+    """A group is sent while its result backend is down, and its results are read afterwards."""
+    valkey = own_valkey()
+    shop = make_shop(trap, result_backend=valkey.url)
+    valkey.kill()
+    with connection, shop.app.outbox.using(connection):
+        result = group(shop.add.s(i, i) for i in range(3)).delay()
+    valkey.start()
+    ids = [row.message_id for row in stored.rows()]
+
+    def finish(number: int) -> None:
+        shop.app.backend.store_result(ids[number], 2 * number, "SUCCESS")
+
+    finish(0)
+    with ThreadPoolExecutor(1) as worker:  # the others while get() waits
+        worker.map(finish, [1, 2])
+
+        assert result.get(timeout=60) == [0, 2, 4]
 
 
 def test_eager(trap: str, connection: Connection, stored: Stored) -> None:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import celery
 import pytest
 from celery import Celery, signals
 from kombu import Exchange, Queue
@@ -55,6 +56,7 @@ def test_eta_means_what_it_means_to_a_worker(settings: dict[str, Any]) -> None:
         assert row.available_at == datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 
+@pytest.mark.skipif(celery.VERSION < (5, 5), reason="came with Celery 5.5")
 def test_native_delayed_delivery() -> None:
     """Where the broker holds a message until its time, the outbox does not hold it as well."""
     queue = Queue("q", Exchange("t", "topic"), "k", queue_arguments={"x-queue-type": "quorum"})
