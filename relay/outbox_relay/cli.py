@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from outbox_relay import logs
-from outbox_relay.commands import look, purge, replay, run, show, status, steer
+from outbox_relay.commands import doctor, look, purge, replay, run, show, status, steer
 from outbox_relay.commands.command import Command
 from outbox_relay.commands.flags import add_flags, given
 from outbox_relay.errors import RelayError, SettingsError
@@ -19,6 +19,7 @@ from outbox_relay.settings import from_environment
 COMMANDS: Final[Sequence[Command]] = (
     run.command(),
     status.command(),
+    doctor.command(),
     *look.commands(),
     show.command(),
     *steer.commands(),

@@ -1,0 +1,78 @@
+"""What only RabbitMQ's management API tells: policies, bindings and alarms. Often it is closed."""
+
+import base64
+import http.client
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, unquote
+from urllib.request import Request, urlopen
+
+from kombu.utils.url import parse_url
+
+TIMEOUT: Final = 3.0
+
+
+class Unavailable(Exception):
+    """Transient: the API is closed, off or forbidden; what it would tell was not checked."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Management:
+    """The API of one broker, asked with the broker's own user."""
+
+    base: str
+    user: str
+    password: str
+    vhost: str
+
+    @classmethod
+    def of(cls, broker_url: str, base: str | None) -> "Management":
+        """The API at `base`, else at the broker's host, port 15672 (15671 with TLS)."""
+        parts = parse_url(broker_url)
+        secure = broker_url.startswith("amqps://")
+        usual = f"http{'s' * secure}://{parts['hostname']}:{15671 if secure else 15672}"
+        vhost = parts["virtual_host"] or "/"
+        user, password = parts["userid"] or "guest", parts["password"] or "guest"
+        return cls(base or usual, user, password, unquote(vhost))
+
+    def alarms(self) -> list[str]:
+        """The nodes that have stopped accepting messages, and why."""
+        return [
+            f"{node['name']} ({kind})"
+            for node in self._get("nodes")
+            for kind in ("mem_alarm", "disk_free_alarm")
+            if node.get(kind)
+        ]
+
+    def queue_policy(self, queue: str) -> dict[str, Any]:
+        """The effective policy on a queue, operator policies included."""
+        found = self._get("queues", self.vhost, queue)
+        if "effective_policy_definition" not in found:
+            raise Unavailable("the API has not seen it yet; ask again in ten seconds")
+        return dict(found["effective_policy_definition"] or {})
+
+    def exchange_type(self, exchange: str) -> str:
+        """direct, fanout, topic, headers, or a plugin's."""
+        return str(self._get("exchanges", self.vhost, exchange)["type"])
+
+    def binding_keys(self, exchange: str) -> list[str]:
+        """The routing keys of everything bound to an exchange."""
+        found = self._get("exchanges", self.vhost, exchange, "bindings", "source")
+        return [str(binding["routing_key"]) for binding in found]
+
+    def _get(self, *path: str) -> Any:
+        url = f"{self.base}/api/{'/'.join(quote(part, safe='') for part in path)}"
+        secret = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        try:
+            with urlopen(
+                Request(url, headers={"Authorization": f"Basic {secret}"}), timeout=TIMEOUT
+            ) as answer:
+                return json.load(answer)
+        except HTTPError as error:
+            raise Unavailable(f"{self.base} answered {error.code} {error.reason}") from error
+        except URLError as error:
+            raise Unavailable(f"{self.base} is not reachable: {error.reason}") from error
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise Unavailable(f"{self.base} is not RabbitMQ's management API: {error}") from error
