@@ -24,6 +24,8 @@ _DEFAULTS = {
     "disk_free_limit.absolute": "50MB",
 }
 _LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
+# Several nodes share few cores here: an idle one must not spin while it waits for work.
+_NO_SPINNING = "+sbwt none +sbwtdcpu none +sbwtdio none"
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 _METHOD_FRAME = b"\x01"
 _ANY = '<<".*">>'
@@ -196,7 +198,7 @@ class RabbitMQ(Server):
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder / "log"),
             "RABBITMQ_PID_FILE": str(folder / "pid"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _LOOPBACK,
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_LOOPBACK} {_NO_SPINNING}",
             "RABBITMQ_CTL_ERL_ARGS": _LOOPBACK,
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(self._epmd_port),
