@@ -1,6 +1,6 @@
 """One transaction: messages for their lists and channels, and the batch's number for the marker."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from outbox_relay.message import Message
 from outbox_relay.redis import resp
@@ -8,8 +8,7 @@ from outbox_relay.redis.envelope import envelope
 from outbox_relay.redis.routing import Route
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A message in a batch, and how many commands carry it."""
 
     message: Message

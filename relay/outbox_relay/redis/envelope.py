@@ -40,14 +40,11 @@ def envelope(message: Message, tag: str) -> tuple[int, bytes]:
     return priority, whole
 
 
-def delivery_tags(random: bytes) -> list[str]:
-    """A version 4 UUID, as kombu makes them, for every 16 random bytes."""
+def delivery_tags(random: bytes, count: int) -> list[str]:
+    """So many version 4 UUIDs, all different: nine random bytes for all, and a number for each."""
     text = random.hex()
-    return [
-        f"{text[i : i + 8]}-{text[i + 8 : i + 12]}-4{text[i + 13 : i + 16]}"
-        f"-a{text[i + 17 : i + 20]}-{text[i + 20 : i + 32]}"
-        for i in range(0, len(text), 32)
-    ]
+    common = f"{text[:8]}-{text[8:12]}-4{text[12:15]}-a{text[15:18]}-"
+    return [f"{common}{number:012x}" for number in range(count)]
 
 
 @lru_cache(maxsize=1024)

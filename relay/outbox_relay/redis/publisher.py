@@ -107,7 +107,7 @@ class RedisPublisher:
         now = monotonic()
         refused: list[Refusal] = []
         batch = Batch(self._number + 1)
-        tags = delivery_tags(os.urandom(16 * len(messages)))
+        tags = delivery_tags(os.urandom(9), len(messages))
         for message, tag in zip(messages, tags, strict=True):
             if self._doubts.arrived(message.id, now):
                 self._outcomes.confirmed.append(message)
