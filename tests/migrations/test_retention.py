@@ -39,7 +39,8 @@ def age(connection: Connection, by: timedelta, slots: int = 1) -> None:
 def settle_all(connection: Connection) -> None:
     """Confirm everything that is ready."""
     connection.execute(
-        "WITH done AS (DELETE FROM outbox.ready RETURNING id) INSERT INTO outbox.receipt (span, ids)"
+        "WITH done AS (DELETE FROM outbox.ready RETURNING id)"
+        " INSERT INTO outbox.receipt (span, ids)"
         " SELECT int8range(min(id), max(id), '[]'), array_agg(id) FROM done"
     )
 

@@ -71,6 +71,8 @@ class AmqpPublisher:
 
     def publish(self, messages: Sequence[Message]) -> list[Refusal]:
         """Put messages on the wire, in order; those no broker could take come straight back."""
+        if self._fate:
+            raise self._fate  # these messages never were in flight: no suspicion falls on them
         refused: list[Refusal] = []
         failed = self._topology.prepare(messages)
         sent: list[Message] = []

@@ -8,19 +8,41 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import Any, Final
 
+import amqp
 import structlog
-from amqp.exceptions import AccessRefused, AMQPError, NotFound, PreconditionFailed
+from amqp.exceptions import (
+    AccessRefused,
+    AMQPError,
+    AMQPNotImplementedError,
+    ChannelError,
+    FrameError,
+    FrameSyntaxError,
+    InvalidCommand,
+    NotAllowed,
+    NotFound,
+    UnexpectedFrame,
+)
 from kombu import Exchange, Queue
 
 from outbox_relay.amqp.connect import open_connection
 from outbox_relay.entities import described
-from outbox_relay.errors import BrokerLost
+from outbox_relay.errors import BrokerLost, Unpublishable
 from outbox_relay.message import Message, Reason, Refusal
 
 log = structlog.get_logger()
 
 #: What one message needs: its declarations, and the exchange it names.
 Need = tuple[str, str]
+
+#: Connection errors by which a broker, or py-amqp itself, says that a declaration makes no sense.
+NONSENSE: Final = (
+    FrameError,
+    FrameSyntaxError,
+    InvalidCommand,
+    UnexpectedFrame,
+    NotAllowed,
+    AMQPNotImplementedError,
+)
 
 #: Beyond this many distinct needs the memory of what exists starts afresh.
 REMEMBERED: Final = 10_000
@@ -68,8 +90,11 @@ class Topology:
         except ValueError as error:
             return Refusal(message, Reason.INVALID, str(error))
         if self._declare:
-            for entity in entities:
-                side.declare(entity)
+            try:
+                for entity in entities:
+                    side.declare(entity)
+            except Unpublishable as error:
+                return Refusal(message, Reason.INVALID, str(error))
         if message.exchange and not side.exchange_exists(message.exchange):
             detail = f"404 NOT_FOUND: no exchange {message.exchange!r}"
             return Refusal(message, Reason.UNROUTABLE, detail)
@@ -80,18 +105,29 @@ class _Side:
     """A short-lived connection for declarations."""
 
     def __init__(self, url: str) -> None:
-        self._connection = open_connection(url)
+        self._url = url
+        self._connection: amqp.Connection | None = open_connection(url)
         self._channel: Any = None  # amqp.Channel, which kombu's annotations do not admit
 
     def declare(self, entity: Queue | Exchange) -> None:
-        """Declare; another existing definition, or a missing right, is the operator's choice."""
+        """Declare; another existing definition, or a missing right, is the operator's choice.
+
+        Raises Unpublishable over what no broker could declare.
+        """
         try:
             entity(self._open_channel()).declare()
-        except (PreconditionFailed, AccessRefused) as error:
+        except ChannelError as error:
             self._channel = None  # the broker has closed it
             log.warning("declare_refused", entity=str(entity.name), reason=str(error))
+        except NONSENSE as error:
+            self.close()
+            raise Unpublishable(f"declaring {entity.name!r} failed: {error}") from error
         except (OSError, AMQPError) as error:
             raise BrokerLost(f"declaring {entity.name!r} failed: {error}") from error
+        except Exception as error:  # kombu's or py-amqp's, over a value of a type AMQP lacks
+            if self._connection is None or not self._connection.connected:
+                raise BrokerLost(f"declaring {entity.name!r} failed: {error}") from error
+            raise Unpublishable(f"declaring {entity.name!r} failed: {error}") from error
 
     def exchange_exists(self, name: str) -> bool:
         """A passive declaration: needs no right to configure."""
@@ -108,9 +144,13 @@ class _Side:
 
     def close(self) -> None:
         """Drop the connection without a handshake, which could hang on a blocked broker."""
-        self._connection.collect()
+        if self._connection:
+            self._connection.collect()
+        self._connection = self._channel = None
 
     def _open_channel(self) -> Any:
+        if self._connection is None:
+            self._connection = open_connection(self._url)
         if self._channel is None:
             self._channel = self._connection.channel()
         return self._channel
