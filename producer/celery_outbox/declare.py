@@ -9,9 +9,8 @@ from typing import Any, Final
 
 from kombu import Exchange, Queue
 from kombu.entity import binding
-from kombu.utils.json import dumps
 
-from celery_outbox.wire import Refuse
+from celery_outbox.wire import Refuse, encode
 
 EXCHANGE_DEFAULTS: Final = Exchange().as_dict()
 QUEUE_DEFAULTS: Final = {
@@ -26,7 +25,7 @@ def describe(entities: Iterable[Queue | Exchange], refuse: Refuse) -> str:
     """Return the JSON text for the column `declare`."""
     described = [_entity(entity) for entity in entities if not getattr(entity, "no_declare", False)]
     try:
-        return dumps(described) if described else "[]"
+        return encode(described) if described else "[]"
     except TypeError as error:
         raise refuse("its queue or exchange", f"cannot be described: {error}") from error
 

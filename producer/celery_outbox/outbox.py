@@ -124,17 +124,13 @@ class Outbox:
         `task` is what Celery's create_task_message returned, `target` that of the call, if any.
         Raises NoTransaction, OutboxClosed or UnusableTarget.
         """
-        block = current_block() if target is None else None
-        replacement = worker.is_replacement(self._app, task)
-        if replacement and block is not None and block.commits_replacement:
-            block.replaced = True
-        if worker.is_retry(self._app, task) or (
-            replacement and not (block is not None and block.replaced)
-        ):
-            # What ends this task must not be rolled back by the exception that ends it.
-            put = self._put_standalone
-        else:
-            put = self._place(name, target)
+        running = self._app.current_worker_task
+        # What ends a task must not be rolled back by the exception that ends it.
+        ends_it = running is not None and (
+            worker.is_retry(running, task)
+            or (worker.is_replacement(running, task) and not self._commits_replacement(target))
+        )
+        put = self._put_standalone if ends_it else self._place(name, target)
         if put is None and not worker.may_send_directly(self._app, task):
             raise NoTransaction.about(task=name)
         return put
@@ -147,6 +143,14 @@ class Outbox:
             return self._put_standalone
         block.check_open(name)
         return block.put
+
+    def _commits_replacement(self, target: object | None) -> bool:
+        """Tell whether the block in force commits a replacement, and note there is one."""
+        block = current_block() if target is None else None
+        if block is None or not block.commits_replacement:
+            return False
+        block.replaced = True
+        return True
 
     def _put_in(self, target: object, message: Message) -> None:
         block = self.using(target)

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from amqp.serialization import dumps as amqp_dumps
-from kombu.utils.json import dumps as kombu_dumps
+from kombu.utils.json import JSONEncoder
 
 #: Short strings carry one length byte.
 SHORT: Final = 255
@@ -46,11 +46,16 @@ SURROGATE: Final = re.compile("[\ud800-\udfff]")
 #: The keys by which kombu's JSON marks what JSON has no type for.
 TAG: Final = frozenset({"__type__", "__value__"})
 
+#: As kombu.utils.json.dumps, without the cost of an encoder per call.
+encode: Final = JSONEncoder().encode
+
 Refuse = Callable[[str, str], Exception]
 
 
 def short_string(field: str, value: object, refuse: Refuse) -> None:
     """Check that `value` is text of at most 255 bytes."""
+    if type(value) is str and len(value) <= SHORT and value.isascii() and "\0" not in value:
+        return  # nearly always
     if not isinstance(value, str):
         raise refuse(field, f"must be a string, not {type(value).__name__}")
     _storable(field, value, refuse)
@@ -108,8 +113,9 @@ def escape(text: str) -> str:
 
 def _table(table: Mapping[str, Any], where: str, refuse: Refuse) -> str:
     for key, value in table.items():
-        _check(f"{where}{key}", key, value, refuse)
-    text = kombu_dumps(table)
+        if type(value) is not str or type(key) is not str or len(key) > SHORT // 4:
+            _check(f"{where}{key}", key, value, refuse)
+    text = encode(table)
     if SUSPECT.search(text):
         _storable_throughout(where, table, refuse)
     return text

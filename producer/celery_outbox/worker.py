@@ -24,11 +24,8 @@ def continuing_canvas() -> Iterator[None]:
         _continuing.reset(token)
 
 
-def is_retry(app: Celery, message: Any) -> bool:
+def is_retry(running: Any, message: Any) -> bool:
     """Tell whether `message` is the running task's own retry()."""
-    running = app.current_worker_task
-    if running is None:
-        return False
     facts = message.headers if "id" in message.headers else message.body  # task protocol 1
     return bool(
         facts["id"] == running.request.id
@@ -36,11 +33,8 @@ def is_retry(app: Celery, message: Any) -> bool:
     )
 
 
-def is_replacement(app: Celery, message: Any) -> bool:
+def is_replacement(running: Any, message: Any) -> bool:
     """Tell whether `message` is part of the running task's own replace()."""
-    running = app.current_worker_task
-    if running is None:
-        return False
     nesting = message.headers.get("replaced_task_nesting") or 0
     if message.headers.get("task") == "celery.chord_unlock":
         # What unlocks a chord carries no nesting of its own, but the chord's body, which does.
@@ -57,6 +51,6 @@ def may_send_directly(app: Celery, message: Any) -> bool:
     return (
         _continuing.get()
         or running.name.startswith("celery.")  # celery.chord_unlock and its like
-        or is_retry(app, message)
-        or is_replacement(app, message)
+        or is_retry(running, message)
+        or is_replacement(running, message)
     )
