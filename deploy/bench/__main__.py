@@ -13,17 +13,27 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
+import psycopg
+from amqp.exceptions import AMQPError
+from redis.exceptions import RedisError
 from rich.console import Console
 
 from bench import conditions, cpu, plot, report
-from bench.experiments import Experiment, catalogue
+from bench.experiments import Brokers, Experiment, catalogue
 from bench.figures import UNITS, Figures
-from bench.lab import FOLDER, Lab, Unbelievable, opened
+from bench.lab import Lab, Unbelievable, opened
 from bench.report import Report
 from bench.scale import SCALES, Scale
 from servers import ServerMissing, StartFailed
 
-DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
+#: What ends one measurement and not the others.
+FAILURES: Final = (Unbelievable, psycopg.Error, AMQPError, RedisError, OSError)
+#: Columns of a table; a terminal may be wider.
+WIDTH: Final = 120
+_CHECKOUT: Final = Path(__file__).resolve().parents[2]
+DOCS: Final = _CHECKOUT / "docs"
+#: On a disk: a flush to memory would cost nothing.
+FOLDER: Final = _CHECKOUT / ".bench"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,21 +43,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     scale: Scale = SCALES[arguments.scale]
     if arguments.repeats:
         scale = replace(scale, repeats=arguments.repeats, heavy_repeats=arguments.repeats)
+    if arguments.list:
+        print("\n".join(each.name for each in catalogue(scale, Brokers())))
+        return 0
     console = Console()
+    console.width = max(console.width, WIDTH)
     try:
-        with opened(scale) as lab:
-            experiments = _chosen(catalogue(lab), arguments.only)
-            if arguments.list:
-                console.print("\n".join(each.name for each in experiments))
-                return 0
-            found = _measure(lab, experiments, console)
+        with opened(scale, arguments.folder) as lab:
+            has = Brokers(rabbitmq=lab.rabbitmq is not None, valkey=lab.valkey is not None)
+            experiments = _chosen(catalogue(scale, has), arguments.only)
+            found = _measure(lab, experiments, console, arguments.folder)
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started has been stopped")
         return 130
     except (ServerMissing, StartFailed) as error:
         print(error, file=sys.stderr)
         return 1
-    _publish(found, console, to_docs=arguments.docs)
+    _publish(found, console, arguments.folder, to_docs=arguments.docs)
     return 1 if found.failures else 0
 
 
@@ -60,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="experiments named like that")
     parser.add_argument("--repeats", type=int, metavar="N", help="rounds")
     parser.add_argument("--list", action="store_true", help="name the experiments")
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help="where reports go, and servers meanwhile"
+    )
     parser.add_argument("--docs", action="store_true", help="also write docs/performance.md")
     return parser
 
@@ -70,36 +85,43 @@ def _chosen(experiments: list[Experiment], only: list[str] | None) -> list[Exper
     return [each for each in experiments if any(text in each.name for text in only)]
 
 
-def _measure(lab: Lab, experiments: list[Experiment], console: Console) -> Report:
-    """Let the experiments take turns, round by round."""
+def _measure(lab: Lab, experiments: list[Experiment], console: Console, folder: Path) -> Report:
+    """Let the experiments take turns, round by round; what is found is kept after each round."""
     found = Report(conditions.conditions(lab), Figures())
     for round_ in range(lab.scale.repeats):
         for experiment in experiments:
             if experiment.heavy and round_ >= lab.scale.heavy_repeats:
                 continue
-            began, others = monotonic(), cpu.foreign()
             try:
-                results = experiment.measure(lab)
-            except Unbelievable as error:
+                results = _one(lab, experiment)
+            except FAILURES as error:
                 found.failures.append(f"{experiment.name}: {error}")
-                console.print(f"{experiment.name}: {error}", style="red", highlight=False)
+                console.print(found.failures[-1], style="red", highlight=False)
                 continue
-            seconds = monotonic() - began
-            share = {"foreign": max(0.0, cpu.foreign() - others) / seconds}
-            found.figures.add(round_, "others on this machine, " + experiment.name, share)
             for name, values in results.items():
                 found.figures.add(round_, name, values)
                 shown = "  ".join(f"{what} {v:,.1f} {UNITS[what]}" for what, v in values.items())
                 place = f"{round_ + 1}/{lab.scale.repeats}"
-                console.print(f"{place}  {name:<52} {shown}", highlight=False)
+                console.print(f"{place}  {name:<52} {shown}", highlight=False, soft_wrap=True)
+        report.write_json(found, folder / "results.json")
     return found
 
 
-def _publish(found: Report, console: Console, *, to_docs: bool) -> None:
+def _one(lab: Lab, experiment: Experiment) -> dict[str, dict[str, float]]:
+    """Measure once, and how busy others kept the machine meanwhile: that decides what it is worth.
+
+    Preparations count too, as for the time.
+    """
+    began, before = monotonic(), cpu.foreign()
+    results = experiment.measure(lab)
+    others = max(0.0, cpu.foreign() - before) / (monotonic() - began)
+    return {name: {**values, "others": others} for name, values in results.items()}
+
+
+def _publish(found: Report, console: Console, folder: Path, *, to_docs: bool) -> None:
     report.show(found, console)
-    report.write_json(found, FOLDER / "results.json")
-    plot.draw(found.figures, FOLDER / "performance.png")
-    console.print(f"every value: {FOLDER}/results.json, plot: {FOLDER}/performance.png")
+    plot.draw(found.figures, folder / "performance.png")
+    console.print(f"every value: {folder}/results.json, plot: {folder}/performance.png")
     if to_docs:
         plot.draw(found.figures, DOCS / "performance.png")
         report.write_page(found, DOCS / "performance.md", "performance.png")

@@ -87,7 +87,7 @@ class _Meters:
 
     def __init__(self, lab: Lab, target: Target, relays: Sequence[Relay]) -> None:
         self._pids = {
-            "relay": [relay.pid for relay in relays],
+            "sender": [relay.pid for relay in relays],
             "postgres": [lab.postgres.process.pid],
             "broker": [*target.pids],
         }

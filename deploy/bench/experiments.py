@@ -9,6 +9,7 @@ from bench import backlog, latency, limit, naive, plain, producer, queues, rabbi
 from bench.lab import Lab
 from bench.queues import CLASSIC, CLASSIC_V2, LAZY, QUORUM, Kind
 from bench.run import Run
+from bench.scale import Scale
 
 Values = Mapping[str, float]
 
@@ -19,18 +20,26 @@ class Experiment:
 
     name: str
     measure: Callable[[Lab], Mapping[str, Values]]
-    #: takes minutes: not made in every round
+    #: takes long: not made in every round
     heavy: bool = False
 
 
-def catalogue(lab: Lab) -> list[Experiment]:
+@dataclass(frozen=True, slots=True)
+class Brokers:
+    """Which brokers there are to measure against."""
+
+    rabbitmq: bool = True
+    valkey: bool = True
+
+
+def catalogue(scale: Scale, has: Brokers) -> list[Experiment]:
     """What can be measured with these servers, at this scale."""
     return [
-        *(_rabbitmq(lab) if lab.rabbitmq else ()),
-        *_stub(lab),
-        *(_redis(lab) if lab.valkey else ()),
+        *(_rabbitmq(scale) if has.rabbitmq else ()),
+        *_stub(scale),
+        *(_redis(scale) if has.valkey else ()),
         Experiment("producer", _named_each("producer", producer.measure)),
-        *(_latency(lab) if lab.rabbitmq else ()),
+        *(_latency(scale) if has.rabbitmq else ()),
     ]
 
 
@@ -49,8 +58,7 @@ def name_of(kind: Kind, count: int) -> str:
     return f"{count} {kind.name} queue{'s' if count > 1 else ''}"
 
 
-def _rabbitmq(lab: Lab) -> Iterator[Experiment]:
-    scale = lab.scale
+def _rabbitmq(scale: Scale) -> Iterator[Experiment]:
     for kind, count, rare in KINDS:
         if rare and not scale.all_kinds:
             continue
@@ -80,8 +88,7 @@ def _naive(lab: Lab, kind: Kind) -> Run:
     return run
 
 
-def _stub(lab: Lab) -> Iterator[Experiment]:
-    scale = lab.scale
+def _stub(scale: Scale) -> Iterator[Experiment]:
     for relays in (1, 2):
         name = f"stub broker, {_processes(relays)}"
         yield _run(name, partial(backlog.stub, total=scale.stub, relays=relays))
@@ -96,11 +103,10 @@ def _stub(lab: Lab) -> Iterator[Experiment]:
 
 def _wal(lab: Lab) -> Mapping[str, Values]:
     run = backlog.written_ahead(lab)
-    return {"relay, WAL per message": {"wal": run.wal_bytes / run.messages}}
+    return {"relay, WAL per message": {**run.values(), "wal": run.wal_bytes / run.messages}}
 
 
-def _redis(lab: Lab) -> Iterator[Experiment]:
-    scale = lab.scale
+def _redis(scale: Scale) -> Iterator[Experiment]:
     yield _run("Redis, limit", partial(redis_list.limit, total=scale.redis))
     for relays in (1, 2):
         measure = partial(redis_list.relay, total=scale.redis, relays=relays)
@@ -108,11 +114,12 @@ def _redis(lab: Lab) -> Iterator[Experiment]:
     yield _run("Redis, naive relay", partial(redis_list.one_by_one, total=scale.one_by_one))
 
 
-def _latency(lab: Lab) -> Iterator[Experiment]:
-    for rate in lab.scale.latency_rates:
+def _latency(scale: Scale) -> Iterator[Experiment]:
+    for rate in scale.latency_rates:
         measure = partial(latency.measure, rate=rate)
-        yield Experiment(f"latency at {rate}/s", _named_each(f"latency at {rate}/s", measure))
-    yield Experiment("idle", _named_each("idle", latency.idle))
+        name = f"latency at {rate}/s"
+        yield Experiment(name, _named_each(name, measure), heavy=True)
+    yield Experiment("idle", _named_each("idle", latency.idle), heavy=True)
 
 
 def _processes(count: int) -> str:

@@ -12,15 +12,14 @@ from typing import Final
 #: What the last part of a figure's name says it is measured in.
 UNITS: Final = {
     "rate": "/s",
-    "relay": "µs",
-    "client": "µs",
+    "sender": "µs",
     "postgres": "µs",
     "broker": "µs",
     "wal": "B",
     "p50": "ms",
     "p99": "ms",
     "share": "%",
-    "foreign": "cores",
+    "others": "cores",
 }
 
 

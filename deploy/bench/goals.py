@@ -56,10 +56,9 @@ def _median(name: str) -> Measure:
 
 
 def _largest_backlog(figures: Figures) -> float | None:
-    names = [name for name in figures.names() if name.startswith("backlog of ")]
-    if not names:
-        return None
-    return figures.ratio(names[-1], "backlog of 10,000/rate")
+    rates = [name for name in figures.names() if name.endswith("/rate")]
+    backlogs = [name for name in rates if name.startswith("backlog of ")]
+    return figures.ratio(backlogs[-1], "backlog of 10,000/rate") if backlogs else None
 
 
 GOALS: Final = (
@@ -92,14 +91,14 @@ GOALS: Final = (
     ),
     Goal(
         "relay CPU per message, stub broker",
-        _median("stub broker, 1 process/relay"),
+        _median("stub broker, 1 process/sender"),
         15,
         "µs",
         at_most=True,
     ),
     Goal(
         "relay CPU per message, 1 quorum queue",
-        _median("1 quorum queue, 1 process/relay"),
+        _median("1 quorum queue, 1 process/sender"),
         15,
         "µs",
         at_most=True,

@@ -21,8 +21,6 @@ from servers import Postgres, RabbitMQ, ServerMissing, Valkey
 Connection = psycopg.Connection[tuple[Any, ...]]
 Broker = TypeVar("Broker", RabbitMQ, Valkey)
 
-#: Where reports go and servers live meanwhile: on a disk, as a flush to memory would cost nothing.
-FOLDER: Final = Path(__file__).resolve().parents[2] / ".bench"
 #: No checkpoint begins by itself in the middle of a measurement; `reset` makes them.
 POSTGRES_SETTINGS: Final = {"max_wal_size": "4GB", "checkpoint_timeout": "1h"}
 
@@ -61,11 +59,11 @@ class Lab:
 
 
 @contextmanager
-def opened(scale: Scale) -> Iterator[Lab]:
-    """Start the servers, and stop and discard them at the end."""
+def opened(scale: Scale, parent: Path) -> Iterator[Lab]:
+    """Start the servers in a new folder within `parent`; stop and discard them at the end."""
     with ExitStack() as stack:
-        FOLDER.mkdir(exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="run-", dir=FOLDER))
+        parent.mkdir(exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         postgres = Postgres(folder / "postgres", POSTGRES_SETTINGS)
         stack.callback(postgres.discard)

@@ -83,7 +83,7 @@ def measure(lab: Lab, kind: Kind, count: int, total: int) -> Run:
         broker = cpu.spent(node.process.pid) - before
     queues.await_depth(node.url(), routes, total)
     queues.delete(node.url(), routes)
-    return Run(total, watch.seconds, {"client": watch.cpu, "broker": broker})
+    return Run(total, watch.seconds, {"sender": watch.cpu, "broker": broker})
 
 
 def _blobs(sent: Sequence[Message], channel: int, frame_max: int) -> list[bytes]:

@@ -62,7 +62,7 @@ def measure(lab: Lab, url: str, broker_pid: int, routes: list[Route], total: int
         spent = {who: cpu.spent(pid) - before[who] for who, pid in pids.items()}
     if relayed != total:
         raise Unbelievable(f"{relayed} of {total} messages relayed")
-    return Run(total, watch.seconds, {"relay": watch.cpu, **spent})
+    return Run(total, watch.seconds, {"sender": watch.cpu, **spent})
 
 
 def _relay(database: psycopg.Connection[Any], producer: Producer) -> int:

@@ -28,4 +28,4 @@ def measure(lab: Lab, total: int, *, confirm: bool) -> Run:
         app.close()  # what is still in the socket arrives before the end of the stream
     queues.await_depth(url, routes, total + 1)
     queues.delete(url, routes)
-    return Run(total, watch.seconds, {"client": watch.cpu, "broker": broker})
+    return Run(total, watch.seconds, {"sender": watch.cpu, "broker": broker})

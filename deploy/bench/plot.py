@@ -11,7 +11,8 @@ mpl.use("Agg")  # no display is needed
 from matplotlib import pyplot  # after the choice of what it draws with
 
 BAR: Final = "#4878a8"
-COSTS: Final = {"relay": "#4878a8", "client": "#7fa8cf", "postgres": "#d08a3c", "broker": "#b0b0b0"}
+COSTS: Final = {"sender": "#4878a8", "postgres": "#d08a3c", "broker": "#b0b0b0"}
+PALE: Final = "#a9c4de"
 
 
 def draw(figures: Figures, file: Path) -> None:
@@ -27,7 +28,7 @@ def draw(figures: Figures, file: Path) -> None:
 
 
 def _rates(axes: Any, figures: Figures) -> None:
-    names = _having(figures, "rate", ("queue", "stub", "Redis", "plain"))
+    names = _having(figures, "rate", ("queue", "stub", "plain"))
     medians = [_median(figures, f"{name}/rate") for name in names]
     axes.barh(names, medians, color=BAR)
     for name, value in zip(names, medians, strict=True):
@@ -58,7 +59,7 @@ def _backlog(axes: Any, figures: Figures) -> None:
 
 def _latency(axes: Any, figures: Figures) -> None:
     names = _having(figures, "p50", ("latency",))
-    for what, colour in (("p99", COSTS["client"]), ("p50", BAR)):
+    for what, colour in (("p99", PALE), ("p50", BAR)):
         axes.barh(names, [_median(figures, f"{name}/{what}") for name in names], color=colour)
     axes.legend(["p99", "p50"])
     axes.invert_yaxis()

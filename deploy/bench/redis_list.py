@@ -56,7 +56,7 @@ def limit(lab: Lab, total: int) -> Run:
             _push(sock, blobs, total)
         broker = cpu.spent(server.process.pid) - before
         _check(client, total)
-    return Run(total, watch.seconds, {"client": watch.cpu, "broker": broker})
+    return Run(total, watch.seconds, {"sender": watch.cpu, "broker": broker})
 
 
 def _blobs(envelopes: Sequence[bytes]) -> list[bytes]:

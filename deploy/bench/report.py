@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from rich.console import Console
@@ -17,6 +18,14 @@ from bench.goals import Verdict, verdicts
 
 BEGIN: Final = "<!-- measured: written by `make bench`, do not edit -->"
 END: Final = "<!-- end of measured -->"
+
+RATE_COSTS: Final = ("sender", "postgres", "broker", "wal", "others")
+RATE_HEADS: Final = (
+    *("experiment", "messages/s", "lowest", "highest"),
+    *("sender µs", "Postgres µs", "broker µs", "WAL B", "others, cores"),
+)
+SINGLE: Final = ("/p50", "/p99", "/share")
+SINGLE_HEADS: Final = ("experiment", "figure", "median", "lowest", "highest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +94,10 @@ Rows = list[tuple[str, ...]]
 def _tables(report: Report) -> Iterator[tuple[str, tuple[str, ...], Rows]]:
     yield "Conditions", ("what", "value"), list(report.conditions.items())
     yield "Goals", ("what", "goal", "measured", ""), [_goal(each) for each in report.verdicts]
-    yield "Figures", ("experiment", "figure", "median", "lowest", "highest"), _rows(report.figures)
+    rates = [name for name in report.figures.names() if name.endswith("/rate")]
+    yield "Rates and costs", RATE_HEADS, [_rate(report.figures, name) for name in rates]
+    others = [name for name in report.figures.names() if name.endswith(SINGLE)]
+    yield "Latency and idling", SINGLE_HEADS, [_single(report.figures, each) for each in others]
     if report.failures:
         yield "Not measured", ("experiment",), [(failure,) for failure in report.failures]
 
@@ -95,16 +107,22 @@ def _goal(verdict: Verdict) -> tuple[str, ...]:
     return goal.what, goal.wanted, verdict.measured, "met" if verdict.met else "short"
 
 
-def _rows(figures: Figures) -> Rows:
-    return [_row(figures, name) for name in figures.names()]
+def _rate(figures: Figures, name: str) -> tuple[str, ...]:
+    experiment = name.removesuffix("/rate")
+    costs = (figures.median(f"{experiment}/{what}") for what in RATE_COSTS)
+    shown = ("" if cost is None else _number(cost) for cost in costs)
+    return experiment, *_spread(figures, name), *shown
 
 
-def _row(figures: Figures, name: str) -> tuple[str, ...]:
+def _single(figures: Figures, name: str) -> tuple[str, ...]:
     experiment, _, what = name.rpartition("/")
+    return experiment, f"{what}, {UNITS[what]}", *_spread(figures, name)
+
+
+def _spread(figures: Figures, name: str) -> tuple[str, str, str]:
+    """Median, lowest and highest."""
     values = figures.values(name)
-    middle = figures.median(name)
-    shown = (middle if middle is not None else 0.0, min(values), max(values))
-    return experiment, f"{what}, {UNITS[what]}", *map(_number, shown)
+    return _number(median(values)), _number(min(values)), _number(max(values))
 
 
 def _number(value: float) -> str:

@@ -8,7 +8,10 @@ from time import perf_counter, process_time
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Messages, the seconds they took, CPU seconds by who spent them, and WAL."""
+    """Messages, the seconds they took, CPU seconds by who spent them, and WAL.
+
+    Who: the `sender` (a relay or a plain producer), `postgres`, the `broker`.
+    """
 
     messages: int
     seconds: float

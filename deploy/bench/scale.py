@@ -10,7 +10,7 @@ class Scale:
 
     name: str
     repeats: int
-    #: rounds of what takes minutes
+    #: rounds of what takes long
     heavy_repeats: int
     #: drained from the outbox in one measurement, per kind of broker
     slow_queue: int
@@ -48,15 +48,15 @@ QUICK: Final = Scale(
     head=10_000,
     horizon=100_000,
     sent=200_000,
-    latency_seconds=5,
+    latency_seconds=10,
     latency_rates=(50, 1000),
-    idle_seconds=5,
+    idle_seconds=10,
     all_kinds=False,
 )
 
 FULL: Final = Scale(
     name="full",
-    repeats=5,
+    repeats=3,
     heavy_repeats=2,
     slow_queue=60_000,
     fast_queue=120_000,
