@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+#: What people copy from a table is never broken.
+WHOLE: Final = ("id", "message_id")
 UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60))
 
 
@@ -41,7 +43,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """The same for a terminal."""
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
-        drawn.add_column(name, overflow="fold")
+        drawn.add_column(name, overflow="fold", no_wrap=name in WHOLE)
     for row in rows:
         drawn.add_row(*(Text(printable(cell)) for cell in row))
     return drawn

@@ -1,5 +1,6 @@
 """`doctor` names the cause and the way out of each problem seeded here, on real servers."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -9,6 +10,10 @@ import pytest
 from kombu import Connection, Exchange
 
 from outbox_migrations.grants import grant
+from outbox_relay.commands.doctor.activity import check_clock
+from outbox_relay.commands.doctor.finding import Level
+from outbox_relay.commands.session import Session
+from outbox_relay.settings import from_environment
 from servers.ports import free_port
 from tests.fixtures.broker import Broker
 from tests.fixtures.programs import RelayFactory
@@ -192,6 +197,17 @@ def test_an_open_transaction_is_named(doctor: Doctor, outbox: Outbox, database: 
         assert "application nightly-report" in text
 
 
+def test_a_wrong_clock_is_named(database: str) -> None:
+    """How far this machine is off, by the clock of a real database."""
+    settings = from_environment({"OUTBOX_DATABASE_URL": database}, need_broker=False)
+    with Session.open(settings) as session:
+        (found,) = check_clock(session, clock=lambda: time.time() - 7200)
+
+    assert found.level is Level.PROBLEM
+    assert "behind the database's" in found.text
+    assert "NTP" in found.remedy
+
+
 def test_bloat_is_named(doctor: Doctor, outbox: Outbox) -> None:
     """A hot table much larger than its rows, and that nothing vacuums it."""
     run = outbox.connection.execute
@@ -218,7 +234,7 @@ def test_a_stopped_relay(doctor: Doctor, outbox: Outbox) -> None:
 
     assert answer.code == 1
     text = finding(answer, "problem", "relays")
-    assert "no relay is connected, and 1 messages are pending" in text
+    assert "no relay is connected, and 1 message(s) wait" in text
     assert "outbox-relay run" in text
 
 

@@ -51,7 +51,7 @@ def judge_relays(status: Status) -> Finding:
         return ok(name, f"{len(status.relays)} connected")
     start = "start one: outbox-relay run; if one should be running, look at its log"
     if pending:
-        return problem(name, f"no relay is connected, and {pending:,} messages are pending", start)
+        return problem(name, f"no relay is connected, and {pending:,} message(s) wait", start)
     return warn(name, "no relay is connected", start)
 
 
