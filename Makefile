@@ -41,9 +41,6 @@ check: .venv/.synced ## Lint, formatting, types, import contracts and the lock f
 bench: .venv/.synced ## Measure against limits and peers (FULL=1 for everything; ARGS="--only quorum")
 	@PYTHONPATH=deploy $(BIN)/python -m bench $(if $(FULL),--full) $(ARGS)
 
-bench: .venv/.synced ## Measure against limits and peers (ARGS="--list" names the experiments)
-	@PYTHONPATH=deploy $(BIN)/python -m bench $(ARGS)
-
 clean: ## Remove everything that make made
 	rm -rf .venv .uv .servers .demo .bench .*_cache .hypothesis dist
 
