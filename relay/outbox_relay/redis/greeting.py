@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 #: What a user of the server needs to be allowed.
 PERMISSIONS: Final = (
-    "MULTI, EXEC, LPUSH, PUBLISH, SADD, SREM, SMEMBERS, EXPIRE, keys outbox-relay.*"
+    "multi, exec, lpush, publish, sadd, srem, smembers, expire, type, llen; keys outbox-relay.*"
 )
 #: How long the server may take for the first proof; some write their files once a second.
 PROOF_SECONDS: Final = 3.0

@@ -12,7 +12,7 @@ from typing import Any, Final
 import structlog
 from kombu import Exchange, Queue
 from kombu.transport.virtual.base import NotEquivalentError
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from outbox_relay.entities import described
 from outbox_relay.errors import BrokerLost
@@ -45,6 +45,14 @@ class Route:
     targets: tuple[tuple[Target, ...], ...]
 
 
+class _Denied(Exception):
+    """The server would not do it for us, and does everything else."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 class Router:
     """What is known of exchanges and bindings; asks kombu's channel for the rest."""
 
@@ -68,15 +76,16 @@ class Router:
             self._routes.clear()
             self._read = now
         key = message.exchange, message.routing_key, message.mandatory
-        route = self._routes.get(key) or self._find(*key)
-        if route is None and declare != "[]":
-            # What was declared once is gone: the server may have been emptied.
-            self._provide(declare)
-            route = self._find(*key)
+        try:
+            route = self._routes.get(key) or self._find(*key)
+            if route is None and declare != "[]":
+                # What was declared once is gone: the server may have been emptied.
+                self._provide(declare)
+                route = self._find(*key)
+        except _Denied as denied:
+            return Refusal(message, denied.reason, str(denied))
         if route is None:
-            return Refusal(
-                message, Reason.UNROUTABLE, _nowhere(message.exchange, message.routing_key)
-            )
+            return Refusal(message, Reason.UNROUTABLE, _nowhere(message))
         self._routes[key] = route
         return route
 
@@ -134,13 +143,17 @@ class Router:
         """Declare; what Redis cannot be, such as a headers exchange, is the operator's choice."""
         try:
             self._ask(f"declaring {entity.name!r}", entity(self._channel).declare)
-        except (NotEquivalentError, NotImplementedError, LookupError, ValueError) as error:
+        except (NotEquivalentError, NotImplementedError, LookupError, ValueError, _Denied) as error:
             log.warning("declare_refused", entity=str(entity.name), reason=repr(error))
 
     def _ask(self, what: str, question: Callable[[], Any]) -> Any:
         try:
             return question()
+        except NoPermissionError as error:
+            raise _Denied(Reason.FORBIDDEN, f"{what}: {error}") from error
         except (OSError, RedisError) as error:
+            if "WRONGTYPE" in str(error):
+                raise _Denied(Reason.REJECTED, f"{what}: {error}") from error
             raise BrokerLost(f"{what}: {error or type(error).__name__}") from error
 
 
@@ -158,7 +171,10 @@ def _guess(table: list[tuple[str, str, str]], mandatory: bool) -> str:
     return "direct" if mandatory else "fanout"
 
 
-def _nowhere(exchange: str, routing_key: str) -> str:
-    if not exchange:
+def _nowhere(message: Message) -> str:
+    if not message.exchange:
         return "neither exchange nor routing key: no queue could be meant"
-    return f"no queue is bound to exchange {exchange!r} with routing key {routing_key!r}"
+    return (
+        f"no queue is bound to exchange {message.exchange!r} "
+        f"with routing key {message.routing_key!r}"
+    )

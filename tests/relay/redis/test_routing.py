@@ -196,3 +196,26 @@ def test_a_key_prefix_covers_bindings_too(
 
     assert client.exists("shop:_kombu.binding.orders", "shop:bills") == 2
     assert len(waiting(client, "shop:bills")) == 1
+
+
+def test_an_exchange_we_may_not_see_holds_up_nobody_else(
+    valkey: Valkey, client: Client, open_publisher: OpenPublisher
+) -> None:
+    """A right that is missing, or a binding table that is none: one message waits, or dies."""
+    client.execute_command(
+        "ACL", "SETUSER", "relay", "on", ">secret", "+@all", "~celery", "~outbox-relay.*",
+        "~_kombu.binding.broken"
+    )  # fmt: skip
+    client.set("_kombu.binding.broken", "by something else")
+    queue = Queue("bills", DIRECT, routing_key="bill")
+    hidden = a_message(id=1, exchange="orders", routing_key="bill", declare=declared(queue))
+    broken, good = a_message(id=2, exchange="broken"), a_message(id=3)
+    publisher = open_publisher(f"redis://relay:secret@127.0.0.1:{valkey.port}/0")
+
+    said = publish(publisher, [hidden, broken, good])
+
+    assert said.confirmed == [good]
+    assert [(r.message, r.reason) for r in said.refused] == [
+        (hidden, Reason.FORBIDDEN),
+        (broken, Reason.REJECTED),
+    ]
