@@ -11,8 +11,12 @@ import psycopg
 import pytest
 
 from outbox_relay.cli import main
+from tests.fixtures.broker import Broker
 
 Cli = Callable[..., "Answer"]
+Doctor = Callable[..., "Answer"]
+#: Nothing listens there: what only the management API tells is not checked.
+NO_MANAGEMENT = "http://127.0.0.1:1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,27 @@ def cli(command: Cli, database: str) -> Cli:
         return command(*arguments, **{"OUTBOX_DATABASE_URL": database, **environment})
 
     return run
+
+
+@pytest.fixture
+def doctor(cli: Cli, broker: Broker) -> Doctor:
+    """Run `doctor` on the fresh database and the fresh virtual host."""
+
+    def run(*arguments: str, **environment: str) -> Answer:
+        usual = {"OUTBOX_BROKER_URL": broker.url, "OUTBOX_MANAGEMENT_URL": NO_MANAGEMENT}
+        return cli("doctor", *arguments, **{**usual, **environment})
+
+    return run
+
+
+def finding(answer: Answer, level: str, name: str) -> str:
+    """The text of the first finding of that level and name, with its remedy."""
+    lines = answer.out.splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith(f"{level:<9}{name}: "):
+            remedy = lines[number + 1] if lines[number + 1 :] else ""
+            return line + (remedy if remedy.startswith(" ") else "")
+    raise AssertionError(f"no {level} {name!r} in:\n{answer.out}{answer.err}")
 
 
 @dataclass(frozen=True, slots=True)

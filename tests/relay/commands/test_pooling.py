@@ -16,8 +16,7 @@ import pytest
 from servers.ports import free_port
 from servers.processes import kill_family, spawn
 from tests.fixtures.waiting import wait_until
-from tests.relay.commands.conftest import Cli
-from tests.relay.commands.test_doctor import finding
+from tests.relay.commands.conftest import Cli, finding
 
 Pooler = Callable[[str], str]
 
