@@ -3,13 +3,14 @@
 | event | level | when |
 |---|---|---|
 | relay_started, relay_stopped | info | the process begins and ends its work |
-| database_up, database_lost | info, warning | once per incident, not per attempt |
-| broker_up, broker_lost | info, warning | once per incident, not per attempt |
+| database_lost, database_up | warning, info | once per incident, and every minute that it lasts |
+| broker_lost, broker_up | warning, info | once per incident, and every minute that it lasts |
 | broker_blocked, broker_unblocked | warning, info | an alarm of the broker begins and ends |
 | declare_refused | warning | a queue exists otherwise, or may not be declared |
-| messages_refused | warning | per batch and reason: how many, the first one's id and the reason |
-| messages_dead | error | per batch: how many, and the first one's id |
+| messages_refused | warning | by reason, at most every 10 s: how many, and the first one's id |
+| messages_dead | error | at most every 10 s: how many, the first one's id and what was wrong |
 | suspects_isolated | warning | a link died: how many messages will be published alone |
+| doubts_settled | info | Redis, after a broken connection: which last transactions had arrived |
 | claim_outlived | warning | a claim was too old to publish after a pause of this process |
 | orphans_dropped | warning | work whose message somebody had deleted by hand was forgotten |
 | purged | info | retention forgot sent messages |

@@ -15,13 +15,20 @@
 | outbox_in_flight_messages | gauge | published, not confirmed |
 | outbox_broker_up, outbox_broker_blocked, outbox_database_up | gauge | 1 or 0 |
 | outbox_last_confirm_timestamp_seconds | gauge | when the broker last confirmed anything |
+| outbox_work_table_bytes | gauge | size of the hot tables, by table: ready, parked |
+| outbox_work_table_dead_tuples | gauge | rows in them that vacuum has yet to remove, by table |
+| outbox_horizon_age_seconds | gauge | how long a transaction has kept vacuum from removing rows |
 | outbox_build_info | gauge | 1, labelled with the version |
+
+What the database tells is refreshed every 5 seconds and NaN while it is unknown: before the first
+answer, while the database is away, and the horizon also where this login may not see it.
 """
 
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
+from math import nan
 from time import monotonic, time
 from typing import Final
 
@@ -31,7 +38,7 @@ from prometheus_client.registry import Collector
 
 from outbox_relay.message import Message, Reason, Refusal
 from outbox_relay.publisher import Outcomes
-from outbox_relay.store import Stats
+from outbox_relay.store import Stats, Upkeep
 
 SECONDS: Final = (
     0.001,
@@ -110,10 +117,18 @@ class Metrics:
         self.confirm = histogram("confirm_seconds", "Publish to confirm", SECONDS)
         self.delivery = histogram("delivery_seconds", "Inserted or due to confirm", SECONDS)
         self.batch = histogram("batch_messages", "Messages claimed at a time", MESSAGES)
+        self.bytes = Gauge(
+            "outbox_work_table_bytes", "Size of a hot table", ["table"], registry=registry
+        )
+        self.dead_tuples = Gauge(
+            "outbox_work_table_dead_tuples", "Rows to be vacuumed", ["table"], registry=registry
+        )
+        self.horizon = gauge("horizon_age_seconds", "Age of what keeps vacuum from removing rows")
         info = Gauge("outbox_build_info", "Version", ["version"], registry=registry)
         info.labels(version("outbox-relay")).set(1)
         for reason in Reason:
             self.failures.labels(reason)
+        self.database_lost()
         self._routes: set[tuple[str, str]] = set()
 
     def landed(self, outcomes: Outcomes) -> None:
@@ -153,3 +168,20 @@ class Metrics:
         self.scheduled.set(stats.scheduled)
         self.dead.set(stats.dead)
         self.oldest.set(stats.oldest_pending_age)
+
+    def upkeep(self, upkeep: Upkeep) -> None:
+        """Show whether vacuum keeps up."""
+        self.bytes.labels("ready").set(upkeep.ready_bytes)
+        self.bytes.labels("parked").set(upkeep.parked_bytes)
+        self.dead_tuples.labels("ready").set(upkeep.ready_dead_tuples)
+        self.dead_tuples.labels("parked").set(upkeep.parked_dead_tuples)
+        self.horizon.set(upkeep.horizon_age)
+
+    def database_lost(self) -> None:
+        """Unknown is not zero, and the last numbers must not look like today's."""
+        self.database_up.set(0)
+        unknown = [self.pending, self.scheduled, self.dead, self.oldest, self.horizon]
+        for table in ("ready", "parked"):
+            unknown += [self.bytes.labels(table), self.dead_tuples.labels(table)]
+        for shown in unknown:
+            shown.set(nan)

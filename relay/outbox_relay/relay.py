@@ -16,7 +16,8 @@ from outbox_relay.backoff import BUSY_POLL, IDLE_POLL, RECONNECT, poll_interval
 from outbox_relay.core import Core, Turn
 from outbox_relay.errors import BrokerLost, RelayError, SchemaError, StoreLost
 from outbox_relay.health import Health
-from outbox_relay.message import Leased, Parking, Reason, Refusal
+from outbox_relay.incidents import Outage, Refusals
+from outbox_relay.message import Leased, Refusal
 from outbox_relay.metrics import Metrics
 from outbox_relay.publisher import Outcomes, Publisher
 from outbox_relay.quarantine import Quarantine
@@ -58,11 +59,13 @@ class Relay:
         self._health = health
         self._store: Store | None = None
         self._publisher: Publisher | None = None
+        self._database = Outage("database", monotonic)
+        self._broker = Outage("broker", monotonic)
+        self._refusals = Refusals()
         self._refused: list[Refusal] = []
         self._doubtful: frozenset[int] = frozenset()
         self._stopping = threading.Event()
         self._draining = False
-        self._store_missed = self._broker_missed = False
         self._last_message = self._last_turn = self._next_turn = 0.0
         self._promoted = self._counted = 0.0
         self._purged = monotonic()
@@ -106,6 +109,7 @@ class Relay:
             self._lose_store(error)
         else:
             self._note_store()
+            self._database.works()
 
     def _at_rest(self) -> bool:
         return self._core.at_rest and not self._refused
@@ -147,8 +151,6 @@ class Relay:
             self._publisher = self._open_publisher()
             self._health.broker_up = True
             self._metrics.broker_up.set(1)
-            self._broker_missed = False
-            log.info("broker_up")
         self._next_turn = 0.0
         self._step(self._store, self._publisher)
 
@@ -250,26 +252,8 @@ class Relay:
         parkings = self._core.refused(self._refused)
         store.park(parkings)
         self._core.parked(parkings)
-        self._report(parkings)
+        self._refusals.add(self._refused, parkings)
         self._refused = []
-
-    def _report(self, parkings: list[Parking]) -> None:
-        """One line per batch and reason, whatever its size."""
-        by_reason: dict[Reason, list[Refusal]] = {}
-        for refusal in self._refused:
-            by_reason.setdefault(refusal.reason, []).append(refusal)
-        for reason, refusals in by_reason.items():
-            first = refusals[0]
-            log.warning(
-                "messages_refused",
-                reason=str(reason),
-                messages=len(refusals),
-                first=first.message.message_id,
-                detail=first.detail,
-            )
-        dead = [p for p in parkings if p.state == "dead"]
-        if dead:
-            log.error("messages_dead", messages=len(dead), first=dead[0].message.message_id)
 
     def _keep_house(self, store: Store, now: float) -> None:
         """What has to be done now and then."""
@@ -281,16 +265,20 @@ class Relay:
         if now - self._counted >= STATS_EVERY:
             self._counted = now
             self._metrics.stats(store.stats())
-        if self._settings.retention and now - self._purged >= PURGE_EVERY:
+            self._metrics.upkeep(store.upkeep())
+        # With retention 0 as well: receipts, and what a crash kept from being forgotten.
+        if now - self._purged >= PURGE_EVERY:
             self._purged = now
             if gone := store.purge(self._settings.retention):
                 log.info("purged", messages=gone)
+        self._refusals.say()
+        self._database.works()
+        self._broker.works()
 
     def _note_store(self) -> None:
         self._health.database_up = True
         self._metrics.database_up.set(1)
-        self._store_missed = False
-        log.info("database_up")
+        self._counted = 0.0  # the backlog is shown at once
 
     def _lose(self, error: RelayError) -> None:
         if isinstance(error, BrokerLost):
@@ -299,19 +287,15 @@ class Relay:
             self._lose_store(error)
 
     def _lose_store(self, error: RelayError) -> None:
-        if not self._store_missed:
-            log.warning("database_lost", reason=str(error))
-        self._store_missed = True
+        self._database.lost(str(error))
         if self._store:
             self._store.close()
         self._store = None
         self._health.database_up = False
-        self._metrics.database_up.set(0)
+        self._metrics.database_lost()
 
     def _lose_broker(self, error: BrokerLost) -> None:
-        if not self._broker_missed:
-            log.warning("broker_lost", reason=str(error))
-        self._broker_missed = True
+        self._broker.lost(str(error))
         if self._publisher:
             if error.blame:
                 self._doubtful = frozenset(m.id for m in self._publisher.in_doubt())
@@ -351,7 +335,8 @@ class Relay:
             if self._store:
                 self._give_back(self._store)
         except TRANSIENT as error:
-            log.warning("database_lost", reason=str(error))
+            self._database.lost(str(error))
+        self._refusals.say(all_of_them=True)
         self._quarantine.close()
         if self._publisher:
             self._publisher.close()

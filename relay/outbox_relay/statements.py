@@ -134,3 +134,23 @@ STATS: Final = """
 SELECT pending, scheduled, dead, extract(epoch FROM oldest_pending_age)::float8
 FROM {outbox}.stats
 """
+
+#: Whether vacuum keeps up: sizes and dead rows of the work tables, from the server's own statistics,
+#: and for how long a transaction has kept it from cleaning. Other logins' transactions are visible
+#: to pg_read_all_stats only: NaN says that they are not.
+UPKEEP: Final = """
+SELECT pg_relation_size('{outbox}.ready'::regclass),
+       pg_relation_size('{outbox}.parked'::regclass),
+       pg_stat_get_dead_tuples('{outbox}.ready'::regclass),
+       pg_stat_get_dead_tuples('{outbox}.parked'::regclass),
+       CASE WHEN pg_has_role('pg_read_all_stats', 'USAGE') THEN coalesce((
+           SELECT max(extract(epoch FROM clock_timestamp() - since))
+           FROM (SELECT xact_start AS since FROM pg_stat_activity
+                 WHERE pid <> pg_backend_pid() AND datname = current_database()
+                   AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
+                   AND backend_type <> 'autovacuum worker'
+                 UNION ALL
+                 SELECT prepared FROM pg_prepared_xacts
+                 WHERE database = current_database()) AS open), 0)::float8
+       ELSE 'NaN' END
+"""

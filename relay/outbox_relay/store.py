@@ -45,6 +45,17 @@ class Stats:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """Whether vacuum keeps up with the work tables; NaN seconds where this login cannot see it."""
+
+    ready_bytes: int
+    parked_bytes: int
+    ready_dead_tuples: int
+    parked_dead_tuples: int
+    horizon_age: float
+
+
 class _Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection on which no statement waits longer than `deadline` seconds for the server.
 
@@ -210,6 +221,10 @@ class Store:
     def stats(self) -> Stats:
         """Counts and lag; cheap on any backlog."""
         return Stats(*self._run("STATS")[0])
+
+    def upkeep(self) -> Upkeep:
+        """Size, dead rows and horizon; cheap as well."""
+        return Upkeep(*self._run("UPKEEP")[0])
 
     def _run(self, name: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
         with _translated():

@@ -20,6 +20,7 @@ from outbox_relay.message import Message
 
 FRAME_END: Final = b"\xce"
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
+HEARTBEAT_FRAME: Final = bytes((HEARTBEAT, 0, 0, 0, 0, 0, 0)) + FRAME_END
 #: class 60 (basic), method 40 (publish), and the reserved short before its arguments
 BASIC_PUBLISH: Final = b"\x00\x3c\x00\x28\x00\x00"
 BASIC_HEADER: Final = b"\x00\x3c\x00\x00"

@@ -16,9 +16,9 @@ from outbox_relay.amqp.connect import open_connection
 from outbox_relay.amqp.encode import publish_frames
 from outbox_relay.amqp.flight import Flight
 from outbox_relay.amqp.inbound import Blocked, Closed, Confirm, Inbound, Returned
-from outbox_relay.amqp.link import Link
 from outbox_relay.amqp.topology import Topology
 from outbox_relay.errors import BrokerLost, Unpublishable
+from outbox_relay.link import Link
 from outbox_relay.message import Message, Reason, Refusal
 from outbox_relay.publisher import Outcomes
 

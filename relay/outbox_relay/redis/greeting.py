@@ -9,8 +9,8 @@ from typing import Final
 import structlog
 from hiredis import ReplyError
 
-from outbox_relay.amqp.link import Link
 from outbox_relay.errors import BrokerLost, SettingsError
+from outbox_relay.link import Link
 from outbox_relay.redis import resp
 from outbox_relay.redis.connect import CONNECT_TIMEOUT
 from outbox_relay.redis.conversation import Conversation

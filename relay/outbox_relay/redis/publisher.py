@@ -15,8 +15,8 @@ from typing import Any, Final
 import structlog
 from hiredis import ReplyError
 
-from outbox_relay.amqp.link import Link
 from outbox_relay.errors import BrokerLost, Unpublishable
+from outbox_relay.link import Link
 from outbox_relay.message import Message, Reason, Refusal
 from outbox_relay.publisher import Outcomes
 from outbox_relay.redis import resp

@@ -1,7 +1,7 @@
-"""The socket under a publishing channel: never blocks, never waits longer than it is told to.
+"""The socket under a publisher: never blocks, never waits longer than it is told to.
 
-kombu and py-amqp make the connection (addresses, TLS, authentication, negotiation); from then on
-the socket is ours, because py-amqp writes one message at a time and cannot bound its waits.
+The client libraries make the connection (addresses, TLS, authentication, negotiation); from then on
+the socket is ours, because they write one message at a time and cannot bound their waits.
 """
 
 import select
@@ -10,21 +10,25 @@ import ssl
 from time import monotonic
 from typing import Final
 
-from outbox_relay.amqp.encode import FRAME_END, HEARTBEAT
 from outbox_relay.errors import BrokerLost
 
-HEARTBEAT_FRAME: Final = bytes((HEARTBEAT, 0, 0, 0, 0, 0, 0)) + FRAME_END
 RECEIVE_BYTES: Final = 1 << 18
 #: What the kernel may take to deliver bytes. py-amqp's one second is shorter than a broker's pause.
 USER_TIMEOUT_MS: Final = 30_000
 
 
 class Link:
-    """Sends what it can, buffers the rest, reads what is there, and keeps the heartbeat."""
+    """Sends what it can, buffers the rest, reads what is there, and keeps the heartbeat.
 
-    def __init__(self, sock: socket.socket, heartbeat: float, leftover: bytes) -> None:
+    `beat` is what to say twice every `heartbeat` seconds; 0 means that none is agreed.
+    """
+
+    def __init__(
+        self, sock: socket.socket, heartbeat: float, leftover: bytes, beat: bytes = b""
+    ) -> None:
         self._socket = sock
         self._heartbeat = heartbeat
+        self._beat_bytes = beat
         self._arrived = leftover
         self._outgoing = bytearray()
         self._poll = select.poll()
@@ -78,7 +82,7 @@ class Link:
             if now - self._heard > 2 * self._heartbeat and not self._arrived:
                 raise BrokerLost(f"the broker has been silent for {now - self._heard:.0f} s")
         if now - self._spoke > self._heartbeat / 2 and not self._outgoing:
-            self.send(HEARTBEAT_FRAME)
+            self.send(self._beat_bytes)
 
     def _flush(self) -> None:
         del self._outgoing[: self._write(bytes(self._outgoing[: 1 << 20]))]
