@@ -13,7 +13,7 @@ import structlog
 from amqp.exceptions import AMQPError
 
 from outbox_relay.amqp.connect import open_connection
-from outbox_relay.amqp.encode import publish_frames
+from outbox_relay.amqp.encode import HEARTBEAT_FRAME, publish_frames
 from outbox_relay.amqp.flight import Flight
 from outbox_relay.amqp.inbound import Blocked, Closed, Confirm, Inbound, Returned
 from outbox_relay.amqp.topology import Topology
@@ -45,7 +45,8 @@ class AmqpPublisher:
         assert channel.channel_id is not None  # it is open
         self._channel = channel.channel_id
         self._frame_max = connection.frame_max or DEFAULT_FRAME_MAX
-        self._link = Link(transport.sock, connection.heartbeat or 0, bytes(transport._read_buffer))
+        heartbeat, leftover = connection.heartbeat or 0, bytes(transport._read_buffer)
+        self._link = Link(transport.sock, heartbeat, leftover, HEARTBEAT_FRAME)
         self._inbound = Inbound()
         self._flight = Flight()
         self._topology = topology
