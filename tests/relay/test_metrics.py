@@ -1,12 +1,14 @@
 """The names and label values that dashboards rely on, and no label without end."""
 
+from math import isnan, nan
+
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from outbox_relay.message import Reason, Refusal
 from outbox_relay.metrics import ROUTES, BulkHistogram, Metrics
 from outbox_relay.publisher import Outcomes
-from outbox_relay.store import Stats
+from outbox_relay.store import Stats, Upkeep
 from tests.relay.messages import a_message
 
 PROMISED = {
@@ -25,6 +27,9 @@ PROMISED = {
     "outbox_broker_blocked",
     "outbox_database_up",
     "outbox_last_confirm_timestamp_seconds",
+    "outbox_work_table_bytes",
+    "outbox_work_table_dead_tuples",
+    "outbox_horizon_age_seconds",
     "outbox_build_info",
 }
 
@@ -111,6 +116,46 @@ def test_the_backlog_is_shown_as_the_database_counts_it() -> None:
     assert shown["outbox_scheduled_messages"] == 3
     assert shown["outbox_dead_messages"] == 1
     assert shown["outbox_oldest_pending_age_seconds"] == 2.5
+
+
+def test_the_upkeep_is_shown_by_table() -> None:
+    """Size and dead rows of both hot tables, and the horizon where it can be seen."""
+    metrics = Metrics()
+    metrics.upkeep(Upkeep(1, 2, 3, 4, nan))
+
+    shown = samples(metrics)
+
+    assert shown["outbox_work_table_bytes[('table', 'ready')]"] == 1
+    assert shown["outbox_work_table_bytes[('table', 'parked')]"] == 2
+    assert shown["outbox_work_table_dead_tuples[('table', 'ready')]"] == 3
+    assert shown["outbox_work_table_dead_tuples[('table', 'parked')]"] == 4
+    assert isnan(shown["outbox_horizon_age_seconds"])
+
+
+def test_what_is_unknown_is_not_shown_as_a_number() -> None:
+    """Neither before the database has answered nor once it is lost: a frozen lag would mislead."""
+    metrics = Metrics()
+    assert isnan(samples(metrics)["outbox_pending_messages"])
+
+    metrics.stats(Stats(7, 3, 1, 2.5))
+    metrics.upkeep(Upkeep(1, 2, 3, 4, 5.0))
+    metrics.database_up.set(1)
+    metrics.database_lost()
+
+    unknown = {name for name, value in samples(metrics).items() if isnan(value)}
+    assert unknown == {
+        "outbox_pending_messages",
+        "outbox_scheduled_messages",
+        "outbox_dead_messages",
+        "outbox_oldest_pending_age_seconds",
+        "outbox_horizon_age_seconds",
+        *(
+            f"outbox_work_table_{what}[('table', '{table}')]"
+            for what in ("bytes", "dead_tuples")
+            for table in ("ready", "parked")
+        ),
+    }
+    assert samples(metrics)["outbox_database_up"] == 0
 
 
 def test_a_histogram_counts_many_at_once() -> None:

@@ -2,17 +2,21 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from math import isnan
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg import IsolationLevel
 
+from outbox_migrations import grant
 from outbox_relay import store as store_module
 from outbox_relay.errors import SchemaError, SettingsError, StoreLost
 from outbox_relay.message import Leased, Message, Parking
 from outbox_relay.store import Store
 from servers import Postgres
 from tests.fixtures.rows import commit_rows, ids_in, insert_rows, states
+from tests.fixtures.waiting import wait_until
 from tests.relay.messages import a_message
 
 TERM = 60.0
@@ -482,6 +486,55 @@ class TestLooking:
             "dead": 0,
             "oldest_pending_age": 0.0,
         }
+
+    def test_the_upkeep_follows_the_tables(self, database: str, store: Store) -> None:
+        """Sizes in bytes, and dead rows as the server's own statistics count them."""
+        assert store.upkeep().ready_bytes == 0
+
+        commit_rows(database, 50)
+        settle(store, claim(store))
+
+        def dead() -> int:
+            with psycopg.connect(database) as other:
+                other.execute("SELECT pg_stat_force_next_flush()")
+            return store.upkeep().ready_dead_tuples
+
+        wait_until(lambda: dead() >= 50, 10, "50 dead rows in the statistics")
+        assert store.upkeep().ready_bytes > 0
+        assert store.upkeep().parked_bytes == 0
+
+    @pytest.mark.parametrize("level", list(IsolationLevel)[1:])
+    def test_what_holds_the_horizon_is_noticed(
+        self, database: str, store: Store, level: IsolationLevel
+    ) -> None:
+        """A transaction that still sees the past, whether it has written or not."""
+        assert store.upkeep().horizon_age == 0
+        with psycopg.connect(database) as idle:
+            idle.isolation_level = level
+            if level is IsolationLevel.READ_COMMITTED:
+                insert_rows(idle)  # reading alone holds nothing between statements
+            else:
+                idle.execute("SELECT count(*) FROM outbox.pending")
+            assert store.upkeep().horizon_age > 0
+        wait_until(lambda: store.upkeep().horizon_age == 0, 10, "an end of it")
+
+    def test_a_horizon_that_may_not_be_seen_is_unknown(
+        self, database: str, postgres: Postgres
+    ) -> None:
+        """Not zero: nobody should believe that all is well."""
+        grant(database)
+        with psycopg.connect(database) as admin:
+            admin.execute("DROP ROLE IF EXISTS blindfold")
+            admin.execute("CREATE ROLE blindfold LOGIN PASSWORD 'p' IN ROLE outbox_relay")
+        url = database.replace(f"postgres:{postgres.password}@", "blindfold:p@")
+        store = Store.connect(url, "outbox", statement_timeout=5)
+        try:
+            assert isnan(store.upkeep().horizon_age)
+            with psycopg.connect(database) as admin:
+                admin.execute("GRANT pg_read_all_stats TO blindfold")
+            assert not isnan(store.upkeep().horizon_age)
+        finally:
+            store.close()
 
     def test_what_is_due_is_left(self, emptied_database: str, store: Store) -> None:
         """Claimed, refused or overdue rows are; dead, sent and future ones are not."""
