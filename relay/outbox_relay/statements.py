@@ -93,27 +93,26 @@ SELECT id, slot, attempts, suspicion, last_error FROM due
 ON CONFLICT (id) DO NOTHING
 """
 
-#: Give claims back, unharmed or under suspicion. Fenced as PARK is.
+#: Give claims back, unharmed or under suspicion. Fenced: all of `leases` are claims of ours.
+#: Not a join with an array: planned while the table is empty, that would read all of it ever after.
 RELEASE: Final = """
-UPDATE {outbox}.ready r
-SET lease = NULL, lease_until = '-infinity', suspicion = r.suspicion + %(suspicion)s
-FROM unnest(%(ids)s::bigint[], %(leases)s::bigint[]) AS held (id, lease)
-WHERE r.id = held.id AND r.lease = held.lease
+UPDATE {outbox}.ready
+SET lease = NULL, lease_until = '-infinity', suspicion = suspicion + %(suspicion)s
+WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(leases)s::bigint[])
 """
 
 #: Work whose message somebody has deleted by hand: there is nothing to publish. Fenced as well.
+#: A sub-select, because NOT EXISTS may become a join that reads every message there is.
 DROP_ORPHANS: Final = """
 DELETE FROM {outbox}.ready r
-USING unnest(%(ids)s::bigint[], %(leases)s::bigint[]) AS held (id, lease)
-WHERE r.id = held.id AND r.lease = held.lease
-  AND NOT EXISTS (SELECT FROM {outbox}.message m WHERE m.id = r.id AND m.slot = r.slot)
+WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(leases)s::bigint[])
+  AND (SELECT m.id FROM {outbox}.message m WHERE m.id = r.id AND m.slot = r.slot) IS NULL
 """
 
 #: Keep claims that are still in use.
 RENEW: Final = """
-UPDATE {outbox}.ready r SET lease_until = now() + %(term)s * interval '1 second'
-FROM unnest(%(ids)s::bigint[], %(leases)s::bigint[]) AS held (id, lease)
-WHERE r.id = held.id AND r.lease = held.lease
+UPDATE {outbox}.ready SET lease_until = now() + %(term)s * interval '1 second'
+WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(leases)s::bigint[])
 """
 
 #: Retention 0: what was confirmed is forgotten at once.
@@ -135,9 +134,8 @@ SELECT pending, scheduled, dead, extract(epoch FROM oldest_pending_age)::float8
 FROM {outbox}.stats
 """
 
-#: Whether vacuum keeps up: sizes and dead rows of the work tables, from the server's own statistics,
-#: and for how long a transaction has kept it from cleaning. Other logins' transactions are visible
-#: to pg_read_all_stats only: NaN says that they are not.
+#: Whether vacuum keeps up: sizes and dead rows of the work tables, and for how long a transaction
+#: has kept it from cleaning. NaN where this login may not see the transactions of others.
 UPKEEP: Final = """
 SELECT pg_relation_size('{outbox}.ready'::regclass),
        pg_relation_size('{outbox}.parked'::regclass),

@@ -281,4 +281,4 @@ def _bigints(numbers: Iterable[int]) -> str:
 
 def _held(held: Iterable[tuple[int, int]]) -> dict[str, str]:
     pairs = list(held)
-    return {"ids": _bigints(p[0] for p in pairs), "leases": _bigints(p[1] for p in pairs)}
+    return {"ids": _bigints(p[0] for p in pairs), "leases": _bigints({p[1] for p in pairs})}
