@@ -18,10 +18,10 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export UV_PYTHON := $(PYTHON)
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check bench dashboard clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.synced ## Make .venv with the four packages, their commands and the tools
 
@@ -40,6 +40,9 @@ check: .venv/.synced ## Lint, formatting, types, import contracts and the lock f
 
 bench: .venv/.synced ## Measure against limits and peers (FULL=1 for everything; ARGS="--only quorum")
 	@PYTHONPATH=deploy $(BIN)/python -m bench $(if $(FULL),--full) $(ARGS)
+
+dashboard: .venv/.synced ## Generate deploy/grafana/outbox.json again
+	@PYTHONPATH=deploy $(BIN)/python -m grafana
 
 clean: ## Remove everything that make made
 	rm -rf .venv .uv .servers .demo .bench .*_cache .hypothesis dist
