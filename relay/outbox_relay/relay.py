@@ -29,7 +29,7 @@ log = structlog.get_logger()
 #: What the relay waits out. A schema that was right and no longer is, is being mended.
 TRANSIENT: Final = (StoreLost, BrokerLost, SchemaError)
 #: How often waiting messages are looked through for those that have become due, in seconds.
-PROMOTE_EVERY: Final = 0.1
+PROMOTE_EVERY: Final = 0.2
 #: How often the gauges of the backlog are refreshed, in seconds.
 STATS_EVERY: Final = 5.0
 #: How often retention runs, in seconds.

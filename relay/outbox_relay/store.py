@@ -229,7 +229,8 @@ class Store:
     def _run(self, name: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
         with _translated():
             self._cursor.execute(self._sql[name], parameters)
-            return self._cursor.fetchall() if self._cursor.description else []
+            result = self._cursor.pgresult
+            return self._cursor.fetchall() if result and result.nfields else []
 
 
 def _mark(message: Message, marked: Mapping[int, Leased]) -> Message:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from outbox_relay.amqp.encode import BODY, FRAME_END, HEADER, HEARTBEAT, METHOD
 
@@ -15,9 +15,11 @@ _ACK: Final = b"\x00\x3c\x00\x50"
 _CONFIRMS: Final = frozenset({_ACK, b"\x00\x3c\x00\x78"})
 
 
-@dataclass(frozen=True, slots=True)
-class Confirm:
-    """The broker took (or, `ack` false, could not take) a tag, or all up to it (`multiple`)."""
+class Confirm(NamedTuple):
+    """The broker took (or, `ack` false, could not take) a tag, or all up to it (`multiple`).
+
+    A named tuple, not a dataclass: with several queues, most messages have one of their own.
+    """
 
     tag: int
     multiple: bool
