@@ -4,5 +4,6 @@ pytest_plugins = [
     "tests.fixtures.broker",
     "tests.fixtures.postgres",
     "tests.fixtures.programs",
+    "tests.fixtures.prometheus",
     "tests.fixtures.valkey",
 ]

@@ -5,7 +5,8 @@ Nothing is installed, no running server of the machine is touched, and no privil
 
 from servers.errors import ServerMissing, StartFailed
 from servers.postgres import Postgres
+from servers.prometheus import Prometheus
 from servers.rabbitmq import RabbitMQ
 from servers.valkey import Valkey
 
-__all__ = ["Postgres", "RabbitMQ", "ServerMissing", "StartFailed", "Valkey"]
+__all__ = ["Postgres", "Prometheus", "RabbitMQ", "ServerMissing", "StartFailed", "Valkey"]

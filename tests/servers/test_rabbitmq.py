@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from kombu import Connection, Queue
 
-from servers import ServerMissing, rabbitmq_packages
+from servers import ServerMissing, debian, rabbitmq_packages
 from servers.processes import is_alive
 from tests.fixtures.broker import Broker, OwnRabbitMQ
 from tests.servers.conftest import LeftBehind, mentioning
@@ -105,7 +105,7 @@ def test_whoever_fetches_second_uses_what_the_first_unpacked(
     second_came = Event()
     unpacked: list[Path] = []
 
-    def unpack(root: Path) -> None:
+    def unpack(root: Path, _: debian.Bundle) -> None:
         assert second_came.wait(10)
         root.mkdir()
         unpacked.append(root)
@@ -114,7 +114,7 @@ def test_whoever_fetches_second_uses_what_the_first_unpacked(
         second_came.set()
         return rabbitmq_packages.fetch(tmp_path)
 
-    monkeypatch.setattr(rabbitmq_packages, "_unpack", unpack)
+    monkeypatch.setattr(debian, "_unpack", unpack)
     with ThreadPoolExecutor() as executor:
         first = executor.submit(rabbitmq_packages.fetch, tmp_path)
         second = executor.submit(come_second)

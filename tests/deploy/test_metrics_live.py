@@ -1,0 +1,112 @@
+"""What dashboard and alerts ask for, a real relay answers through a real Prometheus, under load."""
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+
+from servers import Prometheus
+from tests.deploy.board import alerts, metrics_in, queries
+from tests.fixtures.broker import Broker
+from tests.fixtures.programs import Relay, RelayFactory
+from tests.fixtures.prometheus import OwnPrometheus
+from tests.fixtures.rows import commit_rows, states
+from tests.fixtures.waiting import wait_until
+
+DEADLINE = 60.0
+TASKS = '[{"kind": "queue", "name": "celery", "routing_key": "celery"}]'
+EVENTS = (
+    '[{"kind": "queue", "name": "audit", "routing_key": "order",'
+    ' "exchange": {"name": "events", "type": "topic"}}]'
+)
+
+Load = Callable[[], None]
+
+
+@pytest.fixture
+def load(database: str) -> Load:
+    """Commit some messages of each kind: tasks, events, for later, unroutable."""
+
+    def commit() -> None:
+        commit_rows(database, 20, declare=TASKS)
+        commit_rows(database, 5, exchange="events", routing_key="order", declare=EVENTS)
+        commit_rows(database, available_in=3600)
+        commit_rows(database, routing_key="nowhere")
+
+    return commit
+
+
+@pytest.fixture
+def running(relay: RelayFactory, database: str, broker: Broker, load: Load) -> Relay:
+    """A relay that has published, refused and given up messages."""
+    load()
+    running = relay(
+        OUTBOX_DATABASE_URL=database,
+        OUTBOX_BROKER_URL=broker.url,
+        OUTBOX_MAX_ATTEMPTS="1",
+    )
+    wait_until(
+        lambda: states(database) == {"pending": 0, "scheduled": 1, "sent": 25, "dead": 1},
+        DEADLINE,
+        "everything to be sent, or given up",
+    )
+    return running
+
+
+def test_every_metric_asked_for_exists(running: Relay) -> None:
+    """Under exactly that name."""
+    asked = {name for _, expression, _ in queries() for name in metrics_in(expression)}
+    for rule in alerts().values():
+        asked |= metrics_in(rule)
+    shown = {line.split("{")[0].split(" ")[0] for line in running.metrics().splitlines()}
+
+    assert asked - shown == set()
+
+
+def test_the_metrics_are_as_prometheus_wants_them(running: Relay, promtool: Path) -> None:
+    """Names, units and help texts pass its own lint."""
+    done = subprocess.run(
+        [promtool, "check", "metrics"],
+        input=running.metrics(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_query_of_the_dashboard_brings_points(
+    running: Relay, own_prometheus: OwnPrometheus, load: Load
+) -> None:
+    """Through a real Prometheus, with every label that its legend names."""
+    prometheus = own_prometheus(running.address)
+    missing = dict.fromkeys(queries())
+
+    def all_answered() -> bool:
+        load()
+        for query in list(missing):
+            _, expression, legend = query
+            if shows(prometheus, expression, labels=set(re.findall(r"{{(\w+)}}", legend))):
+                del missing[query]
+        return not missing
+
+    try:
+        wait_until(all_answered, DEADLINE, "points for every query")
+    except AssertionError as error:
+        raise AssertionError("\n".join(" | ".join(query) for query in missing)) from error
+
+
+def shows(prometheus: Prometheus, expression: str, labels: set[str]) -> bool:
+    """Whether a query brings numbers, and among its series one with all the labels."""
+    now = time()
+    asked: dict[str, str | float] = {"query": expression, "start": now - 30, "end": now, "step": 1}
+    series: list[Any] = prometheus.ask("query_range", asked)["result"]
+    return any(
+        labels <= set(each["metric"]) and any(value != "NaN" for _, value in each["values"])
+        for each in series
+    )
