@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from celery import chain, chord, group, signals
+from celery import _state, chain, chord, group, signals
 from celery.app.trace import build_tracer
 from celery.beat import Scheduler, Service
 from celery.exceptions import Ignore
@@ -233,9 +233,15 @@ def test_a_task_without_database_is_not_sent_silently(plain_broker: str) -> None
 
 @pytest.mark.parametrize(("url", "warnings"), [(None, 1), ("postgresql://h/db", 0)])
 def test_warns_at_start(
-    url: str | None, warnings: int, caplog: pytest.LogCaptureFixture, trap: str
+    url: str | None,
+    warnings: int,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    trap: str,
 ) -> None:
     """A worker without a database URL says once, at its start, what that means."""
+    # A worker forbids its whole process to wait for results; the patch takes that back.
+    monkeypatch.setattr(_state, "_task_join_will_block", False)
     shop = make_shop(trap, outbox_database_url=url)
     with caplog.at_level(logging.WARNING, "celery_outbox"):
         shop.app.WorkController(pool_cls="solo", hostname="w@h")

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+import structlog
 
 from outbox_relay.cli import main
 from tests.fixtures.broker import Broker
@@ -35,8 +36,9 @@ class Answer:
 @pytest.fixture
 def command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Answer]:
+) -> Iterator[Callable[..., Answer]]:
     """Run the command line with these arguments and environment variables."""
+    logging = structlog.get_config()
 
     def run(*arguments: str, **environment: str) -> Answer:
         with monkeypatch.context() as patched:
@@ -49,7 +51,8 @@ def command(
         printed = capsys.readouterr()
         return Answer(code, printed.out, printed.err)
 
-    return run
+    yield run
+    structlog.configure(**logging)  # the standard error it writes to ends with this test
 
 
 @pytest.fixture
