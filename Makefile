@@ -29,7 +29,7 @@ demo: .venv/.synced ## Run a small shop on the outbox, servers included (BROKER=
 	@PYTHONPATH=deploy $(BIN)/python -m demo
 
 test: .venv/.synced ## Run the tests on private servers (ARGS="-k name"; RABBITMQ=auto, require or off)
-	@$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --ignore=tests/faults $(ARGS)
+	@$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal --ignore=tests/faults $(ARGS)
 
 check: .venv/.synced ## Lint, formatting, types, import contracts and the lock file
 	$(BIN)/ruff check
