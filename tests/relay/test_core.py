@@ -6,6 +6,7 @@ Everything here is pure; the clock is a number.
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as bounded
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -392,3 +393,4 @@ class Accounts(RuleBasedStateMachine):
 
 
 TestAccounts = Accounts.TestCase
+TestAccounts.settings = bounded(max_examples=50, deadline=None)

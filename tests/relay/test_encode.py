@@ -91,7 +91,7 @@ def by_py_amqp(
     return b"".join(written)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(header_tables, property_tables, st.binary(min_size=1, max_size=200), short_text, short_text)
 def test_any_message_is_encoded_byte_for_byte_as_py_amqp_does(
     headers: dict[str, Any], properties: dict[str, Any], body: bytes, exchange: str, key: str
@@ -252,7 +252,7 @@ nonsense = st.recursive(
 PROPERTY_NAMES = ["delivery_mode", "priority", "expiration", "timestamp", "type", "user_id", "odd"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(nonsense, st.dictionaries(st.sampled_from(PROPERTY_NAMES), nonsense))
 def test_whatever_json_a_row_holds_blames_at_most_that_row(
     header: object, properties: dict[str, object]

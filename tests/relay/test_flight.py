@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -264,3 +264,4 @@ class AgainstATable(RuleBasedStateMachine):
 
 
 TestAgainstATable = AgainstATable.TestCase
+TestAgainstATable.settings = settings(max_examples=50, deadline=None)
