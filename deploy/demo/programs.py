@@ -34,9 +34,13 @@ class Program:
         """Its process id."""
         return self._process.pid
 
+    def has_ended(self) -> bool:
+        """Whether it runs no more."""
+        return self._process.poll() is not None
+
     def check(self) -> None:
         """Raise when it has ended, which nobody asked for."""
-        if self._process.poll() is not None:
+        if self.has_ended():
             raise ProgramEnded(
                 f"the {self.name} ended with {self._process.returncode}:\n{tail(self.log)}"
             )

@@ -20,6 +20,7 @@ class Broker:
     """Where messages go. `server` is None for a given one, which is not ours to kill."""
 
     name: str
+    kind: Kind
     url: str
     server: RabbitMQ | Valkey | None
 
@@ -57,9 +58,10 @@ def _private_postgres(folder: Path, stack: ExitStack, say: Say) -> str:
 
 def _broker(settings: Settings, folder: Path, stack: ExitStack, say: Say) -> Broker:
     if settings.broker_url is not None:
-        name = "Redis" if settings.broker == "redis" else "RabbitMQ"
+        kind = settings.broker or "rabbitmq"
+        name = "Redis" if kind == "redis" else "RabbitMQ"
         say(f"{name}: yours, as BROKER_URL says; it will not be killed")
-        return Broker(name, settings.broker_url, None)
+        return Broker(name, kind, settings.broker_url, None)
     if settings.broker == "redis":
         return _private_valkey(folder, stack, say)
     try:
@@ -77,15 +79,16 @@ def _private_rabbitmq(folder: Path, stack: ExitStack, say: Say) -> Broker:
     stack.callback(server.discard)
     server.start()
     say(f"RabbitMQ: private, port {server.port}{_bystander(5672, 'BROKER_URL')}")
-    return Broker("RabbitMQ", server.url(), server)
+    return Broker("RabbitMQ", "rabbitmq", server.url(), server)
 
 
 def _private_valkey(folder: Path, stack: ExitStack, say: Say) -> Broker:
-    server = Valkey(folder / "broker")
+    # With everysec, writes already answered wait in its memory while the disk is busy.
+    server = Valkey(folder / "broker", {"appendfsync": "always"})
     stack.callback(server.discard)
     server.start()
     say(f"Valkey: private, port {server.port}{_bystander(6379, 'BROKER_URL')}")
-    return Broker("Valkey", server.url, server)
+    return Broker("Valkey", "redis", server.url, server)
 
 
 def _bystander(port: int, variable: str) -> str:
@@ -95,8 +98,3 @@ def _bystander(port: int, variable: str) -> str:
     except OSError:
         return ""
     return f" (what listens on {port} is left alone; {variable}=... would use it)"
-
-
-def kind_of(broker: Broker) -> Kind:
-    """Which family of broker this is."""
-    return "redis" if broker.url.startswith(("redis", "valkey")) else "rabbitmq"

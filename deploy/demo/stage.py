@@ -13,13 +13,14 @@ from types import TracebackType
 from typing import Self
 
 from demo.customers import Customers
-from demo.programs import Program, Relay, Worker
+from demo.programs import Relay, Worker
 from demo.progress import Numbers, Progress
 from demo.screen import Screen, State
 from demo.services import Services
 
 _TICK_SECONDS = 0.2
 _ACT_SECONDS = 40.0
+_RESTARTS = 3
 
 
 class TookTooLong(RuntimeError):
@@ -35,6 +36,7 @@ class Stage:
         self.state = State(broker=services.broker.name)
         self._folder = folder
         self._screen = screen
+        self._restarts = 0
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
@@ -44,7 +46,7 @@ class Stage:
             self.relay = Relay(self.services, self._folder)
             closing.callback(lambda: self.relay.kill())  # whichever is there then
             self.worker = Worker(self.services, self._folder)
-            closing.callback(self.worker.kill)
+            closing.callback(lambda: self.worker.kill())
             # A server ends with the thread that started it: this one lives to the end of the play.
             self._stagehand = closing.enter_context(ThreadPoolExecutor(1))
             self.customers = closing.enter_context(Customers(self.services.database_url))
@@ -65,8 +67,9 @@ class Stage:
         """Show the numbers until they are as wanted, and return them."""
         deadline = monotonic() + seconds
         while True:
-            for program in self._running():
-                program.check()
+            if self.state.relay_up:
+                self.relay.check()
+            self._keep_worker()
             self.customers.check()
             numbers = self.progress.read()
             self.state.committed = len(self.customers.memory.committed)
@@ -86,5 +89,11 @@ class Stage:
         """Start another relay in place of the one that was killed."""
         self.relay = Relay(self.services, self._folder)
 
-    def _running(self) -> list[Program]:
-        return [self.worker, self.relay] if self.state.relay_up else [self.worker]
+    def _keep_worker(self) -> None:
+        """Do what a supervisor does for a Celery worker: some end when their broker goes away."""
+        if self.worker.has_ended():
+            self._restarts += 1
+            if self._restarts > _RESTARTS:
+                self.worker.check()
+            self.worker = Worker(self.services, self._folder)
+            self.say("Celery's worker ended with its broker; another one is started", "yellow")

@@ -13,12 +13,13 @@ from kombu import Connection as BrokerConnection
 from demo.customers import Memory
 from demo.progress import Numbers
 from demo.stage import Stage, TookTooLong
+from shop.app import app
 
 _BACKLOG = 100
 _CURTAIN_SECONDS = 90.0
 _QUEUE = "celery"
 # As after a disaster of the broker: what was confirmed is sent once more, with the ids it had.
-_REPLAY = "SELECT outbox.replay(%s, clock_timestamp(), 'shop.tasks.notify')"
+_REPLAY = "SELECT outbox.replay(%s, clock_timestamp(), %s)"
 
 
 def perform(stage: Stage) -> Numbers:
@@ -80,11 +81,19 @@ def _replay(stage: Stage) -> None:
         f"customers leave: {len(memory.committed)} orders committed, "
         f"{len(memory.rolled_back)} rolled back"
     )
+    tasks, reason = ["shop.tasks.notify"], "on purpose"
+    if stage.services.broker.kind == "redis":
+        # A message that a worker popped as the connection broke is in no list and no worker: Redis
+        # has no acknowledgement, kombu emulates it with a second command.
+        tasks = sorted(name for name in app.tasks if name.startswith("shop."))
+        reason = "for what Redis's broken connections took along"
     with psycopg.connect(stage.services.database_url) as connection:
-        [(replayed,)] = connection.execute(_REPLAY, (stage.progress.since,)).fetchall()
-    stage.say(
-        f"{replayed} messages are sent a second time on purpose (outbox.replay)", "bold yellow"
-    )
+        rows = [
+            connection.execute(_REPLAY, (stage.progress.since, task)).fetchall()[0]
+            for task in tasks
+        ]
+    replayed = sum(count for (count,) in rows)
+    stage.say(f"outbox.replay sends {replayed} messages a second time, {reason}", "bold yellow")
 
 
 def _drain(stage: Stage) -> Numbers:
@@ -114,6 +123,10 @@ def _tasks(memory: Memory) -> int:
 
 def _depth(broker: BrokerConnection) -> int:
     """How many messages wait in the broker; redelivered duplicates are among them."""
-    with broker.channel() as channel:
-        anything: Any = channel  # kombu types only what it calls itself
-        return int(anything.queue_declare(_QUEUE, passive=True).message_count)
+    channel: Any = broker.channel()  # kombu types only what it calls itself
+    try:
+        return int(channel.queue_declare(_QUEUE, passive=True).message_count)
+    except broker.channel_errors:  # Redis has no queue where it has no message
+        return 0
+    finally:
+        channel.close()
