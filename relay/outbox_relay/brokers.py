@@ -22,7 +22,11 @@ def publisher_factory(settings: Settings) -> Callable[[], Publisher]:
 
     def connect() -> Publisher:
         failures = []
-        for url in settings.broker_url.read().split(";"):
+        try:
+            urls = settings.broker_url.read()
+        except SettingsError as error:  # it was readable at the start: a secret being replaced
+            raise BrokerLost(str(error)) from error
+        for url in urls.split(";"):
             try:
                 return _connect(url.strip(), settings, doubts)
             except BrokerLost as error:

@@ -95,11 +95,16 @@ class Relay:
         while not self._stopping.is_set() and monotonic() - progress < DRAIN_PATIENCE:
             self._round()
             progress = max(progress, self._last_message)
-            if self._at_rest() and self._store and not self._store.anything_left():
-                drained = True
+            if drained := self._drained():
                 break
         self._leave()
         return drained
+
+    def _drained(self) -> bool:
+        try:
+            return bool(self._at_rest() and self._store and not self._store.anything_left())
+        except TRANSIENT:
+            return False  # the next round finds the connection closed, and opens another
 
     def _begin(self) -> None:
         """A schema that is wrong from the start is an error, not something to wait out."""

@@ -27,10 +27,13 @@ VERSION: Final = "SELECT {outbox}.version()"
 
 #: Settle what was confirmed and claim what is next, in one commit. Only after it has returned is
 #: any of these rows published: a crash can lose no row that a broker has seen.
-#: Confirmed rows go whoever holds them now: a confirm is final. SKIP LOCKED lets relays share.
+#: Confirmed rows go whoever holds or has parked them: a confirm is final. SKIP LOCKED lets relays
+#: share.
 TURN: Final = """
 WITH settled AS (
     DELETE FROM {outbox}.ready WHERE id = ANY (%(done)s::bigint[])
+), taken_back AS (
+    DELETE FROM {outbox}.parked WHERE id = ANY (%(done)s::bigint[])
 ), receipt AS (
     INSERT INTO {outbox}.receipt (span, ids)
     SELECT int8range(min(id), max(id), '[]'), %(done)s::bigint[]
@@ -62,20 +65,22 @@ ORDER BY id
 """
 
 #: Refused rows leave the hot table until their time comes, or for good. Fenced by the claim: if
-#: another relay holds the row by now, its word counts and ours does not.
+#: another relay holds the row by now, its word counts and ours does not. LATERAL with OFFSET 0 can
+#: only be a look-up for each failed row; a plain join may become a walk through all of `ready`.
 PARK: Final = """
 WITH failed AS (
     SELECT * FROM unnest(%(ids)s::bigint[], %(leases)s::bigint[], %(states)s::text[],
                          %(attempts)s::smallint[], %(suspicions)s::smallint[],
                          %(delays)s::float8[], %(errors)s::text[])
         AS failed (id, lease, state, attempts, suspicion, delay, error)
+), held AS (
+    SELECT f.*, r.slot FROM failed f, LATERAL (
+        SELECT slot FROM {outbox}.ready WHERE id = f.id AND lease = f.lease OFFSET 0 FOR UPDATE) r
 ), moved AS (
-    DELETE FROM {outbox}.ready r USING failed f
-    WHERE r.id = f.id AND r.lease = f.lease
-    RETURNING r.id, r.slot, f.state, f.attempts, f.suspicion, f.delay, f.error
+    DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(SELECT id FROM held))
 )
 INSERT INTO {outbox}.parked (id, slot, state, available_at, attempts, suspicion, last_error)
-SELECT id, slot, state, now() + delay * interval '1 second', attempts, suspicion, error FROM moved
+SELECT id, slot, state, now() + delay * interval '1 second', attempts, suspicion, error FROM held
 """
 
 #: What waited for its time goes back among the work.

@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from _pytest.mark import ParameterSet
 from psycopg import sql
 
 import celery_inbox.store
@@ -100,18 +99,10 @@ def histories(postgres: Any, migrated_template: str) -> dict[str, str]:
     return urls
 
 
-def _case(name: str, history: str) -> ParameterSet:
-    join = "PARK joins `ready` with an array: planned while empty, it reads the whole index"
-    known = (name, history) == ("PARK", "analysed empty")
-    return pytest.param(
-        name, history, marks=[pytest.mark.xfail(strict=True, reason=join)] if known else []
-    )
-
-
 HISTORIES = ["never analysed", "analysed empty", "analysed full", "emptied since"]
 
 
-@pytest.mark.parametrize(("name", "history"), [_case(*case) for case in product(LOOP, HISTORIES)])
+@pytest.mark.parametrize(("name", "history"), [*product(LOOP, HISTORIES)])
 def test_no_statement_of_the_loop_reads_a_table_from_end_to_end(
     histories: dict[str, str], name: str, history: str
 ) -> None:

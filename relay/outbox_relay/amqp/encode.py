@@ -1,7 +1,8 @@
-"""A message as AMQP 0-9-1 frames, byte for byte what py-amqp would have sent.
+"""A message as AMQP 0-9-1 frames: the bytes py-amqp would send, but `l` for its `L` (64 bits).
 
 Written out by hand because it is the relay's hottest path: a seventh of py-amqp's cost. What a
-frame cannot carry is refused here, before it can close the channel under its neighbours.
+frame cannot carry is refused here, before it can close the channel under its neighbours; what is
+said of it names the field and not the value, because it will be logged.
 """
 
 from collections.abc import Callable
@@ -130,7 +131,7 @@ def _remaining(expiration: object, age: float) -> str:
     AMQP's expiration is relative: without this, waiting in the outbox would prolong it.
     """
     if isinstance(expiration, bool) or not str(expiration).isdigit():
-        raise ValueError(f"property expiration: {expiration!r} is not a number of milliseconds")
+        raise ValueError("property expiration is not a number of milliseconds")
     return str(max(0, int(str(expiration)) - int(age * 1000)))
 
 
@@ -145,13 +146,13 @@ def _short(value: object) -> bytes:
 
 def _octet(value: object) -> bytes:
     if type(value) is not int or not 0 <= value <= 255:
-        raise ValueError(f"{value!r} is not a number from 0 to 255")
+        raise ValueError("it is not a number from 0 to 255")
     return OCTETS[value]
 
 
 def _delivery_mode(value: object) -> bytes:
     if type(value) is not int or value not in (1, 2):
-        raise ValueError(f"{value!r} is neither 1 (transient) nor 2 (persistent)")
+        raise ValueError("it is neither 1 (transient) nor 2 (persistent)")
     return OCTETS[value]
 
 
@@ -159,7 +160,7 @@ def _timestamp(value: object) -> bytes:
     if isinstance(value, datetime):
         return _longlong(int(value.timestamp()))
     if type(value) is not int or not 0 <= value < 1 << 64:
-        raise ValueError(f"{value!r} is not a time in whole seconds")
+        raise ValueError("it is not a time in whole seconds")
     return _longlong(value)
 
 
@@ -248,13 +249,15 @@ def _integer(value: int) -> bytes:
     if -0x7FFFFFFF <= value <= 0x7FFFFFFF:
         return b"I" + _signed_long(value)
     if not -(1 << 63) <= value < 1 << 63:
-        raise ValueError(f"a header holds {value}, which does not fit 64 bits")
+        raise ValueError("a header holds a number that does not fit 64 bits")
     return b"l" + _signed_longlong(value)
 
 
 def _float(value: float) -> bytes:
     if not isfinite(value):
-        raise ValueError(f"a header holds {value}: RabbitMQ closes the connection over it")
+        raise ValueError(
+            "a header holds NaN or an infinity: RabbitMQ closes the connection over it"
+        )
     return b"d" + _double(value)
 
 
@@ -262,7 +265,7 @@ def _decimal(value: Decimal) -> bytes:
     sign, digits, exponent = value.as_tuple()
     unscaled = int("".join(map(str, digits)) or "0")
     if not isinstance(exponent, int) or not 0 <= -exponent <= 255 or unscaled > 0x7FFFFFFF:
-        raise ValueError(f"a header holds {value}, which AMQP cannot carry as a decimal")
+        raise ValueError("a header holds a decimal of more digits than AMQP carries")
     return b"D" + OCTETS[-exponent] + _signed_long(-unscaled if sign else unscaled)
 
 

@@ -95,6 +95,9 @@ class Inbound:
         self._rest = data[position:]
 
     def _method(self, payload: bytes) -> Iterator[Event]:
+        if len(payload) < 4:
+            yield Closed(501, "the broker sent a method without a name", connection=True)
+            return
         arguments = _Arguments(payload, 4)
         match _METHOD.unpack_from(payload):
             case (60, 50):
@@ -136,7 +139,8 @@ class _Arguments:
 
     def octet(self) -> int:
         self._position += 1
-        return self._payload[self._position - 1]
+        # Beyond the end of what a broken broker sent, there are zeros.
+        return self._payload[self._position - 1] if self._position <= len(self._payload) else 0
 
     def short(self) -> int:
         return self.octet() << 8 | self.octet()

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from outbox_relay.brokers import publisher_factory
 from outbox_relay.commands.command import Command
 from outbox_relay.commands.flags import DAEMON
+from outbox_relay.errors import SettingsError, StoreLost
 from outbox_relay.health import Endpoint, Health
 from outbox_relay.metrics import Metrics
 from outbox_relay.relay import Relay
@@ -47,4 +48,8 @@ def _run(arguments: Namespace, settings: Settings) -> int:
 
 
 def _open_store(settings: Settings) -> Store:
-    return Store.connect(settings.database_url.read(), settings.schema, settings.statement_timeout)
+    try:
+        url = settings.database_url.read()
+    except SettingsError as error:  # it was readable at the start: a secret being replaced
+        raise StoreLost(str(error)) from error
+    return Store.connect(url, settings.schema, settings.statement_timeout)
