@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from demo.settings import SettingsError
 from demo.stage import Stage, TookTooLong
 from outbox_migrations import MigrationError, upgrade
 from servers import ServerMissing, StartFailed
+from servers.processes import is_alive
 from shop.app import app
 from shop.database import TABLES
 
@@ -42,8 +42,7 @@ def main() -> int:
 
 def _run(screen: Screen, chosen: settings.Settings) -> int:
     with ExitStack() as stack:
-        _FOLDER.mkdir(exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="run-", dir=_FOLDER))
+        folder = _own_folder()
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         found = stack.enter_context(services.started(chosen, folder, screen.say))
         upgrade(found.database_url)
@@ -59,6 +58,17 @@ def _run(screen: Screen, chosen: settings.Settings) -> int:
     screen.console.print(result.table())
     screen.console.print(result.sentence(), style="bold green" if result.holds else "bold red")
     return 0 if result.holds else 1
+
+
+def _own_folder() -> Path:
+    """Make a folder for this run, and remove those of runs that were killed."""
+    _FOLDER.mkdir(exist_ok=True)
+    for folder in _FOLDER.glob("run-*"):
+        if not is_alive(int(folder.name.split("-")[1])):
+            shutil.rmtree(folder, ignore_errors=True)
+    folder = _FOLDER / f"run-{os.getpid()}"
+    folder.mkdir()
+    return folder
 
 
 def _interrupt(*_: object) -> None:
