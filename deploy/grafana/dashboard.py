@@ -43,7 +43,7 @@ ANSWERS: Final = (
         "Published",
         "Messages confirmed by the broker per second, all relays together.",
         f"sum(rate(outbox_confirm_seconds_count{RATE}))",
-        "cps",
+        "mps",
         {},
     ),
     number(
@@ -65,7 +65,8 @@ ANSWERS: Final = (
         "Relays that answer Prometheus.",
         f"sum(up{JOB})",
         "short",
-        {},
+        {"green": 1},
+        below="red",
     ),
 )
 
@@ -79,7 +80,7 @@ FLOW: Final = (
                 "{{exchange}} {{routing_key}}",
             )
         ],
-        "cps",
+        "mps",
     ),
     curves(
         "Backlog",
@@ -141,14 +142,14 @@ FAILURES: Final = (
                 "{{reason}}",
             )
         ],
-        "cps",
+        "mps",
         THIRD,
     ),
     curves(
         "Returned",
         "Messages per second that came back: no queue is bound for them.",
         [(f"sum(rate(outbox_returned_total{RATE}))", "returned")],
-        "cps",
+        "mps",
         THIRD,
     ),
     curves(
@@ -192,7 +193,7 @@ RELAYS: Final = (
         "Published by relay",
         "Confirmed messages per second, by relay.",
         [(f"sum by (instance) (rate(outbox_confirm_seconds_count{RATE}))", "{{instance}}")],
-        "cps",
+        "mps",
     ),
     curves(
         "Relays by version",

@@ -28,8 +28,10 @@ def number(
     expression: str,
     unit: str,
     limits: Mapping[str, float],
+    *,
+    below: str = "green",
 ) -> stat.Panel:
-    """One number, coloured by the limits from which on it is `yellow` or `red`."""
+    """One number, coloured by the limits from which on it has another colour than `below`."""
     return (
         stat.Panel()
         .title(title)
@@ -42,7 +44,7 @@ def number(
         .graph_mode(options.BigValueGraphMode.AREA)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
-        .thresholds(_thresholds(limits))
+        .thresholds(_thresholds(below, limits))
         .with_target(_query(expression, title, 0))
     )
 
@@ -105,7 +107,7 @@ def _query(expression: str, legend: str, place: int) -> prometheus.Dataquery:
     )
 
 
-def _thresholds(limits: Mapping[str, float]) -> dashboard.ThresholdsConfig:
-    steps = [Threshold(value=None, color="green")]
+def _thresholds(below: str, limits: Mapping[str, float]) -> dashboard.ThresholdsConfig:
+    steps = [Threshold(value=None, color=below)]
     steps += [Threshold(value=value, color=color) for color, value in limits.items()]
     return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
