@@ -3,8 +3,13 @@
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from outbox_relay import logs
+from tests.fixtures.broker import Broker
+from tests.fixtures.programs import RelayFactory
+from tests.fixtures.rows import commit_rows, states
+from tests.fixtures.waiting import wait_until
 
 SOURCES = Path(logs.__file__).parent
 LEVELS = ("debug", "info", "warning", "error")
@@ -54,3 +59,31 @@ def _events(call: ast.Call) -> Iterator[tuple[str, str]]:
 def test_the_table_is_complete() -> None:
     """What is logged and what is documented are the same."""
     assert documented() == logged()
+
+
+def test_no_payload_is_logged(relay: RelayFactory, database: str, broker: Broker) -> None:
+    """Not even of what is refused, and not at the lowest level."""
+    secret = "4111-1111-1111-1111"
+    tasks = '[{"kind": "queue", "name": "celery", "routing_key": "celery"}]'
+    headers = f'{{"task": "shop.bill", "argsrepr": "({secret},)", "kwargsrepr": "{secret}"}}'
+    columns: dict[str, Any] = {"body": f"[[{secret}]]".encode(), "headers": headers}
+    commit_rows(database, 3, declare=tasks, **columns)
+    commit_rows(database, routing_key="nowhere", **columns)
+    commit_rows(database, exchange="nowhere", **columns)
+    commit_rows(database, properties=f'{{"priority": "{secret}"}}', **columns)
+    commit_rows(database, properties=f'{{"timestamp": "{secret}"}}', **columns)
+    commit_rows(database, **{**columns, "headers": f'{{"{"h" * 300}": "{secret}"}}'})
+    commit_rows(database, declare=f'[{{"kind": "{secret}"}}]', **columns)
+    running = relay(
+        OUTBOX_DATABASE_URL=database,
+        OUTBOX_BROKER_URL=broker.url,
+        OUTBOX_MAX_ATTEMPTS="1",
+        OUTBOX_LOG_LEVEL="debug",
+    )
+    wait_until(lambda: states(database)["pending"] == 0, 60, "everything to be sent or given up")
+    assert running.stop() == 0
+
+    assert running.events("messages_refused")
+    assert running.events("messages_dead")
+    assert running.events("batch")
+    assert secret not in running.output()
