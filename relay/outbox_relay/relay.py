@@ -16,6 +16,7 @@ from outbox_relay.backoff import BUSY_POLL, IDLE_POLL, RECONNECT, poll_interval
 from outbox_relay.core import Core, Turn
 from outbox_relay.errors import BrokerLost, RelayError, SchemaError, StoreLost
 from outbox_relay.health import Health
+from outbox_relay.housekeeping import Housekeeping
 from outbox_relay.incidents import Outage, Refusals
 from outbox_relay.message import Leased, Refusal
 from outbox_relay.metrics import Metrics
@@ -28,12 +29,6 @@ log = structlog.get_logger()
 
 #: What the relay waits out. A schema that was right and no longer is, is being mended.
 TRANSIENT: Final = (StoreLost, BrokerLost, SchemaError)
-#: How often waiting messages are looked through for those that have become due, in seconds.
-PROMOTE_EVERY: Final = 0.2
-#: How often the gauges of the backlog are refreshed, in seconds.
-STATS_EVERY: Final = 5.0
-#: How often retention runs, in seconds.
-PURGE_EVERY: Final = 60.0
 #: A drain gives up this long after its last progress, once other relays' claims have run out.
 DRAIN_PATIENCE: Final = 15.0
 
@@ -67,8 +62,7 @@ class Relay:
         self._stopping = threading.Event()
         self._draining = False
         self._last_message = self._last_turn = self._next_turn = 0.0
-        self._promoted = self._counted = 0.0
-        self._purged = monotonic()
+        self._housekeeping = Housekeeping(metrics, settings.retention, monotonic())
 
     def stop(self) -> None:
         """No new claims; `run` returns once what is in flight has landed, or the grace is over."""
@@ -264,18 +258,7 @@ class Relay:
         """What has to be done now and then."""
         if held := self._core.renewal(now):
             store.renew(held, self._settings.lease)
-        if now - self._promoted >= PROMOTE_EVERY:
-            # A full thousand: there may be more, so come back at once.
-            self._promoted = now if store.promote() < 1000 else 0.0
-        if now - self._counted >= STATS_EVERY:
-            self._counted = now
-            self._metrics.stats(store.stats())
-            self._metrics.upkeep(store.upkeep())
-        # With retention 0 as well: receipts, and what a crash kept from being forgotten.
-        if now - self._purged >= PURGE_EVERY:
-            self._purged = now
-            if gone := store.purge(self._settings.retention):
-                log.info("purged", messages=gone)
+        self._housekeeping.do(store, now)
         self._refusals.say()
         self._database.works()
         self._broker.works()
@@ -283,7 +266,7 @@ class Relay:
     def _note_store(self) -> None:
         self._health.database_up = True
         self._metrics.database_up.set(1)
-        self._counted = 0.0  # the backlog is shown at once
+        self._housekeeping.count_soon()
 
     def _lose(self, error: RelayError) -> None:
         if isinstance(error, BrokerLost):

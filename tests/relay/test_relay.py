@@ -16,6 +16,7 @@ import pytest
 from kombu import Connection
 
 from outbox_migrations import grant
+from outbox_relay import housekeeping
 from outbox_relay import relay as relay_module
 from outbox_relay.brokers import publisher_factory
 from outbox_relay.health import Health
@@ -589,7 +590,7 @@ class TestRetention:
         self, database: str, broker: Broker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Neither messages nor receipts, also of a relay that died between confirm and delete."""
-        monkeypatch.setattr(relay_module, "PURGE_EVERY", 0.0)
+        monkeypatch.setattr(housekeeping, "PURGE_EVERY", 0.0)
         commit(database, 20)
         with psycopg.connect(database) as connection:
             insert_rows(connection)
