@@ -11,7 +11,7 @@ from pathlib import Path
 
 from outbox_migrations import commands
 from outbox_migrations.errors import InvalidSetting, MigrationError
-from outbox_migrations.grants import ROLES, grant
+from outbox_migrations.grants import grant
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,8 +54,7 @@ def _run(arguments: argparse.Namespace) -> int:
             return 1
         commands.downgrade(url, schema, component)
     elif arguments.command == "grant":
-        grant(url, schema)
-        print("granted: " + ", ".join(ROLES))
+        print("granted: " + ", ".join(grant(url, schema, component)))
         return 0
     return _report(
         commands.status(url, schema, component), expect_current=arguments.command != "down"

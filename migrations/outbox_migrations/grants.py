@@ -1,13 +1,15 @@
-"""Three roles that can do their job and nothing else.
+"""Four roles that can do their job and nothing else.
 
-A producer inserts; a relay works off rows but cannot change a body; an inspector sees no payload.
+A producer inserts; a relay works off rows but cannot change a body; an inspector sees no payload;
+a worker keeps the inbox.
 """
 
-from typing import Final
+from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import sql
 
+from outbox_migrations.commands import Which, components
 from outbox_migrations.components import Component
 from outbox_migrations.errors import (
     DatabaseUnreachable,
@@ -17,7 +19,10 @@ from outbox_migrations.errors import (
 )
 
 #: Created when they are missing. Grant them to your login roles: GRANT outbox_relay TO my_relay.
-ROLES: Final = ("outbox_producer", "outbox_relay", "outbox_inspector")
+ROLES: Final = {
+    "outbox": ("outbox_producer", "outbox_relay", "outbox_inspector"),
+    "inbox": ("inbox_worker",),
+}
 
 CREATE_ROLE: Final = """
 DO $$ BEGIN
@@ -26,7 +31,7 @@ EXCEPTION WHEN duplicate_object THEN NULL;
 END $$
 """
 
-GRANTS: Final = """
+OUTBOX_GRANTS: Final = """
 GRANT USAGE ON SCHEMA {outbox} TO outbox_producer, outbox_relay, outbox_inspector;
 
 GRANT INSERT (message_id, task, exchange, routing_key, headers, properties, body, content_type,
@@ -50,19 +55,44 @@ GRANT SELECT (id, slot, attempts, lease_until) ON {outbox}.ready TO outbox_inspe
 GRANT SELECT (id, slot, state, available_at, attempts) ON {outbox}.parked TO outbox_inspector;
 """
 
+INBOX_GRANTS: Final = """
+GRANT USAGE ON SCHEMA {inbox} TO inbox_worker;
+GRANT SELECT, INSERT, UPDATE (result) ON {inbox}.processed TO inbox_worker;
+GRANT EXECUTE ON FUNCTION {inbox}.purge TO inbox_worker;
+"""
 
-def grant(database_url: str, schema: str = "outbox") -> None:
-    """Create the three roles where they are missing and give each its rights on `schema`.
+GRANTS: Final[dict[str, LiteralString]] = {"outbox": OUTBOX_GRANTS, "inbox": INBOX_GRANTS}
 
-    Raises DatabaseUnreachable, or MigrationError where the login may not create or grant.
+
+def grant(database_url: str, schema: str = "outbox", component: Which = "both") -> tuple[str, ...]:
+    """Create roles where they are missing, give each its rights, and return them.
+
+    Of both components, one that this database does not have is passed over. Raises
+    DatabaseUnreachable, or MigrationError where there is nothing to grant or the login may not.
     """
-    outbox = sql.Identifier(Component("outbox", schema).schema)
+    wanted = components(component, schema)
     try:
         with psycopg.connect(checked_url(database_url), connect_timeout=10) as connection:
-            for role in ROLES:
-                connection.execute(sql.SQL(CREATE_ROLE).format(role=sql.Identifier(role)))
-            connection.execute(sql.SQL(GRANTS).format(outbox=outbox))
+            there = [each for each in wanted if _is_there(connection, each)]
+            if not there:
+                names = " or ".join(each.schema for each in wanted)
+                raise MigrationError(f"nothing was granted: there is no schema {names}")
+            return tuple(role for each in there for role in _grant(connection, each))
     except psycopg.OperationalError as error:
         raise DatabaseUnreachable(f"the database did not answer: {first_line(error)}") from error
     except psycopg.Error as error:
         raise MigrationError(f"nothing was granted: {first_line(error)}") from error
+
+
+def _is_there(connection: psycopg.Connection[Any], component: Component) -> bool:
+    found = connection.execute("SELECT to_regnamespace(%s) IS NOT NULL", (component.schema,))
+    return bool(found.fetchall()[0][0])
+
+
+def _grant(connection: psycopg.Connection[Any], component: Component) -> tuple[str, ...]:
+    roles, grants = ROLES[component.name], GRANTS[component.name]
+    for role in roles:
+        connection.execute(sql.SQL(CREATE_ROLE).format(role=sql.Identifier(role)))
+    schema = {component.name: sql.Identifier(component.schema)}
+    connection.execute(sql.SQL(grants).format(**schema))
+    return roles

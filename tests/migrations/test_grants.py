@@ -1,4 +1,4 @@
-"""Three roles that can do their job and nothing else."""
+"""Four roles that can do their job and nothing else."""
 
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit, urlunsplit
@@ -8,7 +8,7 @@ import pytest
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
-from outbox_migrations import grant
+from outbox_migrations import MigrationError, grant, upgrade
 from outbox_relay.message import Parking
 from outbox_relay.store import Store
 from servers import Postgres
@@ -231,6 +231,39 @@ def test_an_inspector_sees_no_payload(login_as: LoginAs, database: str) -> None:
     assert denied(inspector, hidden) == []
 
 
+def test_a_worker_keeps_the_inbox(login_as: LoginAs) -> None:
+    """It remembers, looks up, answers, and forgets what is old; the outbox is closed to it."""
+    worker = login_as("inbox_worker")
+    with psycopg.connect(worker) as connection:
+        connection.execute(
+            "INSERT INTO inbox.processed (message_id, task) VALUES ('m', 't')"
+            " ON CONFLICT DO NOTHING"
+        )
+        connection.execute("UPDATE inbox.processed SET result = '1' WHERE message_id = 'm'")
+        connection.execute("SELECT task, result FROM inbox.processed WHERE message_id = 'm'")
+        connection.execute("SELECT inbox.purge(), inbox.version()")
+
+    statements = [
+        "DELETE FROM inbox.processed",
+        "TRUNCATE inbox.processed",
+        "UPDATE inbox.processed SET message_id = 'n'",
+        "CREATE TABLE inbox.mine ()",
+        "SELECT * FROM inbox.schema_version",
+        *(f"SELECT * FROM outbox.{name}" for name in TABLES + VIEWS),
+    ]
+    assert denied(worker, statements) == []
+
+
+def test_a_database_with_an_inbox_alone(postgres: Postgres, empty_database: str) -> None:
+    """Roles are granted for what is there."""
+    upgrade(empty_database, component="inbox")
+
+    assert grant(empty_database) == ("inbox_worker",)
+    assert grant(empty_database, component="inbox") == ("inbox_worker",)
+    with pytest.raises(MigrationError, match="no schema outbox"):
+        grant(empty_database, component="outbox")
+
+
 def test_strangers_see_nothing(database: str, login_as: LoginAs) -> None:
     """A login without any of the roles."""
     with psycopg.connect(database, autocommit=True) as admin:
@@ -239,7 +272,9 @@ def test_strangers_see_nothing(database: str, login_as: LoginAs) -> None:
     stranger = login_as("outbox_stranger")
     statements = [f"SELECT * FROM outbox.{name}" for name in TABLES + VIEWS]
 
-    assert denied(stranger, [*statements, "SELECT outbox.version()"]) == []
+    statements += ["SELECT outbox.version()", "SELECT * FROM inbox.processed"]
+    statements += ["SELECT inbox.purge()", "SELECT inbox.version()"]
+    assert denied(stranger, statements) == []
 
 
 def test_a_hostile_search_path_changes_nothing(login_as: LoginAs, database: str) -> None:

@@ -2,6 +2,7 @@
 
 from celery_inbox.errors import InboxError, InboxMissing, MessageIdReused, ResultNotJSON
 from celery_inbox.reliability import reliable
+from celery_inbox.retention import purge
 from celery_inbox.task import idempotent
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
     "MessageIdReused",
     "ResultNotJSON",
     "idempotent",
+    "purge",
     "reliable",
 ]

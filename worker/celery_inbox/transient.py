@@ -20,6 +20,8 @@ PATIENCE = 30.0
 
 LOCK_NOT_AVAILABLE = "55P03"
 UNDEFINED_TABLE = "42P01"
+UNDEFINED_FUNCTION = "42883"
+UNDEFINED_SCHEMA = "3F000"
 
 
 def worth_repeating(error: BaseException) -> bool:
