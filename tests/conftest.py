@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "tests.fixtures.broker",
+    "tests.fixtures.django",
     "tests.fixtures.postgres",
     "tests.fixtures.programs",
     "tests.fixtures.prometheus",

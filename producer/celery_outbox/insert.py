@@ -1,15 +1,16 @@
-"""The one INSERT, and what its failures mean.
+"""The one INSERT, in the words of each driver, and what its failures mean.
 
 INSERT privilege is all it needs: no RETURNING, no ON CONFLICT.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import fields
+from enum import Enum
 from functools import lru_cache
+from itertools import count
 from operator import attrgetter
 from typing import Any, Final
-
-from psycopg import sql
 
 from celery_outbox.errors import OutboxNotReady, RowRefused
 from celery_outbox.message import Message
@@ -40,17 +41,54 @@ SELECT * FROM unnest(
 )
 
 
+# Takes a pending message back; false where it is too late. Needs no more than EXECUTE.
+CANCEL: Final = "SELECT {schema}.cancel(%s)"
+
+
+class Style(Enum):
+    """How a driver marks the place of a parameter."""
+
+    #: psycopg: %s, or %b for what is to be sent in binary.
+    PSYCOPG = "psycopg"
+    #: psycopg2, and Django whichever its driver: %s.
+    FORMAT = "format"
+    #: asyncpg: $1, $2 ...
+    NUMBERED = "numbered"
+
+
 @lru_cache
-def _statement(text: str, schema: str) -> bytes:
-    return sql.SQL(text).format(schema=sql.Identifier(schema)).as_bytes(None)
+def statement(text: str, schema: str, style: Style = Style.PSYCOPG) -> str:
+    """Return one of the statements above for `schema`, which is a plain identifier."""
+    text = text.format(schema=f'"{schema}"')
+    if style is Style.FORMAT:
+        return text.replace("%b", "%s")
+    if style is Style.NUMBERED:
+        numbers = count(1)
+        return re.sub("%[sb]", lambda _: f"${next(numbers)}", text)
+    return text
 
 
-def insert(schema: str, messages: Sequence[Message]) -> tuple[bytes, Sequence[Any]]:
+def insert(
+    schema: str, messages: Sequence[Message], style: Style = Style.PSYCOPG
+) -> tuple[str, tuple[Any, ...]]:
     """Return the statement that stores `messages`, in their order, and its parameters."""
     if len(messages) == 1:
-        return _statement(ONE, schema), values(messages[0])
+        return statement(ONE, schema, style), values(messages[0])
     columns = zip(*map(values, messages), strict=True)
-    return _statement(MANY, schema), [list(column) for column in columns]
+    return statement(MANY, schema, style), tuple(list(column) for column in columns)
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """Return the SQLSTATE with which the server refused, or None where it was not the server."""
+    answer = _answer(error)
+    return answer.sqlstate if getattr(answer, "severity", None) else None
+
+
+def _answer(error: BaseException) -> Any:
+    """Return what holds the server's answer, however many libraries wrapped the driver's error."""
+    while (inner := getattr(error, "orig", None) or error.__cause__) is not None:
+        error = inner
+    return getattr(error, "diag", error)  # psycopg and psycopg2 keep it apart, asyncpg does not
 
 
 def explain(error: Exception, schema: str, messages: Sequence[Message]) -> Exception:
@@ -58,7 +96,7 @@ def explain(error: Exception, schema: str, messages: Sequence[Message]) -> Excep
 
     The database's own message is not repeated: it would print the payload of the failing row.
     """
-    match getattr(error, "sqlstate", None):
+    match sqlstate(error):
         case "42P01" | "3F000":
             return OutboxNotReady.about(
                 schema=schema,
@@ -79,7 +117,6 @@ def explain(error: Exception, schema: str, messages: Sequence[Message]) -> Excep
             )
         case str(code) if code.startswith(("22", "23")):
             tasks = ", ".join(sorted({message.task for message in messages})[:5])
-            diagnosis = getattr(error, "diag", None)
-            constraint = getattr(diagnosis, "constraint_name", None) or f"of SQLSTATE {code}"
+            constraint = _answer(error).constraint_name or f"of SQLSTATE {code}"
             return RowRefused.about(tasks=tasks, constraint=constraint)
     return error

@@ -12,13 +12,32 @@ from kombu.exceptions import EncodeError
 from celery_outbox import capture, settings, worker
 from celery_outbox.block import Transaction, Using, current_block
 from celery_outbox.errors import NoTransaction
+from celery_outbox.insert import CANCEL
 from celery_outbox.message import Message
-from celery_outbox.target import target_for
+from celery_outbox.target import Rows, target_for
 
 if TYPE_CHECKING:
-    from psycopg import AsyncConnection, Connection
+    import psycopg
+    import psycopg2.extensions
+    import sqlalchemy.ext.asyncio
+    import sqlalchemy.orm
 
     from celery_outbox.standalone import Standalone
+
+    SyncTarget = (
+        psycopg.Connection[Any]
+        | psycopg2.extensions.connection
+        | sqlalchemy.Connection
+        | sqlalchemy.orm.Session
+        | sqlalchemy.orm.scoped_session[Any]
+        | str
+    )
+    AsyncTarget = (
+        psycopg.AsyncConnection[Any]
+        | sqlalchemy.ext.asyncio.AsyncConnection
+        | sqlalchemy.ext.asyncio.AsyncSession
+        | sqlalchemy.ext.asyncio.async_scoped_session[Any]
+    )
 
 T = TypeVar("T")
 Put = Callable[[Message], None]
@@ -38,7 +57,8 @@ class Outbox:
 
         For `with`, and `async with` where the target is asynchronous. The transaction is yours: it
         is not begun, committed or rolled back here. The rows are in it at the latest when the
-        block ends without an error. `target` is a psycopg Connection or AsyncConnection.
+        block ends without an error. `target` is a connection of psycopg or psycopg2, a Session or
+        Connection of SQLAlchemy, the asynchronous ones included, or the alias of a Django database.
 
         Raises UnusableTarget on entry, such as for a connection in autocommit mode.
         """
@@ -107,16 +127,17 @@ class Outbox:
         return message.message_id
 
     @overload
-    def cancel(self, target: "AsyncConnection[Any]", task_id: str) -> Awaitable[bool]: ...
+    def cancel(self, target: "AsyncTarget", task_id: str) -> Awaitable[bool]: ...
     @overload
-    def cancel(self, target: "Connection[Any]", task_id: str) -> bool: ...
+    def cancel(self, target: "SyncTarget", task_id: str) -> bool: ...
     def cancel(self, target: object, task_id: str) -> bool | Awaitable[bool]:
         """Take back a message that is still pending, in the transaction of `target`.
 
         Returns False where it is too late or the id is unknown; for an asynchronous target, an
         awaitable of that.
         """
-        return target_for(target, self._schema).cancel(task_id)
+        rows = target_for(target, self._schema).fetch(CANCEL, task_id)
+        return _first(rows) if isinstance(rows, list) else _afirst(rows)
 
     def place_of_task(self, name: str, task: Any, target: object | None) -> Put | None:
         """Return what takes a task, or None where a worker sends it as Celery would.
@@ -130,7 +151,7 @@ class Outbox:
             worker.is_retry(running, task)
             or (worker.is_replacement(running, task) and not self._commits_replacement(target))
         )
-        put = self._put_standalone if ends_it else self._place(name, target)
+        put = self._put_durably if ends_it else self._place(name, target)
         if put is None and not worker.may_send_directly(self._app, task):
             raise NoTransaction.about(task=name)
         return put
@@ -140,7 +161,7 @@ class Outbox:
             return partial(self._put_in, target)
         block = current_block()
         if block is None:
-            return self._put_standalone
+            return self._put_unasked
         block.check_open(name)
         return block.put
 
@@ -153,9 +174,7 @@ class Outbox:
         return True
 
     def _put_in(self, target: object, message: Message) -> None:
-        block = self.using(target)
-        with block:
-            block.put(message)
+        target_for(target, self._schema).put_alone(message)
 
     @cached_property
     def _schema(self) -> str:
@@ -164,7 +183,30 @@ class Outbox:
     @property
     def has_database(self) -> bool:
         """Whether messages without a transaction can be stored in one of their own."""
-        return settings.database_url(self._app) is not None
+        return (
+            settings.django_alias(self._app) is not None
+            or settings.database_url(self._app) is not None
+        )
+
+    @property
+    def _put_unasked(self) -> Put | None:
+        """What takes messages where nobody named a transaction."""
+        if alias := settings.django_alias(self._app):
+            from celery_outbox.django_target import DjangoTarget
+
+            return DjangoTarget(alias, self._schema).put_unasked
+        return self._put_standalone
+
+    @property
+    def _put_durably(self) -> Put | None:
+        """What takes messages that no transaction in progress may roll back."""
+        if put := self._put_standalone:
+            return put
+        if alias := settings.django_alias(self._app):
+            from celery_outbox.django_target import DjangoTarget
+
+            return DjangoTarget(alias, self._schema).put_durably
+        return None
 
     @property
     def _put_standalone(self) -> Put | None:
@@ -176,3 +218,11 @@ class Outbox:
 
             self._cached_standalone = Standalone(url, self._schema)
         return self._cached_standalone.put
+
+
+def _first(rows: Rows) -> bool:
+    return bool(rows[0][0])
+
+
+async def _afirst(rows: Awaitable[Rows]) -> bool:
+    return _first(await rows)

@@ -92,7 +92,8 @@ class Pending:
             connection._pipeline = None  # about to be entered, perhaps, but not yet in force
         try:
             # As execute() does it, under the lock that the caller of wait() already holds.
-            yield from cursor._execute_gen(*insert(self.schema, messages))
+            text, parameters = insert(self.schema, messages)
+            yield from cursor._execute_gen(text.encode(), parameters)
         finally:
             connection._pipeline = pipeline
 

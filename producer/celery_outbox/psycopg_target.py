@@ -7,15 +7,12 @@ from typing import Any
 from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor, Error
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
-from psycopg.sql import SQL, Composed, Identifier
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.insert import explain
+from celery_outbox.insert import explain, statement
 from celery_outbox.message import Message
 from celery_outbox.psycopg_pending import AnyConnection, Pending, nothing
-
-# Takes a pending message back; False where it is too late. Needs no more than EXECUTE.
-CANCEL = "SELECT {schema}.cancel(%s)"
+from celery_outbox.target import Rows
 
 
 class PsycopgTarget:
@@ -42,6 +39,14 @@ class PsycopgTarget:
         """Add to the list."""
         self._check()
         self._pending.messages.append(message)
+
+    def put_alone(self, message: Message) -> None:
+        """Insert at once, or with what an open block has on its list."""
+        self.join(blocking=True)
+        try:
+            self.put(message)
+        finally:
+            self.leave(failed=False)
 
     def leave(self, *, failed: bool) -> None:
         """Insert what is still on the list."""
@@ -102,32 +107,26 @@ class PsycopgTarget:
         """Tell whether BEGIN was sent."""
         return self.connection.pgconn.transaction_status != TransactionStatus.IDLE
 
-    def cancel(self, message_id: str) -> bool | Awaitable[bool]:
-        """Call the schema's function `cancel`."""
+    def fetch(self, query: str, *parameters: object) -> Rows | Awaitable[Rows]:
+        """Execute and fetch all."""
         self._check()
-        query = SQL(CANCEL).format(schema=Identifier(self.schema))
+        text = statement(query, self.schema).encode()
         if isinstance(self.connection, AsyncConnection):
-            return self._acancel(self.connection, query, message_id)
+            return self._afetch(self.connection, text, parameters)
         try:
-            row = (
-                Cursor(self.connection, row_factory=tuple_row)
-                .execute(query, (message_id,))
-                .fetchone()
+            return (
+                Cursor(self.connection, row_factory=tuple_row).execute(text, parameters).fetchall()
             )
         except Error as error:
             failure = explain(error, self.schema, ())
-        else:
-            return bool(row and row[0])
         raise failure
 
-    async def _acancel(self, connection: Any, query: Composed, message_id: str) -> bool:
+    async def _afetch(self, connection: Any, text: bytes, parameters: tuple[object, ...]) -> Rows:
         try:
             cursor = AsyncCursor(connection, row_factory=tuple_row)
-            row = await (await cursor.execute(query, (message_id,))).fetchone()
+            return await (await cursor.execute(text, parameters)).fetchall()
         except Error as error:
             failure = explain(error, self.schema, ())
-        else:
-            return bool(row and row[0])
         raise failure
 
     def _check(self) -> None:

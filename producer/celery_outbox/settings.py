@@ -5,6 +5,7 @@ An unknown or malformed value is refused with a message that names the setting, 
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,37 @@ def schema(app: Celery) -> str:
             problem="must be a plain Postgres identifier of at most 63 characters",
         )
     return str(name)
+
+
+def django_alias(app: Celery) -> str | None:
+    """Return the Django database in which messages join or make a transaction, if there is one.
+
+    `outbox_django_alias` in Celery's configuration, else OUTBOX_DATABASE_ALIAS in Django's
+    settings, else `default`, if that one is a Postgres. None where Django is not in use.
+    """
+    if not django_in_use():
+        return None
+    from django.conf import settings  # type: ignore[import-untyped]  # Django ships no types
+    from django.db import connections  # type: ignore[import-untyped]  # the same
+
+    chosen = app.conf.get("outbox_django_alias") or getattr(settings, "OUTBOX_DATABASE_ALIAS", None)
+    alias = str(chosen or "default")
+    if chosen is not None and alias not in connections:
+        raise InvalidSetting.about(
+            setting="OUTBOX_DATABASE_ALIAS (outbox_django_alias)",
+            problem="is not the alias of a database in Django's DATABASES",
+        )
+    postgres = alias in connections and connections[alias].vendor == "postgresql"
+    return alias if chosen is not None or postgres else None
+
+
+def django_in_use() -> bool:
+    """Tell whether this process is part of a Django project."""
+    if "django.conf" not in sys.modules:
+        return False
+    from django.conf import settings
+
+    return bool(settings.configured or os.environ.get("DJANGO_SETTINGS_MODULE"))
 
 
 def database_url(app: Celery) -> str | None:

@@ -75,7 +75,8 @@ class Standalone:
         Raises DatabaseUnavailable (transient), OutboxNotReady or RowRefused.
         """
         try:
-            self._connection().execute(*insert(self._schema, [message]))
+            text, parameters = insert(self._schema, [message])
+            self._connection().execute(text.encode(), parameters)
         except psycopg.Error as error:
             failure = explain(error, self._schema, [message])
             if failure is error:

@@ -11,9 +11,17 @@ from typing import Any, Final, Protocol
 
 from celery_outbox.errors import UnusableTarget
 from celery_outbox.message import Message
+from celery_outbox.settings import django_in_use
 
 #: Top-level package of the target's class -> module with a `target_for(target, schema)`.
-TARGETS: Final = {"psycopg": "celery_outbox.psycopg_target"}
+TARGETS: Final = {
+    "psycopg": "celery_outbox.psycopg_target",
+    "psycopg2": "celery_outbox.psycopg2_target",
+    "sqlalchemy": "celery_outbox.sqlalchemy_target",
+    "django": "celery_outbox.django_target",
+}
+
+Rows = list[tuple[Any, ...]]
 
 
 class Target(Protocol):
@@ -31,6 +39,9 @@ class Target(Protocol):
         From here on it shares the fate of what else the transaction did at this point, savepoints
         included. Raises UnusableTarget where it could not be committed.
         """
+
+    def put_alone(self, message: Message) -> None:
+        """Take a message where no block is open, and see that it gets into the transaction."""
 
     def leave(self, *, failed: bool) -> None:
         """See that what was put is in the transaction, at the end of a `with` block."""
@@ -50,16 +61,21 @@ class Target(Protocol):
     def in_transaction(self) -> bool:
         """Tell whether a transaction is in progress."""
 
-    def cancel(self, message_id: str) -> bool | Awaitable[bool]:
-        """Take back a pending message; an awaitable where the target is asynchronous."""
+    def fetch(self, query: str, *parameters: object) -> Rows | Awaitable[Rows]:
+        """Return the rows of a query from `insert.py`; an awaitable of an asynchronous target."""
 
 
 def target_for(target: object, schema: str) -> Target:
-    """Return the Target for a user's connection. Raises UnusableTarget for an unknown kind."""
-    for base in type(target).__mro__:
-        if module := TARGETS.get(base.__module__.partition(".")[0]):
+    """Return the Target for what a user gave. Raises UnusableTarget for an unknown kind."""
+    packages = [base.__module__.partition(".")[0] for base in type(target).__mro__]
+    if isinstance(target, str):  # the alias of a Django database
+        packages = ["django"] if django_in_use() else []
+    for package in packages:
+        if module := TARGETS.get(package):
             found: Target = import_module(module).target_for(target, schema)
             return found
     raise UnusableTarget.about(
-        target=repr(target)[:200], reason="it is not a psycopg Connection or AsyncConnection"
+        target=repr(target)[:200],
+        reason="it is no Connection of psycopg or psycopg2, no Session or Connection of SQLAlchemy"
+        " and no alias of a Django database",
     )

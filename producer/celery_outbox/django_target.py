@@ -1,0 +1,131 @@
+"""Django databases as targets, by their alias: each message is inserted as it is sent.
+
+Django's own connection runs the INSERT, so rows are exactly where the ORM's are: inside `atomic`,
+inside its savepoints, or, with no `atomic` around, durable when the call returns.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any
+
+from django.db import connections, transaction  # type: ignore[import-untyped]  # ships no types
+
+from celery_outbox.errors import UnusableTarget
+from celery_outbox.insert import Style, explain, insert, statement
+from celery_outbox.message import Message
+from celery_outbox.target import Rows
+
+
+class DjangoTarget:
+    """The transaction that a Django database is in, in this thread. See `Target`."""
+
+    def __init__(self, alias: str, schema: str) -> None:
+        self._alias = alias
+        self._schema = schema
+
+    def join(self, *, blocking: bool) -> None:  # noqa: ARG002 - it blocks either way
+        """See that there is a transaction to join."""
+        self._check()
+        if self._connection.get_autocommit():
+            raise self._unusable(
+                "it is in autocommit mode. Use `with transaction.atomic():`, or leave `using` out:"
+                " what is sent then is stored at once"
+            )
+
+    def put(self, message: Message) -> None:
+        """Insert the message."""
+        self.join(blocking=True)
+        self._insert(self._connection, message)
+
+    def put_alone(self, message: Message) -> None:
+        """Insert the message."""
+        self.put(message)
+
+    def put_unasked(self, message: Message) -> None:
+        """Insert the message, in the transaction in progress or in one of its own."""
+        self._check()
+        connection = self._connection
+        # Nobody else may notice for long in a process without requests, such as beat.
+        if not connection.in_atomic_block and connection.errors_occurred:
+            connection.close_if_unusable_or_obsolete()
+        self._insert(connection, message)
+
+    def put_durably(self, message: Message) -> None:
+        """Insert the message in a transaction of its own, whatever is in progress."""
+        if self._connection.get_autocommit():
+            self.put_unasked(message)
+            return
+        another = self._connection.copy()
+        try:
+            self._insert(another, message)
+        finally:
+            another.close()
+
+    def leave(self, *, failed: bool) -> None:
+        """Do nothing: all is inserted."""
+
+    async def aleave(self, *, failed: bool) -> None:
+        """Do nothing: all is inserted."""
+
+    def discard(self) -> None:
+        """Do nothing: what rolls back takes its rows along."""
+
+    def begin(self) -> AbstractContextManager[object]:
+        """Return `atomic()`."""
+        self._check()
+        block: AbstractContextManager[object] = transaction.atomic(using=self._alias)
+        return block
+
+    def abegin(self) -> AbstractAsyncContextManager[object]:
+        """Refuse: Django has no transactions to await."""
+        raise self._unusable("Django has no asynchronous transactions: use `with` here")
+
+    def in_transaction(self) -> bool:
+        """Tell whether a transaction is in progress."""
+        return not self._connection.get_autocommit()
+
+    def fetch(self, query: str, *parameters: object) -> Rows:
+        """Execute and fetch all."""
+        self._check()
+        text = statement(query, self._schema, Style.FORMAT)
+        return self._execute(self._connection, text, parameters, ())
+
+    def _insert(self, connection: Any, message: Message) -> None:
+        self._execute(connection, *insert(self._schema, [message], Style.FORMAT), [message])
+
+    def _execute(
+        self, connection: Any, text: str, parameters: Any, messages: Sequence[Message]
+    ) -> Rows:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(text, parameters)
+                return cursor.fetchall() if cursor.description else []
+        except Exception as error:
+            failure = explain(error, self._schema, messages)
+            if connection.in_atomic_block:  # it must not commit, should somebody catch the error
+                connection.set_rollback(True)
+        raise failure
+
+    def _check(self) -> None:
+        """Refuse what could not commit a message."""
+        if self._connection.vendor != "postgresql":
+            raise self._unusable("it is not a Postgres database")
+        if self._connection.needs_rollback:
+            raise self._unusable("its transaction has failed and can only be rolled back")
+
+    @property
+    def _connection(self) -> Any:
+        return connections[self._alias]
+
+    def _unusable(self, reason: str) -> UnusableTarget:
+        return UnusableTarget.about(target=f"Django database {self._alias!r}", reason=reason)
+
+
+def target_for(target: object, schema: str) -> DjangoTarget:
+    """Return the Target for the alias of a Django database. Raises UnusableTarget."""
+    if not isinstance(target, str) or target not in connections:
+        raise UnusableTarget.about(
+            target=repr(target),
+            reason="Django has no database of this name, and it is no Connection",
+        )
+    return DjangoTarget(target, schema)

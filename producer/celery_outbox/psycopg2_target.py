@@ -1,0 +1,115 @@
+"""psycopg2 connections as targets: each message is inserted as it is sent, exact by itself."""
+
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from typing import Any
+from uuid import uuid4
+
+import psycopg2.extensions
+from psycopg2.extensions import STATUS_READY, TRANSACTION_STATUS_INERROR
+
+from celery_outbox.errors import UnusableTarget
+from celery_outbox.insert import Style, explain, insert, sqlstate, statement
+from celery_outbox.message import Message
+from celery_outbox.target import Rows
+
+
+class Psycopg2Target:
+    """The transaction of a psycopg2 connection. See `Target`."""
+
+    def __init__(self, connection: psycopg2.extensions.connection, schema: str) -> None:
+        self._connection = connection
+        self._schema = schema
+
+    def join(self, *, blocking: bool) -> None:  # noqa: ARG002 - it blocks either way
+        """See that there is a transaction to join."""
+        if self._connection.closed:
+            raise self._unusable("it is closed")
+        if self._connection.autocommit:
+            raise self._unusable("it is in autocommit mode, with no transaction to join")
+        if self._connection.info.transaction_status == TRANSACTION_STATUS_INERROR:
+            raise self._unusable("its transaction has failed and can only be rolled back")
+
+    def put(self, message: Message) -> None:
+        """Insert the message."""
+        self.join(blocking=True)
+        self._execute(insert(self._schema, [message], Style.FORMAT), [message])
+
+    def put_alone(self, message: Message) -> None:
+        """Insert the message."""
+        self.put(message)
+
+    def leave(self, *, failed: bool) -> None:
+        """Do nothing: all is inserted."""
+
+    async def aleave(self, *, failed: bool) -> None:
+        """Do nothing: all is inserted."""
+
+    def discard(self) -> None:
+        """Do nothing: what rolls back takes its rows along."""
+
+    def begin(self) -> AbstractContextManager[object]:
+        """Return a transaction, or a savepoint where one is in progress."""
+        return self._savepoint() if self.in_transaction() else self._transaction()
+
+    def abegin(self) -> AbstractAsyncContextManager[object]:
+        """Refuse: there is nothing to await."""
+        raise self._unusable("it is not asynchronous: use `with` here")
+
+    def in_transaction(self) -> bool:
+        """Tell whether psycopg2 sent BEGIN."""
+        return self._connection.status != STATUS_READY
+
+    def fetch(self, query: str, *parameters: object) -> Rows:
+        """Execute and fetch all."""
+        self.join(blocking=True)
+        return self._execute((statement(query, self._schema, Style.FORMAT), parameters), ())
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._connection.rollback()
+            raise
+        self._connection.commit()
+
+    @contextmanager
+    def _savepoint(self) -> Iterator[None]:
+        name = f"outbox_{uuid4().hex}"
+        self._command(f"SAVEPOINT {name}")
+        try:
+            yield
+        except BaseException:
+            self._command(f"ROLLBACK TO {name}; RELEASE {name}")
+            raise
+        self._command(f"RELEASE {name}")
+
+    def _command(self, text: str) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.execute(text)
+
+    def _execute(self, command: tuple[str, tuple[Any, ...]], messages: Any) -> Rows:
+        # Not the connection's own cursor class, which may return dictionaries.
+        plain = psycopg2.extensions.cursor
+        try:
+            with self._connection.cursor(cursor_factory=plain) as cursor:
+                cursor.execute(*command)
+                return cursor.fetchall() if cursor.description else []
+        except Exception as error:
+            failure = explain(error, self._schema, messages)
+            if sqlstate(error) is None:  # the server does not know, and would still commit
+                self._connection.close()
+        raise failure
+
+    def _unusable(self, reason: str) -> UnusableTarget:
+        return UnusableTarget.about(target=repr(self._connection), reason=reason)
+
+
+def target_for(target: Any, schema: str) -> Psycopg2Target:
+    """Return the Target for a psycopg2 connection. Raises UnusableTarget for anything else."""
+    if not isinstance(target, psycopg2.extensions.connection):
+        raise UnusableTarget.about(
+            target=repr(target), reason="give the psycopg2 connection itself, not something of it"
+        )
+    return Psycopg2Target(target, schema)

@@ -1,0 +1,104 @@
+"""psycopg2 connections take tasks: each is inserted at once, in its place among the statements."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import psycopg2
+import pytest
+from psycopg2.extensions import connection as Connection
+from psycopg2.extras import RealDictCursor
+
+from celery_outbox import OutboxNotReady, UnusableTarget
+from tests.producer.conftest import Shop, Stored
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[Connection]:
+    """A psycopg2 connection whose cursors return dictionaries."""
+    connection = psycopg2.connect(database, cursor_factory=RealDictCursor)
+    yield connection
+    connection.close()
+
+
+def execute(connection: Connection, command: str) -> None:
+    """Run a statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(command)
+
+
+def test_commits_and_rolls_back_with_the_data(
+    shop: Shop, connection: Connection, stored: Stored
+) -> None:
+    """Rows share the fate of the statements around them, savepoints included."""
+    with connection, shop.app.outbox.using(connection) as joined:
+        assert joined is connection
+        shop.add.apply_async((1, 0), countdown=60, expires=90, headers={"a": "100%s"})
+        execute(connection, "SAVEPOINT a")
+        shop.add.delay(2, 0)
+        execute(connection, "ROLLBACK TO a")
+        shop.add.delay("\N{SNOWMAN}", 0)
+    with suppress(KeyError), connection, shop.app.outbox.using(connection):
+        shop.add.delay(4, 0)
+        raise KeyError
+
+    assert stored.args() == [1, "\N{SNOWMAN}"]
+    assert stored.rows()[0].headers["a"] == "100%s"
+
+
+def test_transaction(shop: Shop, connection: Connection, stored: Stored) -> None:
+    """`transaction` commits, rolls back, and is a savepoint when nested."""
+    outbox = shop.app.outbox
+    with outbox.transaction(connection):
+        shop.add.delay(1, 0)
+        with suppress(KeyError), outbox.transaction(connection):
+            shop.add.delay(2, 0)
+            raise KeyError
+        with outbox.transaction(connection):
+            shop.add.delay(3, 0)
+        assert stored.rows() == []
+    assert stored.args() == [1, 3]
+    with suppress(KeyError), outbox.transaction(connection):
+        shop.add.delay(4, 0)
+        raise KeyError
+
+    assert stored.args() == [1, 3]
+
+
+def test_per_call_and_cancel(shop: Shop, connection: Connection, stored: Stored) -> None:
+    """`outbox=` needs no block; `cancel` takes back."""
+    first = shop.add.apply_async((1, 0), outbox=connection)
+    shop.add.apply_async((2, 0), outbox=connection)
+    assert shop.app.outbox.cancel(connection, first.id) is True
+    assert shop.app.outbox.cancel(connection, "unknown") is False
+    connection.commit()
+
+    assert stored.args() == [2]
+
+
+def test_refuses(shop: Shop, connection: Connection) -> None:
+    """A failed transaction, autocommit, a closed connection and a cursor are refused."""
+    using = shop.app.outbox.using
+    with pytest.raises(psycopg2.Error):
+        execute(connection, "SELECT 1/0")
+    with pytest.raises(UnusableTarget, match="rolled back"), using(connection):
+        pass
+    connection.rollback()
+    connection.autocommit = True
+    with pytest.raises(UnusableTarget, match="autocommit"), using(connection):
+        pass
+    with pytest.raises(UnusableTarget, match="itself"):
+        using(connection.cursor())
+    connection.close()
+    with pytest.raises(UnusableTarget, match="closed"), using(connection):
+        pass
+
+
+def test_says_why(shop: Shop, connection: Connection) -> None:
+    """A missing table is reported with the command that creates it."""
+    execute(connection, "DROP SCHEMA outbox CASCADE")
+    connection.commit()
+    with (
+        pytest.raises(OutboxNotReady, match="outbox-migrate up"),
+        shop.app.outbox.using(connection),
+    ):
+        shop.add.delay(1, 0)
