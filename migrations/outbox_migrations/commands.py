@@ -87,6 +87,19 @@ def sql(schema: str = "outbox", component: Which = "both") -> str:
     return printed.getvalue()
 
 
+def step_sql(component: Component, revision: str, *, down: bool = False) -> str:
+    """The SQL of one migration, or of what takes it back, for a transaction of somebody else's."""
+    printed = io.StringIO()
+    config = _config(component, output=printed)
+    config.attributes["transactional"] = False
+    before = ScriptDirectory.from_config(config).get_revision(revision).down_revision or "base"
+    if down:
+        command.downgrade(config, f"{revision}:{before}", sql=True)
+    else:
+        command.upgrade(config, f"{before}:{revision}", sql=True)
+    return printed.getvalue()
+
+
 def _config(
     component: Component,
     connection: sqlalchemy.Connection | None = None,

@@ -14,7 +14,7 @@ if context.is_offline_mode():
         dialect_opts={"paramstyle": "named"},
         version_table="schema_version",
         version_table_schema=component.schema,
-        transactional_ddl=True,
+        transactional_ddl=context.config.attributes.get("transactional", True),
     )
     with context.begin_transaction():
         context.execute(create_schema)

@@ -1,0 +1,55 @@
+"""A user's session in the admin of the Django example; run by test_django as a process."""
+
+import os
+
+import django  # type: ignore[import-untyped]  # Django ships no types
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "shop.settings"
+django.setup()
+
+# Imports after Django is set up, as it must be (E402); it ships no types.
+from django.apps import apps  # type: ignore[import-untyped]  # noqa: E402
+from django.contrib.auth.models import (  # type: ignore[import-untyped]  # noqa: E402
+    Permission,
+    User,
+)
+from django.test import Client  # type: ignore[import-untyped]  # noqa: E402
+
+
+def page(client: Client, path: str) -> str:
+    """Return a page of the admin."""
+    answer = client.get(f"/admin/celery_outbox/{path}")
+    assert answer.status_code == 200, (path, answer.status_code)
+    return str(answer.content.decode())
+
+
+def act(client: Client, view: str, action: str, message_id: str) -> None:
+    """Select a message and run an action on it."""
+    row = apps.get_model("celery_outbox", view).objects.get(message_id=message_id)
+    data = {"action": action, "_selected_action": [row.pk]}
+    client.post(f"/admin/celery_outbox/{view}/", data)
+
+
+chief = Client()
+chief.force_login(User.objects.create_superuser("chief"))
+for view in ("pending", "scheduled", "sent", "dead"):
+    page(chief, f"{view}/")
+    page(chief, f"{view}/?q=nothing")
+    assert chief.get(f"/admin/celery_outbox/{view}/add/").status_code == 403
+
+dead = page(chief, "dead/")
+assert "no queue" in dead
+assert 'value="retry"' in dead
+assert 'value="discard"' in dead
+assert "delete_selected" not in dead
+
+reader = User.objects.create_user("reader", is_staff=True)
+reader.user_permissions.add(Permission.objects.get(codename="view_dead"))
+watching = Client()
+watching.force_login(reader)
+assert 'value="retry"' not in page(watching, "dead/")
+act(watching, "dead", "discard", "d1")
+
+act(chief, "dead", "retry", "d1")
+act(chief, "dead", "discard", "d2")
+act(chief, "pending", "discard", "p1")

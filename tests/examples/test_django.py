@@ -1,0 +1,93 @@
+"""The Django example: migrations create the tables, views send, the admin looks and steers."""
+
+import json
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from outbox_migrations import status, upgrade
+from tests.examples.conftest import EXAMPLES, Run
+from tests.fixtures.rows import commit_rows, ids_in
+
+ADMIN = Path(__file__).with_name("django_admin.py")
+
+
+@pytest.fixture
+def migrated(example: Run, empty_database: str) -> str:
+    """A database that `manage.py migrate` made."""
+    example("django", empty_database, "manage.py", "migrate")
+    return empty_database
+
+
+def test_migrate(example: Run, migrated: str) -> None:
+    """`manage.py migrate` ends where `outbox-migrate up` does; nothing is left to migrate."""
+    assert all(each.current for each in status(migrated))
+    example("django", migrated, "manage.py", "makemigrations", "--check", "--dry-run")
+    example("django", migrated, "manage.py", "check", "--fail-level=WARNING")
+
+
+def test_migrate_back(example: Run, migrated: str) -> None:
+    """`manage.py migrate outbox_migrations zero` takes all of it back."""
+    example("django", migrated, "manage.py", "migrate", "outbox_migrations", "zero")
+    assert all(each.found is None for each in status(migrated))
+    example("django", migrated, "manage.py", "migrate")
+    assert all(each.current for each in status(migrated))
+
+
+def test_migrate_after_outbox_migrate(example: Run, empty_database: str) -> None:
+    """A schema that is there already is left as it is."""
+    upgrade(empty_database)
+    commit_rows(empty_database)
+    example("django", empty_database, "manage.py", "migrate")
+
+    assert len(ids_in(empty_database, "pending")) == 1
+
+
+def test_every_alembic_migration_is_wrapped() -> None:
+    """A migration added to outbox_migrations has its Django migration, in order."""
+    package = EXAMPLES.parent / "migrations" / "outbox_migrations"
+    wrapped = sorted(
+        path.stem.split("_", 1)[1] for path in (package / "django/migrations").glob("0*.py")
+    )
+    written = [
+        path.stem for name in ("inbox", "outbox") for path in package.glob(f"{name}/*_0*.py")
+    ]
+
+    assert wrapped == sorted(written)
+
+
+REQUESTS = """
+import json
+from django.test import Client
+client = Client()
+answer = client.post("/orders/", {"item": "tea"})
+try:
+    client.post("/orders/?reject", {"item": "gold"})
+except ValueError:
+    pass
+print(json.dumps(answer.json()))
+"""
+
+
+def test_sends_with_the_broker_down(example: Run, migrated: str) -> None:
+    """An order and its task are stored together; a rejected order leaves neither."""
+    printed = example("django", migrated, "manage.py", "shell", "-v", "0", "-c", REQUESTS)
+    task = json.loads(printed.splitlines()[-1])["task"]
+    with psycopg.connect(migrated) as connection:
+        orders = connection.execute("SELECT item FROM shop_order").fetchall()
+
+    assert orders == [("tea",)]
+    assert ids_in(migrated, "pending") == {task}
+
+
+def test_admin(example: Run, migrated: str) -> None:
+    """The admin shows the four views to those who may, changes nothing, retries and discards."""
+    commit_rows(migrated, message_ids=["p1", "p2"])
+    commit_rows(migrated, message_ids=["d1", "d2"], available_in=3600)
+    with psycopg.connect(migrated) as connection:
+        connection.execute("UPDATE outbox.parked SET state = 'dead', last_error = 'no queue'")
+    example("django", migrated, str(ADMIN), PYTHONPATH=str(EXAMPLES / "django"))
+
+    assert ids_in(migrated, "pending") == {"p2", "d1"}
+    assert ids_in(migrated, "dead") == set()
