@@ -199,6 +199,33 @@ def test_a_race_lost_for_ever_is_reported(
     assert len(attempts) == 3
 
 
+def test_an_outage_fails_no_task(
+    app: Celery, ledger: Ledger, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many attempts that takes; at last the message goes back to the queue."""
+    monkeypatch.setattr("celery_inbox.transient.ATTEMPTS", 1)
+    monkeypatch.setattr("celery_inbox.transient.PATIENCE", 0.2)
+    attempts: list[int] = []
+
+    def away() -> psycopg.Connection[Any]:
+        attempts.append(1)
+        return psycopg.connect("postgresql://127.0.0.1:1/nowhere")
+
+    @app.task(bind=True)
+    @idempotent(away)
+    def charge(self: Any, conn: Any) -> Any:
+        pytest.fail("ran without a database")
+
+    with pytest.raises(Reject) as rejected:
+        deliver(charge)
+
+    rejection: Any = rejected.value  # celery-types knows no requeue
+    assert rejection.requeue
+    assert len(attempts) > 1
+    with pytest.raises(psycopg.OperationalError):
+        charge()
+
+
 def test_a_duplicate_goes_back_to_the_queue_at_its_deadline(
     app: Celery, ledger: Ledger, deliver: Deliver
 ) -> None:

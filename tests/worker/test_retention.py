@@ -42,7 +42,10 @@ def test_by_default_rows_live_for_two_weeks(ledger: Ledger) -> None:
 
 def test_rows_outlive_what_the_outbox_can_replay() -> None:
     """A message replayed at the last moment finds its row, and for days to come."""
-    environment = {"OUTBOX_DATABASE_URL": "postgresql:///shop", "OUTBOX_BROKER_URL": "amqp://"}
+    environment = {
+        "OUTBOX_DATABASE_URL": "postgresql:///shop",
+        "OUTBOX_BROKER_URL": "amqp://rabbitmq",
+    }
     sent = timedelta(seconds=from_environment(environment).retention)
 
     # The outbox forgets half a day at a time.

@@ -1,6 +1,7 @@
 """Runs a task body once per message: its effects and its inbox row commit together, or neither.
 
-A body that raises, `retry()` included, leaves nothing behind; `replace()` commits.
+A body that raises, `retry()` included, leaves nothing behind; `replace()` commits. A database that
+is away fails no task: its message goes back to the queue.
 """
 
 import inspect
@@ -13,7 +14,7 @@ from itertools import count
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from celery import Task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 from celery.local import Proxy
 from celery.utils.log import get_logger
 
@@ -76,7 +77,7 @@ def idempotent(
 
                     return _once(task, target, delivery, wait, effects)
 
-            return _persistently(task, attempt).deliver()
+            return _persistently(task, delivery, attempt).deliver()
 
         # What Celery checks the arguments of a call against: everything but the connection.
         vars(run)["__signature__"] = _without_connection(body)
@@ -119,15 +120,22 @@ def _joined(task: Task[..., Any], target: Target, effects: Callable[[], Any]) ->
             return _Outcome(ignore=ignore)
 
 
-def _persistently(task: Task[..., Any], attempt: Callable[[], _Outcome]) -> _Outcome:
+def _persistently(
+    task: Task[..., Any], delivery: Delivery | None, attempt: Callable[[], _Outcome]
+) -> _Outcome:
     """Attempt again, with pauses, while only the database stood in the way."""
     give_up = time.monotonic() + transient.PATIENCE
     for number in count(1):
         try:
             return attempt()
         except Exception as error:
-            exhausted = number == transient.ATTEMPTS or time.monotonic() > give_up
-            if exhausted or not transient.worth_repeating(error):
+            if not transient.worth_repeating(error):
+                raise
+            outage, late = transient.is_outage(error), time.monotonic() > give_up
+            if late and outage and delivery is not None:
+                logger.warning("%s: back to the queue, no database (%s)", task.name, error)
+                raise Reject("the database is away", requeue=True) from error
+            if late or (number >= transient.ATTEMPTS and not outage):
                 raise
             logger.info("%s: attempt %d rolled back (%s)", task.name, number, error)
         time.sleep(transient.pause(number))

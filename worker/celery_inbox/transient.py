@@ -14,6 +14,7 @@ _RACE_LOST = {"40001", "40P01"}
 #: The server ended the session, or is starting or stopping.
 _SESSION_ENDED = {"57P01", "57P02", "57P03"}
 
+#: Races a task may lose; outages end when PATIENCE does.
 ATTEMPTS = 10
 #: No further attempt is begun after this many seconds: a worker slot is worth more than that.
 PATIENCE = 30.0
@@ -28,9 +29,14 @@ def worth_repeating(error: BaseException) -> bool:
     """True for a lost race or a lost connection, however the driver or ORM wrapped it."""
     if isinstance(error, TaskPredicate):  # Retry, Reject, Ignore: the task has decided already
         return False
+    lost_race = any(state in _RACE_LOST for _, state in _database_errors(error))
+    return lost_race or is_outage(error)
+
+
+def is_outage(error: BaseException) -> bool:
+    """True when the database, and not this task, was at fault: attempts do not count then."""
     return any(
-        state in _RACE_LOST
-        or state in _SESSION_ENDED
+        state in _SESSION_ENDED
         or state.startswith("08")
         or (state == "" and _is_operational(cause))
         for cause, state in _database_errors(error)

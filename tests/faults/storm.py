@@ -1,0 +1,97 @@
+"""Strikes a bank while it works, and compares what it did with what its teller remembers."""
+
+import os
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from tests.faults import bank
+from tests.faults.branch import Branch
+from tests.faults.teller import Teller
+
+_STALLED_SECONDS = 120.0
+#: So many more transfers done, and a strike counts as overcome.
+_RECOVERED = 20
+
+
+def seed() -> int:
+    """FAULTS_SEED, to repeat a run; else a new one, which is printed."""
+    chosen = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"\nFAULTS_SEED={chosen}")
+    return chosen
+
+
+def watch(branch: Branch, teller: Teller, until: Callable[[], bool], what: str) -> None:
+    """Keep everything alive until something holds; fail when nothing moves any more."""
+    moved = monotonic()
+    while not until():
+        branch.keep_alive()
+        teller.finished()
+        executed = branch.executed()
+        if executed > teller.executed:
+            teller.executed, moved = executed, monotonic()
+        if monotonic() - moved > _STALLED_SECONDS:
+            raise AssertionError(f"{what}: nothing moves after {teller.executed} transfers")
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """A fault: when it struck, and how long until work went on."""
+
+    fault: str
+    at: int
+    seconds: float
+
+
+def strike_all(
+    branch: Branch, teller: Teller, faults: list[str], wanted: int, chance: random.Random
+) -> list[Strike]:
+    """Kill one thing after the other, in shuffled order at random moments of the work."""
+    chance.shuffle(faults)
+    moments = sorted(chance.sample(range(wanted // 20, wanted * 9 // 10), len(faults)))
+    strikes = []
+    for fault, moment in zip(faults, moments, strict=True):
+        watch(branch, teller, lambda moment=moment: teller.executed >= moment, fault)  # type: ignore[misc]  # a default binds the loop's value; mypy infers no such lambda
+        at, start = teller.executed, monotonic()
+        branch.kill(fault, chance)
+        goal = min(at + _RECOVERED, wanted)
+        watch(branch, teller, lambda goal=goal: teller.executed >= goal, fault)  # type: ignore[misc]  # the same
+        strikes.append(Strike(fault, at, round(monotonic() - start, 1)))
+        print(f"  {fault} killed after {at} transfers, {strikes[-1].seconds} s until work went on")
+    return strikes
+
+
+def settle(branch: Branch, teller: Teller) -> None:
+    """Wait until nothing is on its way any more."""
+    watch(branch, teller, teller.finished, "the last order")
+    watch(branch, teller, lambda: branch.unsent() == 0, "an empty outbox")
+    watch(branch, teller, lambda: branch.unfinished() == 0, "an empty queue")
+
+
+def assert_exact(branch: Branch, teller: Teller) -> None:
+    """Every committed transfer happened once, no other ever, and every balance is right."""
+    memory = teller.memory
+    wanted = sorted(transfer.number for transfer in memory.committed)
+    done = branch.numbers("done")
+    twice = [number for number, times in Counter(done).items() if times > 1]
+    lost, unexpected = set(wanted) - set(done), set(done) - set(wanted)
+    confirmations = [number for number in wanted if number % bank.CONFIRMED == 0]
+
+    assert (sorted(lost), twice, sorted(unexpected)) == ([], [], [])
+    assert branch.numbers("confirmed") == confirmations
+    assert dict(branch.run("SELECT id, balance FROM bank.account")) == memory.balances()
+    assert branch.run("SELECT sum(balance) FROM bank.account") == [(0,)]
+    assert branch.count("count(*) FROM inbox.processed") == len(wanted) + len(confirmations)
+    assert memory.rolled_back
+
+
+def report(branch: Branch, teller: Teller, start: float) -> None:
+    """Print the figures of a run."""
+    print(
+        f"{len(teller.memory.committed)} transfers, each exactly once, in "
+        f"{monotonic() - start:.0f} s; {len(teller.memory.rolled_back)} rolled back, none of them "
+        f"executed; {branch.absorbed()} duplicates absorbed; "
+        f"{teller.memory.commits_looked_up} commits of unknown outcome looked up"
+    )
