@@ -18,10 +18,10 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export UV_PYTHON := $(PYTHON)
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup demo test check bench dashboard clean
+.PHONY: help setup demo test test-faults check bench dashboard clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.synced ## Make .venv with the four packages, their commands and the tools
 
@@ -30,6 +30,9 @@ demo: .venv/.synced ## Run a small shop on the outbox, servers included (BROKER=
 
 test: .venv/.synced ## Run the tests on private servers (ARGS="-k name"; RABBITMQ=auto, require or off)
 	@$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal --ignore=tests/faults $(ARGS)
+
+test-faults: .venv/.synced ## Run the long tests that kill everything (FAULTS_SEED=n repeats a run)
+	@$(BIN)/pytest --capture=no tests/faults $(ARGS)
 
 check: .venv/.synced ## Lint, formatting, types, import contracts and the lock file
 	$(BIN)/ruff check

@@ -85,6 +85,13 @@ class Branch:
         """What a table of the bank holds, sorted."""
         return [number for (number,) in self.run(f"SELECT number FROM bank.{table} ORDER BY 1")]
 
+    def now(self) -> str:
+        """The database's time, as the relay's commands read it."""
+        [(now,)] = self.run(
+            "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
+        )
+        return str(now)
+
     def count(self, statement: str) -> int | None:
         """Count something; None while the database is away."""
         try:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,6 +64,30 @@ def strike_all(
     return strikes
 
 
+def work_through(branch: Branch, wanted: int, faults: dict[str, int]) -> Teller:
+    """Order and execute transfers while everything is killed, and wait for the quiet."""
+    chosen, start = seed(), monotonic()
+    branch.start_workers()
+    with Teller(branch.database, random.Random(f"teller {chosen}"), wanted, wanted // 20) as teller:
+        all_faults = [fault for fault, times in faults.items() for _ in range(times)]
+        strikes = strike_all(branch, teller, all_faults, wanted, random.Random(f"storm {chosen}"))
+        settle(branch, teller)
+    assert Counter(strike.fault for strike in strikes) == faults
+    assert branch.crashes() >= faults["backend"]
+    print(f"  all done after {monotonic() - start:.0f} s")
+    return teller
+
+
+def replay(branch: Branch, teller: Teller, since: str) -> int:
+    """Publish again what was confirmed since then, wait for the quiet, return how many."""
+    command = branch.relay_command("replay", f"--since={since}", "--yes")
+    assert command.wait() == 0
+    watch(branch, teller, lambda: branch.executed() >= len(teller.memory.committed), "the lost")
+    settle(branch, teller)
+    (answer,) = re.findall(r"([\d,]+) pending again", command.output())
+    return int(answer.replace(",", ""))
+
+
 def settle(branch: Branch, teller: Teller) -> None:
     """Wait until nothing is on its way any more."""
     watch(branch, teller, teller.finished, "the last order")
@@ -87,11 +112,11 @@ def assert_exact(branch: Branch, teller: Teller) -> None:
     assert memory.rolled_back
 
 
-def report(branch: Branch, teller: Teller, start: float) -> None:
+def report(branch: Branch, teller: Teller) -> None:
     """Print the figures of a run."""
+    memory = teller.memory
     print(
-        f"{len(teller.memory.committed)} transfers, each exactly once, in "
-        f"{monotonic() - start:.0f} s; {len(teller.memory.rolled_back)} rolled back, none of them "
-        f"executed; {branch.absorbed()} duplicates absorbed; "
-        f"{teller.memory.commits_looked_up} commits of unknown outcome looked up"
+        f"  {len(memory.committed)} transfers, each exactly once; {len(memory.rolled_back)} rolled "
+        f"back, none executed; {branch.absorbed()} duplicates absorbed; "
+        f"{memory.commits_looked_up} commits of unknown outcome looked up"
     )

@@ -78,7 +78,8 @@ class Teller:
     def _work(self) -> None:
         try:
             for transfers in self._batches():
-                self._order(transfers, keep=self._chance.random() > _ROLLED_BACK)
+                keep = self._chance.random() > _ROLLED_BACK
+                self._order(transfers, keep=keep and bool(self.memory.rolled_back))
         except Exception as error:
             self._error = error
 
