@@ -62,10 +62,12 @@ class Link:
         if arrived:
             return arrived
         if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-            timeout = 0
-        for _, events in self._poll.poll(max(0.0, timeout) * 1000):
-            if events & select.POLLOUT:
-                self._flush()
+            return self._read()
+        ready = self._poll.poll(max(0.0, timeout) * 1000)
+        if not ready:
+            return b""
+        if ready[0][1] & select.POLLOUT:
+            self._flush()
         return self._read()
 
     def close(self) -> None:

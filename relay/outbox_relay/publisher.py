@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from outbox_relay.message import Message, Refusal
 
@@ -17,6 +17,9 @@ class Outcomes:
     confirmed: list[Message]
     refused: list[Refusal]
     latencies: list[tuple[float, int]]
+
+
+NOTHING: Final = Outcomes([], [], [])
 
 
 class Publisher(Protocol):

@@ -10,11 +10,10 @@ from typing import Final
 from outbox_relay.core import Core
 from outbox_relay.errors import BrokerLost
 from outbox_relay.message import Message, Reason, Refusal
-from outbox_relay.publisher import Outcomes, Publisher
+from outbox_relay.publisher import NOTHING, Outcomes, Publisher
 
 #: By this reply code a broker says that our user lacks a right, not that a message is bad.
 ACCESS_REFUSED: Final = "403"
-NOTHING: Final = Outcomes([], [], [])
 
 
 class Quarantine:

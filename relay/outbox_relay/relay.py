@@ -29,6 +29,8 @@ log = structlog.get_logger()
 
 #: What the relay waits out. A schema that was right and no longer is, is being mended.
 TRANSIENT: Final = (StoreLost, BrokerLost, SchemaError)
+#: How often the chores beside publishing are looked through, in seconds.
+CHORES_EVERY: Final = 0.1
 #: A drain gives up this long after its last progress, once other relays' claims have run out.
 DRAIN_PATIENCE: Final = 15.0
 
@@ -61,7 +63,9 @@ class Relay:
         self._doubtful: frozenset[int] = frozenset()
         self._stopping = threading.Event()
         self._draining = False
-        self._last_message = self._last_turn = self._next_turn = 0.0
+        self._idle = False  # the last claim found nothing
+        self._shown = (0, False)  # what the gauges of the broker show
+        self._last_message = self._last_turn = self._next_turn = self._next_chores = 0.0
         self._housekeeping = Housekeeping(metrics, settings.retention, monotonic())
 
     def stop(self) -> None:
@@ -150,7 +154,7 @@ class Relay:
             self._publisher = self._open_publisher()
             self._health.broker_up = True
             self._metrics.broker_up.set(1)
-        self._next_turn = 0.0
+        self._next_turn = self._next_chores = 0.0
         self._step(self._store, self._publisher)
 
     def _rest(self, seconds: float) -> None:
@@ -179,7 +183,10 @@ class Relay:
                 blocked=publisher.blocked,
                 in_flight_bytes=publisher.in_flight_bytes,
             )
-            if turn.limit or (turn.done and now - self._last_turn > BUSY_POLL):
+            if self._idle and turn.limit and not turn.done and not store.waiting(turn.floor):
+                self._next_turn = now + poll_interval(now - self._last_message)
+                wait = max(0.0, self._next_turn - monotonic())
+            elif turn.limit or (turn.done and now - self._last_turn > BUSY_POLL):
                 self._take(turn, store, publisher)
                 wait = max(0.0, self._next_turn - monotonic())
             else:
@@ -188,12 +195,15 @@ class Relay:
         self._note(self._quarantine.step(self._core))
         if self._refused:
             self._park(store)
-        self._keep_house(store, now)
+        if now >= self._next_chores:
+            self._next_chores = now + CHORES_EVERY
+            self._keep_house(store, now)
 
     def _take(self, turn: Turn, store: Store, publisher: Publisher) -> None:
         """Settle, claim and publish."""
         began = self._last_turn = monotonic()
         leased = self._commit(turn, store)
+        self._idle = not leased
         if not leased:
             self._next_turn = began + poll_interval(began - self._last_message)
             return
@@ -233,10 +243,14 @@ class Relay:
     def _look_at(self, publisher: Publisher, wait: float) -> None:
         """See what the broker says, waiting for it no longer than that."""
         self._note(publisher.poll(min(wait, BUSY_POLL) if self._quarantine.busy else wait))
-        self._metrics.in_flight.set(publisher.in_flight)
-        self._metrics.broker_blocked.set(publisher.blocked)
+        if (now := (publisher.in_flight, publisher.blocked)) != self._shown:
+            self._shown = now
+            self._metrics.in_flight.set(publisher.in_flight)
+            self._metrics.broker_blocked.set(publisher.blocked)
 
     def _note(self, outcomes: Outcomes) -> None:
+        if not (outcomes.confirmed or outcomes.refused or outcomes.latencies):
+            return
         if outcomes.confirmed:
             self._core.confirmed(outcomes.confirmed)
             self._last_message = monotonic()
@@ -294,6 +308,7 @@ class Relay:
         self._metrics.broker_up.set(0)
         self._metrics.broker_blocked.set(0)
         self._metrics.in_flight.set(0)
+        self._shown = (0, False)
 
     def _give_back(self, store: Store) -> None:
         """Settle what was confirmed, park what was refused, and return every other claim.

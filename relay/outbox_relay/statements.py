@@ -48,6 +48,11 @@ WHERE id = ANY (ARRAY(
 RETURNING id, slot, attempts, suspicion
 """
 
+#: Whether TURN would find anything: what an idle relay asks forty times a second.
+PROBE: Final = """
+SELECT FROM {outbox}.ready WHERE id > %(floor)s AND lease_until < now() LIMIT 1
+"""
+
 #: What was claimed, as it goes on the wire, oldest first. Bodies beyond %(bytes)s in total stay
 #: behind (NULL), all but the first, so that large messages cannot fill the memory. %(clock)s is the
 #: relay's monotonic clock, so that a message's age needs no comparison of two machines' clocks.
@@ -58,7 +63,7 @@ SELECT id, slot, %(lease)s::bigint, 0, 0, message_id, exchange, routing_key,
             THEN body END,
        content_type, content_encoding, mandatory, declare::text,
        coalesce(expires_at <= now(), false),
-       %(clock)s::float8 - extract(epoch FROM now() - greatest(created_at, available_at))::float8
+       %(clock)s::float8 - date_part('epoch', now() - greatest(created_at, available_at))
 FROM {outbox}.message
 WHERE slot = %(slot)s AND id = ANY (%(ids)s::bigint[])
 ORDER BY id

@@ -11,7 +11,10 @@ from time import monotonic
 from typing import Any, Final
 
 import psycopg
+from psycopg import generators
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGresult
 
 from outbox_relay import statements
 from outbox_relay.errors import SchemaError, SettingsError, StoreLost
@@ -20,6 +23,9 @@ from outbox_relay.message import Claim, Leased, Message, Parking
 #: The schema versions this relay can work with.
 SCHEMA_VERSIONS: Final = (1,)
 CONNECT_TIMEOUT_SECONDS: Final = 5
+#: The prepared statement's name, and the type of its argument.
+PROBE: Final = b"outbox_probe"
+INT8: Final = 20
 #: Bodies fetched at a time, in bytes; a single larger one is fetched alone.
 FETCH_BYTES: Final = 16 << 20
 #: A dead peer is noticed by the kernel too, where a firewall drops packets silently.
@@ -79,6 +85,7 @@ class Store:
     def __init__(self, connection: psycopg.Connection[tuple[Any, ...]], schema: str) -> None:
         self._connection = connection
         self._cursor = connection.cursor(binary=True)
+        self._probe_prepared = False
         self._sql = {
             name: text.format(outbox=f'"{schema}"')
             for name, text in vars(statements).items()
@@ -140,6 +147,30 @@ class Store:
             },
         )
         return [Leased._make(row) for row in rows]
+
+    def waiting(self, floor: int) -> bool:
+        """Whether a turn could lease any row above `floor`.
+
+        Through libpq itself, as an idle relay does little else.
+        """
+        pgconn = self._connection.pgconn
+        with _translated():
+            if not self._probe_prepared:
+                text = self._sql["PROBE"].replace("%(floor)s", "$1")
+                pgconn.send_prepare(PROBE, text.encode(), [INT8])
+                self._results()
+                self._probe_prepared = True
+            pgconn.send_query_prepared(PROBE, [str(floor).encode()])
+            return self._results()[0].ntuples > 0
+
+    def _results(self) -> list[PGresult]:
+        """What the statement just sent has yielded; within the deadline of every other."""
+        execution = generators.execute(self._connection.pgconn)
+        results: list[PGresult] = self._connection.wait(execution)
+        for result in results:
+            if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+                raise psycopg.errors.error_from_result(result)
+        return results
 
     def fetch(self, leased: Sequence[Leased], lease: int) -> Claim:
         """The messages of leased rows, oldest first, as far as FETCH_BYTES reach."""

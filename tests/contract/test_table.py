@@ -25,6 +25,7 @@ Connection = psycopg.Connection[Any]
 HELD = {"ids": "{1,2,3}", "leases": "{1,1,1}"}
 LOOP: dict[str, dict[str, Any]] = {
     "TURN": {"done": "{1,2,3}", "floor": 0, "limit": 500, "lease": 1, "term": 10.0},
+    "PROBE": {"floor": 0},
     "FETCH": {"slot": 3, "ids": "{1,2,3}", "lease": 1, "bytes": 1 << 24, "clock": 1.0},
     "PARK": {
         "ids": [1],

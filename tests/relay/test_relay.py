@@ -591,6 +591,7 @@ class TestRetention:
     ) -> None:
         """Neither messages nor receipts, also of a relay that died between confirm and delete."""
         monkeypatch.setattr(housekeeping, "PURGE_EVERY", 0.0)
+        monkeypatch.setattr(relay_module, "CHORES_EVERY", 0.0)
         commit(database, 20)
         with psycopg.connect(database) as connection:
             insert_rows(connection)

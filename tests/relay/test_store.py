@@ -171,6 +171,24 @@ class TestClaiming:
         assert len(claim(store)) == 1
 
 
+class TestProbing:
+    """An idle relay asks before it claims."""
+
+    def test_a_probe_tells_what_a_claim_would_find(
+        self, emptied_database: str, store: Store
+    ) -> None:
+        """Rows above the floor that nobody has leased, and no others."""
+        assert not store.waiting(0)
+        commit_rows(emptied_database, 2)
+
+        assert store.waiting(0)
+        leased = store.turn([], 0, 10, 1, 60)
+        assert not store.waiting(0)
+        store.release([(row.id, 1) for row in leased])
+        assert store.waiting(0)
+        assert not store.waiting(max(row.id for row in leased))
+
+
 class TestFetching:
     """What goes on the wire."""
 

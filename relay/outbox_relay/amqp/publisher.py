@@ -20,7 +20,7 @@ from outbox_relay.amqp.topology import Topology
 from outbox_relay.errors import BrokerLost, Unpublishable
 from outbox_relay.link import Link
 from outbox_relay.message import Message, Reason, Refusal
-from outbox_relay.publisher import Outcomes
+from outbox_relay.publisher import NOTHING, Outcomes
 
 log = structlog.get_logger()
 
@@ -101,7 +101,10 @@ class AmqpPublisher:
             raise self._fate
         confirmed: list[Message] = []
         refused: list[Refusal] = []
-        for event in self._inbound.feed(self._link.pump(timeout)):
+        arrived = self._link.pump(timeout)
+        if not arrived and not self._batches:
+            return NOTHING
+        for event in self._inbound.feed(arrived):
             match event:
                 case Confirm():
                     self._flight.confirmed(event, confirmed, refused)
