@@ -1,14 +1,17 @@
 """The Django example: migrations create the tables, views send, the admin looks and steers."""
 
 import json
+import sys
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from outbox_migrations import status, upgrade
-from tests.examples.conftest import EXAMPLES, Run
+from tests.examples.conftest import EXAMPLES, Run, environment
+from tests.fixtures.programs import Program, RelayFactory
 from tests.fixtures.rows import commit_rows, ids_in
+from tests.fixtures.waiting import wait_until
 
 ADMIN = Path(__file__).with_name("django_admin.py")
 
@@ -91,3 +94,21 @@ def test_admin(example: Run, migrated: str) -> None:
 
     assert ids_in(migrated, "pending") == {"p2", "d1"}
     assert ids_in(migrated, "dead") == set()
+
+
+def test_all_the_way(
+    example: Run, migrated: str, valkey_url: str, relay: RelayFactory, tmp_path: Path
+) -> None:
+    """Ordered while no broker runs; once there is one, an ordinary worker sends the invoice."""
+    example("django", migrated, "manage.py", "shell", "-v", "0", "-c", REQUESTS)
+    drained = relay("run", "--drain", OUTBOX_DATABASE_URL=migrated, OUTBOX_BROKER_URL=valkey_url)
+    assert drained.wait() == 0, drained.output()
+    project = {"PYTHONPATH": str(EXAMPLES / "django"), "BROKER_URL": valkey_url}
+    command = [sys.executable, "-m", "celery", "-A", "shop", "worker", "--pool=solo"]
+    worker = Program(command, tmp_path, environment(migrated) | project)
+    try:
+        with psycopg.connect(migrated, autocommit=True) as connection:
+            query = "SELECT count(*) FROM shop_order WHERE invoiced"
+            wait_until(lambda: connection.execute(query).fetchone() == (1,), 60, "the invoice")
+    finally:
+        worker.kill()
