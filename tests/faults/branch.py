@@ -107,13 +107,16 @@ class Branch:
         """Messages that wait in the outbox, dead ones included."""
         return self.count("pending + scheduled + dead FROM outbox.stats")
 
-    def unfinished(self) -> int:
-        """Messages that wait in the broker; on Redis also those that workers hold."""
+    def unfinished(self) -> int | None:
+        """Messages that wait in the broker, on Redis also with workers; None without a queue."""
         with Connection(self._url) as connection:
             channel: Any = connection.default_channel  # kombu types what all transports have
             if isinstance(self.broker, Valkey):
                 return int(channel.client.llen("celery") + channel.client.hlen("unacked"))
-            return int(channel.queue_declare("celery", passive=True).message_count)
+            try:
+                return int(channel.queue_declare("celery", passive=True).message_count)
+            except connection.channel_errors:  # a new node, before a worker or relay came to it
+                return None
 
     def keep_alive(self) -> None:
         """Do what a supervisor does: start anew what has ended, which some workers do."""
