@@ -9,6 +9,7 @@ messages wait with the Session.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, ClassVar, Final, cast
 from weakref import WeakKeyDictionary
 
@@ -108,13 +109,32 @@ class OnSession:
         found = cls._all.get(session)
         if found is None:
             found = cls._all[session] = cls(schema)
-            event.listen(session, "after_begin", found._after_begin)
-            event.listen(session, "after_transaction_create", found._after_create)
-            event.listen(session, "before_commit", found.insert)
-            event.listen(session, "after_commit", found._after_commit)
-            event.listen(session, "after_soft_rollback", found.discard)
-            event.listen(session, "after_transaction_end", found._after_end)
         return found
+
+    @classmethod
+    def listen(cls) -> None:
+        """Have every Session tell of what it does.
+
+        Once, not per session: that costs more, and fails within a listener of somebody else's.
+        """
+        reactions: dict[str, Callable[..., None]] = {
+            "after_begin": cls._after_begin,
+            "after_transaction_create": cls._after_create,
+            "before_commit": cls.insert,
+            "after_commit": cls._after_commit,
+            "after_soft_rollback": cls.discard,
+            "after_transaction_end": cls._after_end,
+        }
+        for name, react in reactions.items():
+            event.listen(Session, name, cls._to_the_one_of(react))
+
+    @classmethod
+    def _to_the_one_of(cls, react: Callable[..., None]) -> Callable[..., None]:
+        def forward(session: Session, *details: Any) -> None:
+            if found := cls._all.get(session):
+                react(found, session, *details)
+
+        return forward
 
     def put(self, session: Session, message: Message) -> None:
         """Add to the list of the connection, or of what waits for it."""
@@ -173,6 +193,9 @@ class OnSession:
     def _after_end(self, _session: Session, transaction: SessionTransaction) -> None:
         if transaction.parent is None:
             self._waiting.clear()
+
+
+OnSession.listen()
 
 
 def connection_of(session: Session, transaction: SessionTransaction | None) -> Connection | None:

@@ -5,11 +5,12 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from celery_outbox import OutboxNotReady, RowRefused, UnusableTarget
+from tests.fixtures.postgres import OwnPostgres, migrated_database
 from tests.producer.conftest import Shop, Stored
 
 COUNT = text("SELECT count(*) FROM outbox.message")
@@ -372,3 +373,33 @@ def test_a_session_within_a_transaction_of_a_test(
             outer.rollback()
 
     assert stored.rows() == []
+
+
+def test_two_phase_commit(shop: Shop, own_postgres: OwnPostgres) -> None:
+    """A transaction that is prepared takes its rows along."""
+    url = migrated_database(own_postgres({"max_prepared_transactions": "5"}))
+    engine = create_engine(url.replace("postgresql", "postgresql+psycopg", 1))
+    with Session(engine, twophase=True) as session, shop.app.outbox.using(session):
+        shop.add.delay(1, 0)
+        session.prepare()
+        assert Stored(url).rows() == []
+        session.commit()
+        shop.add.delay(2, 0)
+        session.rollback()
+
+    assert Stored(url).args() == [1]
+
+
+def test_sent_by_listeners_while_committing(shop: Shop, session: Session, stored: Stored) -> None:
+    """What a listener sends as the session commits is stored, or refused: never lost in silence."""
+    using = shop.app.outbox.using(session)
+    with using:
+        event.listen(session, "before_commit", lambda _: shop.add.delay(1, 0), once=True)
+        session.execute(text("SELECT 1"))
+        session.commit()
+        assert stored.args() == [1]
+        event.listen(session, "before_commit", lambda _: shop.add.delay(2, 0), once=True)
+        with pytest.raises(UnusableTarget, match="over"):
+            session.commit()
+
+    assert stored.args() == [1]
