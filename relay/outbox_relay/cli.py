@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from outbox_relay import logs
-from outbox_relay.commands import doctor, look, purge, replay, run, show, status, steer
+from outbox_relay.commands import bench, doctor, look, purge, replay, run, show, status, steer
 from outbox_relay.commands.command import Command
 from outbox_relay.commands.flags import add_flags, given
 from outbox_relay.errors import RelayError, SettingsError
@@ -25,6 +25,7 @@ COMMANDS: Final[Sequence[Command]] = (
     *steer.commands(),
     replay.command(),
     purge.command(),
+    bench.command(),
 )
 
 
