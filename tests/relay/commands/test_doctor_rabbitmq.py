@@ -168,5 +168,7 @@ def _enable_management(node: Any) -> int:
         f"application:set_env(rabbitmq_management, tcp_config, [{{port, {port}}}, "
         '{ip, "127.0.0.1"}], [{persistent, true}])'
     )
-    node.evaluate(f'rabbit_plugins:ensure("{enabled}")')
+    # A node takes connections shortly before it counts as running.
+    ensure = f'rabbit_plugins:ensure("{enabled}")'
+    wait_until(lambda: "error" not in node.evaluate(ensure), 60, "the management plugin")
     return port

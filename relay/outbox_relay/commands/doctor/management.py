@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
@@ -49,9 +50,20 @@ class Management:
     def queue_policy(self, queue: str) -> dict[str, Any]:
         """The effective policy on a queue, operator policies included."""
         found = self._get("queues", self.vhost, queue)
-        if "effective_policy_definition" not in found:
-            raise Unavailable("the API has not seen it yet; ask again in ten seconds")
-        return dict(found["effective_policy_definition"] or {})
+        if "effective_policy_definition" in found:
+            return dict(found["effective_policy_definition"] or {})
+        # What the API knows of an idle queue may be long in coming; policies it knows at once.
+        return self._strongest("policies", queue) | self._strongest("operator-policies", queue)
+
+    def _strongest(self, kind: str, queue: str) -> dict[str, Any]:
+        """The definition of the policy with the highest priority among those that fit."""
+        fitting = [
+            policy
+            for policy in self._get(kind, self.vhost)
+            if policy["apply-to"] != "exchanges" and re.search(policy["pattern"], queue)
+        ]
+        strongest = max(fitting, key=lambda policy: int(policy["priority"]), default=None)
+        return dict(strongest["definition"]) if strongest else {}
 
     def exchange_type(self, exchange: str) -> str:
         """direct, fanout, topic, headers, or a plugin's."""
