@@ -10,7 +10,18 @@ from collections.abc import Sequence
 from typing import Final
 
 from outbox_relay import logs
-from outbox_relay.commands import bench, doctor, look, purge, replay, run, show, status, steer
+from outbox_relay.commands import (
+    bench,
+    doctor,
+    health,
+    look,
+    purge,
+    replay,
+    run,
+    show,
+    status,
+    steer,
+)
 from outbox_relay.commands.command import Command
 from outbox_relay.commands.flags import add_flags, given
 from outbox_relay.errors import RelayError, SettingsError
@@ -19,6 +30,7 @@ from outbox_relay.settings import from_environment
 COMMANDS: Final[Sequence[Command]] = (
     run.command(),
     status.command(),
+    health.command(),
     doctor.command(),
     *look.commands(),
     show.command(),
