@@ -41,7 +41,7 @@ def _connect(url: str, settings: Settings, doubts: Doubts) -> Publisher:
     if scheme in ("amqp", "amqps"):
         # A broker that was restarted may have lost what it had: what is known is known anew.
         topology = Topology(url, declare=settings.declare == "missing")
-        return AmqpPublisher(url, topology, settings.confirm_timeout)
+        return AmqpPublisher(url, topology, settings.confirm_timeout, settings.reserved)
     if scheme in REDIS_SCHEMES:
         return RedisPublisher(
             url,

@@ -13,12 +13,13 @@ from typing import Final
 from outbox_relay.backoff import retry_delay
 from outbox_relay.cursor import Cursor
 from outbox_relay.message import Claim, Message, Parking, Reason, Refusal
+from outbox_relay.policy import Policy
 from outbox_relay.settings import Settings
 
 #: Refusals that are nobody's fault, or an operator's: they wait, but cost no attempt.
 FREE: Final = frozenset({Reason.NACKED, Reason.FORBIDDEN, Reason.SUSPECTED})
 #: Refusals that no further attempt could change.
-FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED})
+FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED, Reason.DENIED})
 #: Refusals after which a message is still to be published alone.
 SUSPICIOUS: Final = frozenset({Reason.REJECTED, Reason.SUSPECTED, Reason.FORBIDDEN})
 #: Bodies in flight, in bytes, at which claiming pauses.
@@ -45,6 +46,7 @@ class Core:
     def __init__(self, settings: Settings, first_lease: int) -> None:
         self._settings = settings
         self._cursor = Cursor()
+        self._policy = Policy(settings.allow_content_types, settings.allow_exchanges)
         self._lease = first_lease
         self._limit = settings.batch_size
         self._leases: dict[int, int] = {}
@@ -88,8 +90,8 @@ class Core:
     def fetched(self, claim: Claim) -> tuple[list[Message], list[Refusal], list[tuple[int, int]]]:
         """Sort what was claimed: to publish now, refused unpublished, to give back for later."""
         publish: list[Message] = []
-        refused: list[Refusal] = []
-        for message in claim.messages:
+        allowed, refused = self._policy.sort(claim.messages)
+        for message in allowed:
             if message.expired:
                 detail = "it expired before it could be published"
                 refused.append(Refusal(message, Reason.EXPIRED, detail))

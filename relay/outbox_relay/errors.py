@@ -34,3 +34,7 @@ class BrokerLost(RelayError):
 
 class Unpublishable(RelayError):
     """Permanent for one message: no broker could take it as it is written."""
+
+
+class Denied(Unpublishable):
+    """Permanent for one message, until the setting it names is changed."""

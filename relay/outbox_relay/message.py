@@ -48,6 +48,7 @@ class Reason(StrEnum):
     """Why a message was not confirmed. The values label `outbox_publish_failures_total`."""
 
     INVALID = "invalid"  # no broker could take it
+    DENIED = "denied"  # the relay's settings do not let it pass
     EXPIRED = "expired"  # its time had passed before it could be published
     UNROUTABLE = "unroutable"  # the broker returned it: no queue is bound
     REJECTED = "rejected"  # the broker closed the channel over it

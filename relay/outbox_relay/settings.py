@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from outbox_relay.errors import SettingsError
+from outbox_relay.policy import ANY, PLAIN_DATA, RESERVED, Names, reserved_but
 from outbox_relay.redis.durability import MEMORY, Durability
 
 T = TypeVar("T")
@@ -72,6 +73,9 @@ class Settings:
     lease: float = 10.0
     redis_confirm: Durability = MEMORY
     transport_options: Secret = Secret("OUTBOX_BROKER_TRANSPORT_OPTIONS")
+    allow_content_types: Names = PLAIN_DATA
+    allow_exchanges: Names = ANY
+    reserved: frozenset[str] = RESERVED
 
 
 def flag_of(variable: str) -> str:
@@ -112,6 +116,9 @@ def from_environment(
             "OUTBOX_BROKER_TRANSPORT_OPTIONS", transport_options, required=False
         ),
         management_url=reader.read("OUTBOX_MANAGEMENT_URL", _management_url, None),
+        allow_content_types=reader.read("OUTBOX_ALLOW_CONTENT_TYPES", Names.parse, PLAIN_DATA),
+        allow_exchanges=reader.read("OUTBOX_ALLOW_EXCHANGES", Names.parse, ANY),
+        reserved=reader.read("OUTBOX_ALLOW_RESERVED", reserved_but, RESERVED),
     )
     reader.refuse_unknown()
     return settings

@@ -224,7 +224,6 @@ def test_what_no_broker_could_take_is_refused_by_itself(columns: dict[str, Any])
     assert str(refused.value)
 
 
-@pytest.mark.xfail(strict=True, reason="orjson reads integers beyond 64 bits as floats")
 @pytest.mark.parametrize("value", [2**64, -(2**63) - 1])
 def test_an_integer_beyond_64_bits_is_refused(value: int) -> None:
     """A header is sent as it was written or not at all: never as a number near it."""

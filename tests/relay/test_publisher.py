@@ -71,7 +71,9 @@ def open_line() -> Iterator[OpenLine]:
     opened: list[AmqpPublisher] = []
 
     def connect(url: str, *, declare: bool = True, confirm_timeout: float = DEADLINE) -> Line:
-        publisher = AmqpPublisher(url, Topology(url, declare=declare), confirm_timeout)
+        topology = Topology(url, declare=declare)
+        # Nothing is reserved: another user's id is what makes a broker close the channel.
+        publisher = AmqpPublisher(url, topology, confirm_timeout, reserved=frozenset())
         opened.append(publisher)
         return Line(publisher)
 

@@ -311,7 +311,7 @@ class TestRefusals:
         good = commit(database, 50)
         commit(database, 50, **poison)
         good += commit(database, 50)
-        running = start(OUTBOX_MAX_ATTEMPTS="2")
+        running = start(OUTBOX_MAX_ATTEMPTS="2", OUTBOX_ALLOW_RESERVED="user_id")
         wait_for(database, sent=100)
         more = commit(database, 100)
         wait_for(database, sent=200, dead=100, pending=0)

@@ -5,10 +5,11 @@ frame cannot carry is refused here, before it can close the channel under its ne
 said of it names the field and not the value, because it will be logged.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Collection
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import isfinite
 from struct import Struct
 from typing import Any, Final
@@ -16,7 +17,7 @@ from typing import Any, Final
 import orjson
 from kombu.utils import json as kombu_json
 
-from outbox_relay.errors import Unpublishable
+from outbox_relay.errors import Denied, Unpublishable
 from outbox_relay.message import Message
 
 FRAME_END: Final = b"\xce"
@@ -24,6 +25,8 @@ METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 HEARTBEAT_FRAME: Final = bytes((HEARTBEAT, 0, 0, 0, 0, 0, 0)) + FRAME_END
 #: class 60 (basic), method 40 (publish), and the reserved short before its arguments
 BASIC_PUBLISH: Final = b"\x00\x3c\x00\x28\x00\x00"
+#: The one reserved name that is a property.
+USER_ID: Final = "user_id"
 #: the same class with a weight of zero, as a content header begins
 BASIC: Final = 60 << 16
 
@@ -43,14 +46,26 @@ LENGTHS: Final = tuple(_long(n) for n in range(1024))
 OCTETS: Final = tuple(bytes((n,)) for n in range(256))
 
 
-def publish_frames(message: Message, channel: int, frame_max: int, now: float) -> list[bytes]:
+def publish_frames(
+    message: Message,
+    channel: int,
+    frame_max: int,
+    now: float,
+    reserved: Collection[str] = (),
+) -> list[bytes]:
     """Method, header and body frames of one message, in pieces to be joined.
 
-    `now` is on the clock of `message.born`. Raises Unpublishable, saying what is wrong.
+    `now` is on the clock of `message.born`. Raises Unpublishable, saying what is wrong; Denied over
+    a header or property that is `reserved`.
     """
     try:
         route = _route(message.exchange, message.routing_key, message.mandatory, channel)
-        properties = _properties(message, now)
+        try:
+            properties = _properties(message, now, reserved)
+        except _Vast:
+            properties = _properties(message, now, reserved, exactly)
+    except Denied:
+        raise
     except Exception as error:  # whatever a row's text provokes is that row's fault, not ours
         raise Unpublishable(str(error) or type(error).__name__) from error
     if len(properties) + 20 > frame_max:
@@ -88,16 +103,26 @@ def _content(content_type: str, content_encoding: str) -> bytes:
     return _short(content_type) + _short(content_encoding)
 
 
-def _properties(message: Message, now: float) -> bytes:
+def _properties(
+    message: Message,
+    now: float,
+    reserved: Collection[str],
+    read: Callable[[str], dict[str, Any]] | None = None,
+) -> bytes:
     """Flags, then each property that is set, in the order of the flags."""
-    given = loads(message.properties)
+    read = read or loads
+    given, headers = read(message.properties), read(message.headers)
+    for name in reserved:
+        # An application's own header may be called user_id: it means nothing to a broker.
+        if (name in headers and name != USER_ID) or given.get(name) is not None:
+            raise Denied(f"{name} is reserved, and not among OUTBOX_ALLOW_RESERVED")
     if "expiration" in given:
         given["expiration"] = _remaining(given["expiration"], now - message.born)
     if None in given.values():
         given = {name: value for name, value in given.items() if value is not None}
     flags, encoders = _properties_set(tuple(given))
     content = _content(message.content_type, message.content_encoding)
-    parts = [flags, content, table(loads(message.headers))]
+    parts = [flags, content, table(headers)]
     for name, encode in encoders:
         try:
             parts.append(encode(given[name]))
@@ -120,6 +145,14 @@ def _properties_set(names: tuple[str, ...]) -> tuple[bytes, Encoders]:
 def loads(text: str) -> dict[str, Any]:
     """A JSON object; kombu's tagged values (bytes, dates, decimals) become what they stand for."""
     value = kombu_json.loads(text) if '"__type__"' in text else orjson.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("headers and properties must be JSON objects")
+    return value
+
+
+def exactly(text: str) -> dict[str, Any]:
+    """The same, slower, telling vast whole numbers from vast fractions."""
+    value = kombu_json.loads(text, _loads=partial(json.loads, parse_float=_Fraction))
     if not isinstance(value, dict):
         raise ValueError("headers and properties must be JSON objects")
     return value
@@ -174,7 +207,7 @@ PROPERTIES: Final[tuple[tuple[str, int, Encoder], ...]] = (
     ("message_id", 1 << 7, _short),
     ("timestamp", 1 << 6, _timestamp),
     ("type", 1 << 5, _short),
-    ("user_id", 1 << 4, _short),
+    (USER_ID, 1 << 4, _short),
     ("app_id", 1 << 3, _short),
     ("cluster_id", 1 << 2, _short),
 )
@@ -253,7 +286,22 @@ def _integer(value: int) -> bytes:
     return b"l" + _signed_longlong(value)
 
 
+class _Vast(Exception):
+    """Transient: a number that may have been a whole one in the row; read the text again."""
+
+
+class _Fraction(float):
+    """A number that was written with a point or an exponent."""
+
+
 def _float(value: float) -> bytes:
+    # orjson reads whole numbers beyond 64 bits as the float next to them.
+    if not -VAST < value < VAST and value.is_integer():
+        raise _Vast
+    return _fraction(value)
+
+
+def _fraction(value: float) -> bytes:
     if not isfinite(value):
         raise ValueError(
             "a header holds NaN or an infinity: RabbitMQ closes the connection over it"
@@ -269,6 +317,8 @@ def _decimal(value: Decimal) -> bytes:
     return b"D" + OCTETS[-exponent] + _signed_long(-unscaled if sign else unscaled)
 
 
+#: Beyond it a whole number has more than 64 bits.
+VAST: Final = 2.0**63
 #: What most tasks carry: `timelimit` without limits, `stamps` without stamps, counts near zero.
 NO_LIMITS: Final = [None, None]
 NO_LIMITS_ARRAY: Final = b"A\x00\x00\x00\x02VV"
@@ -291,6 +341,7 @@ FIELDS: Final = _Fields(
         int: _integer,
         type(None): lambda _: b"V",
         float: _float,
+        _Fraction: _fraction,
         dict: _nested,
         list: _array,
         tuple: _array,

@@ -17,9 +17,10 @@ from outbox_relay.amqp.encode import HEARTBEAT_FRAME, publish_frames
 from outbox_relay.amqp.flight import Flight
 from outbox_relay.amqp.inbound import Blocked, Closed, Confirm, Inbound, Returned
 from outbox_relay.amqp.topology import Topology
-from outbox_relay.errors import BrokerLost, Unpublishable
+from outbox_relay.errors import BrokerLost, Denied, Unpublishable
 from outbox_relay.link import Link
 from outbox_relay.message import Message, Reason, Refusal
+from outbox_relay.policy import RESERVED
 from outbox_relay.publisher import NOTHING, Outcomes
 
 log = structlog.get_logger()
@@ -32,7 +33,13 @@ DEFAULT_FRAME_MAX: Final = 131_072
 class AmqpPublisher:
     """A confirming channel on a connection of its own. Implements `publisher.Publisher`."""
 
-    def __init__(self, url: str, topology: Topology, confirm_timeout: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        topology: Topology,
+        confirm_timeout: float,
+        reserved: frozenset[str] = RESERVED,
+    ) -> None:
         connection = open_connection(url)
         try:
             channel = connection.channel()
@@ -51,6 +58,7 @@ class AmqpPublisher:
         self._flight = Flight()
         self._topology = topology
         self._confirm_timeout = confirm_timeout
+        self._reserved = tuple(reserved)
         self._batches: deque[tuple[int, int, float]] = deque()  # last tag, messages, when
         self._fate: BrokerLost | None = None
         self._blocked = False
@@ -84,9 +92,12 @@ class AmqpPublisher:
                 refused.append(Refusal(message, why.reason, why.detail))
                 continue
             try:
-                frames += publish_frames(message, self._channel, self._frame_max, now)
+                frames += publish_frames(
+                    message, self._channel, self._frame_max, now, self._reserved
+                )
             except Unpublishable as error:
-                refused.append(Refusal(message, Reason.INVALID, str(error)))
+                reason = Reason.DENIED if isinstance(error, Denied) else Reason.INVALID
+                refused.append(Refusal(message, reason, str(error)))
             else:
                 sent.append(message)
         if sent:
