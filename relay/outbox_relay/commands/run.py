@@ -1,10 +1,16 @@
 """`run`: the daemon, and `run --drain`, which publishes what is due and ends."""
 
 import gc
+import os
 import secrets
 import signal
+import threading
 from argparse import ArgumentParser, Namespace
 from contextlib import nullcontext
+from dataclasses import replace
+from typing import Final
+
+import structlog
 
 from outbox_relay.brokers import publisher_factory
 from outbox_relay.commands.command import Command
@@ -15,6 +21,11 @@ from outbox_relay.metrics import Metrics
 from outbox_relay.relay import Relay
 from outbox_relay.settings import Settings
 from outbox_relay.store import Store
+
+log = structlog.get_logger()
+
+#: The share of the grace period for what is in flight. The rest is for settling and giving back.
+LANDING: Final = 0.8
 
 
 def command() -> Command:
@@ -30,7 +41,7 @@ def _run(arguments: Namespace, settings: Settings) -> int:
     drain: bool = arguments.drain
     metrics, health = Metrics(), Health()
     relay = Relay(
-        settings,
+        replace(settings, grace_period=LANDING * settings.grace_period),
         open_store=lambda: _open_store(settings),
         open_publisher=publisher_factory(settings),
         # 31 random bits name this relay, 32 count its claims: no two claims are alike.
@@ -38,8 +49,13 @@ def _run(arguments: Namespace, settings: Settings) -> int:
         metrics=metrics,
         health=health,
     )
+
+    def stop(*_: object) -> None:
+        relay.stop()
+        _end_within(settings.grace_period)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: relay.stop())
+        signal.signal(number, stop)
     _spare_the_collector()
     address = settings.http_address
     with Endpoint(address, health, metrics.registry) if address and not drain else nullcontext():
@@ -47,6 +63,18 @@ def _run(arguments: Namespace, settings: Settings) -> int:
             return 0 if relay.drain() else 1
         relay.run()
         return 0
+
+
+def _end_within(seconds: float) -> None:
+    """End the process then, whatever it waits for: claims it still has run out by themselves."""
+
+    def end() -> None:
+        log.warning("grace_over", seconds=seconds)
+        os._exit(1)
+
+    guard = threading.Timer(seconds, end)
+    guard.daemon = True
+    guard.start()
 
 
 def _spare_the_collector() -> None:

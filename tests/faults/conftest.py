@@ -1,0 +1,101 @@
+"""Servers that tests may kill, and a lab on each: a test that passes leaves its figures behind.
+
+`@pytest.mark.fault(9)` says which faults of docs/faults.md a test is about.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from servers import Postgres, RabbitMQ
+from tests.faults import results
+from tests.faults.lab import Lab
+from tests.faults.queues import Queue, RabbitQueue, ValkeyQueue
+from tests.faults.results import Measured
+from tests.fixtures.broker import Broker
+from tests.fixtures.postgres import migrated_database
+from tests.fixtures.valkey import OwnValkey
+
+Record = Callable[[Measured], None]
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Iterator[Record]:
+    """Note what was measured; it is written down if the test passes."""
+    noted: list[Measured] = []
+    before = request.session.testsfailed
+    yield noted.append
+    marker = request.node.get_closest_marker("fault")
+    if marker is not None and request.session.testsfailed == before:
+        results.write(request.node.nodeid, marker.args, noted[-1] if noted else None)
+
+
+@pytest.fixture(scope="session")
+def mortal_rabbitmq(
+    rabbitmq_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RabbitMQ]:
+    """A node that tests kill, freeze and start again."""
+    node = RabbitMQ(tmp_path_factory.mktemp("mortal-rabbitmq"), root=rabbitmq_root)
+    try:
+        yield node.start()
+    finally:
+        node.discard()
+
+
+@pytest.fixture(scope="session")
+def mortal_postgres() -> Iterator[Postgres]:
+    """A server that tests kill, freeze and start again."""
+    server = Postgres(Path(tempfile.mkdtemp(prefix="celery-outbox-mortal-")))
+    try:
+        yield server.start()
+    finally:
+        server.discard()
+
+
+@pytest.fixture
+def mortal_broker(mortal_rabbitmq: RabbitMQ) -> Iterator[Broker]:
+    """A virtual host of the node that may be killed."""
+    vhost = mortal_rabbitmq.create_vhost()
+    yield Broker(mortal_rabbitmq, vhost)
+    mortal_rabbitmq.delete_vhost(vhost)
+
+
+@pytest.fixture
+def lab(database: str, broker: Broker, tmp_path: Path, record: Record) -> Iterator[Lab]:
+    """A lab on servers that outlive the test: only the relay and the network may fail."""
+    yield from _lab(database, RabbitQueue(broker), tmp_path, record)
+
+
+@pytest.fixture(params=["rabbitmq", "valkey"])
+def queue(request: pytest.FixtureRequest, own_valkey: OwnValkey) -> Queue:
+    """A broker that may be killed, of each kind; Valkey writes to its disk before it replies."""
+    if request.param == "rabbitmq":
+        return RabbitQueue(request.getfixturevalue("mortal_broker"))
+    return ValkeyQueue(own_valkey({"appendfsync": "always"}))
+
+
+@pytest.fixture
+def broker_lab(database: str, queue: Queue, tmp_path: Path, record: Record) -> Iterator[Lab]:
+    """A lab for what a broker can do, once for each kind of broker."""
+    yield from _lab(database, queue, tmp_path, record)
+
+
+@pytest.fixture
+def database_lab(
+    mortal_postgres: Postgres, broker: Broker, tmp_path: Path, record: Record
+) -> Iterator[Lab]:
+    """A lab whose database server may be killed."""
+    url = migrated_database(mortal_postgres)
+    yield from _lab(url, RabbitQueue(broker), tmp_path, record)
+    mortal_postgres.drop_database(urlsplit(url).path.removeprefix("/"))
+
+
+def _lab(database: str, queue: Queue, folder: Path, record: Record) -> Iterator[Lab]:
+    lab = Lab(database, queue, folder, record)
+    try:
+        yield lab
+    finally:
+        lab.close()

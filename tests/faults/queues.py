@@ -1,0 +1,106 @@
+"""The two brokers as a fault test sees them: a URL through a proxy, and what has arrived."""
+
+import json
+from base64 import b64decode
+from collections import Counter
+from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+import redis
+from kombu import Connection
+
+from servers import Valkey
+from servers.server import Server
+from tests.fixtures.broker import Broker
+
+
+class Queue(Protocol):
+    """A broker with a queue that Celery workers would read."""
+
+    @property
+    def server(self) -> Server:
+        """What may be killed, frozen and started again."""
+
+    @property
+    def url(self) -> str:
+        """The broker's own URL."""
+
+    def arrived(self, queue: str = "celery") -> Counter[str]:
+        """The ids of everything that is in the queue, and how often each."""
+
+    def delete(self, queue: str = "celery") -> None:
+        """Delete the queue, with what is in it."""
+
+
+class RabbitQueue:
+    """A virtual host of a RabbitMQ node. Implements `Queue`."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self._taken: dict[str, Counter[str]] = {}
+
+    @property
+    def server(self) -> Server:
+        """The node."""
+        return self.broker.node
+
+    @property
+    def url(self) -> str:
+        """The virtual host's URL."""
+        return self.broker.url
+
+    def arrived(self, queue: str = "celery") -> Counter[str]:
+        """Everything that ever arrived: what is in the queue is taken out and remembered."""
+        taken = self._taken.setdefault(queue, Counter())
+        if self.broker.has(queue):
+            taken.update(_id(message.body) for message in self.broker.take_all(queue))
+        return taken
+
+    def delete(self, queue: str = "celery") -> None:
+        """Delete the queue, remembering what is in it."""
+        self.arrived(queue)
+        with Connection(self.url) as connection:
+            channel: Any = connection.default_channel  # kombu types what all transports have
+            channel.queue_delete(queue)
+
+
+class ValkeyQueue:
+    """A Valkey or Redis server. Implements `Queue`."""
+
+    def __init__(self, server: Valkey) -> None:
+        self._server = server
+
+    @property
+    def server(self) -> Server:
+        """The server."""
+        return self._server
+
+    @property
+    def url(self) -> str:
+        """The server's URL."""
+        return self._server.url
+
+    def arrived(self, queue: str = "celery") -> Counter[str]:
+        """Everything that is in the queue's list, where it stays."""
+        client: Any = redis.Redis.from_url(self.url)  # redis-py's replies may be awaitable
+        with client:
+            return Counter(
+                _id(b64decode(json.loads(envelope)["body"]))
+                for envelope in client.lrange(queue, 0, -1)
+            )
+
+    def delete(self, queue: str = "celery") -> None:
+        """Delete the list."""
+        with redis.Redis.from_url(self.url) as client:
+            client.delete(queue)
+
+
+def through(url: str, port: int) -> str:
+    """A server's URL with another port: that of the proxy before it."""
+    parts = urlsplit(url)
+    credentials, at, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{port}"))
+
+
+def _id(body: bytes) -> str:
+    return body[:36].decode()
