@@ -7,12 +7,11 @@ is settled, parked or given back.
 
 from collections import deque
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from outbox_relay.backoff import retry_delay
 from outbox_relay.cursor import Cursor
-from outbox_relay.message import Claim, Message, Parking, Reason, Refusal
+from outbox_relay.message import Claim, Message, Parking, Reason, Refusal, Turn
 from outbox_relay.policy import Policy
 from outbox_relay.settings import Settings
 
@@ -28,16 +27,6 @@ WINDOW_BYTES: Final = 64 << 20
 MOST_SUSPECTS: Final = 1000
 #: How often within a claim's term those older than one such interval are renewed.
 RENEWALS_PER_TERM: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """The next statement: settle `done`, lease up to `limit` rows above `floor`."""
-
-    done: list[Message]
-    floor: int
-    limit: int
-    lease: int
 
 
 class Core:
@@ -76,7 +65,7 @@ class Core:
         if self._leases and limit < min(self._limit, self._settings.window) // 2:
             limit = 0
         floor = self._cursor.floor(now) if limit else 0
-        return Turn(self._done, floor, limit, self._lease)
+        return Turn(self._done, floor, limit, self._lease, self._settings.lease)
 
     def turned(self, turn: Turn, leased_ids: list[int]) -> None:
         """The statement was committed: its confirms are settled, its rows are ours."""
@@ -156,7 +145,8 @@ class Core:
 
     def given_back(self, ids: Iterable[int]) -> None:
         """The release was committed, or is left to the leases' own end."""
-        gone = set(ids)
+        if not (gone := set(ids)):
+            return
         for id_ in gone:
             self._leases.pop(id_, None)
         self._suspects = deque(m for m in self._suspects if m.id not in gone)

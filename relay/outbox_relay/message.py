@@ -67,12 +67,40 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A statement: settle `done`, lease up to `limit` rows above `floor` for `term` seconds."""
+
+    done: list[Message]
+    floor: int
+    limit: int
+    lease: int
+    term: float
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Rows leased, whose messages are still to be fetched."""
+
+    rows: list[Leased]
+    lease: int
+    since: float  # before the lease began, on this process's monotonic clock
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """What one turn leased: messages to publish, and rows whose body must wait for room."""
 
     messages: list[Message]
     too_large: list[tuple[int, int]]  # id, lease
     astray: list[tuple[int, int]] = field(default_factory=list)  # work without a message
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one exchange with the database brought: messages leased before, and rows leased now."""
+
+    claim: Claim | None
+    leased: list[Leased]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,27 +1,11 @@
 """Every statement the relay's loop runs. `{outbox}` stands for the schema's quoted name.
 
 Three rules hold throughout. The database's clock decides time. No plan depends on statistics: each
-statement is a handful of look-ups by primary key, and the session allows nothing else (SESSION).
-And each is one transaction, so that none is open while a broker works.
+statement is a handful of look-ups by primary key, and the session allows nothing else
+(`database.SESSION`). And no transaction is open while a broker works.
 """
 
 from typing import Final
-
-#: Forbids every plan but index look-ups: on tables that are empty one minute and huge the next,
-#: statistics are always old. A claim must survive a crash of the database; see TURN.
-SESSION: Final = """
-SELECT set_config('application_name', 'outbox-relay', false),
-       set_config('synchronous_commit', 'on', false),
-       set_config('timezone', 'UTC', false),
-       set_config('jit', 'off', false),
-       set_config('enable_seqscan', 'off', false),
-       set_config('enable_bitmapscan', 'off', false),
-       set_config('enable_hashjoin', 'off', false),
-       set_config('enable_mergejoin', 'off', false),
-       set_config('statement_timeout', %(timeout_ms)s, false),
-       set_config('lock_timeout', %(timeout_ms)s, false),
-       set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, false)
-"""
 
 VERSION: Final = "SELECT {outbox}.version()"
 
@@ -53,20 +37,25 @@ PROBE: Final = """
 SELECT FROM {outbox}.ready WHERE id > %(floor)s AND lease_until < now() LIMIT 1
 """
 
-#: What was claimed, as it goes on the wire, oldest first. Bodies beyond %(bytes)s in total stay
-#: behind (NULL), all but the first, so that large messages cannot fill the memory. %(clock)s is the
+#: What was claimed, as it goes on the wire. Large bodies stay behind (NULL). %(clock)s is the
 #: relay's monotonic clock, so that a message's age needs no comparison of two machines' clocks.
 FETCH: Final = """
-SELECT id, slot, %(lease)s::bigint, 0, 0, message_id, exchange, routing_key,
-       headers::text, properties::text,
-       CASE WHEN sum(octet_length(body)) OVER (ORDER BY id) - octet_length(body) < %(bytes)s
-            THEN body END,
-       content_type, content_encoding, mandatory, declare::text,
+SELECT id, slot, %(lease)s::bigint, 0, 0, message_id, exchange, routing_key, headers, properties,
+       CASE WHEN octet_length(body) <= %(small)s THEN body END,
+       content_type, content_encoding, mandatory, declare,
        coalesce(expires_at <= now(), false),
        %(clock)s::float8 - date_part('epoch', now() - greatest(created_at, available_at))
 FROM {outbox}.message
 WHERE slot = %(slot)s AND id = ANY (%(ids)s::bigint[])
-ORDER BY id
+"""
+
+#: Large bodies, oldest first, as far as %(bytes)s reach and at least one: they must not fill the
+#: memory. octet_length() alone reads no body.
+FETCH_LARGE: Final = """
+SELECT id, CASE WHEN sum(octet_length(body)) OVER (ORDER BY id) - octet_length(body) < %(bytes)s
+           THEN body END
+FROM {outbox}.message
+WHERE slot = ANY (%(slots)s::smallint[]) AND id = ANY (%(ids)s::bigint[])
 """
 
 #: Refused rows leave the hot table until their time comes, or for good. Fenced by the claim: if

@@ -4,37 +4,26 @@ Every call raises StoreLost where the database is gone or silent (the connection
 must be opened anew) and SchemaError where the tables are not what this relay was written for.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from time import monotonic
 from typing import Any, Final
 
-import psycopg
-from psycopg import generators
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import ExecStatus
-from psycopg.pq.abc import PGresult
-
 from outbox_relay import statements
-from outbox_relay.errors import SchemaError, SettingsError, StoreLost
-from outbox_relay.message import Claim, Leased, Message, Parking
+from outbox_relay.database import BoundedConnection, connect, translated
+from outbox_relay.errors import SchemaError
+from outbox_relay.message import Answer, Claim, Claimed, Leased, Message, Parking, Turn
+from outbox_relay.pipeline import Pipeline, Query
 
 #: The schema versions this relay can work with.
 SCHEMA_VERSIONS: Final = (1,)
-CONNECT_TIMEOUT_SECONDS: Final = 5
-#: The prepared statement's name, and the type of its argument.
-PROBE: Final = b"outbox_probe"
-INT8: Final = 20
-#: Bodies fetched at a time, in bytes; a single larger one is fetched alone.
+NAME: Final = "outbox-relay"
+#: Bodies fetched with all others of their claim, in bytes; larger ones are fetched after them.
+SMALL_BODY: Final = 32 << 10
+#: Larger bodies fetched at a time, in bytes; a single larger one is fetched alone.
 FETCH_BYTES: Final = 16 << 20
-#: A dead peer is noticed by the kernel too, where a firewall drops packets silently.
-TCP_DEFAULTS: Final = {
-    "keepalives_idle": "5",
-    "keepalives_interval": "2",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "10000",
-}
+#: What the loop asks all the time.
+PREPARED: Final = ("TURN", "PROBE", "FETCH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,30 +51,14 @@ class Upkeep:
     horizon_age: float
 
 
-class _Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection on which no statement waits longer than `deadline` seconds for the server.
-
-    statement_timeout cannot do that: a frozen server does not look at its clock.
-    """
-
-    deadline = 10.0
-
-    def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
-        try:
-            return super().wait(gen, timeout=self.deadline)
-        except psycopg.OperationalError:
-            # After a time-out the reply may still come: the connection cannot be used again.
-            self.pgconn.finish()
-            raise
-
-
 class Store:
     """A connection to the outbox. Open one with `Store.connect`."""
 
-    def __init__(self, connection: psycopg.Connection[tuple[Any, ...]], schema: str) -> None:
+    def __init__(self, connection: BoundedConnection, schema: str) -> None:
         self._connection = connection
         self._cursor = connection.cursor(binary=True)
-        self._probe_prepared = False
+        self._pipeline = Pipeline(connection)
+        self._asked: tuple[Claimed | None, Turn | None] = (None, None)
         self._sql = {
             name: text.format(outbox=f'"{schema}"')
             for name, text in vars(statements).items()
@@ -95,22 +68,13 @@ class Store:
     @classmethod
     def connect(cls, url: str, schema: str, statement_timeout: float) -> "Store":
         """Connect, set the session up and check the schema's version."""
-        try:
-            conninfo = make_conninfo("", **{**TCP_DEFAULTS, **conninfo_to_dict(url)})
-        except psycopg.ProgrammingError as error:
-            raise SettingsError("OUTBOX_DATABASE_URL is not a libpq URL or conninfo") from error
-        with _translated():
-            connection = _Connection.connect(
-                conninfo,
-                autocommit=True,
-                connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                prepare_threshold=0,
-            )
-            connection.deadline = statement_timeout + 2
+        connection = connect(url, NAME, statement_timeout, prepare=True)
         store = cls(connection, schema)
         try:
-            store._run("SESSION", {"timeout_ms": str(int(statement_timeout * 1000))})
             store._check_version(schema)
+            with translated():
+                for name in PREPARED:
+                    store._pipeline.prepare(name, store._sql[name])
         except BaseException:
             connection.close()
             raise
@@ -129,74 +93,74 @@ class Store:
         """Close the connection; whatever is leased stays leased until its time is over."""
         self._connection.close()
 
-    def turn(
-        self, done: Sequence[int], floor: int, limit: int, lease: int, term: float
-    ) -> list[Leased]:
-        """Settle the confirmed ids and lease up to `limit` rows above `floor` for `term` seconds.
+    def ask(self, claimed: Claimed | None, turn: Turn | None) -> None:
+        """Send for the messages of rows leased before, and for a turn: settle, and lease more.
 
-        The rows leased come in no particular order.
+        Both are one transaction, whose outcome `answer` returns; until then the caller is free to
+        do anything but to use this store.
         """
-        rows = self._run(
-            "TURN",
-            {
-                "done": _bigints(done),
-                "floor": floor,
-                "limit": limit,
-                "lease": lease,
-                "term": term,
-            },
-        )
-        return [Leased._make(row) for row in rows]
+        self._asked = claimed, turn
+        queries = self._fetches(claimed) if claimed else []
+        if turn:
+            queries.append(_turn(turn))
+        with translated():
+            self._pipeline.ask(*queries)
+
+    def answer(self) -> Answer:
+        """What was asked for, committed. Leased rows come in no order, messages oldest first."""
+        claimed, turn = self._asked
+        with translated():
+            replies = self._pipeline.answer()
+        leased = replies.pop() if turn else []
+        claim = self._claim(claimed, [row for rows in replies for row in rows]) if claimed else None
+        return Answer(claim, leased)
+
+    def exchange(self, claimed: Claimed | None, turn: Turn | None) -> Answer:
+        """Ask, and wait for the answer."""
+        self.ask(claimed, turn)
+        return self.answer()
 
     def waiting(self, floor: int) -> bool:
-        """Whether a turn could lease any row above `floor`.
+        """Whether a turn could lease any row above `floor`."""
+        with translated():
+            self._pipeline.ask(Query("PROBE", {"floor": floor}))
+            return bool(self._pipeline.answer()[0])
 
-        Through libpq itself, as an idle relay does little else.
-        """
-        pgconn = self._connection.pgconn
-        with _translated():
-            if not self._probe_prepared:
-                text = self._sql["PROBE"].replace("%(floor)s", "$1")
-                pgconn.send_prepare(PROBE, text.encode(), [INT8])
-                self._results()
-                self._probe_prepared = True
-            pgconn.send_query_prepared(PROBE, [str(floor).encode()])
-            return self._results()[0].ntuples > 0
-
-    def _results(self) -> list[PGresult]:
-        """What the statement just sent has yielded; within the deadline of every other."""
-        execution = generators.execute(self._connection.pgconn)
-        results: list[PGresult] = self._connection.wait(execution)
-        for result in results:
-            if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
-                raise psycopg.errors.error_from_result(result)
-        return results
-
-    def fetch(self, leased: Sequence[Leased], lease: int) -> Claim:
-        """The messages of leased rows, oldest first, as far as FETCH_BYTES reach."""
+    def _fetches(self, claimed: Claimed) -> list[Query]:
         slots: dict[int, list[int]] = {}
-        for row in leased:
+        for row in claimed.rows:
             slots.setdefault(row.slot, []).append(row.id)
-        rows: list[tuple[Any, ...]] = []
-        for slot, ids in slots.items():
-            rows += self._run(
-                "FETCH",
-                {
-                    "slot": slot,
-                    "ids": _bigints(sorted(ids)),
-                    "lease": lease,
-                    "bytes": FETCH_BYTES,
-                    "clock": monotonic(),
-                },
-            )
-        fetched = [Message._make(row) for row in rows]
-        marked = {row.id: row for row in leased if row.attempts or row.suspicion}
-        messages = [_mark(m, marked) if marked else m for m in fetched if m.body is not None]
-        astray = []
-        if len(fetched) < len(leased):
-            found = {m.id for m in fetched}
-            astray = [(row.id, lease) for row in leased if row.id not in found]
-        return Claim(messages, [(m.id, m.lease) for m in fetched if m.body is None], astray)
+        common = {"lease": claimed.lease, "clock": monotonic(), "small": SMALL_BODY}
+        return [
+            Query("FETCH", {**common, "slot": slot, "ids": _bigints(ids)}, Message._make)
+            for slot, ids in slots.items()
+        ]
+
+    def _claim(self, claimed: Claimed, found: list[Message]) -> Claim:
+        """Complete what was fetched: large bodies, as far as FETCH_BYTES reach, and marks."""
+        astray: list[tuple[int, int]] = []
+        if len(found) < len(claimed.rows):
+            there = {message.id for message in found}
+            astray = [(row.id, claimed.lease) for row in claimed.rows if row.id not in there]
+        too_large: list[tuple[int, int]] = []
+        if large := [message for message in found if message.body is None]:
+            bodies = self._large_bodies(large)
+            found = [
+                m if m.body is not None else m._replace(body=bodies[m.id])
+                for m in found
+                if m.body is not None or m.id in bodies
+            ]
+            too_large = [(m.id, m.lease) for m in large if m.id not in bodies]
+        marked = {row.id: row for row in claimed.rows if row.attempts or row.suspicion}
+        messages = [_mark(m, marked) for m in found] if marked else found
+        messages.sort(key=_by_id)
+        return Claim(messages, too_large, astray)
+
+    def _large_bodies(self, messages: Sequence[Message]) -> dict[int, bytes]:
+        ids = [message.id for message in messages]
+        slots = {message.slot for message in messages}
+        parameters = {"ids": _bigints(ids), "slots": _bigints(slots), "bytes": FETCH_BYTES}
+        return {id_: body for id_, body in self._run("FETCH_LARGE", parameters) if body is not None}
 
     def drop_orphans(self, held: Sequence[tuple[int, int]]) -> int:
         """Forget claimed work whose message is gone; returns how much. The rest is given back.
@@ -258,47 +222,31 @@ class Store:
         return Upkeep(*self._run("UPKEEP")[0])
 
     def _run(self, name: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
-        with _translated():
+        with translated():
             self._cursor.execute(self._sql[name], parameters)
             result = self._cursor.pgresult
             return self._cursor.fetchall() if result and result.nfields else []
+
+
+def _turn(turn: Turn) -> Query:
+    parameters = {
+        "done": _bigints(message.id for message in turn.done),
+        "floor": turn.floor,
+        "limit": turn.limit,
+        "lease": turn.lease,
+        "term": turn.term,
+    }
+    return Query("TURN", parameters, Leased._make)
+
+
+def _by_id(message: Message) -> int:
+    return message.id
 
 
 def _mark(message: Message, marked: Mapping[int, Leased]) -> Message:
     """Copy what is known of earlier attempts onto the message; almost none has any."""
     row = marked.get(message.id)
     return message._replace(attempts=row.attempts, suspicion=row.suspicion) if row else message
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn the driver's errors into ours, without repeating what rows contain."""
-    try:
-        yield
-    except psycopg.OperationalError as error:
-        raise StoreLost(_first_line(error)) from error
-    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
-        raise SchemaError(_missing(error)) from error
-    except (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
-        raise SchemaError(_missing(error)) from error
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise SchemaError(
-            f"{_first_line(error)}: run outbox-migrate grant and GRANT outbox_relay to this login"
-        ) from error
-    except psycopg.errors.ReadOnlySqlTransaction as error:
-        raise StoreLost("the database is read-only (a standby, or told so)") from error
-    except psycopg.Error as error:
-        raise StoreLost(
-            f"{error.sqlstate or type(error).__name__}: {_first_line(error)}"
-        ) from error
-
-
-def _missing(error: psycopg.Error) -> str:
-    return f"the outbox is not there ({_first_line(error)}): run outbox-migrate up"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _storable(text: str) -> str:

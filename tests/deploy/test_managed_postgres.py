@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from outbox_migrations import grant, upgrade
+from outbox_relay.message import Claimed, Turn
 from outbox_relay.store import Store
 from servers import Postgres
 from tests.fixtures.postgres import OwnPostgres
@@ -46,8 +47,10 @@ def test_a_managed_service_is_enough(managed: Postgres) -> None:
             )
     commit_rows(as_login(superuser, "my_producer"), 3)
     store = Store.connect(as_login(superuser, "my_relay"), "outbox", statement_timeout=10)
-    leased = store.turn([], 0, 10, 1, 60.0)
-    store.turn([row.id for row in leased], 0, 0, 2, 60.0)
+    leased = store.exchange(None, Turn([], 0, 10, 1, 60.0)).leased
+    claim = store.exchange(Claimed(leased, 1, 0.0), None).claim
+    assert claim is not None
+    store.exchange(None, Turn(claim.messages, 0, 0, 2, 60.0))
     store.purge(86400.0)
     store.upkeep()
     store.close()

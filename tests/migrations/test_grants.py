@@ -9,7 +9,7 @@ from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
 from outbox_migrations import MigrationError, grant, upgrade
-from outbox_relay.message import Parking
+from outbox_relay.message import Claimed, Parking, Turn
 from outbox_relay.store import Store
 from servers import Postgres
 from tests.fixtures.rows import commit_rows, insert_rows, states
@@ -132,8 +132,10 @@ def test_a_relay_does_all_its_work(login_as: LoginAs, database: str) -> None:
     commit_rows(database, 7)
     commit_rows(database, available_in=0.001)
     store = Store.connect(login_as("outbox_relay"), "outbox", statement_timeout=5)
-    rows = store.turn([], 0, 100, 1, 60)
-    messages = store.fetch(rows, 1).messages
+    rows = store.exchange(None, Turn([], 0, 100, 1, 60)).leased
+    claim = store.exchange(Claimed(rows, 1, 0.0), None).claim
+    assert claim is not None
+    messages = claim.messages
     store.renew([(m.id, 1) for m in messages], 60)
     store.park(
         [
@@ -144,7 +146,7 @@ def test_a_relay_does_all_its_work(login_as: LoginAs, database: str) -> None:
     store.promote()
     store.release([(messages[2].id, 1)])
     store.drop_orphans([(messages[2].id, 1)])
-    store.turn([m.id for m in messages[3:]], 0, 0, 2, 60)
+    store.exchange(None, Turn(messages[3:], 0, 0, 2, 60))
     store.forget(messages[3:4])
     store.purge(3600)
 

@@ -10,8 +10,8 @@ from hypothesis import settings as bounded
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from outbox_relay.core import FINAL, FREE, WINDOW_BYTES, Core, Turn
-from outbox_relay.message import Claim, Message, Parking, Reason, Refusal
+from outbox_relay.core import FINAL, FREE, WINDOW_BYTES, Core
+from outbox_relay.message import Claim, Message, Parking, Reason, Refusal, Turn
 from outbox_relay.settings import Secret, Settings
 from tests.relay.messages import a_message, messages
 

@@ -12,7 +12,7 @@ from psycopg import IsolationLevel
 from outbox_migrations import grant
 from outbox_relay import store as store_module
 from outbox_relay.errors import SchemaError, SettingsError, StoreLost
-from outbox_relay.message import Leased, Message, Parking
+from outbox_relay.message import Claim, Claimed, Leased, Message, Parking, Turn
 from outbox_relay.store import Store
 from servers import Postgres
 from tests.fixtures.rows import commit_rows, ids_in, insert_rows, states
@@ -48,19 +48,28 @@ def store(open_store: OpenStore) -> Store:
     return open_store()
 
 
-def lease(store: Store, limit: int = 100, *, number: int = 1, term: float = TERM) -> list[Leased]:
-    """Claim rows from the head, oldest first."""
-    return sorted(store.turn([], 0, limit, number, term))
+def lease(
+    store: Store, limit: int = 100, *, floor: int = 0, number: int = 1, term: float = TERM
+) -> list[Leased]:
+    """Claim rows above a floor, oldest first."""
+    return sorted(store.exchange(None, Turn([], floor, limit, number, term)).leased)
+
+
+def fetch(store: Store, rows: list[Leased], number: int = 1) -> Claim:
+    """The messages of leased rows."""
+    claim = store.exchange(Claimed(rows, number, 0.0), None).claim
+    assert claim is not None
+    return claim
 
 
 def claim(store: Store, limit: int = 100, *, number: int = 1, term: float = TERM) -> list[Message]:
     """Claim rows and fetch their messages."""
-    return store.fetch(lease(store, limit, number=number, term=term), number).messages
+    return fetch(store, lease(store, limit, number=number, term=term), number).messages
 
 
 def settle(store: Store, messages: list[Message]) -> None:
     """Mark messages as confirmed."""
-    store.turn([m.id for m in messages], 0, 0, 99, TERM)
+    store.exchange(None, Turn(messages, 0, 0, 99, TERM))
 
 
 def parked(message: Message, state: str = "retry", **changes: Any) -> Parking:
@@ -97,10 +106,10 @@ class TestClaiming:
             (late,) = commit_rows(emptied_database)
             (found,) = claim(store)
             assert found.message_id == late
-            assert store.turn([], found.id, 10, 2, TERM) == []
+            assert lease(store, 10, floor=found.id, number=2) == []
             slow.commit()
 
-        assert store.turn([], found.id, 10, 3, TERM) == []
+        assert lease(store, 10, floor=found.id, number=3) == []
         assert [m.message_id for m in claim(store)] == [early]
 
     def test_a_claim_leaves_out_what_another_transaction_holds(
@@ -137,7 +146,7 @@ class TestClaiming:
         def work(index: int) -> None:
             start.wait()
             number = 1000 * index
-            while rows := stores[index].turn([], 0, 7, number, TERM):
+            while rows := lease(stores[index], 7, number=number):
                 taken[index] += [row.id for row in rows]
                 number += 1
 
@@ -182,7 +191,7 @@ class TestProbing:
         commit_rows(emptied_database, 2)
 
         assert store.waiting(0)
-        leased = store.turn([], 0, 10, 1, 60)
+        leased = lease(store, 10)
         assert not store.waiting(0)
         store.release([(row.id, 1) for row in leased])
         assert store.waiting(0)
@@ -224,10 +233,11 @@ class TestFetching:
         self, emptied_database: str, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As many bodies as fit come at once, in order; the others are named to be given back."""
+        monkeypatch.setattr(store_module, "SMALL_BODY", 100)
         monkeypatch.setattr(store_module, "FETCH_BYTES", 1000)
         ids = commit_rows(emptied_database, 5, body=b"x" * 400)
 
-        found = store.fetch(leased := lease(store), 1)
+        found = fetch(store, leased := lease(store))
 
         assert [m.message_id for m in found.messages] == ids[:3]
         assert found.too_large == [(row.id, 1) for row in leased[3:]]
@@ -236,10 +246,11 @@ class TestFetching:
         self, emptied_database: str, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Otherwise it would never be sent."""
+        monkeypatch.setattr(store_module, "SMALL_BODY", 100)
         monkeypatch.setattr(store_module, "FETCH_BYTES", 1000)
         ids = commit_rows(emptied_database, 2, body=b"x" * 5000)
 
-        found = store.fetch(lease(store), 1)
+        found = fetch(store, lease(store))
 
         assert [m.message_id for m in found.messages] == ids[:1]
         assert len(found.too_large) == 1
@@ -252,7 +263,7 @@ class TestFetching:
         with psycopg.connect(emptied_database) as connection:
             connection.execute("DELETE FROM outbox.message WHERE message_id = %s", [gone])
 
-        found = store.fetch(lease(store), 1)
+        found = fetch(store, lease(store))
 
         assert [m.message_id for m in found.messages] == [kept]
         assert len(found.astray) == 1
@@ -270,7 +281,7 @@ class TestFetching:
             connection.execute("UPDATE outbox.message SET slot = (slot + 1) % 16")
             connection.execute("UPDATE outbox.ready SET slot = (slot + 1) % 16")
 
-        found = store.fetch(rows, 1)
+        found = fetch(store, rows)
 
         assert found.messages == []
         assert store.drop_orphans(found.astray) == 0
