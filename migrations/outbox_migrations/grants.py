@@ -35,15 +35,16 @@ OUTBOX_GRANTS: Final = """
 GRANT USAGE ON SCHEMA {outbox} TO outbox_producer, outbox_relay, outbox_inspector;
 
 GRANT INSERT (message_id, task, exchange, routing_key, headers, properties, body, content_type,
-              content_encoding, mandatory, declare, available_at, expires_at)
+              content_encoding, mandatory, declare, available_at, expires_at, ordering_key,
+              dedup_key)
     ON {outbox}.message TO outbox_producer;
 GRANT EXECUTE ON FUNCTION {outbox}.enqueue, {outbox}.cancel TO outbox_producer;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA {outbox} TO outbox_relay;
 GRANT INSERT, UPDATE, DELETE ON {outbox}.ready, {outbox}.parked TO outbox_relay;
-GRANT INSERT ON {outbox}.receipt TO outbox_relay;
+GRANT INSERT ON {outbox}.receipt, {outbox}.lane TO outbox_relay;
 GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.retry, {outbox}.discard, {outbox}.replay,
-    {outbox}.purge, {outbox}.forget TO outbox_relay;
+    {outbox}.purge, {outbox}.forget, {outbox}.claim_lanes TO outbox_relay;
 
 GRANT SELECT ON {outbox}.stats TO outbox_inspector;
 GRANT SELECT (id, message_id, task, exchange, routing_key, created_at, available_at, attempts)
@@ -53,6 +54,7 @@ GRANT SELECT (id, message_id, task, exchange, routing_key, created_at, sent_at)
 GRANT EXECUTE ON FUNCTION {outbox}.rough_count TO outbox_inspector;
 GRANT SELECT (id, slot, attempts, lease_until) ON {outbox}.ready TO outbox_inspector;
 GRANT SELECT (id, slot, state, available_at, attempts) ON {outbox}.parked TO outbox_inspector;
+GRANT SELECT (id, slot) ON {outbox}.lane TO outbox_inspector;
 """
 
 INBOX_GRANTS: Final = """
