@@ -11,6 +11,7 @@ PYTHON := $(or $(PYTHON),$(shell for python in python3.11 python3 python3.12 pyt
 # The uv of the machine, else the one that the lock file pins.
 UV := $(or $(UV),$(shell command -v uv),.uv/bin/uv)
 BIN := .venv/bin
+COMPOSE := docker compose --file deploy/compose.yaml
 TYPED := producer relay worker migrations deploy tests
 
 export UV_CACHE_DIR := $(CURDIR)/.uv/cache
@@ -18,7 +19,7 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export UV_PYTHON := $(PYTHON)
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup demo test test-faults check bench dashboard clean
+.PHONY: help setup demo test test-faults test-deploy check audit licences bench dashboard image up down clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -29,10 +30,14 @@ demo: .venv/.synced ## Run a small shop on the outbox, servers included (BROKER=
 	@PYTHONPATH=deploy $(BIN)/python -m demo
 
 test: .venv/.synced ## Run the tests on private servers (ARGS="-k name"; RABBITMQ=auto, require or off)
-	@$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal --ignore=tests/faults $(ARGS)
+	@$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal --ignore=tests/faults \
+		--ignore=tests/containers $(ARGS)
 
 test-faults: .venv/.synced ## Run the long tests that kill everything (FAULTS_SEED=n repeats a run)
 	@$(BIN)/pytest --capture=no tests/faults $(ARGS)
+
+test-deploy: .venv/.synced ## Run the tests of images and containers (DOCKER=auto, require or off)
+	@$(BIN)/pytest tests/containers $(ARGS)
 
 check: .venv/.synced ## Lint, formatting, types, import contracts and the lock file
 	$(BIN)/ruff check
@@ -43,6 +48,27 @@ check: .venv/.synced ## Lint, formatting, types, import contracts and the lock f
 
 bench: .venv/.synced ## Measure against limits and peers (FULL=1 for everything; ARGS="--only quorum")
 	@PYTHONPATH=deploy $(BIN)/python -m bench $(if $(FULL),--full) $(ARGS)
+
+image: ## Build the images of relay, migrations and shop (PYTHON_IMAGE=another base)
+	@$(COMPOSE) build
+	@docker image ls --filter reference='celery-outbox/*'
+
+up: ## Run the whole path in containers (BROKER=redis; COMPOSE_PROFILES=monitoring)
+	@$(COMPOSE) up --build --wait --detach $(WITHOUT)
+	@echo "Order something:"
+	@echo "  curl --json '{\"customer\": \"Ada\", \"items\": [\"teapot\", \"lamp\"]}'" \
+		"localhost:$(or $(SHOP_PORT),8000)/orders"
+
+image up: export REVISION = $(shell git rev-parse HEAD)
+image up: export VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' relay/pyproject.toml)
+ifeq ($(BROKER),redis)
+up: export COMPOSE_PROFILES := redis,$(COMPOSE_PROFILES)
+up: export BROKER_URL = redis://redis:6379/0
+up: WITHOUT = --scale rabbitmq=0
+endif
+
+down: ## Stop the containers (ARGS=--volumes forgets their data)
+	@COMPOSE_PROFILES=redis,monitoring $(COMPOSE) down $(ARGS)
 
 dashboard: .venv/.synced ## Generate deploy/grafana/outbox.json again
 	@PYTHONPATH=deploy $(BIN)/python -m grafana

@@ -1,0 +1,12 @@
+-- Run once, when the database of deploy/compose.yaml is made: a login for each program, with the role
+-- that `outbox-migrate grant` fills. The passwords are for a database that only this machine reaches.
+CREATE ROLE outbox_producer NOLOGIN;
+CREATE ROLE outbox_relay NOLOGIN;
+CREATE ROLE inbox_worker NOLOGIN;
+
+CREATE ROLE relay LOGIN PASSWORD 'relay' IN ROLE outbox_relay;
+GRANT pg_read_all_stats TO relay;  -- to tell how old the horizon is
+
+CREATE ROLE shop LOGIN PASSWORD 'shop' IN ROLE outbox_producer, inbox_worker;
+GRANT CREATE ON DATABASE shop TO shop;
+CREATE SCHEMA shop AUTHORIZATION shop;
