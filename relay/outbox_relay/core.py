@@ -78,9 +78,9 @@ class Core:
 
     def fetched(self, claim: Claim) -> tuple[list[Message], list[Refusal], list[tuple[int, int]]]:
         """Sort what was claimed: to publish now, refused unpublished, to give back for later."""
-        publish: list[Message] = []
         allowed, refused = self._policy.sort(claim.messages)
-        for message in allowed:
+        publish = [m for m in allowed if not (m.expired or m.suspicion)]
+        for message in allowed if len(publish) < len(allowed) else ():
             if message.expired:
                 detail = "it expired before it could be published"
                 refused.append(Refusal(message, Reason.EXPIRED, detail))
@@ -89,8 +89,6 @@ class Core:
             elif message.suspect:
                 detail = "a channel died with it in flight: it waits to be published alone"
                 refused.append(Refusal(message, Reason.SUSPECTED, detail))
-            else:
-                publish.append(message)
         self._adapt(claim)
         return publish, refused, claim.too_large
 
@@ -106,11 +104,11 @@ class Core:
         """A message to publish alone, on a channel where its death harms no other."""
         return self._suspects.popleft() if self._suspects else None
 
-    def confirmed(self, messages: Iterable[Message]) -> None:
+    def confirmed(self, messages: Collection[Message]) -> None:
         """The broker has them: they wait to be settled."""
         for message in messages:
             self._leases.pop(message.id, None)
-            self._done.append(message)
+        self._done += messages
 
     def refused(self, refusals: Iterable[Refusal]) -> list[Parking]:
         """Where each refused message goes."""

@@ -58,7 +58,7 @@ class AmqpPublisher:
         self._flight = Flight()
         self._topology = topology
         self._confirm_timeout = confirm_timeout
-        self._reserved = tuple(reserved)
+        self._reserved = reserved
         self._batches: deque[tuple[int, int, float]] = deque()  # last tag, messages, when
         self._fate: BrokerLost | None = None
         self._blocked = False

@@ -4,8 +4,9 @@ Works on a connection of its own: a refused declaration closes its channel, whic
 one that carries messages in flight.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from operator import attrgetter
 from typing import Any, Final
 
 import amqp
@@ -33,6 +34,7 @@ log = structlog.get_logger()
 
 #: What one message needs: its declarations, and the exchange it names.
 Need = tuple[str, str]
+_need: Callable[[Message], Need] = attrgetter("declare", "exchange")
 
 #: Connection errors by which a broker, or py-amqp itself, says that a declaration makes no sense.
 NONSENSE: Final = (
@@ -56,19 +58,15 @@ class Topology:
         self._declare = declare
         self._known: set[Need] = set()
 
-    def prepare(self, messages: Iterable[Message]) -> dict[Need, Refusal | None]:
+    def prepare(self, messages: Sequence[Message]) -> dict[Need, Refusal | None]:
         """Declare what is not known to exist; maps each need that failed to a refusal.
 
         Raises BrokerLost where the side connection breaks.
         """
         known = self._known
-        unknown = {
-            need: message
-            for message in messages
-            if (need := (message.declare, message.exchange)) not in known
-        }
-        if not unknown:
+        if known.issuperset(map(_need, messages)):
             return {}
+        unknown = {need: m for m in messages if (need := _need(m)) not in known}
         if len(known) > REMEMBERED:
             known.clear()
         failed: dict[Need, Refusal | None] = {}
@@ -82,7 +80,7 @@ class Topology:
 
     def forget(self, message: Message) -> None:
         """Look again next time: the broker says that what we knew is gone."""
-        self._known.discard((message.declare, message.exchange))
+        self._known.discard(_need(message))
 
     def _provide(self, side: "_Side", message: Message) -> Refusal | None:
         try:
