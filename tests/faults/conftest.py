@@ -64,9 +64,15 @@ def mortal_broker(mortal_rabbitmq: RabbitMQ) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def lab(database: str, broker: Broker, tmp_path: Path, record: Record) -> Iterator[Lab]:
+def rabbit(broker: Broker) -> RabbitQueue:
+    """A virtual host of the node that outlives the test."""
+    return RabbitQueue(broker)
+
+
+@pytest.fixture
+def lab(database: str, rabbit: RabbitQueue, tmp_path: Path, record: Record) -> Iterator[Lab]:
     """A lab on servers that outlive the test: only the relay and the network may fail."""
-    yield from _lab(database, RabbitQueue(broker), tmp_path, record)
+    yield from _lab(database, rabbit, tmp_path, record)
 
 
 @pytest.fixture(params=["rabbitmq", "valkey"])

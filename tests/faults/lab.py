@@ -93,6 +93,12 @@ class Lab:
             relay.wait_ready()
         return relay
 
+    def command(self, *arguments: str) -> Relay:
+        """Run another command of the relay's, past the proxies."""
+        command = Relay(arguments, self._folder, self._urls(direct=True))
+        self._stack.callback(command.kill)
+        return command
+
     def _urls(self, *, direct: bool) -> dict[str, str]:
         database, broker = self.database, self.queue.url
         if not direct:
@@ -171,13 +177,24 @@ class Lab:
         """
         self.commit(_AFTERWARDS)
         self.wait_until_sent()
+        measured = self.measured(queues=queues, duplicates=duplicates, note=note)
+        self._record(measured)
+        return measured.verdict
+
+    def measured(
+        self,
+        *,
+        queues: tuple[str, ...] = ("celery",),
+        duplicates: int | None = None,
+        note: str = "",
+    ) -> Measured:
+        """Check every promise for what has been done so far."""
         arrived = sum((self.queue.arrived(queue) for queue in queues), self.queue.arrived("none"))
         verdict = judge(self.ledger, arrived, {id_ for (id_,) in self.run(_STORED)})
         allowed = self.faults * WINDOW if duplicates is None else duplicates
         verdict.assert_kept(allowed)
         assert {id_ for (id_,) in self.run(_DEAD)} == self.ledger.doomed
-        self._record(Measured(verdict, self.faults, allowed, self._recovery(), note))
-        return verdict
+        return Measured(verdict, self.faults, allowed, self._recovery(), note)
 
     def _recovery(self) -> float | None:
         """Seconds from the end of the last fault until a message was sent again."""

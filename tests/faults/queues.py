@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import redis
+from amqp.exceptions import PreconditionFailed
 from kombu import Connection
 
 from servers import Valkey
@@ -27,9 +28,6 @@ class Queue(Protocol):
 
     def arrived(self, queue: str = "celery") -> Counter[str]:
         """The ids of everything that is in the queue, and how often each."""
-
-    def delete(self, queue: str = "celery") -> None:
-        """Delete the queue, with what is in it."""
 
 
 class RabbitQueue:
@@ -57,11 +55,16 @@ class RabbitQueue:
         return taken
 
     def delete(self, queue: str = "celery") -> None:
-        """Delete the queue, remembering what is in it."""
-        self.arrived(queue)
+        """Delete the queue at a moment when nothing is in it: what was in it is remembered."""
         with Connection(self.url) as connection:
-            channel: Any = connection.default_channel  # kombu types what all transports have
-            channel.queue_delete(queue)
+            while True:
+                self.arrived(queue)
+                channel: Any = connection.channel()  # kombu types what all transports have
+                try:
+                    channel.queue_delete(queue, if_empty=True)
+                except PreconditionFailed:  # something has come since
+                    continue
+                return
 
 
 class ValkeyQueue:
@@ -88,11 +91,6 @@ class ValkeyQueue:
                 _id(b64decode(json.loads(envelope)["body"]))
                 for envelope in client.lrange(queue, 0, -1)
             )
-
-    def delete(self, queue: str = "celery") -> None:
-        """Delete the list."""
-        with redis.Redis.from_url(self.url) as client:
-            client.delete(queue)
 
 
 def through(url: str, port: int) -> str:

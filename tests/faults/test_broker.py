@@ -44,10 +44,10 @@ def test_killed_while_it_starts_anew_each_time(broker_lab: Lab) -> None:
     with lab.producer():
         for _ in range(2):
             lab.under_way(300)
-            with lab.fault(lambda: not relay.ready()):
+            with lab.fault(lambda: relay.events("broker_lost")):
                 server.kill()
                 wait_until(lambda: not relay.ready(), DEADLINE, "a relay that is not ready")
-            server.start()
+                server.start()
 
     lab.finish()
 
