@@ -1,6 +1,7 @@
 """What a container may do is looked at from inside: no root, no right, nothing to write on."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,3 +71,15 @@ def test_a_relay_needs_no_shell(stack: Stack) -> None:
     stack.ask("/orders", {"customer": "Ada", "items": ["lamp"]})
 
     stack.compose("run", "--rm", "--no-deps", "-T", *masks, "relay", "run", "--drain")
+
+
+def test_secrets_may_be_files(stack: Stack, tmp_path: Path) -> None:
+    """No variable holds one, and no inspection of the container shows it."""
+    url = tmp_path / "database-url"
+    url.write_text("postgresql://relay:relay@postgres/shop\n")
+    url.chmod(0o444)
+    file = "/run/secrets/database-url"
+    variables = ("-eOUTBOX_DATABASE_URL=", f"-eOUTBOX_DATABASE_URL_FILE={file}")
+
+    mounted = f"--volume={url}:{file}:ro"
+    stack.compose("run", "--rm", "-T", *variables, mounted, "relay", "run", "--drain")
