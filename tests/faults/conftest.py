@@ -5,6 +5,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ import pytest
 
 from servers import Postgres, RabbitMQ
 from tests.faults import results
+from tests.faults.disk import SmallDisk
 from tests.faults.lab import Lab
 from tests.faults.queues import Queue, RabbitQueue, ValkeyQueue
 from tests.faults.results import Measured
@@ -97,6 +99,29 @@ def database_lab(
     url = migrated_database(mortal_postgres)
     yield from _lab(url, RabbitQueue(broker), tmp_path, record)
     mortal_postgres.drop_database(urlsplit(url).path.removeprefix("/"))
+
+
+@pytest.fixture
+def lab_on(rabbit: RabbitQueue, tmp_path: Path, record: Record) -> Iterator[Callable[[str], Lab]]:
+    """Make a lab on a database of the test's own: ``lab_on(url)``."""
+    with ExitStack() as stack:
+
+        def make(database: str) -> Lab:
+            return stack.enter_context(contextmanager(_lab)(database, rabbit, tmp_path, record))
+
+        yield make
+
+
+@pytest.fixture
+def small_disk(postgres: Postgres, tmp_path: Path) -> Iterator[SmallDisk]:
+    """A file system of a few megabytes; skips where it may not be mounted."""
+    folder = Path(tempfile.mkdtemp(prefix="celery-outbox-disk-"))
+    try:
+        disk = SmallDisk(folder, postgres)
+    except PermissionError:
+        pytest.skip("mounting a small file system takes root")
+    yield disk
+    disk.discard()
 
 
 def _lab(database: str, queue: Queue, folder: Path, record: Record) -> Iterator[Lab]:
