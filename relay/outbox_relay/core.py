@@ -76,6 +76,11 @@ class Core:
         for id_ in leased_ids:
             self._leases[id_] = turn.lease
 
+    def leased(self, turn: Turn, ids: Iterable[int]) -> None:
+        """Rows are ours under the turn's lease that it did not find itself."""
+        for id_ in ids:
+            self._leases[id_] = turn.lease
+
     def fetched(self, claim: Claim) -> tuple[list[Message], list[Refusal], list[tuple[int, int]]]:
         """Sort what was claimed: to publish now, refused unpublished, to give back for later."""
         allowed, refused = self._policy.sort(claim.messages)

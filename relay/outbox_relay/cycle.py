@@ -15,6 +15,7 @@ import structlog
 from outbox_relay.backoff import BUSY_POLL, IDLE_POLL, poll_interval
 from outbox_relay.core import Core
 from outbox_relay.incidents import Refusals
+from outbox_relay.lanes import Lanes
 from outbox_relay.message import Claim, Claimed, Leased, Message, Refusal, Turn
 from outbox_relay.metrics import Metrics
 from outbox_relay.publisher import Outcomes, Publisher
@@ -42,6 +43,7 @@ class Cycle:
         self._metrics = metrics
         self._forget = forget  # what is sent is not kept
         self._refusals = Refusals()
+        self._lanes = Lanes()
         self._claimed: Claimed | None = None
         self._fetched: Fetched | None = None
         self._refused: list[Refusal] = []
@@ -67,8 +69,9 @@ class Cycle:
 
     def step(self, store: Store, publisher: Publisher, *, claiming: bool) -> None:
         """Do what there is to do now, then wait a moment for the broker."""
-        turn = self._turn(store, publisher, claiming=claiming)
-        self._exchange(turn, store, publisher)
+        began = monotonic()
+        turn, heads = self._turn(store, publisher, claiming=claiming)
+        self._exchange(turn, heads, store, publisher, began)
         self.look(publisher, self._pause(publisher))
         self._note(self._quarantine.step(self._core))
         if self._refused:
@@ -107,7 +110,7 @@ class Cycle:
         turn = self._core.turn(monotonic(), claiming=False, blocked=False, in_flight_bytes=0)
         if turn.done:
             store.exchange(None, turn)
-            self._turned(turn, [], monotonic())
+            self._turned(turn, [], [], monotonic())
             self._forget_settled(turn, store)
         if self._refused:
             self._park(store)
@@ -120,21 +123,29 @@ class Cycle:
         self._doubtful = frozenset()
         self._quarantine.close()
 
-    def _turn(self, store: Store, publisher: Publisher, *, claiming: bool) -> Turn | None:
-        """The next turn, if it is time for one and there is something it could do."""
+    def _turn(
+        self, store: Store, publisher: Publisher, *, claiming: bool
+    ) -> tuple[Turn | None, list[Leased]]:
+        """The next turn, if it is time for one and there is something it could do.
+
+        With what has been leased for it from lanes.
+        """
         if (now := monotonic()) < self._next_turn:
-            return None
+            return None, []
         turn = self._core.turn(
             now,
             claiming=claiming,
             blocked=publisher.blocked,
             in_flight_bytes=publisher.in_flight_bytes,
         )
+        turn, heads = self._lanes.claim(store, turn, now)
+        if heads:
+            return turn, heads
         if self._idle and turn.limit and not turn.done and not store.waiting(turn.floor):
             self._next_turn = now + poll_interval(now - self.last_message)
-            return None
+            return None, []
         settling = turn.done and now - self._last_turn > BUSY_POLL
-        return turn if turn.limit or settling else None
+        return (turn if turn.limit or settling else None), []
 
     def _pause(self, publisher: Publisher) -> float:
         """For how long nothing but the broker can have news."""
@@ -144,9 +155,16 @@ class Cycle:
             return min(pause, IDLE_POLL)
         return IDLE_POLL if publisher.in_flight else BUSY_POLL
 
-    def _exchange(self, turn: Turn | None, store: Store, publisher: Publisher) -> None:
+    def _exchange(
+        self,
+        turn: Turn | None,
+        heads: list[Leased],
+        store: Store,
+        publisher: Publisher,
+        began: float,
+    ) -> None:
         """Publish what is here, while the database fetches, settles and claims what is next."""
-        claimed, began = self._claimed, monotonic()
+        claimed = self._claimed
         if not (claimed or turn):
             self._publish(publisher)
             return
@@ -157,7 +175,7 @@ class Cycle:
             answer = store.answer()
             self._claimed = None
             if turn:
-                self._turned(turn, answer.leased, began)
+                self._turned(turn, heads, answer.leased, began)
             if claimed and answer.claim:
                 self._arrived(answer.claim, claimed.since, store)
             if turn:
@@ -186,12 +204,17 @@ class Cycle:
         if claim.astray and (dropped := store.drop_orphans(claim.astray)):
             log.warning("orphans_dropped", messages=dropped)
 
-    def _turned(self, turn: Turn, leased: list[Leased], began: float) -> None:
+    def _turned(self, turn: Turn, heads: list[Leased], leased: list[Leased], began: float) -> None:
         """The turn is committed."""
         self._last_turn = began
+        self._core.leased(turn, [row.id for row in heads])
         self._core.turned(turn, [row.id for row in leased])
-        if not turn.limit:
+        if turn.done:
+            self._lanes.settled(began)
+        if not turn.limit and not heads:
             return
+        whole = len(leased) == turn.limit
+        leased = heads + leased
         self._idle = not leased
         if not leased:
             self._next_turn = began + poll_interval(began - self.last_message)
@@ -199,7 +222,7 @@ class Cycle:
         self._claimed = Claimed(leased, turn.lease, began)
         self.last_message = now = monotonic()
         # A short batch means the table is drained: no hurry to ask again.
-        self._next_turn = now if len(leased) == turn.limit else now + BUSY_POLL
+        self._next_turn = now if whole else now + BUSY_POLL
         self._metrics.batch.observe(len(leased))
         log.debug("batch", claimed=len(leased), settled=len(turn.done))
 

@@ -68,16 +68,19 @@ WITH failed AS (
                          %(delays)s::float8[], %(errors)s::text[])
         AS failed (id, lease, state, attempts, suspicion, delay, error)
 ), held AS (
-    SELECT f.*, r.slot FROM failed f, LATERAL (
-        SELECT slot FROM {outbox}.ready WHERE id = f.id AND lease = f.lease OFFSET 0 FOR UPDATE) r
+    SELECT f.*, r.slot, r.lane FROM failed f, LATERAL (
+        SELECT slot, lane FROM {outbox}.ready
+        WHERE id = f.id AND lease = f.lease OFFSET 0 FOR UPDATE) r
 ), moved AS (
     DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(SELECT id FROM held))
 )
-INSERT INTO {outbox}.parked (id, slot, state, available_at, attempts, suspicion, last_error)
-SELECT id, slot, state, now() + delay * interval '1 second', attempts, suspicion, error FROM held
+INSERT INTO {outbox}.parked (id, slot, state, available_at, attempts, suspicion, last_error, lane)
+SELECT id, slot, state, now() + delay * interval '1 second', attempts, suspicion, error, lane
+FROM held
 """
 
-#: What waited for its time goes back among the work.
+#: What waited for its time goes back among the work; what was scheduled with an ordering key, to
+#: its place in the lane. One in retry has kept its lane: no other of that key was published since.
 PROMOTE: Final = """
 WITH due AS (
     DELETE FROM {outbox}.parked
@@ -85,11 +88,23 @@ WITH due AS (
         SELECT id FROM {outbox}.parked
         WHERE state <> 'dead' AND available_at <= now()
         ORDER BY available_at LIMIT 1000 FOR UPDATE SKIP LOCKED))
-    RETURNING id, slot, attempts, suspicion, last_error
+    RETURNING id, slot, attempts, suspicion, last_error, lane, state
+), made AS (
+    INSERT INTO {outbox}.ready (id, slot, attempts, suspicion, last_error, lane)
+    SELECT id, slot, attempts, suspicion, last_error, lane FROM due
+    WHERE lane IS NULL OR state = 'retry'
+    ON CONFLICT (id) DO NOTHING
+), queued AS (
+    INSERT INTO {outbox}.lane (id, slot, key)
+    SELECT id, slot, lane FROM due WHERE lane IS NOT NULL AND state = 'scheduled'
+    ON CONFLICT (id) DO NOTHING
 )
-INSERT INTO {outbox}.ready (id, slot, attempts, suspicion, last_error)
-SELECT id, slot, attempts, suspicion, last_error FROM due
-ON CONFLICT (id) DO NOTHING
+SELECT count(*) FROM due
+"""
+
+#: The next message of each lane there is news of is ours; see outbox_0005.
+CLAIM_LANES: Final = """
+SELECT * FROM {outbox}.claim_lanes(%(above)s, %(most)s, %(lease)s, %(term)s)
 """
 
 #: Give claims back, unharmed or under suspicion. Fenced: all of `leases` are claims of ours.
@@ -123,6 +138,7 @@ PURGE: Final = "SELECT {outbox}.purge(%(older_than)s * interval '1 second')"
 #: Whether anything that is due, or was refused and waits for another attempt, is left.
 LEFT: Final = """
 SELECT EXISTS (SELECT FROM {outbox}.ready)
+    OR EXISTS (SELECT FROM {outbox}.lane)
     OR EXISTS (SELECT FROM {outbox}.parked WHERE state = 'retry')
     OR EXISTS (SELECT FROM {outbox}.parked WHERE state = 'scheduled' AND available_at <= now())
 """

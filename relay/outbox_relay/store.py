@@ -191,8 +191,17 @@ class Store:
 
     def promote(self) -> int:
         """Make work of what has become due; returns how many, at most 1,000."""
-        self._run("PROMOTE")
-        return self._cursor.rowcount
+        return int(self._run("PROMOTE")[0][0])
+
+    def claim_lanes(self, above: int, most: int, turn: Turn) -> tuple[list[int], list[Leased]]:
+        """Lease the next message of each lane there is news of, with the lease of `turn`.
+
+        Looks at up to `most` news with ids above `above`, whose ids it returns as well.
+        """
+        parameters = {"above": above, "most": most, "lease": turn.lease, "term": turn.term}
+        ((news, ids, slots),) = self._run("CLAIM_LANES", parameters)
+        heads = zip(ids or (), slots or (), strict=True)
+        return news or [], [Leased(id_, slot, attempts=0, suspicion=0) for id_, slot in heads]
 
     def release(self, held: Iterable[tuple[int, int]], *, suspicious: bool = False) -> None:
         """Give back claims, as (id, lease)."""

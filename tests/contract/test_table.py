@@ -16,6 +16,7 @@ import celery_inbox.store
 import celery_outbox.insert
 from outbox_migrations import grant
 from outbox_relay import statements
+from outbox_relay.database import SESSION
 from outbox_relay.store import SCHEMA_VERSIONS, Store
 from tests.fixtures.rows import commit_rows
 
@@ -26,7 +27,8 @@ HELD = {"ids": "{1,2,3}", "leases": "{1,1,1}"}
 LOOP: dict[str, dict[str, Any]] = {
     "TURN": {"done": "{1,2,3}", "floor": 0, "limit": 500, "lease": 1, "term": 10.0},
     "PROBE": {"floor": 0},
-    "FETCH": {"slot": 3, "ids": "{1,2,3}", "lease": 1, "bytes": 1 << 24, "clock": 1.0},
+    "FETCH": {"slot": 3, "ids": "{1,2,3}", "lease": 1, "small": 1 << 15, "clock": 1.0},
+    "FETCH_LARGE": {"slots": "{3,4}", "ids": "{1,2,3}", "bytes": 1 << 24},
     "PARK": {
         "ids": [1],
         "leases": [1],
@@ -42,14 +44,14 @@ LOOP: dict[str, dict[str, Any]] = {
     "DROP_ORPHANS": HELD,
 }
 #: These call functions or views, set the session up, or stop at the first row there is.
-SELDOM = {"SESSION", "VERSION", "FORGET", "PURGE", "STATS", "UPKEEP", "LEFT"}
+SELDOM = {"VERSION", "FORGET", "PURGE", "STATS", "UPKEEP", "LEFT", "CLAIM_LANES"}
 #: What each statement may not read from end to end: everything but a short array of its own.
-TABLES = re.compile(r"^(ready|parked|receipt|message(_\d+)?)$")
+TABLES = re.compile(r"^(ready|parked|lane|receipt|message(_\d+)?)$")
 
 
 def as_the_relay(connection: Connection) -> None:
     """Set the session up as the store does."""
-    connection.execute(statements.SESSION, {"timeout_ms": "10000"})
+    connection.execute(SESSION, {"timeout_ms": "10000", "name": "test"})
 
 
 def plan(connection: Connection, name: str) -> dict[str, Any]:

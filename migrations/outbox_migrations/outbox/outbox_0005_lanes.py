@@ -171,6 +171,7 @@ BEGIN
              (VALUES ('message', 'message_id', 'INSERT',
                       'INSERT (ordering_key, dedup_key) ON {outbox}.message'),
                      ('ready', 'id', 'SELECT', 'SELECT (id, slot) ON {outbox}.lane'),
+                     ('ready', NULL, 'SELECT', 'SELECT (id, slot) ON {outbox}.lane'),
                      ('ready', NULL, 'INSERT', 'SELECT, INSERT ON {outbox}.lane'),
                      ('ready', NULL, 'INSERT', 'SELECT ON {outbox}.lane_news'),
                      ('ready', NULL, 'INSERT', 'EXECUTE ON FUNCTION {outbox}.claim_lanes'))

@@ -82,6 +82,7 @@ SHOW: Final = (
        CASE WHEN r.lease_until > now() THEN r.lease_until END AS claimed_until,
        (SELECT max(t.sent_at) FROM {outbox}.receipt t
          WHERE t.span @> m.id AND m.id = ANY (t.ids)) AS sent_at,
+       m.ordering_key, m.dedup_key,
        m.mandatory, m.content_type, m.content_encoding, octet_length(m.body) AS body_bytes,
        m.properties, m.headers::jsonb - 'argsrepr' - 'kwargsrepr' AS headers, m.declare,
        CASE WHEN %(body)s THEN m.body END AS body

@@ -39,6 +39,8 @@ class Whole:
     attempts: int | None
     suspicion: int | None
     last_error: str | None
+    ordering_key: str | None
+    dedup_key: str | None
     mandatory: bool
     content_type: str
     content_encoding: str

@@ -99,17 +99,18 @@ class Outbox:
         exchange: str = "",
         declare: str = "[]",
         eta: str | None = None,
+        ordering_key: str | None = None,
     ) -> str:
         """Insert a message, scheduled with an eta such as '1 hour'; returns its message id."""
         message_id = str(uuid4())
         self.connection.execute(
             """
             INSERT INTO outbox.message (message_id, task, exchange, routing_key, headers, body,
-                content_type, content_encoding, declare, available_at)
+                content_type, content_encoding, declare, available_at, ordering_key)
             VALUES (%s, %s, %s, %s, '{"argsrepr": "(42,)", "kwargsrepr": "{}"}',
-                '[[42], {}, {}]', 'application/json', 'utf-8', %s, now() + %s::interval)
+                '[[42], {}, {}]', 'application/json', 'utf-8', %s, now() + %s::interval, %s)
             """,
-            (message_id, task, exchange, queue, declare, eta),
+            (message_id, task, exchange, queue, declare, eta, ordering_key),
         )
         return message_id
 

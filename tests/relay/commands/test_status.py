@@ -55,7 +55,9 @@ def test_an_inspector_may_see_the_status(cli: Cli, outbox: Outbox, database: str
         outbox.connection.execute("GRANT USAGE ON SCHEMA outbox TO watcher")
         outbox.connection.execute("GRANT SELECT ON outbox.stats TO watcher")
         outbox.connection.execute("GRANT EXECUTE ON FUNCTION outbox.rough_count TO watcher")
-        outbox.connection.execute("GRANT SELECT ON outbox.ready, outbox.parked TO watcher")
+        outbox.connection.execute(
+            "GRANT SELECT ON outbox.ready, outbox.parked, outbox.lane TO watcher"
+        )
 
         status = cli(
             "status", "--json", "--database-url", f"{database}?user=watcher&password=watcher"

@@ -11,10 +11,11 @@ TABLES: Final = {
     "message": "SELECT",
     "ready": "SELECT, INSERT, UPDATE, DELETE",
     "parked": "SELECT, INSERT, UPDATE, DELETE",
+    "lane": "SELECT, INSERT",
     "receipt": "SELECT, INSERT",
     "stats": "SELECT",
 }
-FUNCTIONS: Final = ["forget", "purge", "rough_count"]
+FUNCTIONS: Final = ["claim_lanes", "forget", "purge", "rough_count"]
 
 USAGE: Final = "SELECT has_schema_privilege(%(schema)s, 'USAGE')"
 

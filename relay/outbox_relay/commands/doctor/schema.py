@@ -7,7 +7,10 @@ from outbox_relay.commands.doctor.finding import Finding, ok, problem
 from outbox_relay.commands.session import Session
 from outbox_relay.store import SCHEMA_VERSIONS
 
-TABLES: Final = ["message", "ready", "parked", "receipt", "pending", "scheduled", "dead", "sent"]
+TABLES: Final = [
+    *("message", "ready", "parked", "lane", "receipt"),
+    *("pending", "scheduled", "dead", "sent"),
+]
 
 READ_ONLY: Final = """
 SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean

@@ -24,7 +24,8 @@ SELECT c.relname::text AS name, pg_relation_size(c.oid) AS bytes,
            AS exempt
 FROM pg_class c LEFT JOIN pg_stat_user_tables s ON s.relid = c.oid
 WHERE c.oid IN (format('%%I.ready', %(schema)s::text)::regclass,
-                format('%%I.parked', %(schema)s::text)::regclass)
+                format('%%I.parked', %(schema)s::text)::regclass,
+                format('%%I.lane', %(schema)s::text)::regclass)
 ORDER BY 1
 """
 AUTOVACUUM: Final = "SELECT current_setting('autovacuum')::boolean"
@@ -48,7 +49,7 @@ class Size:
 
 
 def check(session: Session) -> list[Finding]:
-    """The two hot tables, and whether anything cleans them."""
+    """The hot tables, and whether anything cleans them."""
     sizes = session.fetch(Size, SIZES, schema=session.schema)
     findings = judge(sizes, session.schema)
     if not session.value(AUTOVACUUM):
