@@ -1,37 +1,30 @@
-"""Fills the outbox with real Celery messages (protocol 2), made by Postgres itself.
+"""Fills the outbox with what the producer writes for a small task, copied by Postgres itself.
 
-Their size is that of a small task: about 570 bytes of properties and 190 of body on the wire.
+About 570 bytes of properties and 190 of body on the wire, as Celery's protocol 2 has it.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
+import psycopg
+
 from bench.lab import Lab
 from bench.queues import Route
+from bench.tasks import ARGUMENTS, outbox_app
 
-#: Rows that differ in their ids and take the queues in turn.
+#: The row of a task as our producer wrote it; its id is to be replaced.
+WRITTEN: Final = """
+SELECT message_id, task, headers::text, properties::text, body, content_type, content_encoding
+FROM outbox.message ORDER BY id DESC LIMIT 1
+"""
+#: Copies that differ in their ids and take the queues in turn.
 FILL: Final = """
 INSERT INTO outbox.message (message_id, task, routing_key, headers, properties, body,
                             content_type, content_encoding, declare)
-SELECT id, 'shop.tasks.send_order_mail', queue,
-       json_build_object(
-           'lang', 'py', 'task', 'shop.tasks.send_order_mail', 'id', id, 'shadow', NULL,
-           'eta', NULL, 'expires', NULL, 'group', NULL, 'group_index', NULL, 'retries', 0,
-           'timelimit', json_build_array(NULL, NULL), 'root_id', id, 'parent_id', NULL,
-           'argsrepr', format('(%%s, ''customer-%%s@example.com'')', n, n),
-           'kwargsrepr', format('{''order_id'': %%s, ''note'': ''%%s''}', n, repeat('x', 40)),
-           'origin', 'gen1234@shop-web-1', 'ignore_result', false,
-           'replaced_task_nesting', 0, 'stamped_headers', NULL, 'stamps', json_build_object()),
-       json_build_object(
-           'delivery_mode', 2, 'priority', 0, 'correlation_id', id,
-           'reply_to', '0f3c6a3c-6e0f-3d33-9f0e-1f0d8a4c0f3b'),
-       convert_to(format(
-           '[[%%s, "customer-%%s@example.com"], {"order_id": %%s, "note": "%%s"}, '
-           '{"callbacks": null, "errbacks": null, "chain": null, "chord": null}]',
-           n, n, n, repeat('x', 40)), 'UTF8'),
-       'application/json', 'utf-8', declare::json
+SELECT id, %(task)s, queue, replace(%(headers)s, %(id)s, id)::json,
+       replace(%(properties)s, %(id)s, id)::json, %(body)s, %(type)s, %(encoding)s, declare::json
 FROM (
-    SELECT n, gen_random_uuid()::text AS id,
+    SELECT gen_random_uuid()::text AS id,
            (%(queues)s::text[])[1 + n %% %(count)s] AS queue,
            (%(declares)s::text[])[1 + n %% %(count)s] AS declare
     FROM generate_series(1, %(messages)s) n
@@ -64,12 +57,25 @@ def fill(lab: Lab, messages: int, routes: Sequence[Route]) -> None:
     lab.admin.execute(
         FILL,
         {
+            **_written(lab.database_url),
             "messages": messages,
             "queues": [route.queue for route in routes],
             "declares": [route.declare for route in routes],
             "count": len(routes),
         },
     )
+
+
+def _written(database_url: str) -> dict[str, object]:
+    """What the producer makes of the task, in a transaction that is rolled back."""
+    app, task = outbox_app("celery")
+    with psycopg.connect(database_url) as connection:
+        with app.outbox.using(connection):
+            task.delay(*ARGUMENTS.positional, **ARGUMENTS.named)
+        row = connection.execute(WRITTEN).fetchall()[0]
+        connection.rollback()
+    names = ("id", "task", "headers", "properties", "body", "type", "encoding")
+    return dict(zip(names, row, strict=True))
 
 
 def refill(lab: Lab, messages: int, routes: Sequence[Route]) -> None:

@@ -1,19 +1,33 @@
-"""One transaction: messages for their lists and channels, and the batch's number for the marker."""
+"""One transaction: messages for their lists and channels, and the batch's number for the marker.
 
-from typing import NamedTuple
+What goes to one list goes there in one command: the messages of a list are in together, or not.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from outbox_relay.message import Message
 from outbox_relay.redis import resp
 from outbox_relay.redis.envelope import envelope
-from outbox_relay.redis.routing import Route
+from outbox_relay.redis.routing import Route, Target
+
+END: Final = b"\r\n"
 
 
 class Row(NamedTuple):
-    """A message in a batch, and how many commands carry it."""
+    """A message in a batch, and the places of the commands that carry it."""
 
     message: Message
-    commands: int
+    commands: tuple[int, ...]
     fanout: bool
+
+
+@dataclass(slots=True)
+class _Command:
+    target: Target
+    place: int
+    values: int = 0
+    wire: list[bytes] = field(default_factory=list)
 
 
 class Batch:
@@ -26,24 +40,41 @@ class Batch:
         self.overhead = 0
         self.replies = 2  # to MULTI and to EXEC
         self.written = 0.0
-        self._wire: list[bytes] = []
+        self._commands: list[_Command] = []
+        self._by_list: dict[bytes, _Command] = {}
 
     def add(self, message: Message, route: Route, tag: str) -> None:
         """Take a message aboard. Raises Unpublishable."""
         priority, payload = envelope(message, tag)
-        targets = route.targets[min(priority, len(route.targets) - 1)]
         length = b"$%d\r\n" % len(payload)
-        for target in targets:
-            self._wire += (target.opening, length, payload, b"\r\n")
-            if not route.fanout:
-                self.lists.add(target.key)
-        self.rows.append(Row(message, len(targets), route.fanout))
-        self.replies += len(targets)
+        places = []
+        for target in route.targets[min(priority, len(route.targets) - 1)]:
+            # How many listen to a channel is asked for each message.
+            command = None if route.fanout else self._by_list.get(target.key)
+            if command is None:
+                command = self._begin(target, fanout=route.fanout)
+            command.values += 1
+            command.wire += (length, payload, END)
+            places.append(command.place)
+        self.rows.append(Row(message, tuple(places), route.fanout))
+
+    def _begin(self, target: Target, *, fanout: bool) -> _Command:
+        command = _Command(target, len(self._commands))
+        self._commands.append(command)
+        self.replies += 1
+        if not fanout:
+            self._by_list[target.key] = command
+            self.lists.add(target.key)
+        return command
 
     def seal(self, overhead: list[bytes], now: float) -> bytes:
         """The bytes to send, `overhead` being commands of our own that go first."""
         self.overhead = len(overhead)
         self.replies += len(overhead)
         self.written = now
-        wire, self._wire = self._wire, []
-        return b"".join((resp.MULTI, *overhead, *wire, resp.EXEC))
+        wire = [resp.MULTI, *overhead]
+        for command in self._commands:
+            wire.append(resp.opening(*command.target.words, more=command.values))
+            wire += command.wire
+        self._commands, self._by_list = [], {}
+        return b"".join((*wire, resp.EXEC))

@@ -7,8 +7,9 @@ take it; what it may have done never is, until the marker has been read (see `do
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from time import monotonic
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from outbox_relay.redis.doubts import Doubt, Doubts, mark, new_marker
 from outbox_relay.redis.durability import Durability
 from outbox_relay.redis.envelope import delivery_tags
 from outbox_relay.redis.greeting import greet
-from outbox_relay.redis.routing import Router
+from outbox_relay.redis.routing import Route, Router
 from outbox_relay.redis.verdict import judge
 
 log = structlog.get_logger()
@@ -38,6 +39,8 @@ PROOF_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 1.0
 #: After so long without a word, ask whether the server is still there, in seconds.
 PING_SECONDS: Final = 10.0
+#: Messages of a kind go the same way.
+_kind: Callable[[Message], object] = attrgetter("declare", "exchange", "routing_key", "mandatory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +111,16 @@ class RedisPublisher:
         refused: list[Refusal] = []
         batch = Batch(self._number + 1)
         tags = delivery_tags(os.urandom(9), len(messages))
+        routes: dict[object, Route | Refusal] = {}
         for message, tag in zip(messages, tags, strict=True):
             if self._doubts.arrived(message.id, now):
                 self._outcomes.confirmed.append(message)
                 continue
-            route = self._router.route(message)
+            route = routes.get(kind := _kind(message))
+            if route is None:
+                route = routes[kind] = self._router.route(message)
             if isinstance(route, Refusal):
-                refused.append(route)
+                refused.append(Refusal(message, route.reason, route.detail))
                 continue
             try:
                 batch.add(message, route, tag)
@@ -225,9 +231,10 @@ class RedisPublisher:
 
     def _confirm(self, batch: Batch, taken: list[Message]) -> None:
         self._spent.append(batch.number)
-        if taken:
-            self._outcomes.latencies.append((monotonic() - batch.written, len(taken)))
-            self._outcomes.confirmed.extend(taken)
+        if not taken:
+            return
+        self._outcomes.latencies.append((monotonic() - batch.written, len(taken)))
+        self._outcomes.confirmed.extend(taken)
         for message in taken:
             self._land(message)
 

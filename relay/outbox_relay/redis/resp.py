@@ -8,9 +8,9 @@ def command(*parts: bytes) -> bytes:
     return b"*%d\r\n" % len(parts) + b"".join(map(_argument, parts))
 
 
-def opening(*parts: bytes) -> bytes:
-    """A command but for its last argument."""
-    return b"*%d\r\n" % (len(parts) + 1) + b"".join(map(_argument, parts))
+def opening(*parts: bytes, more: int) -> bytes:
+    """A command but for its last `more` arguments."""
+    return b"*%d\r\n" % (len(parts) + more) + b"".join(map(_argument, parts))
 
 
 def code(error: object) -> str:

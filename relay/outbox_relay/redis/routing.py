@@ -17,7 +17,6 @@ from redis.exceptions import NoPermissionError, RedisError
 from outbox_relay.entities import described
 from outbox_relay.errors import BrokerLost
 from outbox_relay.message import Message, Reason, Refusal
-from outbox_relay.redis import resp
 
 log = structlog.get_logger()
 
@@ -31,10 +30,15 @@ PRIORITIES: Final = range(10)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One place to put a message: its key, and the beginning of the command that puts it there."""
+    """One place to put messages: its key, and the command that puts them there."""
 
+    command: bytes
     key: bytes
-    opening: bytes
+
+    @property
+    def words(self) -> tuple[bytes, bytes]:
+        """What comes before the messages."""
+        return self.command, self.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ class Router:
         type_ = self._types.get(exchange) or _guess(table, mandatory)
         if type_ == "fanout":
             topic = self.prefixed(channel._get_publish_topic(exchange, routing_key))
-            target = Target(topic, resp.opening(b"PUBLISH", topic))
+            target = Target(b"PUBLISH", topic)
             return Route(fanout=True, targets=((target,),) * len(PRIORITIES))
         queues = channel.exchange_types[type_].lookup(table, exchange, routing_key, None)
         return self._to_queues(sorted(filter(None, queues)))
@@ -118,7 +122,7 @@ class Router:
         channel = self._channel
         steps = [channel.priority(priority) for priority in PRIORITIES]
         keys = [self.prefixed(f"{queue}{channel.sep}{step}" if step else queue) for step in steps]
-        return [Target(key, resp.opening(b"LPUSH", key)) for key in keys]
+        return [Target(b"LPUSH", key) for key in keys]
 
     def _provide(self, declare: str) -> None:
         """Declare what a message asks for, and learn the types of its exchanges."""

@@ -58,10 +58,8 @@ def _executed(rows: Sequence[Row], replies: list[object]) -> Verdict:
     if ReplyError not in map(type, replies) and not any(row.fanout for row in rows):
         return Verdict(taken=[row.message for row in rows])
     verdict = Verdict()
-    start = 0
     for row in rows:
-        own = replies[start : start + row.commands]
-        start += row.commands
+        own = [replies[place] for place in row.commands]
         message = row.message
         errors = [reply for reply in own if isinstance(reply, ReplyError)]
         if errors:
@@ -87,12 +85,10 @@ def _aborted(rows: Sequence[Row], queued: Sequence[object], replies: Sequence[ob
         if resp.code(error) in PAUSE or resp.code(str(error).rpartition(": ")[2]) in PAUSE:
             return Verdict(again=messages, pause=str(error))
     verdict = Verdict()
-    start = 0
     for row in rows:
-        own = [r for r in queued[start : start + row.commands] if isinstance(r, ReplyError)]
-        start += row.commands
-        if own:
-            verdict.refused.append(_refusal(row.message, own[0]))
+        wrong = [r for place in row.commands if isinstance(r := queued[place], ReplyError)]
+        if wrong:
+            verdict.refused.append(_refusal(row.message, wrong[0]))
         else:
             verdict.again.append(row.message)
     if not verdict.refused:

@@ -13,10 +13,10 @@ ABORTED = ReplyError("EXECABORT Transaction discarded because of previous errors
 
 
 def a_batch(sent: list[Message], queues: int = 1, *, fanout: bool = False) -> Batch:
-    """A batch in which each message goes to so many places, sealed with one command of ours."""
-    targets = tuple(Target(b"%d" % n, b"") for n in range(queues))
+    """A batch in which each message goes to so many places of its own, and one command of ours."""
     batch = Batch(1)
     for message in sent:
+        targets = tuple(Target(b"LPUSH", b"%d-%d" % (message.id, n)) for n in range(queues))
         batch.add(message, Route(fanout, (targets,)), "tag")
     batch.seal([b"mark"], 0.0)
     return batch
@@ -28,8 +28,26 @@ def executed(*replies: object) -> list[object]:
 
 
 def test_a_batch_expects_a_reply_to_everything_it_sends() -> None:
-    """MULTI, our own command, two for each message, EXEC."""
+    """MULTI, our own command, one for each list, EXEC."""
     assert a_batch(messages(3), queues=2).replies == 1 + 1 + 6 + 1
+
+
+def test_messages_of_a_list_share_its_command_and_its_fate() -> None:
+    """One reply speaks for all of them; those of another list have their own."""
+    sent = messages(4)
+    here, there = (Route(False, ((Target(b"LPUSH", key),),)) for key in (b"here", b"there"))
+    batch = Batch(1)
+    for message, route in zip(sent, (here, there, here, there), strict=True):
+        batch.add(message, route, "tag")
+    wire = batch.seal([b"mark"], 0.0)
+    wrong = ReplyError("WRONGTYPE Operation against a key holding the wrong kind of value")
+
+    verdict = judge(batch, executed(wrong, 2))
+
+    assert wire.count(b"LPUSH") == 2
+    assert wire.count(b"*4\r\n$5\r\nLPUSH\r\n") == 2
+    assert verdict.taken == [sent[1], sent[3]]
+    assert [r.message for r in verdict.refused] == [sent[0], sent[2]]
 
 
 def test_a_message_is_taken_when_all_its_copies_are() -> None:
