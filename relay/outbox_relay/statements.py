@@ -9,20 +9,23 @@ from typing import Final
 
 VERSION: Final = "SELECT {outbox}.version()"
 
-#: Settle what was confirmed and claim what is next, in one commit. Only after it has returned is
-#: any of these rows published: a crash can lose no row that a broker has seen.
-#: Confirmed rows go whoever holds or has parked them: a confirm is final. SKIP LOCKED lets relays
-#: share.
-TURN: Final = """
+#: Confirmed rows go, whoever holds or has parked them by now: a confirm is final.
+SETTLE: Final = """
 WITH settled AS (
     DELETE FROM {outbox}.ready WHERE id = ANY (%(done)s::bigint[])
 ), taken_back AS (
     DELETE FROM {outbox}.parked WHERE id = ANY (%(done)s::bigint[])
-), receipt AS (
-    INSERT INTO {outbox}.receipt (span, ids)
-    SELECT int8range(min(id), max(id), '[]'), %(done)s::bigint[]
-    FROM unnest(%(done)s::bigint[]) AS done (id) HAVING count(*) > 0
 )
+INSERT INTO {outbox}.receipt (span, ids)
+SELECT int8range(min(id), max(id), '[]'), %(done)s::bigint[]
+FROM unnest(%(done)s::bigint[]) AS done (id)
+"""
+
+#: Claim what is next. It is committed together with SETTLE, but a statement after it: one that both
+#: deleted and leased a row whose lease has run out would only lease it. Only once it is committed
+#: is any of these rows published: a crash can lose no row that a broker has seen. SKIP LOCKED lets
+#: relays share.
+CLAIM: Final = """
 UPDATE {outbox}.ready
 SET lease = %(lease)s, lease_until = now() + %(term)s * interval '1 second'
 WHERE id = ANY (ARRAY(
@@ -32,7 +35,7 @@ WHERE id = ANY (ARRAY(
 RETURNING id, slot, attempts, suspicion
 """
 
-#: Whether TURN would find anything: what an idle relay asks forty times a second.
+#: Whether CLAIM would find anything: what an idle relay asks forty times a second.
 PROBE: Final = """
 SELECT FROM {outbox}.ready WHERE id > %(floor)s AND lease_until < now() LIMIT 1
 """

@@ -25,7 +25,7 @@ SMALL_BODY: Final = 32 << 10
 #: Larger bodies fetched at a time, in bytes; a single larger one is fetched alone.
 FETCH_BYTES: Final = 16 << 20
 #: What the loop asks all the time.
-PREPARED: Final = ("TURN", "PROBE", "FETCH")
+PREPARED: Final = ("SETTLE", "CLAIM", "PROBE", "FETCH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Store:
         self._asked = claimed, turn
         queries = self._fetches(claimed) if claimed else []
         if turn:
-            queries.append(_turn(turn))
+            queries += _turn(turn)
         with translated():
             self._pipeline.ask(*queries)
 
@@ -113,7 +113,9 @@ class Store:
         claimed, turn = self._asked
         with translated():
             replies = self._pipeline.answer()
-        leased = replies.pop() if turn else []
+        leased = replies.pop() if turn and turn.limit else []
+        if turn and turn.done:
+            replies.pop()
         claim = self._claim(claimed, [row for rows in replies for row in rows]) if claimed else None
         return Answer(claim, leased)
 
@@ -239,15 +241,15 @@ class Store:
             return self._cursor.fetchall() if result and result.nfields else []
 
 
-def _turn(turn: Turn) -> Query:
-    parameters = {
-        "done": _bigints(message.id for message in turn.done),
-        "floor": turn.floor,
-        "limit": turn.limit,
-        "lease": turn.lease,
-        "term": turn.term,
-    }
-    return Query("TURN", parameters, Leased._make)
+def _turn(turn: Turn) -> list[Query]:
+    queries = []
+    if turn.done:
+        done = _bigints(message.id for message in turn.done)
+        queries.append(Query("SETTLE", {"done": done}))
+    if turn.limit:
+        claim = {"floor": turn.floor, "limit": turn.limit, "lease": turn.lease, "term": turn.term}
+        queries.append(Query("CLAIM", claim, Leased._make))
+    return queries
 
 
 #: What Message._make does, without its Python.

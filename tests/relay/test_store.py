@@ -291,6 +291,22 @@ class TestFetching:
 class TestSettling:
     """A confirm is final."""
 
+    def test_a_turn_may_have_nothing_to_do(self, store: Store) -> None:
+        """Where all of a turn's room went to messages from lanes."""
+        assert store.exchange(None, Turn([], 0, 0, 1, TERM)).leased == []
+
+    def test_a_confirm_counts_although_its_claim_has_run_out(
+        self, emptied_database: str, store: Store
+    ) -> None:
+        """Settled by the statement that claims, after an outage: not claimed once more."""
+        commit_rows(emptied_database)
+        (message,) = claim(store, term=OVER)
+
+        answer = store.exchange(None, Turn([message], 0, 100, 2, TERM))
+
+        assert answer.leased == []
+        assert states(emptied_database) == {"pending": 0, "scheduled": 0, "sent": 1, "dead": 0}
+
     def test_confirmed_messages_are_sent(self, emptied_database: str, store: Store) -> None:
         """They show in `sent` with a time, and nowhere else."""
         commit_rows(emptied_database, 3)

@@ -1,0 +1,261 @@
+"""The outbox as a dictionary: each method does what the statement of its name does in SQL.
+
+`test_honest.py` compares it with Postgres. Every call may fail before it is carried out and after:
+then the relay does not know whether it was.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+from outbox_relay.errors import StoreLost
+from outbox_relay.message import Answer, Claim, Claimed, Leased, Message, Parking, Turn
+from outbox_relay.store import Stats, Upkeep
+from tests.relay.messages import a_message
+from tests.relay.model.hub import Clock, Process
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A row of work."""
+
+    attempts: int = 0
+    suspicion: int = 0
+    lease: int | None = None
+    until: float = -inf
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A row that waits for its time or for a person."""
+
+    state: str
+    available_at: float
+    attempts: int = 0
+    suspicion: int = 0
+
+
+class ModelDatabase:
+    """Tables and clock; `write` is told which rows a failure write is about to touch."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.up = True
+        self.session = 0  # sessions opened before the last outage are gone
+        self.connected = self.suspects = self.stale = self.late = 0  # how often it happened
+        self.messages: dict[int, Message] = {}
+        self.ready: dict[int, Ready] = {}
+        self.parked: dict[int, Parked] = {}
+        self.receipts: list[int] = []
+        self.open: dict[int, tuple[Message, float]] = {}  # inserted, not committed
+        self._last = 0
+
+    @property
+    def now(self) -> float:
+        """The database's clock, which is not the relays'."""
+        return self._clock.now + 1e6
+
+    def insert(self, available_in: float = 0.0, **columns: object) -> int:
+        """Insert in a transaction that stays open."""
+        self._last += 1
+        id_ = self._last
+        message = a_message(id=id_, message_id=f"m{id_}", body=b"%d" % id_, **columns)
+        self.open[id_] = message, available_in
+        return id_
+
+    def commit(self, id_: int) -> None:
+        """Commit what was inserted."""
+        message, available_in = self.open.pop(id_)
+        self.late += id_ < max(self.messages, default=0)
+        self.messages[id_] = message
+        if available_in:
+            self.parked[id_] = Parked("scheduled", self.now + available_in)
+        else:
+            self.ready[id_] = Ready()
+
+    def roll_back(self, id_: int) -> None:
+        """Roll back what was inserted."""
+        del self.open[id_]
+
+    def fail(self) -> None:
+        """Go away, and every session with it."""
+        self.up = False
+        self.session += 1
+
+    def turn(self, turn: Turn) -> list[Leased]:
+        """SETTLE and CLAIM."""
+        for message in turn.done:
+            self.ready.pop(message.id, None)
+            self.parked.pop(message.id, None)
+            self.receipts.append(message.id)
+        found = [id_ for id_ in sorted(self.ready) if id_ > turn.floor and self.claimable(id_)]
+        claimed, until = found[: turn.limit], self.now + turn.term
+        for id_ in claimed:
+            self.ready[id_] = replace(self.ready[id_], lease=turn.lease, until=until)
+        return [Leased(i, 0, self.ready[i].attempts, self.ready[i].suspicion) for i in claimed]
+
+    def claimable(self, id_: int) -> bool:
+        """Whether nobody has a lease on it."""
+        return self.ready[id_].until < self.now
+
+    def held(self, id_: int, leases: Collection[int]) -> bool:
+        """Whether its lease is one of these: what fences every failure write."""
+        row = self.ready.get(id_)
+        return row is not None and row.lease is not None and row.lease in leases
+
+    def park(self, parkings: Sequence[Parking]) -> None:
+        """PARK."""
+        for parking in parkings:
+            message = parking.message
+            if self.held(message.id, (message.lease,)):
+                del self.ready[message.id]
+                self.parked[message.id] = Parked(
+                    parking.state, self.now + parking.delay, parking.attempts, parking.suspicion
+                )
+
+    def release(self, held: Iterable[tuple[int, int]], *, suspicious: bool = False) -> None:
+        """RELEASE."""
+        pairs = list(held)
+        leases = {lease for _, lease in pairs}
+        for id_, _ in pairs:
+            if self.held(id_, leases):
+                row = self.ready[id_]
+                suspicion = row.suspicion + suspicious
+                self.suspects += suspicious
+                self.ready[id_] = replace(row, lease=None, until=-inf, suspicion=suspicion)
+
+    def renew(self, held: Iterable[tuple[int, int]], term: float) -> None:
+        """RENEW."""
+        pairs = list(held)
+        leases = {lease for _, lease in pairs}
+        for id_, _ in pairs:
+            if self.held(id_, leases):
+                self.ready[id_] = replace(self.ready[id_], until=self.now + term)
+
+    def promote(self) -> int:
+        """PROMOTE."""
+        due = [
+            id_
+            for id_, row in self.parked.items()
+            if row.state != "dead" and row.available_at <= self.now
+        ]
+        for id_ in due:
+            row = self.parked.pop(id_)
+            self.ready.setdefault(id_, Ready(row.attempts, row.suspicion))
+        return len(due)
+
+
+class ModelStore:
+    """A session of one relay. Implements what the relay asks of `store.Store`."""
+
+    def __init__(self, database: ModelDatabase, process: Process) -> None:
+        self._database, self._process = database, process
+        process.wait()
+        if not database.up:
+            raise StoreLost("the database is away")
+        self._session = database.session
+        self._answer: Answer | None = None
+        database.connected += 1
+
+    def _ask(self) -> None:
+        """The statement is on its way there."""
+        self._process.wait()
+        self._check()
+
+    def _hear(self) -> None:
+        """The reply is on its way back."""
+        self._process.wait()
+        self._check()
+
+    def _check(self) -> None:
+        if not self._database.up or self._session != self._database.session:
+            raise StoreLost("the session is gone")
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def ask(self, claimed: Claimed | None, turn: Turn | None) -> None:
+        """Fetch what was claimed before; settle and claim: in one transaction, committed here."""
+        self._ask()
+        claim = self._fetch(claimed) if claimed else None
+        leased = self._database.turn(turn) if turn else []
+        self._answer = Answer(claim, leased)
+
+    def answer(self) -> Answer:
+        """What was asked for, if the reply arrives."""
+        self._hear()
+        assert self._answer is not None
+        answer, self._answer = self._answer, None
+        return answer
+
+    def exchange(self, claimed: Claimed | None, turn: Turn | None) -> Answer:
+        """Ask, and wait for the answer."""
+        self.ask(claimed, turn)
+        return self.answer()
+
+    def waiting(self, floor: int) -> bool:
+        """Whether a turn could lease anything."""
+        self._ask()
+        return any(i > floor and self._database.claimable(i) for i in self._database.ready)
+
+    def _fetch(self, claimed: Claimed) -> Claim:
+        messages = self._database.messages
+        return Claim(
+            [
+                messages[row.id]._replace(
+                    lease=claimed.lease, attempts=row.attempts, suspicion=row.suspicion
+                )
+                for row in sorted(claimed.rows)
+            ],
+            [],
+        )
+
+    def claim_lanes(self, *_: object) -> tuple[list[int], list[Leased]]:
+        """No message here has an ordering key."""
+        self._ask()
+        return [], []
+
+    def park(self, parkings: Sequence[Parking]) -> None:
+        """Take refused messages out of the way; what is another's by now stays as it is."""
+        self._ask()
+        database = self._database
+        others = {
+            (message.id, database.ready.get(message.id), database.parked.get(message.id))
+            for message in (parking.message for parking in parkings)
+            if not database.held(message.id, (message.lease,))
+        }
+        database.stale += len(others)
+        database.park(parkings)
+        for id_, ready, parked in others:
+            now = database.ready.get(id_), database.parked.get(id_)
+            assert now == (ready, parked), "a stale refusal was written down"
+        self._hear()
+
+    def release(self, held: Iterable[tuple[int, int]], *, suspicious: bool = False) -> None:
+        """Give claims back."""
+        self._ask()
+        self._database.release(held, suspicious=suspicious)
+        self._hear()
+
+    def renew(self, held: Iterable[tuple[int, int]], term: float) -> None:
+        """Keep claims."""
+        self._ask()
+        self._database.renew(held, term)
+        self._hear()
+
+    def promote(self) -> int:
+        """Make work of what is due."""
+        self._ask()
+        return self._database.promote()
+
+    def purge(self, _: float) -> int:
+        """Nothing here is that old."""
+        return 0
+
+    def stats(self) -> Stats:
+        """Nobody looks at them."""
+        return Stats(0, 0, 0, 0.0)
+
+    def upkeep(self) -> Upkeep:
+        """Nobody looks at it."""
+        return Upkeep(0, 0, 0, 0, 0.0)

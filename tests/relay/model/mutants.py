@@ -1,0 +1,131 @@
+"""Relays and databases with one mistake each, as real ones have had: the model notices them all.
+
+Each is a patch that lasts as long as its block.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Final
+from unittest.mock import patch
+
+from outbox_relay import core
+from outbox_relay.amqp.flight import Flight
+from outbox_relay.amqp.inbound import Confirm
+from outbox_relay.amqp.publisher import AmqpPublisher
+from outbox_relay.cursor import Cursor
+from outbox_relay.cycle import Cycle
+from outbox_relay.errors import BrokerLost
+from outbox_relay.message import Leased, Message, Parking, Reason, Refusal, Turn
+from outbox_relay.publisher import Outcomes
+from outbox_relay.relay import Relay
+from tests.relay.model.database import ModelDatabase, Parked, Ready
+
+
+def mark_before_confirm() -> AbstractContextManager[object]:
+    """What has been written to the socket counts as sent."""
+    publish = AmqpPublisher.publish
+
+    def publish_and_mark(self: AmqpPublisher, messages: Sequence[Message]) -> list[Refusal]:
+        refused = publish(self, messages)
+        kept = {refusal.message.id for refusal in refused}
+        self._flight.written = [m for m in messages if m.id not in kept]  # type: ignore[attr-defined]  # the mutant's own
+        return refused
+
+    poll = AmqpPublisher.poll
+
+    def poll_and_mark(self: AmqpPublisher, timeout: float) -> Outcomes:
+        outcomes = poll(self, timeout)
+        written = vars(self._flight).pop("written", [])
+        return Outcomes([*outcomes.confirmed, *written], outcomes.refused, outcomes.latencies)
+
+    return patch.multiple(AmqpPublisher, publish=publish_and_mark, poll=poll_and_mark)
+
+
+def untagged_confirms() -> AbstractContextManager[object]:
+    """Any confirm is taken for the oldest message's."""
+    confirmed = Flight.confirmed
+
+    def oldest(self: Flight, event: Confirm, into: list[Message], refused: list[Refusal]) -> None:
+        confirmed(self, event._replace(tag=self.lowest_tag), into, refused)
+
+    return patch.object(Flight, "confirmed", oldest)
+
+
+def attempts_burned_by_outage() -> AbstractContextManager[object]:
+    """What was in flight when the broker went away counts as refused."""
+    lose_broker = Relay._lose_broker
+
+    def lose(self: Relay, error: BrokerLost) -> None:
+        if self._publisher:
+            doubtful = self._publisher.in_doubt()
+            self._cycle._refused += [Refusal(m, Reason.REJECTED, "lost") for m in doubtful]
+        lose_broker(self, error)
+
+    return patch.object(Relay, "_lose_broker", lose)
+
+
+def unfenced_failure_write() -> AbstractContextManager[object]:
+    """A refusal is written down whoever holds the row by now."""
+
+    def park(self: ModelDatabase, parkings: Sequence[Parking]) -> None:
+        for parking in parkings:
+            self.ready.pop(parking.message.id, None)
+            self.parked[parking.message.id] = Parked(
+                parking.state, self.now + parking.delay, parking.attempts, parking.suspicion
+            )
+
+    return patch.object(ModelDatabase, "park", park)
+
+
+def no_suspect_isolation() -> AbstractContextManager[object]:
+    """A channel that was closed over a message is an outage like any other."""
+    broker_lost = Cycle.broker_lost
+    return patch.object(Cycle, "broker_lost", lambda self, suspects: broker_lost(self, []))
+
+
+def lease_without_end() -> AbstractContextManager[object]:
+    """What a dead relay held, it holds for ever."""
+    return patch.object(ModelDatabase, "claimable", lambda self, id_: self.ready[id_].lease is None)
+
+
+def settled_and_claimed_at_once() -> AbstractContextManager[object]:
+    """One statement both deletes and leases: a row whose lease has run out is only leased."""
+    turn = ModelDatabase.turn
+
+    def both(self: ModelDatabase, given: Turn) -> list[Leased]:
+        ids = [m.id for m in given.done if m.id in self.ready and self.claimable(m.id)]
+        leased = turn(self, given)
+        for id_ in ids[: given.limit]:
+            self.ready[id_] = Ready(lease=given.lease, until=self.now + given.term)
+        return leased
+
+    return patch.object(ModelDatabase, "turn", both)
+
+
+def returns_ignored() -> AbstractContextManager[object]:
+    """An acknowledgement counts, although the message came back."""
+    return patch.object(Flight, "returned", lambda self, event: 0)
+
+
+def nacks_charged() -> AbstractContextManager[object]:
+    """A full queue costs an attempt."""
+    return patch.object(core, "FREE", core.FREE - {Reason.NACKED})
+
+
+def nothing_behind_the_front() -> AbstractContextManager[object]:
+    """Claims only look beyond the last id: a late commit with an early one is skipped."""
+    return patch.object(Cursor, "floor", lambda self, now: self._front)
+
+
+MUTANTS: Final = (
+    mark_before_confirm,
+    untagged_confirms,
+    attempts_burned_by_outage,
+    unfenced_failure_write,
+    no_suspect_isolation,
+    lease_without_end,
+    settled_and_claimed_at_once,
+    returns_ignored,
+    nacks_charged,
+    nothing_behind_the_front,
+)

@@ -1,0 +1,148 @@
+"""The model database does what Postgres does: the same calls leave the same tables."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from outbox_relay.message import Message, Parking, Turn
+from outbox_relay.store import Store
+from tests.fixtures.rows import insert_rows
+from tests.relay.messages import a_message
+from tests.relay.model.database import ModelDatabase
+from tests.relay.model.hub import Clock
+
+#: Ends of leases and pauses: long over, or far away.
+PAST, FUTURE = -1000.0, 1000.0
+
+rows = st.lists(st.integers(1, 6), min_size=1, max_size=3, unique=True)
+leases = st.integers(1, 3)
+terms = st.sampled_from([PAST, FUTURE])
+pairs = st.lists(st.tuples(st.integers(1, 6), leases), min_size=1, max_size=3)
+operations = st.one_of(
+    st.tuples(st.just("turn"), st.lists(st.integers(1, 6), max_size=2, unique=True),
+              st.integers(0, 4), st.integers(0, 6), leases, terms),
+    st.tuples(st.just("park"), rows, leases, st.sampled_from(["retry", "dead"]), terms),
+    st.tuples(st.just("release"), pairs, st.booleans()),
+    st.tuples(st.just("renew"), pairs, terms),
+    st.tuples(st.just("promote")),
+)  # fmt: skip
+
+
+@dataclass
+class Twins:
+    """The same outbox twice; rows are named by the order in which they were inserted."""
+
+    store: Store
+    model: ModelDatabase
+    first: int
+
+    def message(self, row: int, lease: int) -> Message:
+        """A row as Postgres knows it."""
+        return a_message(id=self.first + row - 1, lease=lease)
+
+    def do(self, name: str, *given: Any) -> tuple[object, object]:
+        """Carry an operation out on both; what each returned, comparably."""
+        return getattr(self, name)(*given)  # type: ignore[no-any-return]  # one of those below
+
+    def turn(
+        self, done: list[int], floor: int, limit: int, lease: int, term: float
+    ) -> tuple[object, object]:
+        """Settle and claim."""
+        real = Turn(
+            [self.message(row, 0) for row in done], floor + self.first - 1, limit, lease, term
+        )
+        leased = self.store.exchange(None, real).leased
+        modelled = self.model.turn(
+            Turn([a_message(id=row) for row in done], floor, limit, lease, term)
+        )
+        return (
+            sorted((row.id - self.first + 1, row.attempts, row.suspicion) for row in leased),
+            [(row.id, row.attempts, row.suspicion) for row in modelled],
+        )
+
+    def park(self, ids: list[int], lease: int, state: str, delay: float) -> tuple[object, object]:
+        """Refuse."""
+        for target, first in ((self.store, self.first), (self.model, 1)):
+            target.park(
+                [
+                    Parking(a_message(id=first + row - 1, lease=lease), state, 1, 1, delay, "no")
+                    for row in ids
+                ]
+            )
+        return None, None
+
+    def release(self, held: list[tuple[int, int]], suspicious: bool) -> tuple[object, object]:
+        """Give back."""
+        self.store.release(self.real(held), suspicious=suspicious)
+        self.model.release(held, suspicious=suspicious)
+        return None, None
+
+    def renew(self, held: list[tuple[int, int]], term: float) -> tuple[object, object]:
+        """Keep."""
+        self.store.renew(self.real(held), term)
+        self.model.renew(held, term)
+        return None, None
+
+    def promote(self) -> tuple[object, object]:
+        """Make work of what is due."""
+        return self.store.promote(), self.model.promote()
+
+    def real(self, held: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The same rows in Postgres."""
+        return [(row + self.first - 1, lease) for row, lease in held]
+
+    def tables(self, connection: psycopg.Connection[Any]) -> tuple[object, object]:
+        """What both hold, comparably."""
+        ready = connection.execute(
+            "SELECT id - %s, attempts, suspicion, lease, lease_until > now()"
+            " FROM outbox.ready ORDER BY id",
+            [self.first - 1],
+        ).fetchall()
+        parked = connection.execute(
+            "SELECT id - %s, state, attempts, suspicion, available_at > now()"
+            " FROM outbox.parked ORDER BY id",
+            [self.first - 1],
+        ).fetchall()
+        now = self.model.now
+        return (ready, parked), (
+            [
+                (id_, row.attempts, row.suspicion, row.lease, row.until > now)
+                for id_, row in sorted(self.model.ready.items())
+            ],
+            [
+                (id_, row.state, row.attempts, row.suspicion, row.available_at > now)
+                for id_, row in sorted(self.model.parked.items())
+            ],
+        )
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(operations, min_size=1, max_size=12))
+def test_the_model_database_is_postgres(
+    shared_database: str, operations: list[tuple[Any, ...]]
+) -> None:
+    """Claims, settlements, refusals, releases, renewals, promotions: with any lease."""
+    with psycopg.connect(shared_database, autocommit=True) as connection:
+        connection.execute(
+            "DELETE FROM outbox.message; DELETE FROM outbox.ready; DELETE FROM outbox.parked"
+        )
+        insert_rows(connection, 6)
+        (first,) = connection.execute("SELECT min(id) FROM outbox.message").fetchone() or (0,)
+        model = ModelDatabase(Clock())
+        for _ in range(6):
+            model.commit(model.insert())
+        store = Store.connect(shared_database, "outbox", 10)
+        try:
+            twins = Twins(store, model, first)
+            for name, *given_ in operations:
+                real, modelled = twins.do(name, *given_)
+                assert real == modelled, name
+                real, modelled = twins.tables(connection)
+                assert real == modelled, name
+        finally:
+            store.close()

@@ -1,0 +1,97 @@
+"""The real relay in a model world keeps its promises, whatever happens; with a mistake it does not.
+
+`make test-faults` plays the same game for much longer (tests/faults/test_model.py).
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.relay.model.machine import Chaos
+from tests.relay.model.mutants import MUTANTS
+from tests.relay.model.world import GOOD, KINDS, WINDOW, World, worlds
+
+#: The same games each time: a failure is a failure for everybody.
+SHORT = settings(
+    max_examples=100,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+#: More games than any mutant has survived so far (172), several times over.
+HUNT = settings(SHORT, max_examples=1000, phases=[Phase.generate], report_multiple_bugs=False)
+
+
+def play(budget: settings, tally: Counter[str] | None = None, number: int | None = None) -> None:
+    """Play as many games; raises what the first lost one raises. `tally` counts what happened."""
+    with worlds() as create:
+
+        class Game(Chaos):
+            def create(self) -> World:
+                return create()
+
+            def teardown(self) -> None:
+                super().teardown()
+                if tally is not None and hasattr(self, "world"):
+                    tally.update(self.world.tally)
+
+        game = Game if number is None else seed(number)(Game)
+        run_state_machine_as_test(game, settings=budget)
+
+
+def test_the_relay_keeps_its_promises() -> None:
+    """Two relays, chaos, and nothing lost, nothing stuck; and what is rare does happen."""
+    tally: Counter[str] = Counter()
+
+    play(SHORT, tally)
+
+    assert {name for name, count in tally.items() if count} >= {
+        "rows sent",
+        "rows dead",
+        "duplicates",
+        "relays killed or frozen",
+        "broker connections",
+        "database sessions",
+        "suspects",
+        "stale refusals",
+        "late commits",
+    }
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: str(mutant.__name__))
+def test_every_mistake_is_noticed(mutant: Callable[[], AbstractContextManager[object]]) -> None:
+    """Each mutant breaks a promise within the same games, every time."""
+    with mutant(), pytest.raises(AssertionError):
+        play(HUNT)
+
+
+def test_without_a_fault_nothing_is_sent_twice() -> None:
+    """Two relays at work side by side on ten windows of good rows."""
+    with worlds() as create:
+        world = create()
+        for _ in range(10 * WINDOW):
+            world.database.commit(world.produce(GOOD))
+        try:
+            world.converge()
+        finally:
+            world.end()
+
+        assert set(world.broker.stored.values()) == {1}
+        assert len(world.broker.stored) == 10 * WINDOW
+
+
+def test_a_world_without_faults_settles_every_kind_of_row() -> None:
+    """What can be sent is sent, what cannot is dead."""
+    with worlds() as create:
+        world = create()
+        for kind in KINDS * 3:
+            world.database.commit(world.produce(kind))
+        try:
+            world.converge()
+        finally:
+            world.end()

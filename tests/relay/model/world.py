@@ -1,0 +1,240 @@
+"""One database, one broker and two relays, what can be done to them, and what must hold meanwhile.
+
+The relays are the real ones, down to the bytes of their AMQP frames; servers, sockets and clocks
+are the model's.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Final
+from unittest.mock import patch
+
+import structlog
+
+from outbox_relay import cycle as cycle_module
+from outbox_relay import relay as relay_module
+from outbox_relay.amqp import publisher as publisher_module
+from outbox_relay.amqp.publisher import AmqpPublisher
+from outbox_relay.health import Health
+from outbox_relay.metrics import Metrics
+from outbox_relay.relay import Relay
+from outbox_relay.settings import Secret, Settings
+from tests.relay.model import broker as broker_module
+from tests.relay.model.broker import ModelBroker, ModelTopology
+from tests.relay.model.database import ModelDatabase, ModelStore
+from tests.relay.model.hub import Clock, Event, Process
+
+NOWHERE: Final = Secret("NOWHERE", path=Path("/nonexistent"))
+WINDOW: Final = 6
+SETTINGS: Final = Settings(
+    NOWHERE,
+    NOWHERE,
+    batch_size=4,
+    window=WINDOW,
+    max_attempts=2,
+    retry_delay=0.1,
+    lease=2.0,
+    confirm_timeout=3.0,
+    grace_period=1.0,
+)
+#: What a row may be like. Only of the first three every one must be sent at last.
+GOOD, LATER, FULL = "good", "later", broker_module.FULL
+POISON, UNROUTABLE, INVALID = broker_module.POISON, broker_module.UNROUTABLE, "invalid"
+HEALTHY: Final = frozenset({GOOD, LATER, FULL})
+KINDS: Final = (GOOD, LATER, FULL, POISON, UNROUTABLE, INVALID)
+#: Virtual seconds, and steps, within which everything has settled once all faults are healed.
+PATIENCE: Final = 150.0
+STEPS: Final = 60_000
+
+
+class Machine:
+    """A relay in its process; started again after it was killed or has ended."""
+
+    def __init__(self, world: "World", first_lease: int) -> None:
+        self._world = world
+        self.first_lease = first_lease
+        self.process = Process(world.clock, self._run)
+        self.relay: Relay | None = None
+
+    def _run(self) -> None:
+        world, process = self._world, self.process
+
+        def open_publisher() -> AmqpPublisher:
+            with patch.object(publisher_module, "open_connection", world.connection_of(process)):
+                return AmqpPublisher("", ModelTopology(), SETTINGS.confirm_timeout)  # type: ignore[arg-type]  # a stand-in
+
+        self.relay = Relay(
+            SETTINGS,
+            lambda: ModelStore(world.database, process),  # type: ignore[arg-type,return-value]  # a stand-in
+            open_publisher,
+            self.first_lease,
+            world.metrics,
+            Health(),
+        )
+        self.relay.run()
+
+
+class World:
+    """Everything, and the rules of its game."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.database = ModelDatabase(self.clock)
+        self.broker = ModelBroker()
+        self.metrics = METRICS
+        self.kinds: dict[int, str] = {}
+        self._interrupted = 0
+        self._started = 0
+        self._running: Process | None = None
+        self.machines = [self._machine(), self._machine()]
+
+    def _machine(self) -> Machine:
+        self._started += 1
+        return Machine(self, self._started << 32)
+
+    def connection_of(self, process: Process) -> Callable[[str], object]:
+        """What opens a connection for this process."""
+        return lambda url: self.broker.connect(process)
+
+    @property
+    def running(self) -> Process:
+        """The process that runs now."""
+        assert self._running is not None
+        return self._running
+
+    def produce(self, kind: str) -> int:
+        """Insert a row; its transaction stays open."""
+        columns = {"properties": "[]"} if kind == INVALID else {}
+        key = kind if kind in (POISON, UNROUTABLE, FULL) else "celery"
+        available_in = 0.5 if kind == LATER else 0.0
+        id_ = self.database.insert(available_in, routing_key=key, **columns)
+        self.kinds[id_] = kind
+        return id_
+
+    def step(self, which: int, times: int = 1) -> None:
+        """Let one relay go on until it has waited so many times."""
+        for _ in range(times):
+            machine = self.machines[which]
+            if not machine.process.alive:
+                machine = self.machines[which] = self._machine()
+            if self.clock.now - machine.process.seen > SETTINGS.lease / 4:
+                self._interrupted += 1  # for so long that its claims may have run out
+            self._running = machine.process
+            machine.process.step()
+            self._running = None
+            self.check()
+
+    def kill(self, which: int) -> None:
+        """SIGKILL."""
+        self._interrupted += 1
+        self.machines[which].process.kill()
+
+    @property
+    def faults(self) -> int:
+        """How often a relay was cut off: each time may duplicate what it had in flight."""
+        return self._interrupted + self.broker.connected + self.database.connected
+
+    @property
+    def tally(self) -> dict[str, int]:
+        """How often the rare things have happened: a game without them proves little."""
+        return {
+            "rows sent": len(set(self.database.receipts)),
+            "rows dead": len(self.database.parked),
+            "duplicates": self.broker.stored.total() - len(self.broker.stored),
+            "relays killed or frozen": self._interrupted,
+            "broker connections": self.broker.connected,
+            "database sessions": self.database.connected,
+            "suspects": self.database.suspects,
+            "stale refusals": self.database.stale,
+            "late commits": self.database.late,
+        }
+
+    def check(self) -> None:
+        """What must hold at every moment."""
+        database, broker = self.database, self.broker
+        sent = set(database.receipts)
+        assert sent <= broker.stored.keys(), "marked sent, but the broker has not taken it"
+        assert not sent & (database.ready.keys() | database.parked.keys()), "sent, and then not"
+        assert broker.read <= database.messages.keys(), "published, but never committed"
+        for id_, row in database.ready.items():
+            assert not row.attempts or self.kinds[id_] not in HEALTHY, "a healthy row paid"
+        for id_, waiting in database.parked.items():
+            if self.kinds[id_] in HEALTHY:
+                assert not waiting.attempts, "a healthy row paid"
+                assert waiting.state != "dead", "a healthy row is dead"
+
+    def converge(self) -> None:
+        """Heal every fault; then everything settles, and little was sent twice."""
+        self.database.up = True
+        self.broker.heal()
+        for id_ in list(self.database.open):
+            self.database.commit(id_)
+        for machine in self.machines:
+            if not machine.process.alive or machine.relay is None:
+                continue
+            if machine.relay._stopping.is_set():
+                machine.process.kill()
+        since = self.clock.now
+        for _ in range(STEPS):
+            self.step(0)
+            self.step(1)
+            if self._settled():
+                break
+            assert self.clock.now - since < PATIENCE, f"held up: {self._left()}"
+        else:
+            raise AssertionError(f"held up: {self._left()}")
+        sent = set(self.database.receipts)
+        for id_ in self.database.messages:
+            assert (id_ in sent) == (self.kinds[id_] in HEALTHY), f"{id_} {self.kinds[id_]}"
+        duplicates = self.broker.stored.total() - len(self.broker.stored)
+        assert duplicates <= self.faults * (WINDOW + 1), f"{duplicates} duplicates"
+
+    def _settled(self) -> bool:
+        parked = self.database.parked.values()
+        return not self.database.ready and all(row.state == "dead" for row in parked)
+
+    def _left(self) -> object:
+        return self.database.ready, self.database.parked
+
+    def end(self) -> None:
+        """Stop both relays."""
+        for machine in self.machines:
+            machine.process.kill()
+
+
+#: One for all: what it counts is of no interest here, and to make one takes long.
+METRICS: Final = Metrics()
+
+
+@contextmanager
+def worlds() -> Iterator[Callable[[], World]]:
+    """Make worlds, one after another; meanwhile, time and sockets are theirs."""
+    current: list[World] = []
+
+    def create() -> World:
+        current[:] = [World()]
+        return current[0]
+
+    def now() -> float:
+        return current[0].clock.now if current else 0.0
+
+    def link(sock: broker_module.Connection, *_: object) -> broker_module.Connection:
+        return sock
+
+    def event() -> Event:
+        return Event(current[0].running)
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    try:
+        with (
+            patch.object(relay_module, "monotonic", now),
+            patch.object(cycle_module, "monotonic", now),
+            patch.object(relay_module, "threading", SimpleNamespace(Event=event)),
+            patch.object(publisher_module, "monotonic", now),
+            patch.object(publisher_module, "Link", link),
+        ):
+            yield create
+    finally:
+        structlog.reset_defaults()
