@@ -18,6 +18,8 @@ export UV_CACHE_DIR := $(CURDIR)/.uv/cache
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export UV_PYTHON := $(PYTHON)
 export UV_PYTHON_DOWNLOADS := never
+# Tests start hundreds of Pythons, and compiling is most of a start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test test-faults test-deploy check audit licences bench dashboard image up down clean
 
