@@ -14,7 +14,7 @@ import pytest
 from servers import Postgres, RabbitMQ
 from tests.faults import results
 from tests.faults.disk import SmallDisk
-from tests.faults.lab import Lab
+from tests.faults.lab import Lab, LabOn
 from tests.faults.queues import Queue, RabbitQueue, ValkeyQueue
 from tests.faults.results import Measured
 from tests.fixtures.broker import Broker
@@ -102,7 +102,7 @@ def database_lab(
 
 
 @pytest.fixture
-def lab_on(rabbit: RabbitQueue, tmp_path: Path, record: Record) -> Iterator[Callable[[str], Lab]]:
+def lab_on(rabbit: RabbitQueue, tmp_path: Path, record: Record) -> Iterator[LabOn]:
     """Make a lab on a database of the test's own: ``lab_on(url)``."""
     with ExitStack() as stack:
 

@@ -206,3 +206,7 @@ class Lab:
 
 def _port(url: str) -> int:
     return int(url.rpartition("@")[2].partition(":")[2].partition("/")[0])
+
+
+#: Makes a lab on a database of the test's own.
+LabOn = Callable[[str], Lab]

@@ -12,7 +12,7 @@ from kombu import Connection
 
 from servers import Valkey
 from servers.server import Server
-from tests.fixtures.broker import Broker
+from tests.fixtures.broker import Broker, Received
 
 
 class Queue(Protocol):
@@ -51,7 +51,9 @@ class RabbitQueue:
         """Everything that ever arrived: what is in the queue is taken out and remembered."""
         taken = self._taken.setdefault(queue, Counter())
         if self.broker.has(queue):
-            taken.update(_id(message.body) for message in self.broker.take_all(queue))
+            taken.update(
+                _task(message) or _id(message.body) for message in self.broker.take_all(queue)
+            )
         return taken
 
     def delete(self, queue: str = "celery") -> None:
@@ -98,6 +100,11 @@ def through(url: str, port: int) -> str:
     parts = urlsplit(url)
     credentials, at, _ = parts.netloc.rpartition("@")
     return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{port}"))
+
+
+def _task(message: Received) -> str:
+    """The id of a message that Celery made: a task's."""
+    return str(message.properties.get("correlation_id", ""))
 
 
 def _id(body: bytes) -> str:

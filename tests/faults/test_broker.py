@@ -4,10 +4,10 @@ Each of them on RabbitMQ and on Valkey.
 """
 
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
+from tests.faults.evidence import is_alive
 from tests.faults.lab import DEADLINE, Lab
 from tests.faults.queues import through
 from tests.fixtures.programs import Relay
@@ -179,9 +179,3 @@ def test_a_late_confirm(broker_lab: Lab) -> None:
 def assert_terse(relay: Relay) -> None:
     """One line says that it is lost, however many attempts fail."""
     assert 0 < len(relay.events("broker_lost")) <= 3
-
-
-def is_alive(relay: Relay) -> bool:
-    """Whether /livez says so."""
-    with urlopen(f"http://{relay.address}/livez", timeout=5) as answer:
-        return bool(answer.status == 200)

@@ -1,19 +1,15 @@
-"""Faults 11, 30, 31, 33, 34, 38 and 39: what RabbitMQ can do to us while it is up."""
+"""Faults 11, 30, 31, 33 and 34: what RabbitMQ can do to us while it is up."""
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from kombu import Connection, Exchange, Queue
 
+from tests.faults.evidence import isolations, returned
 from tests.faults.lab import DEADLINE, WINDOW, Lab
-from tests.faults.queues import RabbitQueue, through
+from tests.faults.queues import RabbitQueue
 from tests.faults.results import Measured
-from tests.fixtures.broker import Broker
-from tests.fixtures.programs import Relay
 from tests.fixtures.waiting import wait_until
 
 #: How each alarm is raised inside the node, and cleared.
@@ -143,110 +139,3 @@ def test_a_queue_that_drops_silently(
     assert "narrow" in doctor.output()
     lab.ledger.committed &= arrived
     record(lab.measured(queues=("narrow",), note="200 of 300 dropped by the queue; doctor says so"))
-
-
-@pytest.mark.fault(38)
-def test_the_password_is_changed(lab: Lab, rabbit: RabbitQueue, tmp_path: Path) -> None:
-    """Not ready while the old one is refused; the new one is read without a restart."""
-    file = tmp_path / "url"
-    with a_user(rabbit.broker) as user:
-        own = rabbit.url.replace(f"outbox:{rabbit.broker.node.password}", f"{user}:first")
-        file.write_text(through(own, lab.to_broker.port))
-        relay = lab.relay(OUTBOX_BROKER_URL="", OUTBOX_BROKER_URL_FILE=str(file))
-        lab.under_way()
-        with lab.fault(lambda: relay.events("broker_lost")):
-            rabbit.broker.node.evaluate(
-                f'rabbit_auth_backend_internal:change_password(<<"{user}">>, <<"second">>, <<"">>)'
-            )
-            disconnect(rabbit.broker, user)
-            wait_until(lambda: not relay.ready(), DEADLINE, "a relay that is not ready")
-            lab.commit(100)
-        file.write_text(through(own.replace("first", "second"), lab.to_broker.port))
-
-        lab.finish()
-    assert "second" not in relay.output()
-
-
-@pytest.mark.fault(39)
-def test_its_rights_are_taken_away(lab: Lab, rabbit: RabbitQueue) -> None:
-    """403 is an operator's to mend: messages wait, charged with nothing."""
-    with a_user(rabbit.broker) as user:
-        relay = lab.relay(OUTBOX_BROKER_URL=_as(user, lab, rabbit))
-        lab.under_way()
-        with lab.fault(lambda: relay.events("broker_lost") or relay.events("messages_refused")):
-            grant(rabbit.broker, user, "^$")
-            disconnect(rabbit.broker, user)  # a channel that is open would keep what it could
-            lab.commit(300)
-            wait_until(
-                lambda: relay.events("broker_lost") and "403" in relay.output(), DEADLINE, "a 403"
-            )
-            assert lab.attempts() == 0
-        grant(rabbit.broker, user, ".*")
-
-        lab.finish(duplicates=WINDOW * (1 + isolations(relay)))
-
-
-@pytest.mark.fault(39)
-def test_its_user_is_deleted(lab: Lab, rabbit: RabbitQueue) -> None:
-    """The broker closes the connection: an outage, until the user is there again."""
-    with a_user(rabbit.broker) as user:
-        relay = lab.relay(OUTBOX_BROKER_URL=_as(user, lab, rabbit))
-        lab.under_way()
-        with lab.fault(lambda: relay.events("broker_lost")):
-            rabbit.broker.node.evaluate(
-                f'rabbit_auth_backend_internal:delete_user(<<"{user}">>, <<"">>)'
-            )
-            disconnect(rabbit.broker, user)
-            lab.commit(300)
-            relay.wait_for_event("broker_lost")
-        add_user(rabbit.broker, user)
-
-        lab.finish()
-
-
-def returned(relay: Relay) -> bool:
-    """Whether a message has come back."""
-    return "outbox_returned_total 0.0" not in relay.metrics()
-
-
-def isolations(relay: Relay) -> int:
-    """How many times a channel died of what was on it."""
-    return len(relay.events("suspects_isolated"))
-
-
-@contextmanager
-def a_user(broker: Broker) -> Iterator[str]:
-    """A user who may do all in the virtual host, with the password `first`."""
-    user = f"user-{os.urandom(4).hex()}"
-    add_user(broker, user)
-    yield user
-    broker.node.evaluate(f'rabbit_auth_backend_internal:delete_user(<<"{user}">>, <<"">>)')
-
-
-def add_user(broker: Broker, user: str) -> None:
-    """Add the user."""
-    broker.node.evaluate(
-        f'ok = rabbit_auth_backend_internal:add_user(<<"{user}">>, <<"first">>, <<"">>)'
-    )
-    grant(broker, user, ".*")
-
-
-def grant(broker: Broker, user: str, pattern: str) -> None:
-    """Let the user configure, write and read what the pattern matches, and nothing else."""
-    rights = ", ".join([f'<<"{pattern}">>'] * 3)
-    broker.node.evaluate(
-        "ok = rabbit_auth_backend_internal:set_permissions("
-        f'<<"{user}">>, <<"{broker.vhost}">>, {rights}, <<"">>)'
-    )
-
-
-def disconnect(broker: Broker, user: str) -> None:
-    """Close the user's connections, as the node does with those of a user who is deleted."""
-    broker.node.evaluate(
-        f'rabbit_networking:close_all_user_connections(<<"{user}">>, <<"changed">>)'
-    )
-
-
-def _as(user: str, lab: Lab, rabbit: RabbitQueue) -> str:
-    own = rabbit.url.replace(f"outbox:{rabbit.broker.node.password}", f"{user}:first")
-    return through(own, lab.to_broker.port)
