@@ -7,6 +7,15 @@ from servers.errors import ServerMissing, StartFailed
 from servers.postgres import Postgres
 from servers.prometheus import Prometheus
 from servers.rabbitmq import RabbitMQ
+from servers.standby import Standby
 from servers.valkey import Valkey
 
-__all__ = ["Postgres", "Prometheus", "RabbitMQ", "ServerMissing", "StartFailed", "Valkey"]
+__all__ = [
+    "Postgres",
+    "Prometheus",
+    "RabbitMQ",
+    "ServerMissing",
+    "Standby",
+    "StartFailed",
+    "Valkey",
+]

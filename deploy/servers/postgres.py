@@ -102,12 +102,15 @@ class Postgres(Server):
                 raise StartFailed(f"initdb ended with {process.returncode}:\n{tail(self.log)}")
 
     def _is_ready(self) -> bool:
+        return self._state() == "ready"
+
+    def _state(self) -> str:
         """Read the state that the postmaster writes into its pid file."""
         try:
             lines = (self.folder / "data" / "postmaster.pid").read_text().splitlines()
         except OSError:
-            return False
-        return len(lines) > 7 and lines[0] == str(self.process.pid) and lines[7].strip() == "ready"
+            return ""
+        return lines[7].strip() if len(lines) > 7 and lines[0] == str(self.process.pid) else ""
 
 
 def find_binaries() -> Path:

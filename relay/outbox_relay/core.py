@@ -50,6 +50,11 @@ class Core:
         return len(self._leases)
 
     @property
+    def next_lease(self) -> int:
+        """The number of the next claim; no claim before had it."""
+        return self._lease
+
+    @property
     def at_rest(self) -> bool:
         """Whether nothing is leased, and nothing confirmed is still to be settled."""
         return not self._leases and not self._done

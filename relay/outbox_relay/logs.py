@@ -4,6 +4,7 @@
 |---|---|---|
 | relay_started, relay_stopped | info | the process begins and ends its work |
 | database_lost, database_up | warning, info | once per incident, and every minute that it lasts |
+| database_promoted | warning | another server took over: how many messages held are claimed anew |
 | broker_lost, broker_up | warning, info | once per incident, and every minute that it lasts |
 | broker_blocked, broker_unblocked | warning, info | an alarm of the broker begins and ends |
 | declare_refused | warning | a queue exists otherwise, or may not be declared |

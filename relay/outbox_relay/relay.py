@@ -46,12 +46,11 @@ class Relay:
         self._settings = settings
         self._open_store = open_store
         self._open_publisher = open_publisher
-        self._core = core = Core(settings, first_lease)
-        quarantine, forget = Quarantine(open_publisher), not settings.retention
-        self._cycle = Cycle(core, quarantine, metrics, forget=forget)
         self._metrics = metrics
+        self._remember_nothing(first_lease)
         self._health = health
         self._store: Store | None = None
+        self._timeline: str | None = None
         self._publisher: Publisher | None = None
         self._database = Outage("database", monotonic)
         self._broker = Outage("broker", monotonic)
@@ -59,6 +58,11 @@ class Relay:
         self._draining = False
         self._next_chores = 0.0
         self._housekeeping = Housekeeping(metrics, settings.retention, monotonic())
+
+    def _remember_nothing(self, first_lease: int) -> None:
+        self._core = Core(self._settings, first_lease)
+        quarantine, forget = Quarantine(self._open_publisher), not self._settings.retention
+        self._cycle = Cycle(self._core, quarantine, self._metrics, forget=forget)
 
     def stop(self) -> None:
         """No new claims; `run` returns once what is in flight has landed, or the grace is over."""
@@ -103,7 +107,7 @@ class Relay:
         except StoreLost as error:
             self._lose_store(error)
         else:
-            self._note_store()
+            self._note_store(self._store)
             self._database.works()
 
     def _round(self) -> None:
@@ -137,7 +141,7 @@ class Relay:
         """Connect what is missing; a whole step, with a claim, shows that it works."""
         if self._store is None:
             self._store = self._open_store()
-            self._note_store()
+            self._note_store(self._store)
         if self._publisher is None:
             self._cycle.give_back(self._store)
             self._publisher = self._open_publisher()
@@ -178,10 +182,26 @@ class Relay:
         self._database.works()
         self._broker.works()
 
-    def _note_store(self) -> None:
+    def _note_store(self, store: Store) -> None:
+        if self._timeline not in (None, store.timeline):
+            self._start_over()
+        self._timeline = store.timeline
         self._health.database_up = True
         self._metrics.database_up.set(1)
         self._housekeeping.count_soon()
+
+    def _start_over(self) -> None:
+        """Another server took over; it may give other messages the ids of those held here.
+
+        Confirms still to come are not waited for: what is in flight may be published twice.
+        """
+        log.warning("database_promoted", forgotten=self._cycle.holding)
+        self._cycle.broker_lost([])
+        self._cycle.close()
+        if self._publisher:
+            self._publisher.close()
+        self._publisher = None
+        self._remember_nothing(self._core.next_lease)
 
     def _lose(self, error: RelayError) -> None:
         if isinstance(error, BrokerLost):

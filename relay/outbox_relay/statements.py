@@ -9,6 +9,9 @@ from typing import Final
 
 VERSION: Final = "SELECT {outbox}.version()"
 
+#: Which history of its data the server lives in: a standby that is promoted begins another one.
+TIMELINE: Final = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+
 #: Confirmed rows go, whoever holds or has parked them by now: a confirm is final.
 SETTLE: Final = """
 WITH settled AS (

@@ -59,6 +59,7 @@ class Store:
     def __init__(self, connection: BoundedConnection, schema: str) -> None:
         self._connection = connection
         self._cursor = connection.cursor(binary=True)
+        self.timeline = ""
         self._pipeline = Pipeline(connection)
         self._asked: tuple[Claimed | None, Turn | None] = (None, None)
         self._sql = {
@@ -74,6 +75,7 @@ class Store:
         store = cls(connection, schema)
         try:
             store._check_version(schema)
+            store.timeline = store._run("TIMELINE")[0][0]
             with translated():
                 for name in PREPARED:
                     store._pipeline.prepare(name, store._sql[name])

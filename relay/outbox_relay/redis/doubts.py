@@ -20,12 +20,19 @@ REMEMBERED_SECONDS: Final = 30.0
 MARKER_SECONDS: Final = 86_400
 
 
+#: Of a message's row, and its own.
+Ids = tuple[int, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A batch whose replies were lost: its number, its rows, and the lists they went to."""
+    """A batch whose replies were lost: its number, its messages, and the lists they went to.
+
+    Both ids of a message: after a fail-over of the database another may have that of its row.
+    """
 
     number: int
-    ids: tuple[int, ...]
+    ids: tuple[Ids, ...]
     lists: set[bytes]
 
 
@@ -34,7 +41,7 @@ class Doubts:
 
     def __init__(self) -> None:
         self._markers: dict[bytes, list[Doubt]] = {}
-        self._arrived: set[int] = set()
+        self._arrived: set[Ids] = set()
         self._until = 0.0
 
     def remember(self, marker: bytes, doubts: list[Doubt]) -> None:
@@ -69,11 +76,11 @@ class Doubts:
         self._until = now + REMEMBERED_SECONDS
         return len(self._arrived)
 
-    def arrived(self, id_: int, now: float) -> bool:
+    def arrived(self, ids: Ids, now: float) -> bool:
         """Whether a message is there already; told once."""
-        if id_ not in self._arrived:
+        if ids not in self._arrived:
             return False
-        self._arrived.remove(id_)
+        self._arrived.remove(ids)
         return now < self._until
 
 

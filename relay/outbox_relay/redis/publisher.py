@@ -24,7 +24,7 @@ from outbox_relay.redis import resp
 from outbox_relay.redis.batch import Batch
 from outbox_relay.redis.connect import open_server
 from outbox_relay.redis.conversation import Conversation
-from outbox_relay.redis.doubts import Doubt, Doubts, mark, new_marker
+from outbox_relay.redis.doubts import Doubt, Doubts, Ids, mark, new_marker
 from outbox_relay.redis.durability import Durability
 from outbox_relay.redis.envelope import delivery_tags
 from outbox_relay.redis.greeting import greet
@@ -41,6 +41,7 @@ RETRY_SECONDS: Final = 1.0
 PING_SECONDS: Final = 10.0
 #: Messages of a kind go the same way.
 _kind: Callable[[Message], object] = attrgetter("declare", "exchange", "routing_key", "mandatory")
+_ids: Callable[[Message], Ids] = attrgetter("id", "message_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class RedisPublisher:
         tags = delivery_tags(os.urandom(9), len(messages))
         routes: dict[object, Route | Refusal] = {}
         for message, tag in zip(messages, tags, strict=True):
-            if self._doubts.arrived(message.id, now):
+            if self._doubts.arrived(_ids(message), now):
                 self._outcomes.confirmed.append(message)
                 continue
             route = routes.get(kind := _kind(message))
@@ -156,7 +157,7 @@ class RedisPublisher:
         self._doubts.remember(
             self._marker,
             [
-                Doubt(batch.number, tuple(row.message.id for row in batch.rows), batch.lists)
+                Doubt(batch.number, tuple(_ids(row.message) for row in batch.rows), batch.lists)
                 for batch in (*unanswered, *(batch for batch, _ in self._unproven))
             ],
         )

@@ -8,7 +8,7 @@ from tests.fixtures.waiting import wait_until
 from tests.relay.messages import messages
 from tests.relay.redis.conftest import Client, OpenPublisher, publish
 
-DOUBT = Doubt(4, (1, 2), {b"celery"})
+DOUBT = Doubt(4, ((1, "a"), (2, "b")), {b"celery"})
 
 
 def transactions(client: Client) -> int:
@@ -78,7 +78,7 @@ def test_a_message_is_spared_once() -> None:
     doubts.remember(b"m", [DOUBT])
     assert doubts.answered([[b"4"], b"list"], now=0.0) == 2
 
-    assert [doubts.arrived(1, now=1.0) for _ in range(2)] == [True, False]
+    assert [doubts.arrived((1, "a"), now=1.0) for _ in range(2)] == [True, False]
 
 
 def test_a_message_is_not_spared_for_long() -> None:
@@ -87,7 +87,7 @@ def test_a_message_is_not_spared_for_long() -> None:
     doubts.remember(b"m", [DOUBT])
     doubts.answered([[b"4"], b"none"], now=0.0)
 
-    assert not doubts.arrived(1, now=REMEMBERED_SECONDS)
+    assert not doubts.arrived((1, "a"), now=REMEMBERED_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -106,4 +106,4 @@ def test_in_doubt_a_message_is_sent_again(replies: tuple[object, bytes]) -> None
     doubts.remember(b"m", [DOUBT])
 
     assert doubts.answered(replies, now=0.0) == 0
-    assert not doubts.arrived(1, now=0.0)
+    assert not doubts.arrived((1, "a"), now=0.0)
