@@ -6,5 +6,6 @@ pytest_plugins = [
     "tests.fixtures.postgres",
     "tests.fixtures.programs",
     "tests.fixtures.prometheus",
+    "tests.fixtures.tls",
     "tests.fixtures.valkey",
 ]

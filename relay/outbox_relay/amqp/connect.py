@@ -8,10 +8,13 @@ import kombu
 from amqp.exceptions import AMQPError
 from kombu.utils.url import parse_url
 
-from outbox_relay.errors import BrokerLost
+from outbox_relay.errors import BrokerLost, SettingsError
 
 CONNECT_TIMEOUT: Final = 5.0
 HEARTBEAT: Final = 10.0
+#: What a URL may say of TLS, as kombu has it for Redis, and what py-amqp calls it. That nothing be
+#: checked is not among it.
+TLS: Final = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_keyfile": "keyfile"}
 
 
 def open_connection(url: str) -> amqp.Connection:
@@ -23,14 +26,12 @@ def open_connection(url: str) -> amqp.Connection:
     secure = parts["transport"] == "amqps"
     described = kombu.Connection(
         url,
-        # py-amqp checks the certificate's name only when it is told which to expect.
-        ssl={"server_hostname": parts["hostname"], "cert_reqs": ssl.CERT_REQUIRED}
-        if secure
-        else False,
         connect_timeout=CONNECT_TIMEOUT,
         heartbeat=HEARTBEAT,
         transport_options={"read_timeout": CONNECT_TIMEOUT, "write_timeout": CONNECT_TIMEOUT},
     )
+    # Not an argument: what the URL says would replace all of it.
+    described.ssl = _tls(parts) if secure else False
     try:
         # The transport's own method: Connection.connect() retries and sleeps by itself.
         connection: amqp.Connection = described.transport.establish_connection()
@@ -39,3 +40,15 @@ def open_connection(url: str) -> amqp.Connection:
         words = str(error) or type(error).__name__
         raise BrokerLost(f"cannot connect to the broker at {where}: {words}") from error
     return connection
+
+
+def _tls(parts: dict[str, Any]) -> dict[str, Any]:
+    """Options for py-amqp, which checks a certificate's name only if told which to expect."""
+    given: dict[str, str] = parts.get("ssl", {})
+    if unknown := given.keys() - TLS.keys():
+        raise SettingsError(
+            f"OUTBOX_BROKER_URL: {min(unknown)} is not an option of amqps://, whose certificates "
+            f"are always checked; there are: {', '.join(TLS)}"
+        )
+    options = {TLS[name]: value for name, value in given.items()}
+    return {**options, "server_hostname": parts["hostname"], "cert_reqs": ssl.CERT_REQUIRED}

@@ -1,71 +1,25 @@
 """TLS: the server's certificate is checked, its name as well, without being asked to."""
 
-import asyncio
-import shutil
-import ssl
-import subprocess
-import threading
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from outbox_relay.errors import BrokerLost
 from servers import Valkey
+from tests.fixtures.tls import Authority, Tunnel
 from tests.relay.messages import messages
 from tests.relay.redis.conftest import OpenPublisher, publish
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for `localhost` that is its own authority, and its key, in one file."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    new = ["req", "-x509", "-days", "2", "-nodes"]
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    files = ["-keyout", "key.pem", "-out", "cert.pem"]
-    subprocess.run(
-        [openssl, *new, *key, *name, *files], cwd=folder, check=True, capture_output=True
-    )
-    both = folder / "both.pem"
-    both.write_text((folder / "cert.pem").read_text() + (folder / "key.pem").read_text())
-    return both
-
-
 @pytest.fixture
-def tls_port(valkey: Valkey, certificate: Path) -> Iterator[int]:
-    """A port where the server speaks TLS, by way of a tunnel: the test server itself cannot."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate)
-    loop = asyncio.new_event_loop()
-
-    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner = await asyncio.open_connection("127.0.0.1", valkey.port)
-        await asyncio.gather(pipe(reader, inner[1]), pipe(inner[0], writer), return_exceptions=True)
-
-    server = loop.run_until_complete(asyncio.start_server(tunnel, "127.0.0.1", 0, ssl=context))
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    yield server.sockets[0].getsockname()[1]
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+def tls_port(valkey: Valkey, authority: Authority, tls_tunnel: Tunnel) -> int:
+    """A port where the server speaks TLS as `localhost`; the test server itself cannot."""
+    return tls_tunnel(valkey.port, authority.server_context("localhost"))
 
 
 def test_messages_go_through_tls(
-    valkey: Valkey, tls_port: int, certificate: Path, open_publisher: OpenPublisher
+    valkey: Valkey, tls_port: int, authority: Authority, open_publisher: OpenPublisher
 ) -> None:
     """With the authority named in the URL, as kombu has it."""
-    url = f"rediss://:{valkey.password}@localhost:{tls_port}/0?ssl_ca_certs={certificate}"
+    url = f"rediss://:{valkey.password}@localhost:{tls_port}/0?ssl_ca_certs={authority.certificate.cert}"
     sent = messages(500)
 
     assert publish(open_publisher(url), sent).confirmed == sent
@@ -81,10 +35,28 @@ def test_an_unknown_authority_is_refused(
 
 
 def test_another_hosts_certificate_is_refused(
-    valkey: Valkey, tls_port: int, certificate: Path, open_publisher: OpenPublisher
+    valkey: Valkey, tls_port: int, authority: Authority, open_publisher: OpenPublisher
 ) -> None:
     """The name in the URL has to be the name in the certificate."""
-    url = f"rediss://:{valkey.password}@127.0.0.1:{tls_port}/0?ssl_ca_certs={certificate}"
+    url = f"rediss://:{valkey.password}@127.0.0.1:{tls_port}/0?ssl_ca_certs={authority.certificate.cert}"
 
     with pytest.raises(BrokerLost, match="CERTIFICATE_VERIFY_FAILED"):
         open_publisher(url)
+
+
+def test_a_server_that_asks_for_a_certificate_is_shown_one(
+    valkey: Valkey, authority: Authority, tls_tunnel: Tunnel, open_publisher: OpenPublisher
+) -> None:
+    """And takes nobody without."""
+    port = tls_tunnel(valkey.port, authority.server_context("localhost", clients=True))
+    url = (
+        f"rediss://:{valkey.password}@localhost:{port}/0?ssl_ca_certs={authority.certificate.cert}"
+    )
+    own = authority.issue("relay")
+    sent = messages(3)
+
+    with pytest.raises(BrokerLost):
+        open_publisher(url)
+
+    whole = f"{url}&ssl_certfile={own.cert}&ssl_keyfile={own.key}"
+    assert publish(open_publisher(whole), sent).confirmed == sent
