@@ -41,6 +41,7 @@ class Core:
         self._leases: dict[int, int] = {}
         self._done: list[Message] = []
         self._suspects: deque[Message] = deque()
+        self._from_the_end = False  # where the next one is taken from
         self._renewed = 0.0
         self._renewable = first_lease  # claims before this one were already held at the last look
 
@@ -111,8 +112,15 @@ class Core:
             self._limit = min(self._settings.batch_size, self._limit * 2)
 
     def next_suspect(self) -> Message | None:
-        """A message to publish alone, on a channel where its death harms no other."""
-        return self._suspects.popleft() if self._suspects else None
+        """A message to publish alone, on a channel where its death harms no other.
+
+        From both ends in turn: good ones stand around a block of bad ones, not within it, and do
+        not wait for all of it.
+        """
+        if not self._suspects:
+            return None
+        self._from_the_end = not self._from_the_end
+        return self._suspects.popleft() if self._from_the_end else self._suspects.pop()
 
     def confirmed(self, messages: Collection[Message]) -> None:
         """The broker has them: they wait to be settled."""

@@ -50,5 +50,8 @@ class Publisher(Protocol):
     def in_doubt(self) -> list[Message]:
         """Messages the broker may or may not have, once it is lost."""
 
+    def reopen(self) -> bool:
+        """After a BrokerLost with blame: start afresh on the same connection, if that is left."""
+
     def close(self) -> None:
         """Let go of the connection."""

@@ -47,9 +47,12 @@ class Quarantine:
         try:
             outcomes = self._publisher.poll(0)
         except BrokerLost as error:
-            self.close()
             if not error.blame:
+                self.close()
                 raise
+            self._suspect = None
+            if not self._publisher.reopen():
+                self.close()
             reason = Reason.FORBIDDEN if ACCESS_REFUSED in str(error) else Reason.REJECTED
             return Outcomes([], [Refusal(suspect, reason, str(error))], [])
         if outcomes.confirmed or outcomes.refused:

@@ -164,6 +164,17 @@ def test_a_suspect_is_kept_apart() -> None:
     assert relay.holding == 2
 
 
+def test_suspects_are_taken_from_both_ends() -> None:
+    """Good ones stand around a block of bad ones: they do not wait for all of it."""
+    relay = core()
+    suspects = [a_message(id=id_, suspicion=1) for id_ in range(1, 6)]
+    claim(relay, suspects)
+
+    taken = [relay.next_suspect() for _ in suspects]
+
+    assert [message.id for message in taken if message] == [1, 5, 2, 4, 3]
+
+
 @pytest.mark.parametrize("reason", sorted(FREE))
 def test_what_is_nobodys_fault_costs_no_attempt(reason: Reason) -> None:
     """A full queue or a missing right never kills a message, however often it is met."""

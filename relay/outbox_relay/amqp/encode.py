@@ -30,6 +30,14 @@ _header = Struct(">BHIIQ").pack  # the same, then class and weight, and the size
 _flags = Struct(">H").pack
 
 
+def reopening_frames(dead: int, fresh: int) -> bytes:
+    """Agree to a channel's end and begin another that confirms: close-ok, open, confirm.select."""
+    methods = ((dead, b"\0\x14\0\x29"), (fresh, b"\0\x14\0\x0a\0"), (fresh, b"\0\x55\0\x0a\0"))
+    return b"".join(
+        _frame(METHOD, channel, len(method)) + method + FRAME_END for channel, method in methods
+    )
+
+
 def publish_frames(
     message: Message,
     channel: int,

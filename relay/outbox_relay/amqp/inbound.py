@@ -86,6 +86,7 @@ class Inbound:
                     tag, bits = unpack_confirm(data, start + 4)
                     yield Confirm(tag, bool(bits & 1), method == _ACK)
                 else:
+                    self._rest = data[position:]  # the caller may stop listening here
                     yield from self._method(data[start:stop])
             elif kind == HEADER and self._returned:
                 yield self._return_of(data[start:stop])

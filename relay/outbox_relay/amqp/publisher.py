@@ -13,7 +13,7 @@ import structlog
 from amqp.exceptions import AMQPError
 
 from outbox_relay.amqp.connect import open_connection
-from outbox_relay.amqp.encode import HEARTBEAT_FRAME, publish_frames
+from outbox_relay.amqp.encode import HEARTBEAT_FRAME, publish_frames, reopening_frames
 from outbox_relay.amqp.flight import Flight
 from outbox_relay.amqp.inbound import Blocked, Closed, Confirm, Inbound, Returned
 from outbox_relay.amqp.topology import Topology
@@ -61,6 +61,7 @@ class AmqpPublisher:
         self._reserved = reserved
         self._batches: deque[tuple[int, int, float]] = deque()  # last tag, messages, when
         self._fate: BrokerLost | None = None
+        self._channel_died = False
         self._blocked = False
 
     @property
@@ -127,6 +128,7 @@ class AmqpPublisher:
                     # Told at the next call, so that what was confirmed before it is not forgotten.
                     blame = code in BLAMING if connection else True
                     self._fate = BrokerLost(f"the broker closed on us: {code} {text}", blame=blame)
+                    self._channel_died = not connection
                     break
         for refusal in refused:
             if refusal.reason is Reason.UNROUTABLE:
@@ -136,6 +138,20 @@ class AmqpPublisher:
     def in_doubt(self) -> list[Message]:
         """Messages the broker may or may not have, once it is lost."""
         return self._flight.in_doubt()
+
+    def reopen(self) -> bool:
+        """Where only the channel died, begin another; the broker reads what follows in order."""
+        if not self._channel_died:
+            return False
+        dead, self._channel = self._channel, self._channel % 2 + 1
+        try:
+            self._link.send(reopening_frames(dead, self._channel))
+        except BrokerLost:
+            return False
+        self._flight = Flight()
+        self._batches.clear()
+        self._fate, self._channel_died = None, False
+        return True
 
     def close(self) -> None:
         """Drop the connection; a closing handshake could hang on a blocked broker."""

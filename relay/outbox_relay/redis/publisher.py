@@ -151,6 +151,10 @@ class RedisPublisher:
         """Messages the broker may or may not have, once it is lost."""
         return list(self._aboard.values())
 
+    def reopen(self) -> bool:
+        """Redis closes connections, not channels."""
+        return False
+
     def close(self) -> None:
         """Drop the connection, remembering what it leaves unanswered."""
         unanswered = [about for about in self._conversation.open if isinstance(about, Batch)]

@@ -16,6 +16,8 @@ from tests.relay.model.hub import Process
 CHANNEL = 1
 END = b"\xce"
 POISON, UNROUTABLE, FULL = "poison", "nowhere", "full"
+#: Among messages: a new channel begins.
+CHANNEL_OPEN = (0, "", "")
 
 
 class ModelBroker:
@@ -80,6 +82,7 @@ class Connection:
         self._unstored: dict[int, tuple[int, str]] = {}  # by delivery tag
         self._outgoing = b""
         self._tags = 0
+        self._dead = False  # the channel; the relay may begin another
         self.open = True
         self._left = False  # by the relay
         # What AmqpPublisher looks at in a connection of py-amqp.
@@ -116,8 +119,12 @@ class Connection:
         """Bytes from the relay."""
         if not self.open:
             raise BrokerLost("the connection broke")
-        self._unread += _published(data)
-        self.work()
+        for message in _published(data):
+            if message == CHANNEL_OPEN:
+                self._tags, self._dead = 0, False
+            elif not self._dead:
+                self._unread.append(message)
+                self.work()
 
     def pump(self, timeout: float) -> bytes:
         """Bytes for the relay."""
@@ -184,7 +191,7 @@ class Connection:
     def _close_channel(self, code: int, text: str) -> None:
         """What was read and is not stored by now may never be; what was not read never is."""
         self._say(20, 40, pack(">H", code) + _text(text) + pack(">HH", 60, 40))
-        self.open = False
+        self._dead = True
         self._unread, self._unstored = [], {}
 
     def _say(self, class_: int, method: int, arguments: bytes) -> None:
@@ -208,13 +215,18 @@ def _text(text: str) -> bytes:
 
 
 def _published(data: bytes) -> list[tuple[int, str, str]]:
-    """The id, routing key and exchange of each message in frames; bodies are one frame each."""
+    """The id, routing key and exchange of each message in frames; bodies are one frame each.
+
+    CHANNEL_OPEN stands for a new channel, before what is published on it.
+    """
     published, position, route = [], 0, ("", "")
     while position < len(data):
         kind, _, size = unpack_from(">BHI", data, position)
         payload = data[position + 7 : position + 7 + size]
         position += 8 + size
-        if kind == 1:
+        if kind == 1 and payload[:4] == pack(">HH", 20, 10):
+            published.append(CHANNEL_OPEN)
+        elif kind == 1 and payload[:2] == pack(">H", 60):
             exchange = payload[7 : 7 + payload[6]]
             rest = payload[7 + payload[6] :]
             route = rest[1 : 1 + rest[0]].decode(), exchange.decode()

@@ -150,6 +150,7 @@ class ModelStore:
 
     def __init__(self, database: ModelDatabase, process: Process) -> None:
         self._database, self._process = database, process
+        self.timeline = "1"  # no standby is promoted here
         process.wait()
         if not database.up:
             raise StoreLost("the database is away")
