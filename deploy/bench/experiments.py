@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from bench import backlog, latency, limit, naive, plain, producer, queues, rabbit, redis_list
+from bench import (
+    backlog,
+    latency,
+    limit,
+    naive,
+    plain,
+    producer,
+    queues,
+    rabbit,
+    redis_list,
+    sustained,
+)
 from bench.lab import Lab
 from bench.queues import CLASSIC, CLASSIC_V2, LAZY, QUORUM, Kind
 from bench.run import Run
@@ -99,6 +110,7 @@ def _stub(scale: Scale) -> Iterator[Experiment]:
     yield _run("horizon held", backlog.held_horizon)
     yield _run(f"among {scale.sent:,} sent", backlog.among_sent, heavy=scale.sent > 500_000)
     yield Experiment("relay, WAL per message", _wal)
+    yield Experiment("sustained", _named_each("sustained", sustained.measure), heavy=True)
 
 
 def _wal(lab: Lab) -> Mapping[str, Values]:

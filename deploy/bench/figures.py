@@ -19,6 +19,7 @@ UNITS: Final = {
     "p50": "ms",
     "p99": "ms",
     "share": "%",
+    "size": "MB",
     "others": "cores",
 }
 

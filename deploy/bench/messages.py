@@ -4,6 +4,7 @@ About 570 bytes of properties and 190 of body on the wire, as Celery's protocol 
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 import psycopg
@@ -66,6 +67,7 @@ def fill(lab: Lab, messages: int, routes: Sequence[Route]) -> None:
     )
 
 
+@cache
 def _written(database_url: str) -> dict[str, object]:
     """What the producer makes of the task, in a transaction that is rolled back."""
     app, task = outbox_app("celery")

@@ -24,7 +24,7 @@ RATE_HEADS: Final = (
     *("experiment", "messages/s", "lowest", "highest"),
     *("sender µs", "Postgres µs", "broker µs", "WAL B", "others, cores"),
 )
-SINGLE: Final = ("/p50", "/p99", "/share")
+SINGLE: Final = ("/p50", "/p99", "/share", "/size")
 SINGLE_HEADS: Final = ("experiment", "figure", "median", "lowest", "highest")
 
 
@@ -97,7 +97,11 @@ def _tables(report: Report) -> Iterator[tuple[str, tuple[str, ...], Rows]]:
     rates = [name for name in report.figures.names() if name.endswith("/rate")]
     yield "Rates and costs", RATE_HEADS, [_rate(report.figures, name) for name in rates]
     others = [name for name in report.figures.names() if name.endswith(SINGLE)]
-    yield "Latency and idling", SINGLE_HEADS, [_single(report.figures, each) for each in others]
+    yield (
+        "Latency, idling and sizes",
+        SINGLE_HEADS,
+        [_single(report.figures, each) for each in others],
+    )
     if report.failures:
         yield "Not measured", ("experiment",), [(failure,) for failure in report.failures]
 

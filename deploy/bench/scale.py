@@ -30,6 +30,10 @@ class Scale:
     latency_seconds: float
     latency_rates: tuple[int, ...]
     idle_seconds: float
+    #: messages a second, for so long, and how long a slot of the table is then
+    sustained_rate: int
+    sustained_seconds: int
+    sustained_slot_seconds: int
     #: also the queues nobody asks for first: lazy, version 2, four at a time
     all_kinds: bool
 
@@ -51,6 +55,9 @@ QUICK: Final = Scale(
     latency_seconds=10,
     latency_rates=(50, 1000),
     idle_seconds=10,
+    sustained_rate=3_000,
+    sustained_seconds=60,
+    sustained_slot_seconds=4,
     all_kinds=False,
 )
 
@@ -71,6 +78,9 @@ FULL: Final = Scale(
     latency_seconds=20,
     latency_rates=(50, 200, 1000),
     idle_seconds=10,
+    sustained_rate=5_000,
+    sustained_seconds=600,
+    sustained_slot_seconds=10,
     all_kinds=True,
 )
 
@@ -92,6 +102,9 @@ SMOKE: Final = Scale(
     latency_seconds=0.5,
     latency_rates=(100,),
     idle_seconds=0.2,
+    sustained_rate=200,
+    sustained_seconds=4,
+    sustained_slot_seconds=1,
     all_kinds=False,
 )
 
