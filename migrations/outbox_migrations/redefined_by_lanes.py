@@ -212,6 +212,7 @@ BEGIN
         END IF;
     END LOOP;
     DELETE FROM receipt WHERE sent_at < horizon - interval '12 hours';
+    PERFORM forget_dedup();
     RETURN gone;
 END $$;
 

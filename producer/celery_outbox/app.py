@@ -16,18 +16,16 @@ from kombu.exceptions import EncodeError
 
 from celery_outbox import capture
 from celery_outbox.backend import keep_quiet
-from celery_outbox.capture import CapturingProducer
+from celery_outbox.capture import CapturingProducer, Keys
+from celery_outbox.dedup import Dedup
 from celery_outbox.errors import UnsupportedOption
 from celery_outbox.outbox import Outbox
-from celery_outbox.worker import continuing_canvas
+from celery_outbox.worker import continuing_canvas, goes_on
 
 logger = logging.getLogger(__name__)
 
-#: Options that would silently do nothing.
-REFUSED: Final = {
-    "ordering_key": "ordering is not available in this version",
-    "dedup_key": "deduplication is not available in this version",
-}
+#: By these a task is part of a larger whole, whose result another task cannot stand in for.
+PARTS: Final = ("chain", "chord", "group_id", "parent_id")
 
 
 class OutboxCelery(Celery):
@@ -55,11 +53,18 @@ class OutboxCelery(Celery):
         return nullcontext(producer or self.outbox.producer)
 
     def send_task(self, name: str, *args: Any, **options: Any) -> Any:
-        """Send a task by name, as celery.Celery does. `outbox=` names the transaction to join."""
+        """Send a task by name, as celery.Celery does, with options of our own.
+
+        `outbox=` names the transaction to join. `ordering_key=`: the tasks with one are published
+        one after another. `dedup_key=`: while another with it is pending, the task is not stored,
+        and the result is that of the other one.
+        """
         # Celery gives the parent explicitly for what follows a task, and for nothing else.
         follows = options.get("parent_id") is not None
+        dedup = _dedup(name, options)
         with continuing_canvas() if follows else nullcontext():
-            return super().send_task(name, *args, **options)
+            result = super().send_task(name, *args, **options)
+        return dedup.returned(result) if dedup else result
 
     def _get_backend(self) -> Any:
         return keep_quiet(super()._get_backend())  # type: ignore[misc]  # not in the stubs
@@ -79,9 +84,14 @@ class TaskSender:
 
     def __call__(self, producer: Producer, name: str, message: Any, **options: Any) -> None:
         """Store the task, finished by Celery as for the broker."""
-        _refuse_unsupported(name, producer, options)
+        _refuse_connection(name, producer)
+        keys = Keys(options.pop("ordering_key", None), options.pop("dedup_key", None))
+        if keys.dedup is not None and not isinstance(keys.dedup, Dedup):
+            raise _unsupported(name, "dedup_key=", "give it where the task is sent, not in a route")
+        if keys.dedup and goes_on(self._app, message):
+            keys = keys._replace(dedup=None)  # not sent, the running task would never end
         outbox = self._app.outbox
-        put = outbox.place_of_task(name, message, options.pop("outbox", None))
+        put = outbox.place_of_task(name, message, options.pop("outbox", None), keys)
         if put is None:
             with Celery.producer_or_acquire(self._app) as connected:
                 self._publish(connected, name, message, **options)
@@ -94,20 +104,29 @@ class TaskSender:
             )
         except EncodeError as error:
             raise capture.unencodable(name, error) from error
-        put(capture.task_message(self._app, name, message, captured, options))
+        put(capture.task_message(self._app, name, message, captured, options, keys))
 
 
-def _refuse_unsupported(name: str, producer: Producer, options: dict[str, Any]) -> None:
-    for option, reason in REFUSED.items():
-        if options.get(option) is not None:
-            raise UnsupportedOption.about(task=name, option=f"{option}=", reason=reason)
+def _dedup(name: str, options: dict[str, Any]) -> Dedup | None:
+    """Replace the dedup_key among `options` by what will know the outcome, and return that."""
+    if options.get("dedup_key") is None:
+        return None
+    if any(options.get(part) for part in PARTS):
+        reason = "it is part of a chain, group or chord, which would wait for its own id for ever"
+        raise _unsupported(name, "dedup_key=", reason)
+    dedup = options["dedup_key"] = Dedup(options["dedup_key"])
+    return dedup
+
+
+def _refuse_connection(name: str, producer: Producer) -> None:
     if not isinstance(producer, CapturingProducer):
-        raise UnsupportedOption.about(
-            task=name,
-            option="connection= or producer=",
-            reason="these name a connection to the broker, which the relay has and this process"
-            " does not. For the transaction to join, use outbox=",
-        )
+        reason = "these name a connection to the broker, which the relay has and this process"
+        reason += " does not. For the transaction to join, use outbox="
+        raise _unsupported(name, "connection= or producer=", reason)
+
+
+def _unsupported(task: str, option: str, reason: str) -> UnsupportedOption:
+    return UnsupportedOption.about(task=task, option=option, reason=reason)
 
 
 def install(app: Celery) -> OutboxCelery:

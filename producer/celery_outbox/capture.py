@@ -16,6 +16,7 @@ from kombu.exceptions import EncodeError
 
 from celery_outbox import wire
 from celery_outbox.declare import concerning, describe
+from celery_outbox.dedup import Dedup
 from celery_outbox.errors import UnpublishableMessage
 from celery_outbox.message import Message
 
@@ -88,8 +89,20 @@ class CapturingProducer(Producer):
         return publish(*args, **options)._replace(declare=tuple(declare))
 
 
+class Keys(NamedTuple):
+    """What a message may be asked to be alone with: its order, and its being pending."""
+
+    ordering_key: object = None
+    dedup: Dedup | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return self.ordering_key is not None or self.dedup is not None
+
+
 def task_message(
-    app: Celery, name: str, task: Any, captured: Captured, options: Mapping[str, Any]
+    app: Celery, name: str, task: Any, captured: Captured, options: Mapping[str, Any], keys: Keys
 ) -> Message:
     """Return the row for a captured task: `task` as Celery made it, sent with `options`.
 
@@ -112,6 +125,7 @@ def task_message(
         mandatory=mandatory,
         available_at=None if held_by_broker else _time(app, facts["eta"]),
         expires_at=_time(app, facts["expires"]),
+        keys=keys,
     )
 
 
@@ -121,6 +135,7 @@ def build(
     message_id: object,
     task: str,
     mandatory: bool,
+    keys: Keys,
     available_at: datetime | None = None,
     expires_at: datetime | None = None,
 ) -> Message:
@@ -136,6 +151,7 @@ def build(
     if isinstance(body, str):
         body = body.encode(captured.content_encoding)
     wire.check_body(body, refuse)
+    ordering_key, dedup_key = keys.ordering_key, keys.dedup.key if keys.dedup else None
     return Message(
         message_id=str(message_id),
         task=task,
@@ -150,6 +166,9 @@ def build(
         declare=describe(captured.declare, refuse),
         available_at=available_at,
         expires_at=expires_at,
+        ordering_key=wire.key("ordering_key", ordering_key, refuse),
+        dedup_key=wire.key("dedup_key", dedup_key, refuse),
+        dedup=keys.dedup,
     )
 
 

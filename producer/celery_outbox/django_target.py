@@ -10,8 +10,9 @@ from typing import Any
 
 from django.db import connections, transaction  # type: ignore[import-untyped]  # ships no types
 
+from celery_outbox.dedup import claims, unclaimed
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.insert import Style, explain, insert, statement
+from celery_outbox.insert import CLAIM_DEDUP, Style, explain, insert, statement
 from celery_outbox.message import Message
 from celery_outbox.target import Rows
 
@@ -91,7 +92,17 @@ class DjangoTarget:
         return self._execute(self._connection, text, parameters, ())
 
     def _insert(self, connection: Any, message: Message) -> None:
-        self._execute(connection, *insert(self._schema, [message], Style.FORMAT), [message])
+        messages = [message]
+        if message.dedup_key is None:
+            self._execute(connection, *insert(self._schema, messages, Style.FORMAT), messages)
+            return
+        # Claim and INSERT are one, also where each statement would be a transaction of its own.
+        with transaction.atomic(using=self._alias, savepoint=False):
+            keys, ids = claims(messages)
+            text = statement(CLAIM_DEDUP, self._schema, Style.FORMAT)
+            rows = self._execute(connection, text, (keys, ids), messages)
+            if stored := unclaimed(messages, keys, [first for (first,) in rows]):
+                self._execute(connection, *insert(self._schema, stored, Style.FORMAT), stored)
 
     def _execute(
         self, connection: Any, text: str, parameters: Any, messages: Sequence[Message]

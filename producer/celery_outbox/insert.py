@@ -5,7 +5,6 @@ INSERT privilege is all it needs: no RETURNING, no ON CONFLICT.
 
 import re
 from collections.abc import Sequence
-from dataclasses import fields
 from enum import Enum
 from functools import lru_cache
 from itertools import count
@@ -15,30 +14,49 @@ from typing import Any, Final
 from celery_outbox.errors import OutboxNotReady, RowRefused
 from celery_outbox.message import Message
 
-COLUMNS: Final = tuple(field.name for field in fields(Message))
-values = attrgetter(*COLUMNS)
+#: What every message has, and the column types.
+COLUMNS: Final = {
+    "message_id": "text",
+    "task": "text",
+    "exchange": "text",
+    "routing_key": "text",
+    "headers": "json",
+    "properties": "json",
+    "body": "bytea",
+    "content_type": "text",
+    "content_encoding": "text",
+    "mandatory": "bool",
+    "declare": "json",
+    "available_at": "timestamptz",
+    "expires_at": "timestamptz",
+}
+#: What few have: named only where one is given.
+KEYS: Final = {"ordering_key": "text", "dedup_key": "text"}
 
-INSERT: Final = """
-INSERT INTO {schema}.message (
-    message_id, task, exchange, routing_key, headers, properties, body, content_type,
-    content_encoding, mandatory, declare, available_at, expires_at
-)
+
+class Insert:
+    """An INSERT of messages with these columns, as text and with the values it takes."""
+
+    def __init__(self, columns: dict[str, str]) -> None:
+        self.values = attrgetter(*columns)
+        names = ", ".join(columns)
+        places = ", ".join("%b" if kind == "bytea" else "%s" for kind in columns.values())
+        arrays = ", ".join(f"%b::{kind}[]" for kind in columns.values())
+        #: A single row: cheaper to plan and to encode than arrays of one element.
+        self.one = f"INSERT INTO {{schema}}.message ({names}) VALUES ({places})"
+        #: Any number of rows in one statement whose text never changes, so it can stay prepared.
+        #: Binary arrays are encoded four times as fast as text.
+        self.many = f"INSERT INTO {{schema}}.message ({names}) SELECT * FROM unnest({arrays})"
+
+
+PLAIN: Final = Insert(COLUMNS)
+KEYED: Final = Insert(COLUMNS | KEYS)
+
+# For each key, null or the id of the message with that key that is pending; see dedup.py.
+CLAIM_DEDUP: Final = """
+SELECT {schema}.claim_dedup(key, message_id)
+FROM unnest(%b::text[], %b::text[]) AS wanted (key, message_id)
 """
-
-# A single row: cheaper to plan and to encode than arrays of one element.
-ONE: Final = INSERT + "VALUES (%s, %s, %s, %s, %s, %s, %b, %s, %s, %s, %s, %s, %s)"
-
-# Any number of rows in one statement whose text never changes, so it can stay prepared. Binary
-# arrays are encoded four times as fast as text.
-MANY: Final = (
-    INSERT
-    + """
-SELECT * FROM unnest(
-    %b::text[], %b::text[], %b::text[], %b::text[], %b::json[], %b::json[], %b::bytea[],
-    %b::text[], %b::text[], %b::bool[], %b::json[], %b::timestamptz[], %b::timestamptz[]
-)
-"""
-)
 
 
 # Takes a pending message back; false where it is too late. Needs no more than EXECUTE.
@@ -72,10 +90,12 @@ def insert(
     schema: str, messages: Sequence[Message], style: Style = Style.PSYCOPG
 ) -> tuple[str, tuple[Any, ...]]:
     """Return the statement that stores `messages`, in their order, and its parameters."""
+    keyed = any(m.ordering_key is not None or m.dedup_key is not None for m in messages)
+    insertion = KEYED if keyed else PLAIN
     if len(messages) == 1:
-        return statement(ONE, schema, style), values(messages[0])
-    columns = zip(*map(values, messages), strict=True)
-    return statement(MANY, schema, style), tuple(list(column) for column in columns)
+        return statement(insertion.one, schema, style), insertion.values(messages[0])
+    columns = zip(*map(insertion.values, messages), strict=True)
+    return statement(insertion.many, schema, style), tuple(list(column) for column in columns)
 
 
 def sqlstate(error: BaseException) -> str | None:

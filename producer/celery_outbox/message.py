@@ -1,7 +1,11 @@
 """What is captured: the finished wire message, immutable, as it will be stored and published."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from celery_outbox.dedup import Dedup
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +29,7 @@ class Message:
     declare: str
     available_at: datetime | None
     expires_at: datetime | None
+    ordering_key: str | None = None
+    dedup_key: str | None = None
+    #: Who wants to know what became of `dedup_key`; not stored.
+    dedup: "Dedup | None" = field(default=None, compare=False)

@@ -11,7 +11,8 @@ from kombu.exceptions import EncodeError
 
 from celery_outbox import capture, settings, worker
 from celery_outbox.block import Transaction, Using, current_block
-from celery_outbox.errors import NoTransaction
+from celery_outbox.dedup import Dedup
+from celery_outbox.errors import NoTransaction, UnsupportedOption
 from celery_outbox.insert import CANCEL
 from celery_outbox.message import Message
 from celery_outbox.target import Rows, target_for
@@ -83,6 +84,8 @@ class Outbox:
         name: str | None = None,
         mandatory: bool | None = None,
         declare: Iterable[Queue | Exchange] = (),
+        ordering_key: str | None = None,
+        dedup_key: str | None = None,
         **options: Any,
     ) -> str:
         """Send a message that is not a task, such as an event, and return its message id.
@@ -90,7 +93,9 @@ class Outbox:
         It joins the transaction of `target`, or for None the one a task would join. An `exchange`
         given as kombu.Exchange is declared if it is missing. `name` is what operators see, the
         routing key or else the exchange by default. `mandatory` says whether reaching no queue is
-        a failure: so by default, except on a fanout exchange. `options` are those of
+        a failure: so by default, except on a fanout exchange. `ordering_key` and `dedup_key` are
+        those of tasks; the id returned is that of the message that is pending, or on an
+        asynchronous target, which cannot tell, always this one's. `options` are those of
         kombu.Producer.publish: `serializer`, `compression`, `priority`, `expiration` in seconds,
         `correlation_id`, `reply_to`, `type` and so on.
 
@@ -117,14 +122,16 @@ class Outbox:
             raise capture.unencodable(name, error) from error
         if mandatory is None:
             mandatory = not capture.is_fanout(self._app, exchange_name, [exchange])
+        dedup = None if dedup_key is None else Dedup(dedup_key)
         message = capture.build(
             captured,
             message_id=captured.properties["message_id"],
             task=name,
             mandatory=mandatory,
+            keys=capture.Keys(ordering_key, dedup),
         )
         put(message)
-        return message.message_id
+        return (dedup and dedup.first) or message.message_id
 
     @overload
     def cancel(self, target: "AsyncTarget", task_id: str) -> Awaitable[bool]: ...
@@ -139,11 +146,13 @@ class Outbox:
         rows = target_for(target, self._schema).fetch(CANCEL, task_id)
         return _first(rows) if isinstance(rows, list) else _afirst(rows)
 
-    def place_of_task(self, name: str, task: Any, target: object | None) -> Put | None:
+    def place_of_task(
+        self, name: str, task: Any, target: object | None, keys: capture.Keys
+    ) -> Put | None:
         """Return what takes a task, or None where a worker sends it as Celery would.
 
         `task` is what Celery's create_task_message returned, `target` that of the call, if any.
-        Raises NoTransaction, OutboxClosed or UnusableTarget.
+        Raises NoTransaction, OutboxClosed, UnusableTarget or UnsupportedOption.
         """
         running = self._app.current_worker_task
         # What ends a task must not be rolled back by the exception that ends it.
@@ -154,6 +163,12 @@ class Outbox:
         put = self._put_durably if ends_it else self._place(name, target)
         if put is None and not worker.may_send_directly(self._app, task):
             raise NoTransaction.about(task=name)
+        if put is None and keys.any:
+            raise UnsupportedOption.about(
+                task=name,
+                option="ordering_key= or dedup_key=",
+                reason="this worker has no OUTBOX_DATABASE_URL and sends it directly",
+            )
         return put
 
     def _place(self, name: str, target: object | None) -> Put | None:

@@ -8,8 +8,9 @@ from uuid import uuid4
 import psycopg2.extensions
 from psycopg2.extensions import STATUS_READY, TRANSACTION_STATUS_INERROR
 
+from celery_outbox.dedup import claims, unclaimed
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.insert import Style, explain, insert, sqlstate, statement
+from celery_outbox.insert import CLAIM_DEDUP, Style, explain, insert, sqlstate, statement
 from celery_outbox.message import Message
 from celery_outbox.target import Rows
 
@@ -33,7 +34,14 @@ class Psycopg2Target:
     def put(self, message: Message) -> None:
         """Insert the message."""
         self.join(blocking=True)
-        self._execute(insert(self._schema, [message], Style.FORMAT), [message])
+        messages = [message]
+        if message.dedup_key is not None:
+            keys, ids = claims(messages)
+            claim = statement(CLAIM_DEDUP, self._schema, Style.FORMAT), (keys, ids)
+            pending = [first for (first,) in self._execute(claim, messages)]
+            messages = unclaimed(messages, keys, pending)
+        if messages:
+            self._execute(insert(self._schema, messages, Style.FORMAT), messages)
 
     def put_alone(self, message: Message) -> None:
         """Insert the message."""

@@ -15,7 +15,8 @@ from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor, Error
 from psycopg.errors import PipelineAborted
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from celery_outbox.insert import explain, insert
+from celery_outbox.dedup import claims, unclaimed
+from celery_outbox.insert import CLAIM_DEDUP, explain, insert, statement
 from celery_outbox.message import Message
 
 T = TypeVar("T")
@@ -62,14 +63,14 @@ class Pending:
             return False
         if pgconn.transaction_status == TransactionStatus.ACTIVE:
             # In the middle of a COPY or stream nothing else can run; nor can a savepoint.
-            return self._in_pipeline
+            return self.in_pipeline
         return not self.connection.closed
 
     def _insert_before(self, operation: Operation[T]) -> Operation[T]:
         messages = []
         while self.messages:  # one by one, as another thread may add meanwhile
             messages.append(self.messages.popleft())
-        entering_pipeline = self._pipeline is not None and not self._in_pipeline
+        entering_pipeline = self._pipeline is not None and not self.in_pipeline
         try:
             yield from self._insert(messages)
         except Exception as error:
@@ -88,12 +89,18 @@ class Pending:
         synchronous = isinstance(connection, Connection)
         cursor: Any = Cursor(connection) if synchronous else AsyncCursor(connection)
         pipeline = self._pipeline
-        if not self._in_pipeline:
+        if not self.in_pipeline:
             connection._pipeline = None  # about to be entered, perhaps, but not yet in force
         try:
             # As execute() does it, under the lock that the caller of wait() already holds.
-            text, parameters = insert(self.schema, messages)
-            yield from cursor._execute_gen(text.encode(), parameters)
+            keys, ids = claims(messages)
+            if keys:
+                claim = statement(CLAIM_DEDUP, self.schema)
+                yield from cursor._execute_gen(claim.encode(), (keys, ids))
+                messages = unclaimed(messages, keys, _answers(cursor.pgresult))
+            if messages:
+                text, parameters = insert(self.schema, messages)
+                yield from cursor._execute_gen(text.encode(), parameters)
         finally:
             connection._pipeline = pipeline
 
@@ -101,7 +108,7 @@ class Pending:
         """Return what to raise, and see that the transaction cannot commit."""
         if getattr(error, "sqlstate", None):
             # Aborted by the server. In a pipeline an earlier statement may be what failed.
-            return error if self._in_pipeline else explain(error, self.schema, messages)
+            return error if self.in_pipeline else explain(error, self.schema, messages)
         if not isinstance(error, PipelineAborted):
             self.connection.pgconn.finish()
         return error
@@ -111,8 +118,15 @@ class Pending:
         return self.connection._pipeline
 
     @property
-    def _in_pipeline(self) -> bool:
+    def in_pipeline(self) -> bool:
+        """Whether the server's answers come only later."""
         return self.connection.pgconn.pipeline_status != PipelineStatus.OFF
+
+
+def _answers(result: Any) -> list[str | None]:
+    """Return the only column of a result, which is text."""
+    values = [result.get_value(row, 0) for row in range(result.ntuples)]
+    return [None if value is None else value.decode() for value in values]
 
 
 def nothing() -> Operation[None]:

@@ -36,9 +36,17 @@ class PsycopgTarget:
         self._pending.blocks += 1
 
     def put(self, message: Message) -> None:
-        """Add to the list."""
+        """Add to the list; where the answer matters and can be waited for, insert at once."""
         self._check()
+        if message.dedup_key is None:
+            self._pending.messages.append(message)
+            return
+        if self._pending.in_pipeline:
+            raise self._unusable("in pipeline mode it cannot tell whether a dedup_key is pending")
         self._pending.messages.append(message)
+        if isinstance(self.connection, Connection):
+            with self.connection.lock:
+                self.connection.wait(nothing())
 
     def put_alone(self, message: Message) -> None:
         """Insert at once, or with what an open block has on its list."""

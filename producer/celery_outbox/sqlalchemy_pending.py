@@ -17,8 +17,9 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, SessionTransaction
 
+from celery_outbox.dedup import claims, unclaimed
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.insert import Style, explain, insert, sqlstate
+from celery_outbox.insert import CLAIM_DEDUP, Style, explain, insert, sqlstate, statement
 from celery_outbox.message import Message
 
 STYLES: Final = {
@@ -59,11 +60,8 @@ class OnConnection:
         if not messages:
             return
         check_autocommit(connection)
-        style = STYLES[connection.dialect.driver]
         try:
-            connection.exec_driver_sql(
-                *insert(self._schema, messages, style), execution_options={"stream_results": False}
-            )
+            self._store(connection, messages)
         except Exception as error:
             failure = explain(error, self._schema, messages)
             if isinstance(error, DBAPIError):
@@ -73,6 +71,17 @@ class OnConnection:
         else:
             return
         raise failure
+
+    def _store(self, connection: Connection, messages: list[Message]) -> None:
+        style, options = STYLES[connection.dialect.driver], {"stream_results": False}
+        keys, ids = claims(messages)
+        if keys:
+            claim = statement(CLAIM_DEDUP, self._schema, style)
+            rows = connection.exec_driver_sql(claim, (keys, ids), execution_options=options)
+            messages = unclaimed(messages, keys, [first for (first,) in rows.fetchall()])
+        if messages:
+            command = insert(self._schema, messages, style)
+            connection.exec_driver_sql(*command, execution_options=options)
 
     def _before_commit(self, connection: Connection) -> None:
         """Insert, or roll back: SQLAlchemy takes a COMMIT that fails for the end."""

@@ -62,6 +62,8 @@ class SQLAlchemyTarget:
             OnSession.of(self._behind, self._schema).put(self._behind, message)
         else:
             OnConnection.of(self._behind, self._schema).messages.append(message)
+        if message.dedup_key is not None and not self._asynchronous:
+            self._insert()
 
     def put_alone(self, message: Message) -> None:
         """Insert at once; where the target is asynchronous, with whatever it does next."""

@@ -12,8 +12,9 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from celery_outbox.dedup import claims, unclaimed
 from celery_outbox.errors import DatabaseUnavailable, InvalidSetting
-from celery_outbox.insert import explain, insert
+from celery_outbox.insert import CLAIM_DEDUP, explain, insert, statement
 from celery_outbox.message import Message
 
 T = TypeVar("T")
@@ -75,8 +76,11 @@ class Standalone:
         Raises DatabaseUnavailable (transient), OutboxNotReady or RowRefused.
         """
         try:
-            text, parameters = insert(self._schema, [message])
-            self._connection().execute(text.encode(), parameters)
+            if message.dedup_key is None:
+                text, parameters = insert(self._schema, [message])
+                self._connection().execute(text.encode(), parameters)
+            else:
+                self._put_unless_pending(message)
         except psycopg.Error as error:
             failure = explain(error, self._schema, [message])
             if failure is error:
@@ -85,6 +89,16 @@ class Standalone:
         else:
             return
         raise failure
+
+    def _put_unless_pending(self, message: Message) -> None:
+        connection = self._connection()
+        keys, ids = claims([message])
+        with connection.transaction():
+            rows = connection.execute(statement(CLAIM_DEDUP, self._schema).encode(), (keys, ids))
+            pending = [first for (first,) in rows.fetchall()]
+            if stored := unclaimed([message], keys, pending):
+                text, parameters = insert(self._schema, stored)
+                connection.execute(text.encode(), parameters)
 
     def _connection(self) -> Connection:
         own = vars(self._threads)

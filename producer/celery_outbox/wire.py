@@ -15,6 +15,8 @@ from kombu.utils.json import JSONEncoder
 
 #: Short strings carry one length byte.
 SHORT: Final = 255
+#: The longest ordering_key or dedup_key, in bytes: they are kept in indexes.
+MAX_KEY: Final = 200
 #: The default max_message_size of RabbitMQ 3, in bytes; the table has the same limit.
 MAX_BODY: Final = 134_217_728
 #: The default frame of AMQP less its own bytes, the fixed part of the header and the properties,
@@ -61,6 +63,19 @@ def short_string(field: str, value: object, refuse: Refuse) -> None:
     _storable(field, value, refuse)
     if len(value) > SHORT // 4 and len(value.encode()) > SHORT:
         raise refuse(field, f"is longer than {SHORT} bytes")
+
+
+def key(field: str, value: object, refuse: Refuse) -> str | None:
+    """Return the key of a lane or of a deduplication, checked, or None where there is none."""
+    if value is None:
+        return None
+    short_string(field, value, refuse)
+    text = str(value)
+    if not text:
+        raise refuse(field, "is empty")
+    if len(text.encode()) > MAX_KEY:
+        raise refuse(field, f"is longer than {MAX_KEY} bytes")
+    return text
 
 
 def properties_json(properties: Mapping[str, Any], refuse: Refuse) -> str:

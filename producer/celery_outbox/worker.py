@@ -43,6 +43,12 @@ def is_replacement(running: Any, message: Any) -> bool:
     return bool(nesting > (running.request.get("replaced_task_nesting") or 0))
 
 
+def goes_on(app: Celery, message: Any) -> bool:
+    """Tell whether `message` is the running task's retry or replacement, under its own id."""
+    running = app.current_worker_task
+    return running is not None and (is_retry(running, message) or is_replacement(running, message))
+
+
 def may_send_directly(app: Celery, message: Any) -> bool:
     """Tell whether a worker without a database URL sends `message` as Celery would."""
     running = app.current_worker_task

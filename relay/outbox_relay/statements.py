@@ -114,10 +114,11 @@ SELECT * FROM {outbox}.claim_lanes(%(above)s, %(most)s, %(lease)s, %(term)s)
 """
 
 #: Give claims back, unharmed or under suspicion. Fenced: all of `leases` are claims of ours.
+#: `lease` stays: it tells that the message may have been on the wire (see claim_dedup).
 #: Not a join with an array: planned while the table is empty, that would read all of it ever after.
 RELEASE: Final = """
 UPDATE {outbox}.ready
-SET lease = NULL, lease_until = '-infinity', suspicion = suspicion + %(suspicion)s
+SET lease_until = '-infinity', suspicion = suspicion + %(suspicion)s
 WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(leases)s::bigint[])
 """
 

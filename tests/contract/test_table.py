@@ -14,6 +14,7 @@ from psycopg import sql
 
 import celery_inbox.store
 import celery_outbox.insert
+from celery_outbox.insert import Insert
 from outbox_migrations import grant
 from outbox_relay import statements
 from outbox_relay.database import SESSION
@@ -45,7 +46,7 @@ LOOP: dict[str, dict[str, Any]] = {
     "DROP_ORPHANS": HELD,
 }
 #: These call functions or views, set the session up, or stop at the first row there is.
-SELDOM = {"VERSION", "FORGET", "PURGE", "STATS", "UPKEEP", "LEFT", "CLAIM_LANES"}
+SELDOM = {"VERSION", "FORGET", "PURGE", "STATS", "UPKEEP", "LEFT", "CLAIM_LANES", "TIMELINE"}
 #: What each statement may not read from end to end: everything but a short array of its own.
 TABLES = re.compile(r"^(ready|parked|lane|receipt|message(_\d+)?)$")
 
@@ -146,7 +147,9 @@ def columns(connection: Connection, table: str) -> dict[str, bool]:
 
 def inserted(module: object, table: str) -> list[set[str]]:
     """The columns each INSERT into a table names, in the text of a module's constants."""
-    texts = [value for value in vars(module).values() if isinstance(value, str)]
+    constants = list(vars(module).values())
+    constants += [v for c in constants if isinstance(c, Insert) for v in vars(c).values()]
+    texts = [value for value in constants if isinstance(value, str)]
     pattern = rf"INSERT INTO\s+[^\s(]*{table}\s*\(([^)]*)\)"
     found = [match for text in texts for match in re.findall(pattern, text)]
     return [{name.strip() for name in names.split(",")} for names in found]

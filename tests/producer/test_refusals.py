@@ -100,14 +100,6 @@ def test_is_the_error_celery_raises(shop: Shop, connection: Connection) -> None:
         shop.add.delay(object(), 0)
 
 
-@pytest.mark.parametrize("option", ["ordering_key", "dedup_key"])
-def test_options_to_come(shop: Shop, connection: Connection, option: str) -> None:
-    """An option that would do nothing is refused, not ignored."""
-    options: dict[str, Any] = {option: "order-1"}
-    with shop.app.outbox.using(connection), pytest.raises(UnsupportedOption, match=option):
-        shop.add.apply_async((1, 0), **options)
-
-
 def test_a_broker_connection(shop: Shop, connection: Connection) -> None:
     """Celery's `connection=` and `producer=` are refused, with the option to use instead."""
     with Broker("memory://") as broker, shop.app.outbox.using(connection):

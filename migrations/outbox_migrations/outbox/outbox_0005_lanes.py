@@ -6,11 +6,14 @@ next one out. Every way the work can lose a message (confirmed, given up, discar
 hand) leaves word of its key in `lane_news`: no lane is ever forgotten, and none looked at without
 need. `docs/decisions/0006-lanes.md` has the reasons.
 
+And of messages with the same `dedup_key` one is pending at a time: see `outbox_migrations.dedup`.
+
 `{outbox}` stands for the schema's quoted name.
 """
 
 from alembic import op
 
+from outbox_migrations import dedup
 from outbox_migrations.components import schema_of
 from outbox_migrations.outbox import outbox_0001_tables as tables
 from outbox_migrations.outbox import outbox_0002_views as views
@@ -53,8 +56,11 @@ INSERT INTO {outbox}.lane_gate DEFAULT VALUES;
 TRIGGERS = """
 CREATE OR REPLACE FUNCTION {outbox}.make_work() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {outbox}, pg_temp AS $$
+DECLARE
+    claimed record;
 BEGIN
-    PERFORM FROM inserted WHERE available_at > now() OR ordering_key IS NOT NULL LIMIT 1;
+    PERFORM FROM inserted
+        WHERE available_at > now() OR ordering_key IS NOT NULL OR dedup_key IS NOT NULL LIMIT 1;
     IF NOT FOUND THEN
         INSERT INTO ready (id, slot) SELECT id, slot FROM inserted;
         RETURN NULL;
@@ -68,6 +74,10 @@ BEGIN
     INSERT INTO ready (id, slot)
         SELECT id, slot FROM inserted
         WHERE ordering_key IS NULL AND (available_at IS NULL OR available_at <= now());
+    FOR claimed IN SELECT * FROM inserted WHERE dedup_key IS NOT NULL LOOP
+        UPDATE dedup SET id = claimed.id
+            WHERE key = claimed.dedup_key AND message_id = claimed.message_id;
+    END LOOP;
     RETURN NULL;
 END $$;
 
@@ -170,6 +180,8 @@ BEGIN
              aclexplode(had.acl) a,
              (VALUES ('message', 'message_id', 'INSERT',
                       'INSERT (ordering_key, dedup_key) ON {outbox}.message'),
+                     ('message', 'message_id', 'INSERT',
+                      'EXECUTE ON FUNCTION {outbox}.claim_dedup'),
                      ('ready', 'id', 'SELECT', 'SELECT (id, slot) ON {outbox}.lane'),
                      ('ready', NULL, 'SELECT', 'SELECT (id, slot) ON {outbox}.lane'),
                      ('ready', NULL, 'INSERT', 'SELECT, INSERT ON {outbox}.lane'),
@@ -206,13 +218,15 @@ ALTER TABLE {outbox}.parked DROP COLUMN lane;
 
 def upgrade() -> None:
     """Create the lanes, and teach everything that looks at waiting messages to look there too."""
-    for part in (TABLES, TRIGGERS, CLAIM, VIEWS, STEERING, RETENTION, COMMENTS, GRANTS):
+    lanes = (TABLES, TRIGGERS, CLAIM, VIEWS, STEERING, RETENTION, COMMENTS)
+    keys = (dedup.TABLE, dedup.FUNCTIONS, dedup.ENQUEUE, dedup.COMMENTS)
+    for part in (*lanes, *keys, GRANTS):
         op.execute(part.replace("{outbox}", schema_of("outbox")))
 
 
 def downgrade() -> None:
     """Drop the lanes, and make everything else as it was: `outbox-migrate grant` is needed anew."""
-    for part in (OPEN_LANES, tables.TRIGGER, functions.STEERING):
+    for part in (OPEN_LANES, dedup.DROP, tables.TRIGGER, functions.ENQUEUE, functions.STEERING):
         op.execute(part.replace("{outbox}", schema_of("outbox")))
     views.upgrade()
     retention.upgrade()
