@@ -48,6 +48,14 @@ check: .venv/.synced ## Lint, formatting, types, import contracts and the lock f
 	$(BIN)/lint-imports
 	$(UV) lock --check
 
+audit: | $(UV) ## Ask for known vulnerabilities of what is locked; fails where nobody answers
+	@$(UV) audit --frozen --preview-features audit-command $(ARGS) || { status=$$?; \
+		[ $$status = 1 ] || echo "Not audited: nobody could be asked, so nothing is known." >&2; \
+		exit $$status; }
+
+licences: .venv/.synced ## Generate docs/licences.md again
+	@PYTHONPATH=deploy $(BIN)/python -m licences
+
 bench: .venv/.synced ## Measure against limits and peers (FULL=1 for everything; ARGS="--only quorum")
 	@PYTHONPATH=deploy $(BIN)/python -m bench $(if $(FULL),--full) $(ARGS)
 
