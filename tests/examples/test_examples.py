@@ -33,6 +33,15 @@ def test_psycopg(example: Run, database: str) -> None:
     assert sent(database) == ["warehouse.pack", "shop.send_invoice", "shop.send_invoice"]
 
 
+def test_keys(example: Run, database: str) -> None:
+    """Every change is told, one after another; the wish for an update is stored once."""
+    printed = example("keys", database, "shop.py").split()
+
+    assert printed[::2] == ["paid", "packed", "shipped"]
+    assert len(set(printed[1::2])) == 1
+    assert sorted(sent(database)) == ["shop.tell_customer"] * 3 + ["shop.update_search_index"]
+
+
 def test_testing(example: Run, database: str) -> None:
     """The tests of the example pass, and commit nothing."""
     example("psycopg", database, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.")
