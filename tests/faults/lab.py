@@ -21,7 +21,7 @@ from tests.faults.results import Measured
 from tests.fixtures.programs import Relay
 from tests.fixtures.waiting import wait_until
 
-DEADLINE: Final = 60.0
+DEADLINE: Final = 90.0
 WINDOW: Final = 200
 #: Small claims and short waits, so that faults hit in the middle of things. A single attempt that
 #: is charged makes a message dead: what arrives at last was charged with none.
