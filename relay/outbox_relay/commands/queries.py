@@ -1,8 +1,7 @@
 """What the look and steer commands ask. `{outbox}` stands for the schema's quoted name.
 
-Each list reads from one end of an index and stops at its limit, whatever the backlog: the views
-say the same, but a planner cannot see through them to the index once a million rows wait for
-another attempt. A filter by task reads on until it has found enough.
+Each list reads from one end of an index and stops at its limit, whatever the backlog. A filter by
+task reads on until it has found enough.
 """
 
 from typing import Final
@@ -14,64 +13,45 @@ _MESSAGE: Final = """
 """
 _OF_TASK: Final = "(%(task)s::text IS NULL OR m.task = %(task)s)"
 
-_PARKED: Final = (
-    "(SELECT"
-    + _MESSAGE
-    + """, p.available_at, p.attempts, p.last_error, NULL::timestamptz AS sent_at
-  FROM {outbox}.parked p JOIN {outbox}.message m ON m.id = p.id AND m.slot = p.slot
- WHERE """
-    + _OF_TASK
-)
+_WAITING: Final = """
+SELECT id, message_id, task, exchange, routing_key, args, kwargs, created_at, available_at,
+       attempts, last_error, NULL::timestamptz AS sent_at
+  FROM {outbox}."""
+_CHOSEN: Final = " WHERE %(task)s::text IS NULL OR task = %(task)s"
 
 #: Oldest first: what holds up the rest, if anything does, is at the top.
-PENDING: Final = (
-    "SELECT * FROM ((SELECT"
-    + _MESSAGE
-    + """, coalesce(m.available_at, m.created_at) AS available_at, r.attempts, r.last_error,
-       NULL::timestamptz AS sent_at
-  FROM {outbox}.ready r JOIN {outbox}.message m ON m.id = r.id AND m.slot = r.slot
- WHERE """
-    + _OF_TASK
-    + " ORDER BY r.id LIMIT %(limit)s) UNION ALL "
-    + _PARKED
-    + " AND p.state = 'retry' ORDER BY p.id LIMIT %(limit)s) UNION ALL "
-    + _PARKED
-    + """ AND p.state = 'scheduled' AND p.available_at <= now()
- ORDER BY p.available_at LIMIT %(limit)s)) pending ORDER BY id LIMIT %(limit)s"""
-)
+PENDING: Final = _WAITING + "pending" + _CHOSEN + " ORDER BY id LIMIT %(limit)s"
 
 #: Soonest first.
-SCHEDULED: Final = (
-    _PARKED
-    + """ AND p.state = 'scheduled' AND p.available_at > now()
- ORDER BY p.available_at LIMIT %(limit)s)"""
-)
+SCHEDULED: Final = _WAITING + "scheduled" + _CHOSEN + " ORDER BY available_at LIMIT %(limit)s"
 
 #: Newest first: during an incident, the ones that are being added.
-DEAD: Final = _PARKED + " AND p.state = 'dead' ORDER BY p.id DESC LIMIT %(limit)s)"
+DEAD: Final = _WAITING + "dead" + _CHOSEN + " ORDER BY id DESC LIMIT %(limit)s"
 
-#: Last sent first, by the receipts: walking the messages backwards would wade through the backlog.
+#: Last sent first, by the receipts: an old message that was sent again just now is at the top.
 SENT: Final = (
     "SELECT"
     + _MESSAGE
     + """, NULL::timestamptz AS available_at, NULL::smallint AS attempts,
        NULL::text AS last_error, r.sent_at
   FROM {outbox}.receipt r
- CROSS JOIN LATERAL unnest(r.ids) AS done (id)
-  JOIN {outbox}.message m ON m.id = done.id
- WHERE """
+ CROSS JOIN LATERAL (SELECT unnest(r.ids) AS id ORDER BY 1 DESC) done
+ CROSS JOIN LATERAL (SELECT * FROM {outbox}.message WHERE id = done.id OFFSET 0) m
+ WHERE r.sent_at > {outbox}.by_index('-infinity'::timestamptz) AND """
     + _OF_TASK
     + """
-   AND NOT EXISTS (SELECT FROM {outbox}.ready w WHERE w.id = m.id)
-   AND NOT EXISTS (SELECT FROM {outbox}.parked w WHERE w.id = m.id)
- ORDER BY r.sent_at DESC, m.id DESC LIMIT %(limit)s"""
+   AND NOT EXISTS (SELECT FROM {outbox}.ready w WHERE w.id = m.id OFFSET 0)
+   AND NOT EXISTS (SELECT FROM {outbox}.parked w WHERE w.id = m.id OFFSET 0)
+   AND NOT EXISTS (SELECT FROM {outbox}.lane w WHERE w.id = m.id OFFSET 0)
+ ORDER BY r.sent_at DESC LIMIT %(limit)s"""
 )
 
-#: Everything about the messages with an id; `body` only when it is asked for.
+#: Everything about the messages with an id; `body` only when it is asked for. OFFSET 0: as plain
+#: joins, three tables would be read from end to end for one message.
 SHOW: Final = (
     "SELECT"
     + _MESSAGE
-    + """, CASE WHEN r.id IS NOT NULL THEN 'pending'
+    + """, CASE WHEN r.id IS NOT NULL OR l.id IS NOT NULL THEN 'pending'
             WHEN p.id IS NULL THEN 'sent'
             WHEN p.state = 'retry' OR p.state = 'scheduled' AND p.available_at <= now()
             THEN 'pending' ELSE p.state END AS state,
@@ -87,8 +67,9 @@ SHOW: Final = (
        m.properties, m.headers::jsonb - 'argsrepr' - 'kwargsrepr' AS headers, m.declare,
        CASE WHEN %(body)s THEN m.body END AS body
   FROM {outbox}.message m
-  LEFT JOIN {outbox}.ready r ON r.id = m.id
-  LEFT JOIN {outbox}.parked p ON p.id = m.id
+  LEFT JOIN LATERAL (SELECT * FROM {outbox}.ready w WHERE w.id = m.id OFFSET 0) r ON true
+  LEFT JOIN LATERAL (SELECT * FROM {outbox}.parked w WHERE w.id = m.id OFFSET 0) p ON true
+  LEFT JOIN LATERAL (SELECT * FROM {outbox}.lane w WHERE w.id = m.id OFFSET 0) l ON true
  WHERE m.id = ANY (ARRAY(
     SELECT x.id FROM {outbox}.message x WHERE x.message_id = %(message_id)s
     UNION ALL SELECT %(row)s::bigint))
