@@ -12,6 +12,7 @@
 | messages_dead | error | at most every 10 s: how many, the first one's id and what was wrong |
 | suspects_isolated | warning | a link died: how many messages will be published alone |
 | doubts_settled | info | Redis, connected again: how many messages in doubt had arrived |
+| grace_over | warning | a server was silent until the end of the grace period |
 | claim_outlived | warning | a claim was too old to publish after a pause of this process |
 | orphans_dropped | warning | work whose message somebody had deleted by hand was forgotten |
 | purged | info | retention forgot sent messages |

@@ -10,7 +10,10 @@ from typing import Final
 VERSION: Final = "SELECT {outbox}.version()"
 
 #: Which history of its data the server lives in: a standby that is promoted begins another one.
-TIMELINE: Final = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+#: NULL while it still is a standby.
+TIMELINE: Final = """
+SELECT CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END
+"""
 
 #: Confirmed rows go, whoever holds or has parked them by now: a confirm is final.
 SETTLE: Final = """

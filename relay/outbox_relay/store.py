@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from outbox_relay import statements
 from outbox_relay.database import BoundedConnection, connect, translated
-from outbox_relay.errors import SchemaError
+from outbox_relay.errors import SchemaError, StoreLost
 from outbox_relay.message import Answer, Claim, Claimed, Leased, Message, Parking, Turn
 from outbox_relay.pipeline import Pipeline, Query
 
@@ -25,7 +25,7 @@ SMALL_BODY: Final = 32 << 10
 #: Larger bodies fetched at a time, in bytes; a single larger one is fetched alone.
 FETCH_BYTES: Final = 16 << 20
 #: What the loop asks all the time.
-PREPARED: Final = ("SETTLE", "CLAIM", "PROBE", "FETCH")
+PREPARED: Final = ("SETTLE", "CLAIM", "PROBE", "FETCH", "PROMOTE", "CLAIM_LANES")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Store:
         store = cls(connection, schema)
         try:
             store._check_version(schema)
-            store.timeline = store._run("TIMELINE")[0][0]
+            store._note_timeline()
             with translated():
                 for name in PREPARED:
                     store._pipeline.prepare(name, store._sql[name])
@@ -92,6 +92,16 @@ class Store:
                 f"{', '.join(map(str, SCHEMA_VERSIONS))}: upgrade "
                 f"{'the relay' if found > max(SCHEMA_VERSIONS) else 'it with outbox-migrate up'}"
             )
+
+    def _note_timeline(self) -> None:
+        """Nothing can be claimed at a standby."""
+        timeline: str | None = self._run("TIMELINE")[0][0]
+        if timeline is None:
+            raise StoreLost(
+                "the database is a standby: name the primary, or all of them with "
+                "target_session_attrs=read-write"
+            )
+        self.timeline = timeline
 
     def close(self) -> None:
         """Close the connection; whatever is leased stays leased until its time is over."""
@@ -129,8 +139,7 @@ class Store:
     def waiting(self, floor: int) -> bool:
         """Whether a turn could lease any row above `floor`."""
         with translated():
-            self._pipeline.ask(Query("PROBE", {"floor": floor}))
-            return bool(self._pipeline.answer()[0])
+            return bool(self._pipeline.run(Query("PROBE", {"floor": floor})))
 
     def _fetches(self, claimed: Claimed) -> list[Query]:
         slots: dict[int, list[int]] = {}
@@ -195,7 +204,8 @@ class Store:
 
     def promote(self) -> int:
         """Make work of what has become due; returns how many, at most 1,000."""
-        return int(self._run("PROMOTE")[0][0])
+        with translated():
+            return int(self._pipeline.run(Query("PROMOTE", {}))[0][0])
 
     def claim_lanes(self, above: int, most: int, turn: Turn) -> tuple[list[int], list[Leased]]:
         """Lease the next message of each lane there is news of, with the lease of `turn`.
@@ -203,7 +213,8 @@ class Store:
         Looks at up to `most` news with ids above `above`, whose ids it returns as well.
         """
         parameters = {"above": above, "most": most, "lease": turn.lease, "term": turn.term}
-        ((news, ids, slots),) = self._run("CLAIM_LANES", parameters)
+        with translated():
+            ((news, ids, slots),) = self._pipeline.run(Query("CLAIM_LANES", parameters))
         heads = zip(ids or (), slots or (), strict=True)
         return news or [], [Leased(id_, slot, attempts=0, suspicion=0) for id_, slot in heads]
 

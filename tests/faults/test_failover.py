@@ -160,6 +160,25 @@ def test_what_the_promotion_lost_costs_nothing_else(
     assert set(pair.ask(pair.promoted, STORED)) == kept | new
 
 
+@pytest.mark.parametrize("pair", [""], indirect=True)
+def test_a_standby_is_not_claimed_from(
+    pair: Pair, relay: RelayFactory, rabbit: RabbitQueue
+) -> None:
+    """A relay that was sent to one says so, and waits until it is promoted."""
+    misled = relay(wait=False, OUTBOX_DATABASE_URL=pair.promoted, OUTBOX_BROKER_URL=rabbit.url)
+    assert "is a standby" in misled.wait_for_event("database_lost")["reason"]
+    pair.ledger.commit(pair.url, ROWS)
+    wait_until(lambda: pair.ask(pair.url, CAUGHT_UP) == [1], DEADLINE, "a standby that has them")
+    assert not misled.ready()
+    assert pair.ask(pair.promoted, UNSENT) == [ROWS]
+
+    pair.primary.kill()
+    pair.standby.promote()
+    pair.wait_until_sent()
+
+    pair.judge(rabbit).assert_kept(duplicates=0)
+
+
 def published(relay: Relay) -> int:
     """How many messages it knows to be confirmed."""
     lines = relay.metrics().splitlines()
