@@ -54,15 +54,18 @@ class Pipeline:
         _check(self._connection.wait(generators.execute(self._connection.pgconn)))
         self._parameters[name] = names
 
+    def run(self, query: Query) -> list[Any]:
+        """Run one statement and wait for its rows: the shortest way there and back."""
+        self._send(query)
+        execution = generators.execute(self._connection.pgconn)
+        return self._made(_check(self._connection.wait(execution)), query.make)
+
     def ask(self, *queries: Query) -> None:
         """Send the statements, to be run one after another in one transaction."""
         pgconn = self._connection.pgconn
         pgconn.enter_pipeline_mode()
         for query in queries:
-            values = [str(query.parameters[name]) for name in self._parameters[query.name]]
-            pgconn.send_query_prepared(
-                query.name.encode(), [value.encode() for value in values], result_format=BINARY
-            )
+            self._send(query)
         pgconn.pipeline_sync()
         self._asked = queries
         self._connection.wait(generators.send(pgconn))
@@ -74,6 +77,12 @@ class Pipeline:
         self._reply()  # the end of the transaction
         self._connection.pgconn.exit_pipeline_mode()
         return replies
+
+    def _send(self, query: Query) -> None:
+        values = [str(query.parameters[name]).encode() for name in self._parameters[query.name]]
+        self._connection.pgconn.send_query_prepared(
+            query.name.encode(), values, result_format=BINARY
+        )
 
     def _reply(self) -> PGresult:
         return _check(self._connection.wait(generators.fetch_many(self._connection.pgconn)))
