@@ -12,7 +12,8 @@ def described(declare: str) -> list[Queue | Exchange]:
     try:
         return [_entity(each) for each in json.loads(declare)]
     except Exception as error:  # whatever a row's text provokes is that row's fault, not ours
-        raise ValueError(f"declare cannot be read: {error}") from error
+        # Not in its own words, which may repeat the text.
+        raise ValueError(f"declare cannot be read: {type(error).__name__}") from error
 
 
 def _entity(given: dict[str, Any]) -> Queue | Exchange:
@@ -21,7 +22,7 @@ def _entity(given: dict[str, Any]) -> Queue | Exchange:
     if kind == "exchange":
         return Exchange(**attributes)
     if kind != "queue":
-        raise ValueError(f"{kind!r} is neither queue nor exchange")
+        raise ValueError("a kind is neither queue nor exchange")
     exchange = Exchange(**attributes.pop("exchange", {}))
     bindings = [_binding(each) for each in attributes.pop("bindings", ())]
     return Queue(exchange=exchange, bindings=bindings, **attributes)

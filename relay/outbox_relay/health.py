@@ -1,13 +1,16 @@
-"""`/metrics`, `/livez` and `/readyz`, read-only, on a thread of their own.
+"""`/metrics`, `/livez` and `/readyz`, read-only, on threads of their own.
 
+However slowly others ask, the next is answered: each request has its time, the oldest gives way.
 Alive means progress: the loop has come round lately. Ready means broker and database are there.
 """
 
+import socket
 import threading
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -16,8 +19,10 @@ from outbox_relay.errors import SettingsError
 
 #: Longer than any single wait of the loop (a statement, a connection attempt, a back-off).
 STALLED_SECONDS: Final = 45.0
-#: A client that sends its request slower than this is cut off.
+#: A client that takes longer than this to ask and be answered is cut off.
 REQUEST_SECONDS: Final = 5.0
+#: Clients at a time; one more, and the oldest is cut off.
+MOST_CLIENTS: Final = 32
 
 
 class Health:
@@ -51,13 +56,12 @@ class Endpoint:
     ) -> None:
         handler = type("Handler", (_Handler,), {"health": health, "registry": registry})
         try:
-            self._server = ThreadingHTTPServer(address, handler)
+            self._server = _Server(address, handler)
         except OSError as error:
             host, port = address
             raise SettingsError(
                 f"OUTBOX_HTTP_ADDRESS: cannot listen on {host}:{port}: {error.strerror}"
             ) from error
-        self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
 
     def __enter__(self) -> "Endpoint":
@@ -67,6 +71,42 @@ class Endpoint:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    """Each request on a thread, and none for long."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._since: dict[Any, float] = {}
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Somebody has connected."""
+        if len(self._since) >= MOST_CLIENTS:
+            self._cut_off(next(iter(self._since)))
+        self._since[request] = monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Somebody was answered, or is gone."""
+        self._since.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called twice a second."""
+        for request, since in list(self._since.items()):
+            if monotonic() - since > REQUEST_SECONDS:
+                self._cut_off(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client that goes away is not an event."""
+
+    def _cut_off(self, request: Any) -> None:
+        self._since.pop(request, None)
+        with suppress(OSError):  # it has closed by itself
+            request.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -96,6 +136,16 @@ class _Handler(BaseHTTPRequestHandler):
             case _:
                 self._answer(HTTPStatus.NOT_FOUND, b"/metrics, /livez or /readyz\n")
 
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        self.send_response(HTTPStatus.METHOD_NOT_ALLOWED)
+        self.send_header("Allow", "GET, HEAD")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = do_POST
+
     def _verdict(self, good: bool, yes: str, no: str) -> None:
         status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
         self._answer(status, f"{yes if good else no}\n".encode())
@@ -105,7 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing: a probe every few seconds is not an event."""

@@ -21,6 +21,8 @@ REMIND_EVERY: Final = 60.0
 CALM: Final = 1.0
 #: Refusals for the same reason are summed up at most that often, in seconds.
 SUM_EVERY: Final = 10.0
+#: The most characters of a detail: names in it come from rows.
+LONGEST: Final = 300
 
 
 class Outage:
@@ -82,7 +84,7 @@ class _Sum:
 
     def add(self, message_id: str, detail: str) -> None:
         if not self.messages:
-            self._first, self._detail = message_id, detail
+            self._first, self._detail = message_id[:LONGEST], detail[:LONGEST]
         self.messages += 1
 
     def say(self, reason: Reason | None, now: float) -> None:

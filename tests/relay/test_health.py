@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.client import HTTPConnection
 
 import pytest
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from outbox_relay import health as health_module
 from outbox_relay.errors import SettingsError
 from outbox_relay.health import Endpoint, Health
+from outbox_relay.settings import DEFAULT_ADDRESS
 from servers.ports import free_port
 
 
@@ -84,10 +86,16 @@ def test_there_is_nothing_else(client: Client, path: str) -> None:
     assert client.ask(path)[0] == 404
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-def test_nothing_can_be_changed_over_http(client: Client, method: str) -> None:
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+@pytest.mark.parametrize("path", ["/metrics", "/livez", "/retry"])
+def test_nothing_can_be_changed_over_http(client: Client, path: str, method: str) -> None:
     """Read-only: steering is the command line's business."""
-    assert client.ask("/metrics", method)[0] in (405, 501)
+    assert client.ask(path, method)[0] == 405
+
+
+def test_a_head_is_an_answer_without_its_body(client: Client) -> None:
+    """Some probes ask that way."""
+    assert client.ask("/livez", "HEAD") == (200, "")
 
 
 def test_a_query_is_no_obstacle(client: Client) -> None:
@@ -99,6 +107,32 @@ def test_a_silent_client_keeps_nobody_waiting(client: Client) -> None:
     """One that connects and says nothing does not hold up the next."""
     with socket.create_connection(("127.0.0.1", client.port)):
         assert client.ask("/livez")[0] == 200
+
+
+def test_a_crowd_of_slow_clients_keeps_nobody_waiting(client: Client) -> None:
+    """More than there are places, none of which ever ends its request: the next one is answered."""
+    with ExitStack() as crowd:
+        for _ in range(3 * health_module.MOST_CLIENTS):
+            slow = crowd.enter_context(socket.create_connection(("127.0.0.1", client.port)))
+            slow.sendall(b"GET /livez HTTP/1.1\r\nX-Slow: ")
+        for _ in range(5):
+            assert client.ask("/livez")[0] == 200
+
+
+def test_a_request_has_its_time(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sends a byte now and then is cut off all the same."""
+    monkeypatch.setattr(health_module, "REQUEST_SECONDS", 0.1)
+    with socket.create_connection(("127.0.0.1", client.port)) as slow:
+        slow.settimeout(10)
+        slow.sendall(b"G")
+
+        assert slow.recv(1) == b""
+
+
+def test_only_this_machine_is_answered_by_default() -> None:
+    """Anything else has to be asked for, by OUTBOX_HTTP_ADDRESS."""
+    assert DEFAULT_ADDRESS is not None
+    assert DEFAULT_ADDRESS[0] == "127.0.0.1"
 
 
 def test_an_address_in_use_names_its_variable() -> None:

@@ -38,7 +38,7 @@ class Fraction(float):
 
 def loads(text: str) -> dict[str, Any]:
     """A JSON object; kombu's tagged values (bytes, dates, decimals) become what they stand for."""
-    value = kombu_json.loads(text) if '"__type__"' in text else orjson.loads(text)
+    value = _tagged(text) if '"__type__"' in text else orjson.loads(text)
     if not isinstance(value, dict):
         raise ValueError("headers and properties must be JSON objects")
     return value
@@ -46,10 +46,18 @@ def loads(text: str) -> dict[str, Any]:
 
 def exactly(text: str) -> dict[str, Any]:
     """The same, slower, telling vast whole numbers from vast fractions."""
-    value = kombu_json.loads(text, _loads=partial(json.loads, parse_float=Fraction))
+    value = _tagged(text, _loads=partial(json.loads, parse_float=Fraction))
     if not isinstance(value, dict):
         raise ValueError("headers and properties must be JSON objects")
     return value
+
+
+def _tagged(text: str, **options: Any) -> Any:
+    try:
+        return kombu_json.loads(text, **options)
+    except Exception as error:  # it would repeat the value
+        kind = type(error).__name__
+        raise ValueError(f"a header or property is not what its tag says: {kind}") from error
 
 
 def short(value: object) -> bytes:

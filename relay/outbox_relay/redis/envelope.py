@@ -67,5 +67,5 @@ def _without_priority(properties: str) -> tuple[str, int]:
     members = json.loads(properties)
     priority = members.pop("priority")
     if type(priority) is not int or str(priority) not in LEVELS:
-        raise Unpublishable(f"property priority: {priority!r} is not a number from 0 to 255")
+        raise Unpublishable("property priority: it is not a number from 0 to 255")
     return (f"{json.dumps(members)[:-1]}, " if members else "{"), priority

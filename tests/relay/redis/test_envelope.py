@@ -89,8 +89,8 @@ def test_the_priority_is_found_wherever_it_stands(properties: str, priority: int
     [
         ({"headers": "[]"}, "JSON objects"),
         ({"properties": "null"}, "JSON objects"),
-        ({"properties": '{"priority": "high"}'}, "'high' is not a number from 0 to 255"),
-        ({"properties": '{"priority": 256}'}, "256 is not a number from 0 to 255"),
+        ({"properties": '{"priority": "high"}'}, "priority: it is not a number from 0 to 255"),
+        ({"properties": '{"priority": 256}'}, "priority: it is not a number from 0 to 255"),
     ],
 )
 def test_what_no_worker_could_read_is_refused(columns: dict[str, Any], words: str) -> None:

@@ -1,0 +1,164 @@
+"""No payload and no password shows where it need not: logs, metrics, reasons, processes, servers.
+
+Each value carries a canary; then everything others can read is searched for it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from outbox_relay.amqp.encode import publish_frames
+from outbox_relay.entities import described
+from outbox_relay.errors import Unpublishable
+from outbox_relay.policy import RESERVED
+from outbox_relay.redis.envelope import envelope
+from outbox_relay.settings import from_environment
+from servers import Postgres
+from tests.fixtures.broker import Broker
+from tests.fixtures.programs import RelayFactory
+from tests.fixtures.rows import commit_rows, states
+from tests.fixtures.waiting import wait_until
+from tests.relay.messages import a_message
+
+CANARY = "canary-7c1d"
+QUEUE = '[{"kind": "queue", "name": "celery", "routing_key": "celery"}]'
+
+
+def tagged(kind: str, value: object) -> str:
+    """Headers holding one of kombu's tagged values."""
+    return json.dumps({"x": {"__type__": kind, "__value__": value}})
+
+
+#: Values that something will be said about.
+BAD: dict[str, dict[str, Any]] = {
+    "a moment": {"headers": tagged("datetime", CANARY)},
+    "a day": {"headers": tagged("date", CANARY)},
+    "a time": {"headers": tagged("time", CANARY)},
+    "a decimal": {"headers": tagged("decimal", CANARY)},
+    "bytes": {"headers": tagged("bytes", {CANARY: 1})},
+    "an unknown tag": {"headers": tagged(CANARY, CANARY)},
+    "a surrogate": {"headers": f'{{"x": "{CANARY}\\ud800"}}'},
+    "no object": {"headers": f'"{CANARY}"'},
+    "a priority": {"properties": json.dumps({"priority": CANARY})},
+    "an expiration": {"properties": json.dumps({"expiration": CANARY})},
+    "a timestamp": {"properties": json.dumps({"timestamp": CANARY})},
+    "a delivery mode": {"properties": json.dumps({"delivery_mode": CANARY})},
+    "a correlation id": {"properties": json.dumps({"correlation_id": CANARY * 40})},
+    "a user": {"properties": json.dumps({"user_id": CANARY})},
+    "further routes": {"headers": json.dumps({"CC": [CANARY]})},
+    "a declaration": {"declare": f'[{{"kind": "{CANARY}"}}]'},
+}
+
+
+@pytest.mark.parametrize("columns", BAD.values(), ids=BAD)
+def test_a_reason_does_not_repeat_the_value(columns: dict[str, Any]) -> None:
+    """What is said of a bad value names the field: it is logged, and shown by `outbox.dead`."""
+    message = a_message(**columns)
+    said = []
+    for attempt in (
+        lambda: publish_frames(message, 1, 131_072, 0.0, RESERVED),
+        lambda: envelope(message, "tag"),
+        lambda: described(message.declare),
+    ):
+        try:
+            attempt()
+        except (Unpublishable, ValueError) as error:
+            said.append(str(error))
+
+    assert said
+    assert CANARY not in "".join(said)
+
+
+def test_no_payload_shows_anywhere(
+    relay: RelayFactory, database: str, broker: Broker, postgres: Postgres
+) -> None:
+    """Logs at the lowest level, metrics, reasons, arguments, and Postgres' activity and log."""
+    headers = json.dumps({"task": "shop.bill", "argsrepr": f"('{CANARY}',)", "x": CANARY})
+    payload: dict[str, Any] = {"body": f'[["{CANARY}"], {{}}]'.encode(), "headers": headers}
+    commit_rows(database, 20, declare=QUEUE, **payload)
+    commit_rows(database, routing_key="nowhere", **payload)
+    commit_rows(database, exchange="nowhere", **payload)
+    commit_rows(database, content_type="application/x-python-serialize", **payload)
+    for columns in [each for name, each in BAD.items() if name != "no object"]:  # never stored
+        commit_rows(database, **{**payload, **columns})
+    running = relay(
+        OUTBOX_DATABASE_URL=database,
+        OUTBOX_BROKER_URL=broker.url,
+        OUTBOX_MAX_ATTEMPTS="1",
+        OUTBOX_LOG_LEVEL="debug",
+    )
+    wait_until(lambda: states(database)["pending"] == 0, 60, "all to be sent or dead")
+    assert states(database)["sent"] >= 20
+    metrics, process = running.metrics(), Path(f"/proc/{running.process.pid}")
+    with psycopg.connect(database) as connection:
+        activity = str(
+            connection.execute(
+                "SELECT query FROM pg_stat_activity WHERE application_name = 'outbox-relay'"
+            ).fetchall()
+        )
+        reasons = str(connection.execute("SELECT last_error FROM outbox.dead").fetchall())
+    arguments = process.joinpath("cmdline").read_text()
+    running.stop()
+
+    assert "messages_dead" in running.output()
+    assert "SELECT" in activity
+    for place in (running.output(), metrics, activity, reasons, arguments):
+        for form in (CANARY, CANARY.encode().hex()):
+            assert form not in place
+    assert CANARY not in postgres.log.read_text()
+
+
+def test_no_password_shows_anywhere(relay: RelayFactory, database: str, broker: Broker) -> None:
+    """Neither in arguments, nor in logs, nor on the endpoint; also where they are wrong."""
+    database_password, broker_password = urlsplit(database).password, broker.node.password
+    assert database_password
+    wrong = broker.url.replace(broker_password, f"{CANARY}-wrong")
+    running = relay(
+        OUTBOX_DATABASE_URL=database,
+        OUTBOX_BROKER_URL=f"{wrong};{broker.url}",
+        OUTBOX_LOG_LEVEL="debug",
+    )
+    refused = relay(wait=False, OUTBOX_DATABASE_URL=database, OUTBOX_BROKER_URL=wrong)
+    refused.wait_for_event("broker_lost")
+    arguments = Path(f"/proc/{running.process.pid}/cmdline").read_text()
+    metrics = running.metrics()
+    for program in (running, refused):
+        program.stop()
+
+    for secret in (database_password, broker_password, CANARY):
+        for place in (arguments, metrics, running.output(), refused.output()):
+            assert secret not in place
+
+
+def test_settings_do_not_print_secrets() -> None:
+    """A traceback or a debugger shows the name."""
+    settings = from_environment(
+        {
+            "OUTBOX_DATABASE_URL": f"postgresql://relay:{CANARY}@db/shop",
+            "OUTBOX_BROKER_URL": f"amqp://relay:{CANARY}@mq",
+            "OUTBOX_BROKER_TRANSPORT_OPTIONS": json.dumps({"password": CANARY}),
+        }
+    )
+
+    assert CANARY not in f"{settings} {settings!r} {vars(type(settings))}"
+
+
+def test_a_line_of_the_log_is_a_line(relay: RelayFactory, database: str, broker: Broker) -> None:
+    """Names that rows bring along can neither end a line, nor colour it, nor fill the disk."""
+    forged = '\r\n{"event": "relay_stopped"}\x1b[31m'
+    commit_rows(database, exchange=f"{forged}x", message_ids=[f"{forged}{'y' * 200}"])
+    urls = {"OUTBOX_DATABASE_URL": database, "OUTBOX_BROKER_URL": broker.url}
+    running = relay(**urls, OUTBOX_MAX_ATTEMPTS="1")
+    wait_until(lambda: states(database)["dead"] == 1, 30, "the message to be dead")
+    running.stop()
+
+    lines = running.output().splitlines()
+    events = [json.loads(line)["event"] for line in lines]
+    assert "messages_dead" in events
+    assert events.count("relay_stopped") == 1
+    assert "\x1b" not in running.output()
+    assert max(map(len, lines)) < 2000
