@@ -21,7 +21,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Tests start hundreds of Pythons, and compiling is most of a start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-faults test-deploy check audit licences bench dashboard image up down clean
+.PHONY: help setup demo test test-faults test-deploy check audit licences scaling bench dashboard image up down clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,9 @@ audit: | $(UV) ## Ask for known vulnerabilities of what is locked; fails where n
 
 licences: .venv/.synced ## Generate docs/licences.md again
 	@PYTHONPATH=deploy $(BIN)/python -m licences
+
+scaling: .venv/.synced ## Compute the table of docs/scaling.md again
+	@PYTHONPATH=deploy $(BIN)/python -m scaling
 
 bench: .venv/.synced ## Measure against limits and peers (FULL=1 for everything; ARGS="--only quorum")
 	@PYTHONPATH=deploy $(BIN)/python -m bench $(if $(FULL),--full) $(ARGS)
