@@ -16,7 +16,14 @@ from bench.scale import FULL, QUICK
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DRAINED = "1 classic queue, 1 process"
-EXPERIMENTS = ("1 classic queue, limit", DRAINED, "stub broker, 1 process", "producer", "latency", "sustained")
+EXPERIMENTS = (
+    "1 classic queue, limit",
+    DRAINED,
+    "stub broker, 1 process",
+    "producer",
+    "latency",
+    "sustained",
+)
 SECONDS = 200  # many times what it takes; a machine may be busy
 
 

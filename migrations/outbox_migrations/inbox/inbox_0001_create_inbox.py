@@ -39,6 +39,7 @@ COMMENT ON COLUMN {inbox}.processed.result IS
 
 def upgrade() -> None:
     """Create the inbox in the configured schema."""
+    op.execute(f"CREATE SCHEMA IF NOT EXISTS {schema_of('inbox')}")
     op.execute(TABLE.replace("{inbox}", schema_of("inbox")))
 
 

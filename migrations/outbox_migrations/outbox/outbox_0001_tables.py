@@ -159,6 +159,7 @@ def upgrade() -> None:
         f"CREATE TABLE {schema}.message_{n} PARTITION OF {schema}.message FOR VALUES IN ({n});"
         for n in range(SLOTS)
     )
+    op.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
     for part in (TABLES, slots, TRIGGER, COMMENTS):
         op.execute(part.replace("{outbox}", schema))
 
