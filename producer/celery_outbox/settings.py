@@ -13,7 +13,7 @@ from celery import Celery
 
 from celery_outbox.errors import InvalidSetting
 
-IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+IDENTIFIER: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 def schema(app: Celery) -> str:
@@ -22,7 +22,7 @@ def schema(app: Celery) -> str:
     if not IDENTIFIER.fullmatch(name):
         raise InvalidSetting.about(
             setting="OUTBOX_SCHEMA (outbox_schema)",
-            problem="must be a plain Postgres identifier of at most 63 characters",
+            problem="must be lower-case letters, digits and underscores, at most 63",
         )
     return str(name)
 
