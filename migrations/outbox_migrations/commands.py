@@ -126,6 +126,7 @@ def _connect(database_url: str) -> Iterator[sqlalchemy.Connection]:
             creator=lambda: psycopg.connect(
                 database_url,
                 connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                client_encoding="UTF8",  # also for a database made without an encoding
                 options=f"-c lock_timeout={LOCK_TIMEOUT}",
             ),
             poolclass=sqlalchemy.NullPool,

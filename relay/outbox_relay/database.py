@@ -26,6 +26,9 @@ TCP_DEFAULTS: Final = {
     "tcp_user_timeout": "10000",
 }
 
+#: Whatever the server would choose: a database made without an encoding is read as what it holds.
+ENCODING: Final = {"client_encoding": "UTF8"}
+
 #: Forbids every plan but index look-ups: on tables that are empty one minute and huge the next,
 #: statistics are always old. What is committed here survives a crash of the database.
 SESSION: Final = """
@@ -69,7 +72,7 @@ def connect(
     `prepare` keeps the server's plans between statements, which not every pooler allows.
     """
     try:
-        conninfo = make_conninfo("", **{**TCP_DEFAULTS, **conninfo_to_dict(url)})
+        conninfo = make_conninfo("", **{**TCP_DEFAULTS, **conninfo_to_dict(url), **ENCODING})
     except psycopg.ProgrammingError as error:
         raise SettingsError("OUTBOX_DATABASE_URL is not a libpq URL or conninfo") from error
     with translated():
