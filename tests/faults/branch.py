@@ -170,7 +170,7 @@ class Branch:
 
     def _children(self) -> list[int]:
         parents = [w.process.pid for w in self.workers if w.process.poll() is None]
-        return [child for parent in parents for child in _children_of(parent)]
+        return [child for parent in parents for child in children_of(parent)]
 
     def _kill_pid(self, pid: int) -> None:
         with suppress(ProcessLookupError):
@@ -186,7 +186,8 @@ class Branch:
         return len(re.findall("was terminated by signal 9", self.postgres.log.read_text()))
 
 
-def _children_of(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started."""
     with suppress(OSError):
         return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []

@@ -14,7 +14,7 @@ import pytest
 from servers import Postgres, RabbitMQ
 from tests.faults import results
 from tests.faults.disk import SmallDisk
-from tests.faults.lab import Lab, LabOn
+from tests.faults.lab import Lab, LabOn, LabWith
 from tests.faults.queues import Queue, RabbitQueue, ValkeyQueue
 from tests.faults.results import Measured
 from tests.fixtures.broker import Broker
@@ -108,6 +108,17 @@ def lab_on(rabbit: RabbitQueue, tmp_path: Path, record: Record) -> Iterator[LabO
 
         def make(database: str) -> Lab:
             return stack.enter_context(contextmanager(_lab)(database, rabbit, tmp_path, record))
+
+        yield make
+
+
+@pytest.fixture
+def lab_with(database: str, tmp_path: Path, record: Record) -> Iterator[LabWith]:
+    """Make a lab with a broker of the test's own: ``lab_with(queue)``."""
+    with ExitStack() as stack:
+
+        def make(queue: Queue) -> Lab:
+            return stack.enter_context(contextmanager(_lab)(database, queue, tmp_path, record))
 
         yield make
 

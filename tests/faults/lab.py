@@ -5,7 +5,7 @@ every row, and what was measured is recorded for docs/faults.md.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, LiteralString
@@ -70,6 +70,7 @@ class Lab:
 
     def relay(
         self,
+        settings: Mapping[str, str] | None = None,
         *,
         crash: str = "",
         memory: int = 0,
@@ -81,7 +82,7 @@ class Lab:
 
         `crash` names a point of `crash` and a signal, `memory` is how many bytes it may map.
         """
-        environment = {**self._urls(direct=direct), **HASTE, **changes}
+        environment = {**self._urls(direct=direct), **HASTE, **(settings or {}), **changes}
         if crash:
             relay = crashing_relay(crash, self._folder, environment)
         elif memory:
@@ -201,7 +202,7 @@ class Lab:
         if self._lifted is None:
             return None
         [(first,)] = self.run(_SENT_AFTER, self._lifted)
-        return float(first) - self._lifted
+        return None if first is None else float(first) - self._lifted
 
 
 def _port(url: str) -> int:
@@ -210,3 +211,5 @@ def _port(url: str) -> int:
 
 #: Makes a lab on a database of the test's own.
 LabOn = Callable[[str], Lab]
+#: Makes a lab with a broker of the test's own.
+LabWith = Callable[[Queue], Lab]

@@ -110,14 +110,14 @@ def test_a_poison_storm(lab: Lab, rabbit: RabbitQueue, poison: int) -> None:
     With 750, good ones share a batch with the last of them, and its suspicion.
     """
     usual = {"OUTBOX_WINDOW": "4000", "OUTBOX_BATCH_SIZE": "500"}
-    relay = lab.relay(**usual)  # type: ignore[arg-type]  # mypy cannot tell which names they are
+    relay = lab.relay(usual)
     lab.under_way(1)
     alone = seconds_until_all_arrive(lab, lab.commit(1000))
     relay.stop()
     with limited(rabbit.broker.node), lab.fault(lambda: isolations(relay)):
         doomed = lab.commit(poison, doomed=True, padding=LIMIT)
         good = lab.commit(1000)
-        relay = lab.relay(**usual)  # type: ignore[arg-type]  # the same
+        relay = lab.relay(usual)
         behind = seconds_until_all_arrive(lab, good)
         buried = len(lab.run("SELECT 1 FROM outbox.dead"))
         start = monotonic()
@@ -127,7 +127,7 @@ def test_a_poison_storm(lab: Lab, rabbit: RabbitQueue, poison: int) -> None:
     assert buried < len(doomed)
     lab.finish(
         duplicates=isolations(relay) * 4000,
-        note=f"good ones after {behind:.1f} s, {alone:.1f} s without; the last bad {rest:.1f} s later",
+        note=f"good ones in {behind:.1f} s, {alone:.1f} s without; the rest {rest:.1f} s later",
     )
 
 
