@@ -8,9 +8,9 @@ processes are not. The same holds for the CPU time.
 """
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import Final
 
@@ -45,10 +45,11 @@ WAL_SINCE: Final = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s)::big
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The brokers, one URL for each relay, and the processes whose CPU they cost."""
+    """The brokers, one URL for each relay, the processes whose CPU they cost, and more settings."""
 
     urls: tuple[str, ...]
     pids: tuple[int, ...]
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def drain(lab: Lab, target: Target, messages: int) -> Run:
@@ -56,7 +57,9 @@ def drain(lab: Lab, target: Target, messages: int) -> Run:
     lab.admin.execute("TRUNCATE outbox.receipt")
     with ExitStack() as stack:
         with _gate(lab) as gate:
-            relays = [stack.enter_context(running(lab, url)) for url in target.urls]
+            relays = [
+                stack.enter_context(running(lab, url, **target.settings)) for url in target.urls
+            ]
             _wait_at_gate(gate, relays)
             meters = _Meters(lab, target, relays)
             clock, lsn = gate.execute(NOW).fetchall()[0]
@@ -70,9 +73,10 @@ def drain(lab: Lab, target: Target, messages: int) -> Run:
 
 
 @contextmanager
-def running(lab: Lab, url: str) -> Iterator[Relay]:
+def running(lab: Lab, url: str, **settings: str) -> Iterator[Relay]:
     """Run a relay for the length of a block, then let it end in order."""
-    relay = Relay(lab.folder, OUTBOX_DATABASE_URL=lab.database_url, OUTBOX_BROKER_URL=url)
+    servers = {"OUTBOX_DATABASE_URL": lab.database_url, "OUTBOX_BROKER_URL": url}
+    relay = Relay(lab.folder, **servers, **settings)
     try:
         yield relay
         relay.process.send_signal(signal.SIGTERM)

@@ -123,6 +123,10 @@ def _redis(scale: Scale) -> Iterator[Experiment]:
     for relays in (1, 2):
         measure = partial(redis_list.relay, total=scale.redis, relays=relays)
         yield _run(f"Redis, {_processes(relays)}", measure)
+    yield _run(
+        "Redis, 1 process, confirmed by fsync",
+        partial(redis_list.relay, total=scale.redis, relays=1, confirm="fsync"),
+    )
     yield _run("Redis, naive relay", partial(redis_list.one_by_one, total=scale.one_by_one))
 
 

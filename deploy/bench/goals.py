@@ -103,6 +103,12 @@ GOALS: Final = (
         "µs",
         at_most=True,
     ),
+    Goal("Redis, 1 process, against the limit", _ratio("Redis, 1 process", "Redis, limit"), 0.6),
+    Goal(
+        "Redis, 1 process, against the naive relay",
+        _ratio("Redis, 1 process", "Redis, naive relay"),
+        15,
+    ),
     Goal("largest backlog against 10,000 pending", _largest_backlog, 0.9),
     Goal(
         "while a transaction holds the horizon, against without",

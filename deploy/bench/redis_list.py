@@ -32,13 +32,14 @@ def one_by_one(lab: Lab, total: int) -> Run:
     return run
 
 
-def relay(lab: Lab, total: int, relays: int) -> Run:
-    """Our relay, in one or more processes."""
+def relay(lab: Lab, total: int, relays: int, confirm: str = "memory") -> Run:
+    """Our relay, in one or more processes; `confirm` is its OUTBOX_REDIS_CONFIRM."""
     server = lab.require_valkey()
     with _client(server.url) as client:
         client.flushall()
         messages.refill(lab, total, ROUTES)
-        run = drain(lab, Target((server.url,) * relays, (server.process.pid,)), total)
+        settings = {"OUTBOX_REDIS_CONFIRM": confirm}
+        run = drain(lab, Target((server.url,) * relays, (server.process.pid,), settings), total)
         _check(client, total)
     return run
 
