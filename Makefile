@@ -21,7 +21,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Tests start hundreds of Pythons, and compiling is most of a start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-faults test-deploy check audit licences scaling bench dashboard image up down clean
+.PHONY: help setup demo test test-faults faults-page soak test-deploy check audit licences scaling bench dashboard image up down clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -32,14 +32,17 @@ demo: .venv/.synced ## Run a small shop on the outbox, servers included (BROKER=
 	@PYTHONPATH=deploy $(BIN)/python -m demo
 
 test: .venv/.synced ## Run the tests on private servers (ARGS="-k name"; RABBITMQ=auto, require or off)
-	@$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal --ignore=tests/faults \
+	@$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal -m "not long" \
 		--ignore=tests/containers $(ARGS)
 
 test-faults: .venv/.synced ## Run the long tests that kill everything (FAULTS_SEED=n repeats a run)
-	@$(BIN)/pytest --capture=no tests/faults $(ARGS)
+	@$(BIN)/pytest --capture=no tests/faults -m "not soak" $(ARGS)
+
+faults-page: .venv/.synced ## Write docs/faults.md from what make test-faults measured last
+	@PYTHONPATH=deploy:. $(BIN)/python -m tests.faults.table
 
 test-deploy: .venv/.synced ## Run the tests of images and containers (DOCKER=auto, require or off)
-	@$(BIN)/pytest tests/containers $(ARGS)
+	@$(BIN)/pytest --timeout=600 tests/containers $(ARGS)
 
 check: .venv/.synced ## Lint, formatting, types, import contracts and the lock file
 	$(BIN)/ruff check
