@@ -86,6 +86,10 @@ endif
 down: ## Stop the containers (ARGS=--volumes forgets their data)
 	@COMPOSE_PROFILES=redis,monitoring $(COMPOSE) down $(ARGS)
 
+.PHONY: test-tutorials
+test-tutorials: .venv/.synced ## Make projects as frameworks' tutorials say, then safe as our pages say
+	@$(BIN)/pytest tests/tutorials $(ARGS)
+
 dashboard: .venv/.synced ## Generate deploy/grafana/outbox.json again
 	@PYTHONPATH=deploy $(BIN)/python -m grafana
 

@@ -1,14 +1,15 @@
-"""Chooses the publisher for a broker URL; several URLs separated by `;` mean fail-over.
-
-Only the client of the broker that is used is loaded, for a relay's start is mostly imports.
-"""
+"""Chooses the publisher for a broker URL; several URLs separated by `;` mean fail-over."""
 
 from collections.abc import Callable
 from typing import Any
 
+from outbox_relay.amqp.publisher import AmqpPublisher
+from outbox_relay.amqp.topology import Topology
 from outbox_relay.errors import BrokerLost, SettingsError
 from outbox_relay.publisher import Publisher
+from outbox_relay.redis.connect import SCHEMES as REDIS_SCHEMES
 from outbox_relay.redis.doubts import Doubts
+from outbox_relay.redis.publisher import RedisPublisher
 from outbox_relay.settings import Settings, transport_options
 
 
@@ -38,16 +39,10 @@ def publisher_factory(settings: Settings) -> Callable[[], Publisher]:
 def _connect(url: str, settings: Settings, doubts: Doubts) -> Publisher:
     scheme = url.partition("://")[0]
     if scheme in ("amqp", "amqps"):
-        from outbox_relay.amqp.publisher import AmqpPublisher
-        from outbox_relay.amqp.topology import Topology
-
         # A broker that was restarted may have lost what it had: what is known is known anew.
         topology = Topology(url, declare=settings.declare == "missing")
         return AmqpPublisher(url, topology, settings.confirm_timeout, settings.reserved)
-    from outbox_relay.redis.connect import SCHEMES
-    from outbox_relay.redis.publisher import RedisPublisher
-
-    if scheme in SCHEMES:
+    if scheme in REDIS_SCHEMES:
         return RedisPublisher(
             url,
             _options(settings),

@@ -7,38 +7,43 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Final
 
 from outbox_relay import logs
+from outbox_relay.commands import (
+    bench,
+    doctor,
+    health,
+    look,
+    purge,
+    replay,
+    run,
+    show,
+    status,
+    steer,
+)
 from outbox_relay.commands.command import Command
 from outbox_relay.commands.flags import add_flags, given
 from outbox_relay.errors import RelayError, SettingsError
 from outbox_relay.settings import from_environment
 
-#: The module of each command, in the order of the help.
-MODULES: Final = {
-    "run": "run",
-    "status": "status",
-    "health": "health",
-    "doctor": "doctor",
-    "pending": "look",
-    "scheduled": "look",
-    "dead": "look",
-    "sent": "look",
-    "show": "show",
-    "retry": "steer",
-    "discard": "steer",
-    "replay": "replay",
-    "purge": "purge",
-    "bench": "bench",
-}
+COMMANDS: Final[Sequence[Command]] = (
+    run.command(),
+    status.command(),
+    health.command(),
+    doctor.command(),
+    *look.commands(),
+    show.command(),
+    *steer.commands(),
+    replay.command(),
+    purge.command(),
+    bench.command(),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; an error is one sentence on stderr, never a traceback."""
-    given_arguments = sys.argv[1:] if argv is None else argv
-    arguments = _parser(commands(given_arguments)).parse_args(given_arguments)
+    arguments = _parser().parse_args(argv)
     command: Command = arguments.command
     try:
         settings = from_environment(
@@ -60,28 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def commands(arguments: Sequence[str] = ()) -> list[Command]:
-    """What the arguments may mean: every command, or only those in the module of the first word.
-
-    A daemon need not wait for what only other commands import.
-    """
-    chosen = MODULES.get(arguments[0]) if arguments else None
-    found: list[Command] = []
-    for name in [chosen] if chosen else dict.fromkeys(MODULES.values()):
-        module = import_module(f"outbox_relay.commands.{name}")
-        found += module.commands() if hasattr(module, "commands") else [module.command()]
-    return found
-
-
-def _parser(known: Sequence[Command]) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="outbox-relay",
         description="Publishes a Postgres outbox, confirmed; shows, steers and diagnoses it.",
         epilog="Exit codes: 0 done, 1 found or left a problem, 2 wrong usage or settings.",
     )
-    words = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in known:
-        own = words.add_parser(command.name, help=command.help, description=command.help)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        own = commands.add_parser(command.name, help=command.help, description=command.help)
         own.set_defaults(command=command)
         command.arguments(own)
         add_flags(own, command.variables)

@@ -1,19 +1,15 @@
 """The images hold what the lock file names for them and no more, and say what they are."""
 
 import json
-import os
-import re
-import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.containers.engine import ROOT, EngineError, docker, inspect
+from tests.containers.engine import docker, inspect
 from tests.containers.stack import IMAGES, Stack
 
 RELAY, MIGRATE = IMAGES["RELAY_IMAGE"], IMAGES["MIGRATE_IMAGE"]
-#: What each adds to its base; measured: 37 and 44 MB.
+#: What each adds to its base; measured 37 and 41 MB.
 MEGABYTES = 50
 #: Prints what is installed, as names and versions.
 INSTALLED = (
@@ -49,27 +45,6 @@ def test_the_bill_of_materials_is_what_is_installed(
     assert version
     assert installed == {name: listed[name] for name in installed}
     assert not set(installed) & (foreign | {"pip", "uv", "setuptools"})
-
-
-def test_another_file_than_the_locked_one_stops_the_build(stack: Stack, tmp_path: Path) -> None:
-    """Here it is the lock file that was changed; whichever of the two, they do not fit."""
-    for name in ("relay", "deploy"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    for name in ("pyproject.toml", ".dockerignore"):
-        shutil.copy(ROOT / name, tmp_path)
-    lock, changes = re.subn(
-        r"(tenacity-[^ ]+\.whl\", hash = \"sha256:)[0-9a-f]{8}",
-        r"\g<1>00000000",
-        (ROOT / "uv.lock").read_text(),
-    )
-    assert changes == 1
-    (tmp_path / "uv.lock").write_text(lock)
-    arguments = [f"--file={tmp_path}/deploy/relay.Dockerfile", "--target=build", str(tmp_path)]
-    if base := os.environ.get("PYTHON_IMAGE"):
-        arguments.insert(0, f"--build-arg=PYTHON_IMAGE={base}")
-
-    with pytest.raises(EngineError, match=r"(?i)hash mismatch for `tenacity"):
-        docker("build", *arguments)
 
 
 @pytest.mark.parametrize("image", [RELAY, MIGRATE], ids=["relay", "migrate"])

@@ -34,7 +34,7 @@ def app() -> Iterator[Celery]:
 def deliver() -> Deliver:
     """Run a task as a worker does for one message; return its result or raise how it ended."""
 
-    def deliver(task: Task[..., Any], *args: Any, id: str = "message-1", **headers: Any) -> Any:
+    def deliver(task: "Task[..., Any]", *args: Any, id: str = "message-1", **headers: Any) -> Any:
         request = {"id": id, "is_eager": False, "called_directly": False, **headers}
         trace = build_tracer(task.name, task, app=task.app)
         ending = trace(id, list(args), {}, request)
