@@ -21,7 +21,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Tests start hundreds of Pythons, and compiling is most of a start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-faults faults-page soak test-deploy check audit licences scaling bench dashboard image up down clean
+.PHONY: help setup demo test test-faults faults-page test-deploy check audit licences scaling bench dashboard image up down clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile

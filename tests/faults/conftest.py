@@ -22,9 +22,17 @@ from tests.fixtures.postgres import migrated_database
 from tests.fixtures.valkey import OwnValkey
 
 Record = Callable[[Measured], None]
+_FOLDER = Path(__file__).parent
 
 
-@pytest.fixture
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` leaves out what is long: all that is here, but for the smoke tests."""
+    for item in items:
+        if item.path.is_relative_to(_FOLDER) and item.get_closest_marker("smoke") is None:
+            item.add_marker("long")
+
+
+@pytest.fixture(autouse=True)
 def record(request: pytest.FixtureRequest) -> Iterator[Record]:
     """Note what was measured; it is written down if the test passes."""
     noted: list[Measured] = []
@@ -32,7 +40,9 @@ def record(request: pytest.FixtureRequest) -> Iterator[Record]:
     yield noted.append
     marker = request.node.get_closest_marker("fault")
     if marker is not None and request.session.testsfailed == before:
-        results.write(request.node.nodeid, marker.args, noted[-1] if noted else None)
+        smoke = request.node.get_closest_marker("smoke") is not None
+        measured = noted[-1] if noted else None
+        results.write(request.node.nodeid, marker.args, measured, smoke=smoke)
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +89,15 @@ def lab(database: str, rabbit: RabbitQueue, tmp_path: Path, record: Record) -> I
 
 @pytest.fixture(params=["rabbitmq", "valkey"])
 def queue(request: pytest.FixtureRequest, own_valkey: OwnValkey) -> Queue:
-    """A broker that may be killed, of each kind; Valkey writes to its disk before it replies."""
+    """A broker of each kind; Valkey writes to its disk before it replies."""
+    if request.param == "rabbitmq":
+        return RabbitQueue(request.getfixturevalue("broker"))
+    return ValkeyQueue(own_valkey({"appendfsync": "always"}))
+
+
+@pytest.fixture(params=["rabbitmq", "valkey"])
+def mortal_queue(request: pytest.FixtureRequest, own_valkey: OwnValkey) -> Queue:
+    """The same, whose servers may be killed."""
     if request.param == "rabbitmq":
         return RabbitQueue(request.getfixturevalue("mortal_broker"))
     return ValkeyQueue(own_valkey({"appendfsync": "always"}))
@@ -87,8 +105,14 @@ def queue(request: pytest.FixtureRequest, own_valkey: OwnValkey) -> Queue:
 
 @pytest.fixture
 def broker_lab(database: str, queue: Queue, tmp_path: Path, record: Record) -> Iterator[Lab]:
-    """A lab for what a broker can do, once for each kind of broker."""
+    """A lab for what the network before a broker can do, once for each kind of broker."""
     yield from _lab(database, queue, tmp_path, record)
+
+
+@pytest.fixture
+def mortal_lab(database: str, mortal_queue: Queue, tmp_path: Path, record: Record) -> Iterator[Lab]:
+    """A lab for what a broker can do, once for each kind of broker."""
+    yield from _lab(database, mortal_queue, tmp_path, record)
 
 
 @pytest.fixture

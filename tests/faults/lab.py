@@ -115,9 +115,9 @@ class Lab:
         """Insert rows and roll them back."""
         self.ledger.roll_back(self.database, count)
 
-    def producer(self, database: str = "") -> Producer:
+    def producer(self, pause: float = 0.005) -> Producer:
         """Somebody who goes on inserting, for the length of a block."""
-        return Producer(self.ledger, database or self.database)
+        return Producer(self.ledger, self.database, pause)
 
     @contextmanager
     def fault(self, fired: Callable[[], Any], count: int = 1) -> Iterator[None]:

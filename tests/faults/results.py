@@ -38,11 +38,12 @@ class Result:
     unexpected: int = 0
     recovery: float | None = None
     note: str = ""
+    smoke: bool = False
 
 
-def write(test: str, numbers: tuple[int, ...], measured: Measured | None) -> None:
+def write(test: str, numbers: tuple[int, ...], measured: Measured | None, *, smoke: bool) -> None:
     """Add a line."""
-    line: dict[str, object] = {"test": test, "faults": numbers}
+    line: dict[str, object] = {"test": test, "faults": numbers, "smoke": smoke}
     if measured is not None:
         verdict = measured.verdict
         line |= {

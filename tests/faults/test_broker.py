@@ -19,9 +19,9 @@ PATIENT = "60s"
 
 @pytest.mark.smoke
 @pytest.mark.fault(9)
-def test_killed(broker_lab: Lab) -> None:
+def test_killed(mortal_lab: Lab) -> None:
     """SIGKILL with a window of messages whose confirms are still on their way."""
-    lab, server = broker_lab, broker_lab.queue.server
+    lab, server = mortal_lab, mortal_lab.queue.server
     relay = lab.relay(OUTBOX_CONFIRM_TIMEOUT=PATIENT)
     before = server.process.pid
     with lab.fault(lambda: relay.events("broker_lost") and server.process.pid != before):
@@ -37,9 +37,9 @@ def test_killed(broker_lab: Lab) -> None:
 
 
 @pytest.mark.fault(9)
-def test_killed_while_it_starts_anew_each_time(broker_lab: Lab) -> None:
+def test_killed_twice(mortal_lab: Lab) -> None:
     """Twice in a row, with producers that go on."""
-    lab, server = broker_lab, broker_lab.queue.server
+    lab, server = mortal_lab, mortal_lab.queue.server
     relay = lab.relay()
     with lab.producer():
         for _ in range(2):
@@ -53,9 +53,9 @@ def test_killed_while_it_starts_anew_each_time(broker_lab: Lab) -> None:
 
 
 @pytest.mark.fault(10)
-def test_frozen(broker_lab: Lab) -> None:
+def test_frozen(mortal_lab: Lab) -> None:
     """SIGSTOP: no confirm by the deadline; alive all the while, and not ready."""
-    lab = broker_lab
+    lab = mortal_lab
     relay = lab.relay()
     lab.under_way()
     with lab.fault(lambda: relay.events("broker_lost")), lab.queue.server.frozen():

@@ -51,7 +51,7 @@ def drain_through_kills(lab: Lab, rows: int, **changes: str) -> None:
         lab.commit(_AT_ONCE)
     began = monotonic()
     relay = lab.relay({**SETTINGS, **changes})
-    with lab.producer():
+    with lab.producer(pause=0.05):
         moments = sorted(chance.sample(range(1000, rows * 8 // 10), KILLS))
         recoveries = [kill_at(lab, relay, moment) for moment in moments]
         while len(lab.ledger.committed) < rows:

@@ -24,7 +24,7 @@ from outbox_relay.metrics import Metrics
 from outbox_relay.relay import Relay as InProcessRelay
 from outbox_relay.settings import from_environment
 from outbox_relay.store import Store
-from tests.fixtures.broker import Broker, OwnRabbitMQ
+from tests.fixtures.broker import Broker
 from tests.fixtures.postgres import OwnPostgres, migrated_database
 from tests.fixtures.programs import Relay, RelayFactory
 from tests.fixtures.rows import commit_rows, insert_rows, states
@@ -250,23 +250,6 @@ class TestRefusals:
             tried = connection.execute("SELECT attempts FROM outbox.dead").fetchone()
         assert tried == (3,)
 
-    def test_a_queue_deleted_meanwhile_is_back(
-        self, start: StartRelay, database: str, broker: Broker
-    ) -> None:
-        """Declared anew for what was returned: nothing is lost, nobody is dead."""
-        running = start()
-        commit(database, 10)
-        wait_for(database, sent=10)
-        with Connection(broker.url) as connection:
-            channel: Any = connection.default_channel
-            channel.queue_delete("celery")
-
-        ids = commit(database, 50)
-        wait_for(database, sent=60, pending=0)
-
-        assert_complete(arrived(broker), ids, duplicates=0)
-        assert running.events("messages_dead") == []
-
     def test_nonsense_written_by_hand_harms_only_itself(
         self, start: StartRelay, database: str, broker: Broker
     ) -> None:
@@ -343,27 +326,6 @@ class TestRefusals:
 
         wait_for(database, sent=53, pending=0)
 
-    def test_a_full_queue_is_backpressure(
-        self, start: StartRelay, database: str, broker: Broker
-    ) -> None:
-        """Nacks cost no attempt; as room is made, the rest arrives."""
-        broker.declare("narrow", **{"x-max-length": 5, "x-overflow": "reject-publish"})
-        ids = commit(database, 20, routing_key="narrow", declare="[]")
-        running = start(OUTBOX_MAX_ATTEMPTS="1")
-        running.wait_for_event("messages_refused")
-        assert attempts(database) == 0
-        got: Counter[str] = Counter()
-
-        def make_room() -> bool:
-            got.update(arrived(broker, "narrow"))
-            return states(database)["sent"] == 20
-
-        wait_until(make_room, DEADLINE, "all of it to fit")
-        got.update(arrived(broker, "narrow"))
-
-        assert_complete(got, ids, duplicates=0)
-        assert states(database)["dead"] == 0
-
     def test_messages_deleted_by_hand_are_forgotten(
         self, start: StartRelay, database: str, broker: Broker
     ) -> None:
@@ -384,38 +346,6 @@ class TestRefusals:
 class TestFaults:
     """Killed, frozen, cut off: nothing is lost, little is sent twice, nobody is charged."""
 
-    def test_sigterm_lets_what_is_in_flight_land(
-        self, start: StartRelay, database: str, broker: Broker
-    ) -> None:
-        """No new claims, exit 0, no claim left behind, no duplicate."""
-        ids = commit(database, 2000)
-        running = start()
-        wait_for_some(database, 1)
-
-        assert running.stop() == 0
-
-        with psycopg.connect(database) as connection:
-            leased = connection.execute(
-                "SELECT count(*) FROM outbox.ready WHERE lease_until > now()"
-            ).fetchone()
-        assert leased == (0,)
-        assert broker.depth("celery") == states(database)["sent"]
-        start()
-        wait_for(database, sent=2000)
-        assert_complete(arrived(broker), ids, duplicates=0)
-
-    def test_sigkill_loses_nothing(self, start: StartRelay, database: str, broker: Broker) -> None:
-        """Three times in the middle of the work: each costs a window of duplicates at most."""
-        ids = commit(database, 1500)
-        for killed in range(3):
-            running = start()
-            wait_for_some(database, min(1200, states(database)["sent"] + 100 * (killed + 1)))
-            running.kill()
-        start()
-        wait_for(database, sent=1500, pending=0)
-
-        assert_complete(arrived(broker), ids, duplicates=3 * WINDOW)
-
     def test_a_relay_that_was_away_disturbs_nobody(
         self, start: StartRelay, database: str, broker: Broker
     ) -> None:
@@ -432,25 +362,6 @@ class TestFaults:
 
         assert paused.stop() == 0
         assert_complete(arrived(broker), ids, duplicates=WINDOW)
-
-    def test_a_broker_killed_in_the_middle_loses_nothing(
-        self, relay: RelayFactory, database: str, own_rabbitmq: OwnRabbitMQ
-    ) -> None:
-        """SIGKILL and a new start: everything arrives, no attempt is charged."""
-        node = own_rabbitmq()
-        broker = Broker(node, node.create_vhost())
-        ids = commit(database, 1500)
-        running = relay(**settings(database, broker.url, OUTBOX_MAX_ATTEMPTS="1"))
-        wait_for_some(database, 1)
-        node.kill()
-        running.wait_for_event("broker_lost")
-        assert attempts(database) == 0
-        ids += commit(database, 100)
-        node.start()
-        wait_for(database, sent=1600, pending=0, dead=0)
-
-        assert_complete(arrived(broker), ids, duplicates=WINDOW)
-        assert len(running.events("broker_lost")) <= 3  # once an incident, not once an attempt
 
     def test_a_database_restarted_in_the_middle_loses_nothing(
         self, relay: RelayFactory, broker: Broker, own_postgres: OwnPostgres
@@ -469,29 +380,6 @@ class TestFaults:
 
         assert attempts(database) == 0
         assert_complete(arrived(broker), ids, duplicates=WINDOW)
-
-    def test_sessions_terminated_again_and_again_lose_nothing(
-        self, start: StartRelay, database: str, broker: Broker
-    ) -> None:
-        """pg_terminate_backend in every phase of the work."""
-        ids = commit(database, 1000)
-        start()
-        with psycopg.connect(database, autocommit=True) as admin:
-            terminated = 0
-
-            def terminate_until_done() -> bool:
-                nonlocal terminated
-                row = admin.execute(
-                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-                    " WHERE application_name = 'outbox-relay' AND datname = current_database()"
-                ).fetchone()
-                terminated += row[0] if row else 0
-                return terminated >= 5
-
-            wait_until(terminate_until_done, DEADLINE, "five terminations")
-        wait_for(database, sent=1000, pending=0)
-
-        assert_complete(arrived(broker), ids, duplicates=terminated * WINDOW)
 
     def test_servers_that_are_away_at_the_start_are_waited_for(
         self, relay: RelayFactory, broker: Broker, own_postgres: OwnPostgres
