@@ -13,7 +13,7 @@ from functools import wraps
 from itertools import count
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
-from celery import Task
+from celery import Task  # quoted below: in Celery 5.4 it takes no parameters at run time
 from celery.exceptions import Ignore, Reject
 from celery.local import Proxy
 from celery.utils.log import get_logger
@@ -87,7 +87,7 @@ def idempotent(
 
 
 def _once(
-    task: Task[..., Any],
+    task: "Task[..., Any]",
     target: Target,
     delivery: Delivery | None,
     wait: float,
@@ -107,7 +107,7 @@ def _once(
     return outcome
 
 
-def _joined(task: Task[..., Any], target: Target, effects: Callable[[], Any]) -> _Outcome:
+def _joined(task: "Task[..., Any]", target: Target, effects: Callable[[], Any]) -> _Outcome:
     """Run the effects; tasks they send through an outbox are rows in the same transaction."""
     outbox = getattr(task.app, "outbox", None)
     joined: AbstractContextManager[Any] = (
@@ -121,7 +121,7 @@ def _joined(task: Task[..., Any], target: Target, effects: Callable[[], Any]) ->
 
 
 def _persistently(
-    task: Task[..., Any], delivery: Delivery | None, attempt: Callable[[], _Outcome]
+    task: "Task[..., Any]", delivery: Delivery | None, attempt: Callable[[], _Outcome]
 ) -> _Outcome:
     """Attempt again, with pauses, while only the database stood in the way."""
     give_up = time.monotonic() + transient.PATIENCE
@@ -143,7 +143,7 @@ def _persistently(
 
 
 def _delivery(
-    task: Task[..., Any], key: Callable[..., str] | None, args: tuple[Any, ...], kwargs: Any
+    task: "Task[..., Any]", key: Callable[..., str] | None, args: tuple[Any, ...], kwargs: Any
 ) -> Delivery | None:
     """What to remember this delivery by; None for a direct or eager call: no message, no twin."""
     request = task.request
@@ -161,7 +161,7 @@ def _delivery(
     return Delivery(f"{name}/{nesting}" if nesting else name, task.name)
 
 
-def _bound_task(body: Callable[..., Any], args: tuple[Any, ...]) -> Task[..., Any]:
+def _bound_task(body: Callable[..., Any], args: tuple[Any, ...]) -> "Task[..., Any]":
     if args and isinstance(args[0], Task):
         return args[0]
     raise TypeError(
