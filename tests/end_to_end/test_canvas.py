@@ -111,6 +111,22 @@ def test_countdown_is_waited_for_in_the_outbox(lab: Lab) -> None:
     assert datetime.fromisoformat(seen["eta"]) >= due - timedelta(seconds=0.1)
 
 
+def test_what_a_worker_sends_is_a_row(lab: Lab) -> None:
+    """A chain's next step, a chord's body and a retry are durable before they are sent."""
+    with lab.transaction():
+        step = chain(add.s(1, 1), add.s(2)).apply_async()
+        body = chord([add.s(1, 1), add.s(2, 2)], total.s()).apply_async()
+        retried = succeed_on.delay(1)
+    for result in (step, body, retried):
+        result.get(timeout=SECONDS)
+
+    with psycopg.connect(lab.database) as connection:
+        rows = connection.execute("SELECT message_id FROM outbox.message").fetchall()
+    stored = [message_id for (message_id,) in rows]
+    assert {step.parent.id, step.id, body.id} <= set(stored)
+    assert stored.count(retried.id) == 2
+
+
 class ChangeOfMind(Exception):
     """What rolls a transaction back."""
 
