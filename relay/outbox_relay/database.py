@@ -30,11 +30,13 @@ TCP_DEFAULTS: Final = {
 ENCODING: Final = {"client_encoding": "UTF8"}
 
 #: Forbids every plan but index look-ups: on tables that are empty one minute and huge the next,
-#: statistics are always old. What is committed here survives a crash of the database.
+#: statistics are always old. What is committed here survives a crash of the database. Rows that
+#: others have changed are passed over, not stumbled over: that takes READ COMMITTED.
 SESSION: Final = """
 SELECT set_config('application_name', %(name)s, false),
        set_config('synchronous_commit', 'on', false),
        set_config('timezone', 'UTC', false),
+       set_config('default_transaction_isolation', 'read committed', false),
        set_config('jit', 'off', false),
        set_config('enable_seqscan', 'off', false),
        set_config('enable_bitmapscan', 'off', false),

@@ -114,7 +114,7 @@ def test_countdown_is_waited_for_in_the_outbox(lab: Lab) -> None:
 def test_what_a_worker_sends_is_a_row(lab: Lab) -> None:
     """A chain's next step, a chord's body and a retry are durable before they are sent."""
     with lab.transaction():
-        step = chain(add.s(1, 1), add.s(2)).apply_async()
+        step: Any = chain(add.s(1, 1), add.s(2)).apply_async()
         body = chord([add.s(1, 1), add.s(2, 2)], total.s()).apply_async()
         retried = succeed_on.delay(1)
     for result in (step, body, retried):

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import IsolationLevel
+from psycopg.sql import SQL, Identifier
 
 from outbox_migrations import grant
 from outbox_relay import store as store_module
@@ -80,6 +81,25 @@ def parked(message: Message, state: str = "retry", **changes: Any) -> Parking:
 
 class TestClaiming:
     """Who gets which rows."""
+
+    def test_the_databases_own_isolation_is_of_no_consequence(
+        self, database: str, open_store: OpenStore
+    ) -> None:
+        """Claims of two relays overlap in peace, also where transactions are serializable."""
+        with psycopg.connect(database, autocommit=True) as admin:
+            admin.execute(
+                SQL("ALTER DATABASE {} SET default_transaction_isolation = 'serializable'").format(
+                    Identifier(admin.info.dbname)
+                )
+            )
+        commit_rows(database, 2)
+        one, another = open_store(), open_store()
+        one.ask(None, Turn([], 0, 1, 1, TERM))
+        another.ask(None, Turn([], 0, 1, 2, TERM))
+
+        assert len(one.answer().leased) == len(another.answer().leased) == 1
+        level = one._connection.execute("SHOW transaction_isolation").fetchone()
+        assert level == ("read committed",)
 
     def test_the_oldest_rows_come_first(self, emptied_database: str, store: Store) -> None:
         """A claim takes the lowest ids there are, and no more than its limit."""
