@@ -21,7 +21,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Tests start hundreds of Pythons, and compiling is most of a start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-faults faults-page test-deploy check audit licences scaling bench dashboard image up down clean
+.PHONY: help setup demo test test-faults faults-page soak test-deploy check audit licences scaling bench dashboard image up down clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,9 @@ test: .venv/.synced ## Run the tests on private servers (ARGS="-k name"; RABBITM
 
 test-faults: .venv/.synced ## Run the long tests that kill everything (FAULTS_SEED=n repeats a run)
 	@$(BIN)/pytest --capture=no tests/faults -m "not soak" $(ARGS)
+
+soak: .venv/.synced ## Strike at random for SOAK_MINUTES (60); SOAK_MINUTES=0 SOAK_SEED=n repeats one
+	@$(BIN)/pytest --capture=no tests/faults/test_soak.py -m soak $(ARGS)
 
 faults-page: .venv/.synced ## Write docs/faults.md from what make test-faults measured last
 	@PYTHONPATH=deploy:. $(BIN)/python -m tests.faults.table
@@ -75,6 +78,8 @@ up: ## Run the whole path in containers (BROKER=redis; COMPOSE_PROFILES=monitori
 	@echo "  curl --json '{\"customer\": \"Ada\", \"items\": [\"teapot\", \"lamp\"]}'" \
 		"localhost:$(or $(SHOP_PORT),8000)/orders"
 
+soak: export SOAK_MINUTES := $(SOAK_MINUTES)
+soak: export SOAK_SEED := $(SOAK_SEED)
 image up: export REVISION = $(shell git rev-parse HEAD)
 image up: export VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' relay/pyproject.toml)
 ifeq ($(BROKER),redis)

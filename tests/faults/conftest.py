@@ -5,7 +5,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -145,6 +145,33 @@ def lab_with(database: str, tmp_path: Path, record: Record) -> Iterator[LabWith]
             return stack.enter_context(contextmanager(_lab)(database, queue, tmp_path, record))
 
         yield make
+
+
+@pytest.fixture
+def soak_lab(
+    mortal_postgres: Postgres,
+    own_valkey: OwnValkey,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    record: Record,
+) -> Callable[[int], AbstractContextManager[Lab]]:
+    """Make a lab in which all may be killed: on RabbitMQ for an even seed, else on Valkey."""
+
+    @contextmanager
+    def make(seed: int) -> Iterator[Lab]:
+        url = migrated_database(mortal_postgres)
+        if seed % 2:
+            server = own_valkey({"appendfsync": "always"})
+            yield from _lab(url, ValkeyQueue(server), tmp_path, record)
+            server.stop()
+        else:
+            node = request.getfixturevalue("mortal_rabbitmq")
+            broker = Broker(node, node.create_vhost())
+            yield from _lab(url, RabbitQueue(broker), tmp_path, record)
+            node.delete_vhost(broker.vhost)
+        mortal_postgres.drop_database(urlsplit(url).path.removeprefix("/"))
+
+    return make
 
 
 @pytest.fixture

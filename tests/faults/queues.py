@@ -15,6 +15,8 @@ from servers.server import Server
 from tests.fixtures.broker import Broker
 
 _SILENCE_SECONDS = 20.0
+_CONSUMER = "test"
+_MOST_AT_ONCE = 60_000  # a consumer's prefetch is a 16-bit number
 
 
 class Queue(Protocol):
@@ -52,8 +54,8 @@ class RabbitQueue:
     def arrived(self, queue: str = "celery") -> Counter[str]:
         """Everything that ever arrived: what is in the queue is taken out and remembered."""
         taken = self._taken.setdefault(queue, Counter())
-        if self.broker.has(queue):
-            taken.update(self._take(queue))
+        while self.broker.has(queue) and (more := self._take(queue)):
+            taken.update(more)
         return taken
 
     def _take(self, queue: str) -> list[str]:
@@ -61,15 +63,17 @@ class RabbitQueue:
         got: list[Any] = []
         with Connection(self.url) as connection:
             channel: Any = connection.default_channel  # kombu types what all transports have
-            count = channel.queue_declare(queue, passive=True).message_count
-            if not count:
+            there = channel.queue_declare(queue, passive=True).message_count
+            if not there:
                 return []
-            channel.basic_consume(queue, callback=got.append)
+            count = min(there, _MOST_AT_ONCE)
+            channel.basic_qos(0, count, a_global=False)
+            channel.basic_consume(queue, _CONSUMER, callback=got.append)
             while len(got) < count:
                 connection.drain_events(timeout=_SILENCE_SECONDS)
-            channel.basic_ack(got[count - 1].delivery_tag, multiple=True)
-            channel.close()  # gives back the others
-        return [_task(message) or _id(message.body) for message in got[:count]]
+            channel.basic_cancel(_CONSUMER)
+            channel.basic_ack(got[-1].delivery_tag, multiple=True)
+        return [_task(message) or _id(message.body) for message in got]
 
     def delete(self, queue: str = "celery") -> None:
         """Delete the queue at a moment when nothing is in it: what was in it is remembered."""
