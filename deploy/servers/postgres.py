@@ -68,7 +68,7 @@ class Postgres(Server):
         self._execute(statement.format(sql.Identifier(name)))
 
     def discard(self) -> None:
-        """Stop and delete the data."""
+        """End it and delete the data."""
         super().discard()
         shutil.rmtree(self._given, ignore_errors=True)  # where it only pointed elsewhere
 

@@ -124,8 +124,8 @@ class Server(ABC):
             self.thaw()
 
     def discard(self) -> None:
-        """Stop and delete the data."""
-        self.stop()
+        """End it and delete the data: what is thrown away needs no orderly shutdown."""
+        self.kill()
         shutil.rmtree(self.folder)
 
     def __enter__(self) -> Self:
