@@ -27,6 +27,7 @@ CREATE FUNCTION {outbox}.claim_dedup(dedup_key text, message_id text) RETURNS te
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {outbox}, pg_temp AS $$
 DECLARE
     first record;
+    locked text;
 BEGIN
     LOOP
         INSERT INTO dedup AS d (key, message_id) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING;
@@ -37,8 +38,12 @@ BEGIN
             PERFORM FROM parked p WHERE p.id = first.id
                 AND (p.state = 'scheduled' OR p.state = 'retry' AND p.suspicion = 0) FOR UPDATE;
             IF FOUND THEN RETURN first.message_id; END IF;
-            PERFORM FROM lane l WHERE l.id = first.id FOR UPDATE;
-            IF FOUND THEN RETURN first.message_id; END IF;
+            SELECT l.key INTO locked FROM lane l WHERE l.id = first.id FOR UPDATE;
+            IF FOUND THEN
+                -- A relay that passes by meanwhile leaves it alone: heard when this is committed.
+                INSERT INTO lane_news (key) VALUES (locked);
+                RETURN first.message_id;
+            END IF;
             PERFORM FROM ready r
                 WHERE r.id = first.id AND r.lease IS NULL AND r.suspicion = 0 FOR UPDATE;
             IF FOUND THEN RETURN first.message_id; END IF;

@@ -107,8 +107,8 @@ CREATE TRIGGER left_work AFTER DELETE ON {outbox}.parked
 
 CLAIM = """
 -- Takes the next message out of each lane there is news of, and leases it: `claim`, for `term`
--- seconds. Looks at no more than `most` news above `above`; `news` are those it looked at. A lane
--- whose first message somebody holds (about to cancel it) is looked at again next time.
+-- seconds. Looks at `most` news above `above`, or fewer; `news` are those it looked at. News of a
+-- lane whose first message somebody holds (about to cancel it, say) is kept for another time.
 CREATE FUNCTION {outbox}.claim_lanes(
     above bigint, most integer, claim bigint, term double precision,
     OUT news bigint[], OUT ids bigint[], OUT slots smallint[]
@@ -119,10 +119,8 @@ BEGIN
     PERFORM FROM lane_gate FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN RETURN; END IF;
     -- A statement of its own, begun behind the gate: it sees all that was taken out before.
-    WITH heard AS (
-        DELETE FROM lane_news WHERE id = ANY (ARRAY(
-            SELECT n.id FROM lane_news n WHERE n.id > above ORDER BY n.id LIMIT most))
-        RETURNING id, key
+    WITH heard AS MATERIALIZED (
+        SELECT n.id, n.key FROM lane_news n WHERE n.id > above ORDER BY n.id LIMIT most
     ), head AS MATERIALIZED (
         SELECT k.key, first.id
         FROM (SELECT DISTINCT key FROM heard) k
@@ -136,15 +134,18 @@ BEGIN
             SELECT l.id FROM lane l WHERE l.id = ANY (ARRAY(SELECT head.id FROM head))
             FOR UPDATE SKIP LOCKED))
         RETURNING id, slot, key
+    ), held AS MATERIALIZED (
+        SELECT head.key FROM head WHERE head.id <> ALL (ARRAY(SELECT gone.id FROM gone))
+    ), done AS (
+        DELETE FROM lane_news WHERE id = ANY (ARRAY(
+            SELECT heard.id FROM heard WHERE heard.key <> ALL (ARRAY(SELECT held.key FROM held))))
     ), made AS (
         INSERT INTO ready (id, slot, lane, lease, lease_until)
         SELECT id, slot, key, claim, now() + term * interval '1 second' FROM gone
-    ), again AS (
-        INSERT INTO lane_news (key)
-        SELECT head.key FROM head WHERE head.id <> ALL (ARRAY(SELECT gone.id FROM gone))
+        ON CONFLICT (id) DO NOTHING RETURNING id, slot
     )
-    SELECT (SELECT array_agg(heard.id) FROM heard), array_agg(gone.id), array_agg(gone.slot)
-    INTO news, ids, slots FROM gone;
+    SELECT (SELECT array_agg(heard.id) FROM heard), array_agg(made.id), array_agg(made.slot)
+    INTO news, ids, slots FROM made;
 END $$;
 """
 
