@@ -3,6 +3,7 @@
 pytest_plugins = [
     "tests.fixtures.broker",
     "tests.fixtures.django",
+    "tests.fixtures.pgbouncer",
     "tests.fixtures.postgres",
     "tests.fixtures.programs",
     "tests.fixtures.prometheus",

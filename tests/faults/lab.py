@@ -94,9 +94,9 @@ class Lab:
             relay.wait_ready()
         return relay
 
-    def command(self, *arguments: str) -> Relay:
+    def command(self, *arguments: str, **changes: str) -> Relay:
         """Run another command of the relay's, past the proxies."""
-        command = Relay(arguments, self._folder, self._urls(direct=True))
+        command = Relay(arguments, self._folder, {**self._urls(direct=True), **changes})
         self._stack.callback(command.kill)
         return command
 
