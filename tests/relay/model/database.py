@@ -117,18 +117,18 @@ class ModelDatabase:
         """RELEASE."""
         pairs = list(held)
         leases = {lease for _, lease in pairs}
-        for id_, _ in pairs:
+        for id_ in {id_ for id_, _ in pairs}:
             if self.held(id_, leases):
                 row = self.ready[id_]
                 suspicion = row.suspicion + suspicious
                 self.suspects += suspicious
-                self.ready[id_] = replace(row, lease=None, until=-inf, suspicion=suspicion)
+                self.ready[id_] = replace(row, until=-inf, suspicion=suspicion)
 
     def renew(self, held: Iterable[tuple[int, int]], term: float) -> None:
         """RENEW."""
         pairs = list(held)
         leases = {lease for _, lease in pairs}
-        for id_, _ in pairs:
+        for id_ in {id_ for id_, _ in pairs}:
             if self.held(id_, leases):
                 self.ready[id_] = replace(self.ready[id_], until=self.now + term)
 

@@ -5,6 +5,7 @@ Each is a patch that lasts as long as its block.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from math import inf
 from typing import Final
 from unittest.mock import patch
 
@@ -85,7 +86,7 @@ def no_suspect_isolation() -> AbstractContextManager[object]:
 
 def lease_without_end() -> AbstractContextManager[object]:
     """What a dead relay held, it holds for ever."""
-    return patch.object(ModelDatabase, "claimable", lambda self, id_: self.ready[id_].lease is None)
+    return patch.object(ModelDatabase, "claimable", lambda self, id_: self.ready[id_].until == -inf)
 
 
 def settled_and_claimed_at_once() -> AbstractContextManager[object]:

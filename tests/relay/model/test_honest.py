@@ -120,7 +120,10 @@ class Twins:
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(operations, min_size=1, max_size=12))
 def test_the_model_database_is_postgres(
