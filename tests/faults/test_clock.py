@@ -84,7 +84,6 @@ def test_the_databases_clock_jumps(
 @pytest.mark.parametrize("zone", ["Pacific/Apia", "America/New_York"])
 def test_another_time_zone(lab: Lab, zone: str) -> None:
     """An eta is a moment, wherever the relay and its session think they are."""
-    lab.run("SELECT set_config('timezone', %s, false)", zone)
     relay = lab.relay(TZ=zone, PGTZ=zone)
     [(soon, late)] = lab.run(
         "SELECT (now() + interval '1 s')::text, (now() + interval '1 h')::text"

@@ -1,7 +1,7 @@
 """The primary dies, its standby is promoted: the relay follows, and what Postgres kept is sent."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from tests.faults.checker import Verdict, judge
 from tests.faults.ledger import Ledger, Producer
 from tests.faults.proxy import Proxy
 from tests.faults.queues import RabbitQueue, through
+from tests.faults.results import Measured
 from tests.fixtures.postgres import migrated_database
 from tests.fixtures.programs import Relay, RelayFactory
 from tests.fixtures.waiting import wait_until
@@ -108,9 +109,13 @@ def running(pair: Pair, relay: RelayFactory, rabbit: RabbitQueue) -> Iterator[tu
         yield started, to_broker
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("pair", ["standby"], indirect=True)
 def test_with_a_synchronous_standby_nothing_is_lost(
-    pair: Pair, running: tuple[Relay, Proxy], rabbit: RabbitQueue
+    pair: Pair,
+    running: tuple[Relay, Proxy],
+    rabbit: RabbitQueue,
+    record: Callable[[Measured], None],
 ) -> None:
     """Whatever was committed is sent by the same relay, through the other server."""
     with Producer(pair.ledger, pair.anywhere):
@@ -126,8 +131,10 @@ def test_with_a_synchronous_standby_nothing_is_lost(
     verdict = pair.judge(rabbit)
     verdict.assert_kept(duplicates=WINDOW)
     assert pair.ledger.committed <= set(pair.ask(pair.promoted, STORED))
+    record(Measured(verdict, 1, WINDOW, note="nothing lost with a synchronous standby"))
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("pair", [""], indirect=True)
 def test_what_the_promotion_lost_costs_nothing_else(
     pair: Pair, running: tuple[Relay, Proxy], rabbit: RabbitQueue
@@ -160,6 +167,7 @@ def test_what_the_promotion_lost_costs_nothing_else(
     assert set(pair.ask(pair.promoted, STORED)) == kept | new
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("pair", [""], indirect=True)
 def test_a_standby_is_not_claimed_from(
     pair: Pair, relay: RelayFactory, rabbit: RabbitQueue
