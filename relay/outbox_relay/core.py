@@ -11,7 +11,8 @@ from typing import Final
 
 from outbox_relay.backoff import retry_delay
 from outbox_relay.cursor import Cursor
-from outbox_relay.message import Claim, Message, Parking, Reason, Refusal, Turn
+from outbox_relay.lanes import Lanes
+from outbox_relay.message import Answer, Claim, Message, Parking, Reason, Refusal, Turn
 from outbox_relay.policy import Policy
 from outbox_relay.settings import Settings
 
@@ -35,6 +36,7 @@ class Core:
     def __init__(self, settings: Settings, first_lease: int) -> None:
         self._settings = settings
         self._cursor = Cursor()
+        self._lanes = Lanes()
         self._policy = Policy(settings.allow_content_types, settings.allow_exchanges)
         self._lease = first_lease
         self._limit = settings.batch_size
@@ -70,22 +72,22 @@ class Core:
         # Small claims from a nearly full window cost as much as large ones: wait for half a batch.
         if self._leases and limit < min(self._limit, self._settings.window) // 2:
             limit = 0
+        lanes = self._lanes.look(now, limit, settling=bool(self._done)) if limit else None
+        if lanes:
+            limit -= lanes.most
         floor = self._cursor.floor(now) if limit else 0
-        return Turn(self._done, floor, limit, self._lease, self._settings.lease)
+        return Turn(self._done, floor, limit, self._lease, self._settings.lease, lanes)
 
-    def turned(self, turn: Turn, leased_ids: list[int]) -> None:
-        """The statement was committed: its confirms are settled, its rows are ours."""
+    def turned(self, turn: Turn, answer: Answer) -> None:
+        """The turn was committed: its confirms are settled, its rows are ours."""
         self._done = []
         self._lease += 1
+        if turn.lanes:
+            self._lanes.seen(turn.lanes, answer.news)
         if turn.limit:
-            self._cursor.claimed(leased_ids, turn.limit)
-        for id_ in leased_ids:
-            self._leases[id_] = turn.lease
-
-    def leased(self, turn: Turn, ids: Iterable[int]) -> None:
-        """Rows are ours under the turn's lease that it did not find itself."""
-        for id_ in ids:
-            self._leases[id_] = turn.lease
+            self._cursor.claimed([row.id for row in answer.leased], turn.limit)
+        for row in (*answer.heads, *answer.leased):
+            self._leases[row.id] = turn.lease
 
     def fetched(self, claim: Claim) -> tuple[list[Message], list[Refusal], list[tuple[int, int]]]:
         """Sort what was claimed: to publish now, refused unpublished, to give back for later."""

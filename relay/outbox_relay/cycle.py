@@ -15,8 +15,7 @@ import structlog
 from outbox_relay.backoff import BUSY_POLL, IDLE_POLL, poll_interval
 from outbox_relay.core import Core
 from outbox_relay.incidents import Refusals
-from outbox_relay.lanes import Lanes
-from outbox_relay.message import Claim, Claimed, Leased, Message, Refusal, Turn
+from outbox_relay.message import Answer, Claim, Claimed, Message, Refusal, Turn
 from outbox_relay.metrics import Metrics
 from outbox_relay.publisher import Outcomes, Publisher
 from outbox_relay.quarantine import Quarantine
@@ -43,7 +42,6 @@ class Cycle:
         self._metrics = metrics
         self._forget = forget  # what is sent is not kept
         self._refusals = Refusals()
-        self._lanes = Lanes()
         self._claimed: Claimed | None = None
         self._fetched: Fetched | None = None
         self._refused: list[Refusal] = []
@@ -69,9 +67,8 @@ class Cycle:
 
     def step(self, store: Store, publisher: Publisher, *, claiming: bool) -> None:
         """Do what there is to do now, then wait a moment for the broker."""
-        began = monotonic()
-        turn, heads = self._turn(store, publisher, claiming=claiming)
-        self._exchange(turn, heads, store, publisher, began)
+        turn = self._turn(store, publisher, claiming=claiming)
+        self._exchange(turn, store, publisher)
         self.look(publisher, self._pause(publisher))
         self._note(self._quarantine.step(self._core))
         if self._refused:
@@ -109,8 +106,7 @@ class Cycle:
         """
         turn = self._core.turn(monotonic(), claiming=False, blocked=False, in_flight_bytes=0)
         if turn.done:
-            store.exchange(None, turn)
-            self._turned(turn, [], [], monotonic())
+            self._turned(turn, store.exchange(None, turn), monotonic())
             self._forget_settled(turn, store)
         if self._refused:
             self._park(store)
@@ -123,29 +119,22 @@ class Cycle:
         self._doubtful = frozenset()
         self._quarantine.close()
 
-    def _turn(
-        self, store: Store, publisher: Publisher, *, claiming: bool
-    ) -> tuple[Turn | None, list[Leased]]:
-        """The next turn, if it is time for one and there is something it could do.
-
-        With what has been leased for it from lanes.
-        """
+    def _turn(self, store: Store, publisher: Publisher, *, claiming: bool) -> Turn | None:
+        """The next turn, if it is time for one and there is something it could do."""
         if (now := monotonic()) < self._next_turn:
-            return None, []
+            return None
         turn = self._core.turn(
             now,
             claiming=claiming,
             blocked=publisher.blocked,
             in_flight_bytes=publisher.in_flight_bytes,
         )
-        turn, heads = self._lanes.claim(store, turn, now)
-        if heads:
-            return turn, heads
-        if self._idle and turn.limit and not turn.done and not store.waiting(turn.floor):
+        if turn.done or turn.lanes:
+            return turn if turn.room or now - self._last_turn > BUSY_POLL else None
+        if self._idle and turn.room and not store.waiting(turn.floor):
             self._next_turn = now + poll_interval(now - self.last_message)
-            return None, []
-        settling = turn.done and now - self._last_turn > BUSY_POLL
-        return (turn if turn.limit or settling else None), []
+            return None
+        return turn if turn.room else None
 
     def _pause(self, publisher: Publisher) -> float:
         """For how long nothing but the broker can have news."""
@@ -155,16 +144,9 @@ class Cycle:
             return min(pause, IDLE_POLL)
         return IDLE_POLL if publisher.in_flight else BUSY_POLL
 
-    def _exchange(
-        self,
-        turn: Turn | None,
-        heads: list[Leased],
-        store: Store,
-        publisher: Publisher,
-        began: float,
-    ) -> None:
+    def _exchange(self, turn: Turn | None, store: Store, publisher: Publisher) -> None:
         """Publish what is here, while the database fetches, settles and claims what is next."""
-        claimed = self._claimed
+        claimed, began = self._claimed, monotonic()
         if not (claimed or turn):
             self._publish(publisher)
             return
@@ -175,7 +157,7 @@ class Cycle:
             answer = store.answer()
             self._claimed = None
             if turn:
-                self._turned(turn, heads, answer.leased, began)
+                self._turned(turn, answer, began)
             if claimed and answer.claim:
                 self._arrived(answer.claim, claimed.since, store)
             if turn:
@@ -204,17 +186,13 @@ class Cycle:
         if claim.astray and (dropped := store.drop_orphans(claim.astray)):
             log.warning("orphans_dropped", messages=dropped)
 
-    def _turned(self, turn: Turn, heads: list[Leased], leased: list[Leased], began: float) -> None:
+    def _turned(self, turn: Turn, answer: Answer, began: float) -> None:
         """The turn is committed."""
         self._last_turn = began
-        self._core.leased(turn, [row.id for row in heads])
-        self._core.turned(turn, [row.id for row in leased])
-        if turn.done:
-            self._lanes.settled(began)
-        if not turn.limit and not heads:
+        self._core.turned(turn, answer)
+        if not turn.room:
             return
-        whole = len(leased) == turn.limit
-        leased = heads + leased
+        leased = answer.heads + answer.leased
         self._idle = not leased
         if not leased:
             self._next_turn = began + poll_interval(began - self.last_message)
@@ -222,7 +200,7 @@ class Cycle:
         self._claimed = Claimed(leased, turn.lease, began)
         self.last_message = now = monotonic()
         # A short batch means the table is drained: no hurry to ask again.
-        self._next_turn = now if whole else now + BUSY_POLL
+        self._next_turn = now if len(answer.leased) == turn.limit else now + BUSY_POLL
         self._metrics.batch.observe(len(leased))
         log.debug("batch", claimed=len(leased), settled=len(turn.done))
 

@@ -1,17 +1,15 @@
-"""When to look into the lanes, where messages with an ordering key wait for one another.
+"""When to look into the lanes, where messages with an ordering key wait for one another. Pure.
 
-The database keeps the order, whoever looks and when. What is decided here is only how soon: at once
-after a message of a lane may have been settled, as that lets the next one go; while there is none,
-ten times a second, which costs an idle relay next to nothing.
+The database keeps the order, whoever looks and when. What is decided here is only how soon: in the
+same transaction that settles a message, if lanes are in use, as that may let the next one go; while
+there is none, ten times a second, which costs an idle relay next to nothing.
 """
 
-from dataclasses import replace
 from typing import Final
 
 from outbox_relay.backoff import BUSY_POLL
 from outbox_relay.cursor import Cursor
-from outbox_relay.message import Leased, Turn
-from outbox_relay.store import Store
+from outbox_relay.message import Look
 
 #: Seconds between two looks while lanes have been empty, and for how long that is.
 LOOK_EVERY: Final = 0.1
@@ -25,27 +23,27 @@ class Lanes:
 
     def __init__(self) -> None:
         self._cursor = Cursor()
-        self._next_look = 0.0
+        self._looked = self._next_look = 0.0
         self._found = float("-inf")
 
-    def claim(self, store: Store, turn: Turn, now: float) -> tuple[Turn, list[Leased]]:
-        """What was next in its lane, and the turn with as much room less."""
-        if now < self._next_look or not turn.limit:
-            return turn, []
-        # Half the room is left to all that is in no lane.
-        most = min(MOST, max(1, turn.limit // 2))
-        news, heads = store.claim_lanes(self._cursor.floor(now), most, turn)
-        self._cursor.claimed(news, most)
+    def look(self, now: float, room: int, *, settling: bool) -> Look | None:
+        """How to look now, if it is time; `settling` where messages are settled meanwhile.
+
+        Half the room is left to all that is in no lane.
+        """
+        in_use = now - self._found < IN_USE_FOR
+        if now < self._next_look and not (in_use and settling):
+            return None
+        self._looked = now
+        self._next_look = now + (BUSY_POLL if in_use else LOOK_EVERY)
+        most = min(MOST, max(1, room // 2)) if in_use else 1
+        return Look(self._cursor.floor(now), most)
+
+    def seen(self, look: Look, news: list[int]) -> None:
+        """What there was to be seen."""
+        self._cursor.claimed(news, look.most)
         if news:
-            self._found = now
-        if len(news) < most:
-            self._next_look = now + (BUSY_POLL if self._in_use(now) else LOOK_EVERY)
-        return (replace(turn, limit=turn.limit - len(heads)) if heads else turn), heads
-
-    def settled(self, now: float) -> None:
-        """Messages were: those behind them in a lane may go."""
-        if self._in_use(now):
-            self._next_look = 0.0
-
-    def _in_use(self, now: float) -> bool:
-        return now - self._found < IN_USE_FOR
+            self._found = self._looked
+        if len(news) == look.most:
+            # There may be more; but where there is room for one, others have their turn between.
+            self._next_look = self._looked + (BUSY_POLL if look.most == 1 else 0.0)

@@ -67,14 +67,31 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """Take what is next out of lanes, going by up to `most` news with ids above `above`."""
+
+    above: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
-    """A statement: settle `done`, lease up to `limit` rows above `floor` for `term` seconds."""
+    """One transaction: settle `done`, look into `lanes`, lease up to `limit` rows above `floor`.
+
+    What is leased, under the number `lease`, is ours for `term` seconds.
+    """
 
     done: list[Message]
     floor: int
     limit: int
     lease: int
     term: float
+    lanes: Look | None = None
+
+    @property
+    def room(self) -> int:
+        """How many rows it may lease."""
+        return self.limit + (self.lanes.most if self.lanes else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +114,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one exchange with the database brought: messages leased before, and rows leased now."""
+    """What one exchange with the database brought: messages leased before, and rows leased now.
+
+    `heads` were the first of their lanes, found by these `news`.
+    """
 
     claim: Claim | None
     leased: list[Leased]
+    heads: list[Leased] = field(default_factory=list)
+    news: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,10 +126,11 @@ class Store:
         with translated():
             replies = self._pipeline.answer()
         leased = replies.pop() if turn and turn.limit else []
+        heads, news = _from_lanes(replies.pop()) if turn and turn.lanes else ([], [])
         if turn and turn.done:
             replies.pop()
         claim = self._claim(claimed, [row for rows in replies for row in rows]) if claimed else None
-        return Answer(claim, leased)
+        return Answer(claim, leased, heads, news)
 
     def exchange(self, claimed: Claimed | None, turn: Turn | None) -> Answer:
         """Ask, and wait for the answer."""
@@ -207,17 +208,6 @@ class Store:
         with translated():
             return int(self._pipeline.run(Query("PROMOTE", {}))[0][0])
 
-    def claim_lanes(self, above: int, most: int, turn: Turn) -> tuple[list[int], list[Leased]]:
-        """Lease the next message of each lane there is news of, with the lease of `turn`.
-
-        Looks at up to `most` news with ids above `above`, whose ids it returns as well.
-        """
-        parameters = {"above": above, "most": most, "lease": turn.lease, "term": turn.term}
-        with translated():
-            ((news, ids, slots),) = self._pipeline.run(Query("CLAIM_LANES", parameters))
-        heads = zip(ids or (), slots or (), strict=True)
-        return news or [], [Leased(id_, slot, attempts=0, suspicion=0) for id_, slot in heads]
-
     def release(self, held: Iterable[tuple[int, int]], *, suspicious: bool = False) -> None:
         """Give back claims, as (id, lease)."""
         self._run("RELEASE", {**_held(held), "suspicion": int(suspicious)})
@@ -259,10 +249,21 @@ def _turn(turn: Turn) -> list[Query]:
     if turn.done:
         done = _bigints(message.id for message in turn.done)
         queries.append(Query("SETTLE", {"done": done}))
+    lease = {"lease": turn.lease, "term": turn.term}
+    if turn.lanes:
+        look = {"above": turn.lanes.above, "most": turn.lanes.most}
+        queries.append(Query("CLAIM_LANES", {**look, **lease}))
     if turn.limit:
-        claim = {"floor": turn.floor, "limit": turn.limit, "lease": turn.lease, "term": turn.term}
-        queries.append(Query("CLAIM", claim, Leased._make))
+        claim = {"floor": turn.floor, "limit": turn.limit}
+        queries.append(Query("CLAIM", {**claim, **lease}, Leased._make))
     return queries
+
+
+def _from_lanes(rows: list[Any]) -> tuple[list[Leased], list[int]]:
+    """What was next in its lane, and the news by which it was found."""
+    ((news, ids, slots),) = rows
+    heads = zip(ids or (), slots or (), strict=True)
+    return [Leased(id_, slot, attempts=0, suspicion=0) for id_, slot in heads], news or []
 
 
 #: What Message._make does, without its Python.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from outbox_relay.core import FINAL, FREE, WINDOW_BYTES, Core
-from outbox_relay.message import Claim, Message, Parking, Reason, Refusal, Turn
+from outbox_relay.message import Answer, Claim, Leased, Message, Parking, Reason, Refusal, Turn
 from outbox_relay.settings import Secret, Settings
 from tests.relay.messages import a_message, messages
 
@@ -42,9 +42,14 @@ def a_turn(core: Core, now: float = 0.0, *, claiming: bool = True, blocked: bool
     return core.turn(now, claiming=claiming, blocked=blocked, in_flight_bytes=0)
 
 
+def answer(*ids: int) -> Answer:
+    """What a turn leased."""
+    return Answer(None, [Leased(id_, slot=0, attempts=0, suspicion=0) for id_ in ids])
+
+
 def claim(core: Core, rows: list[Message]) -> list[Message]:
     """Claim these rows; returns what is to be published."""
-    core.turned(a_turn(core), [m.id for m in rows])
+    core.turned(a_turn(core), answer(*(m.id for m in rows)))
     publish, _, _ = core.fetched(Claim(rows, []))
     return publish
 
@@ -78,7 +83,7 @@ def test_a_settlement_that_was_not_committed_is_tried_again() -> None:
     again = a_turn(relay)
 
     assert lost.done == again.done == messages(1)
-    relay.turned(again, [])
+    relay.turned(again, answer())
     assert a_turn(relay).done == []
     assert relay.at_rest
 
@@ -90,7 +95,7 @@ def test_every_claim_has_a_number_of_its_own() -> None:
     for _ in range(3):
         turn = a_turn(relay)
         numbers.append(turn.lease)
-        relay.turned(turn, [])
+        relay.turned(turn, answer())
 
     assert numbers == [100, 101, 102]
 
@@ -99,11 +104,11 @@ def test_the_window_bounds_what_is_held() -> None:
     """Held, refused and suspected messages all take room; what is confirmed gives it back."""
     relay = core(batch_size=10, window=12)
     held = claim(relay, messages(10))
-    assert a_turn(relay).limit == 0  # a claim of two would cost as much as one of ten
+    assert a_turn(relay).room == 0  # a claim of two would cost as much as one of ten
 
     relay.confirmed(held[:5])
 
-    assert a_turn(relay).limit == 7
+    assert a_turn(relay).room == 7
 
 
 @pytest.mark.parametrize("window", [1, 2, 3])
@@ -112,8 +117,8 @@ def test_the_smallest_windows_still_let_messages_through(window: int) -> None:
     relay = core(batch_size=10, window=window)
     for round_ in range(5):
         turn = a_turn(relay)
-        assert turn.limit == window
-        relay.turned(turn, [round_])
+        assert turn.room == window
+        relay.turned(turn, answer(round_))
         relay.confirmed([a_message(id=round_)])
 
 
@@ -142,7 +147,7 @@ def test_nothing_is_claimed_by_a_relay_that_stops() -> None:
 def test_an_expired_message_is_dead_without_being_published() -> None:
     """Its time had passed: no attempt, no further one."""
     relay = core()
-    relay.turned(a_turn(relay), [1])
+    relay.turned(a_turn(relay), answer(1))
 
     publish, refused, _ = relay.fetched(Claim([a_message(expired=True)], []))
 
@@ -226,7 +231,7 @@ def test_a_suspect_the_broker_answered_is_cleared(reason: Reason) -> None:
 def test_bodies_that_had_no_room_are_given_back_and_fewer_claimed() -> None:
     """Two of ten could be fetched: the next claim asks for two, and finds the others at once."""
     relay = core()
-    relay.turned(a_turn(relay), list(range(1, 11)))
+    relay.turned(a_turn(relay), answer(*range(1, 11)))
     withheld = [(id_, 100) for id_ in range(3, 11)]
 
     publish, _, later = relay.fetched(Claim(messages(2), withheld))
@@ -235,11 +240,11 @@ def test_bodies_that_had_no_room_are_given_back_and_fewer_claimed() -> None:
     turn = a_turn(relay, now=0.1)
 
     assert later == withheld
-    assert (turn.limit, turn.floor) == (2, 0)
-    relay.turned(turn, [3, 4])
+    assert (turn.room, turn.floor) == (2, 0)
+    relay.turned(turn, answer(3, 4))
     relay.fetched(Claim(messages(2), []))
     relay.confirmed(messages(2))
-    assert a_turn(relay, now=0.1).limit == 4  # and grows again once they fit
+    assert a_turn(relay, now=0.1).room == 4  # and grows again once they fit
 
 
 def test_an_outage_gives_everything_back_as_it_was() -> None:
@@ -338,12 +343,12 @@ class Accounts(RuleBasedStateMachine):
         self.now += 0.3
         turn = a_turn(self.core, self.now)
         assert {m.id for m in turn.done} <= self.confirmed
-        assert self.core.holding - self.suspected + turn.limit <= 10 or not turn.limit
+        assert self.core.holding - self.suspected + turn.room <= 10 or not turn.room
         if not committed:
             return
-        ids = list(range(self.next_id, self.next_id + turn.limit))
-        self.next_id += turn.limit
-        self.core.turned(turn, ids)
+        ids = list(range(self.next_id, self.next_id + turn.room))
+        self.next_id += turn.room
+        self.core.turned(turn, answer(*ids))
         self.settled |= {m.id for m in turn.done}
         kept = ids[:1] if withheld else ids
         rows = [a_message(id=id_, lease=turn.lease, suspicion=int(suspicious)) for id_ in kept]

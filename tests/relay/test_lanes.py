@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from outbox_relay.message import Claimed, Leased, Message, Parking, Turn
+from outbox_relay.message import Claimed, Look, Message, Parking, Turn
 from outbox_relay.store import Store
 from tests.fixtures.rows import commit_rows, ids_in, insert_rows, states
 
@@ -26,9 +26,8 @@ class Relay:
     def claim(self, *, term: float = TERM, most: int = 100) -> list[str]:
         """Claim from lanes, then everything else; the message ids, oldest first."""
         self.lease += 1
-        turn = Turn([], 0, 100, self.lease, term)
-        _, heads = self.store.claim_lanes(0, most, turn)
-        leased: list[Leased] = heads + self.store.exchange(None, turn).leased
+        answer = self.store.exchange(None, Turn([], 0, 100, self.lease, term, Look(0, most)))
+        leased = answer.heads + answer.leased
         if not leased:
             return []
         claim = self.store.exchange(Claimed(leased, self.lease, 0.0), None).claim

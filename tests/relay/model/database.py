@@ -211,11 +211,6 @@ class ModelStore:
             [],
         )
 
-    def claim_lanes(self, *_: object) -> tuple[list[int], list[Leased]]:
-        """No message here has an ordering key."""
-        self._ask()
-        return [], []
-
     def park(self, parkings: Sequence[Parking]) -> None:
         """Take refused messages out of the way; what is another's by now stays as it is."""
         self._ask()
