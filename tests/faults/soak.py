@@ -110,7 +110,9 @@ class Soak:
         resume()
 
     def _stop_relay(self) -> None:
-        assert self._relay().stop() in (0, 1)
+        relay = self._relay()
+        relay.wait_for_event("relay_started")  # until then the signal is Python's to handle
+        assert relay.stop() in (0, 1)
 
     def _kill_broker(self) -> None:
         server = self._lab.queue.server
