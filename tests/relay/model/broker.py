@@ -67,8 +67,13 @@ class ModelBroker:
 
     def heal(self) -> None:
         """Be as helpful as can be from now on."""
-        self.up, self.holding, self.full = True, False, False
+        self.up, self.full = True, False
         self.set_alarm(False)
+        self.resume()
+
+    def resume(self) -> None:
+        """Store and confirm everything again, at once."""
+        self.holding = False
         for connection in self.connections:
             connection.work()
 

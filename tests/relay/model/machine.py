@@ -76,6 +76,19 @@ class Chaos(RuleBasedStateMachine):
         else:
             self.world.database.up = True
 
+    @rule(which=relays)
+    def outage(self, which: int) -> None:
+        """While messages are in flight, the database is away for longer than their claims last."""
+        world = self.world
+        world.broker.holding = True
+        world.step(which, 30)
+        world.database.fail()
+        world.broker.resume()
+        world.step(which, 10)
+        world.clock.now += 1.5 * SETTINGS.lease
+        world.database.up = True
+        world.step(which, 30)
+
     @rule()
     def broker(self) -> None:
         """It goes away, or comes back."""
