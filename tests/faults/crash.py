@@ -28,7 +28,7 @@ class Point:
 
 POINTS: Final = {
     # The claim is committed, and nothing of it published.
-    "claimed": Point("outbox_relay.core", "Core.turned", lambda given, _: bool(given[1])),
+    "claimed": Point("outbox_relay.core", "Core.turned", lambda given, _: bool(given[1].leased)),
     # Confirms are known, and not yet written down.
     "confirmed": Point("outbox_relay.core", "Core.confirmed", lambda given, _: bool(given[0])),
     # They are written down, and nothing else has happened since.
