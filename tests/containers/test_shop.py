@@ -15,7 +15,7 @@ from tests.fixtures.waiting import wait_until
 
 ITEMS = ["lamp", "teapot"]
 PAUSE_SECONDS = 0.1
-DONE_SECONDS = 60.0
+DONE_SECONDS = 100.0
 #: Everything an order leads to, each of it once.
 CARRIED_OUT = {
     "reserved": ITEMS,
