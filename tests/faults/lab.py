@@ -15,7 +15,7 @@ import psycopg
 from tests.faults.checker import Verdict, judge
 from tests.faults.ledger import Ledger, Producer
 from tests.faults.proxy import Proxy
-from tests.faults.queues import Queue, through
+from tests.faults.queues import Queue, RabbitQueue, through
 from tests.faults.relay_process import crashing_relay, starved_relay
 from tests.faults.results import Measured
 from tests.fixtures.programs import Relay
@@ -35,6 +35,7 @@ HASTE: Final = {
     "OUTBOX_STATEMENT_TIMEOUT": "1s",
 }
 _AFTERWARDS = 50
+_QUIET_LOOKS = 5
 
 _STATES: LiteralString = "SELECT pending, scheduled, dead FROM outbox.stats"
 _SENT: LiteralString = "SELECT count(*) FROM outbox.sent"
@@ -140,6 +141,18 @@ class Lab:
         before = self.sent()
         self.commit(rows)
         wait_until(lambda: self.sent() > before, DEADLINE, "a beginning")
+
+    def delete_queue(self, queue: RabbitQueue) -> None:
+        """Delete a queue while nothing is on its way to it.
+
+        What reaches a queue as it is deleted RabbitMQ confirms, and it is gone.
+        """
+        self.to_broker.hold("up")
+        totals = [-1]
+        while len(totals) < _QUIET_LOOKS or len(set(totals[-_QUIET_LOOKS:])) > 1:
+            totals.append(queue.arrived().total())
+        queue.delete()
+        self.to_broker.heal()
 
     def run(self, statement: LiteralString, *parameters: Any) -> list[tuple[Any, ...]]:
         """A statement on the undisturbed way to the database."""

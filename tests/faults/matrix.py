@@ -118,7 +118,7 @@ MATRIX: Final = (
         24,
         "Deadlock, 40001",
         "rows locked in the opposite order; SERIALIZABLE by default",
-        "tried again",
+        "tried again; its sessions ask for READ COMMITTED themselves",
     ),
     Fault(
         25,

@@ -56,8 +56,9 @@ class Soak:
             "database reset": lambda: self._disturb(lab.to_database, lab.to_database.reset),
             "table locked": self._lock_table,
         }
-        if isinstance(lab.queue, RabbitQueue):
-            self._faults["queue deleted"] = lab.queue.delete
+        queue = lab.queue
+        if isinstance(queue, RabbitQueue):
+            self._faults["queue deleted"] = lambda: lab.delete_queue(queue)
 
     def run(self) -> None:
         """Strike, see that work goes on, strike again; then check every promise."""

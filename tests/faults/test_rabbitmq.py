@@ -56,7 +56,7 @@ def test_the_queue_is_deleted(lab: Lab, rabbit: RabbitQueue) -> None:
     with lab.producer():
         lab.under_way(300)
         with lab.fault(lambda: returned(relay)):
-            rabbit.delete()
+            lab.delete_queue(rabbit)
             wait_until(lambda: returned(relay), DEADLINE, "returned messages")
 
     lab.finish(duplicates=WINDOW)
