@@ -99,11 +99,24 @@ down: ## Stop the containers (ARGS=--volumes forgets their data)
 test-tutorials: .venv/.synced ## Make projects as frameworks' tutorials say, then safe as our pages say
 	@$(BIN)/pytest tests/tutorials $(ARGS)
 
+# The versions of docs/compatibility.md, each in an environment of its own with all else as locked.
+COMPAT := 5.4 5.5 5.6 5.7
+.PHONY: test-compat
+test-compat: $(COMPAT:%=.compat/%) ## Test with every Celery there is (COMPAT="5.4 5.5" for some; ARGS)
+	@for version in $(COMPAT); do echo "Celery $$version"; \
+		.compat/$$version/bin/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal \
+		tests/producer tests/worker tests/end_to_end $(ARGS) || exit 1; done
+
+.compat/%: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)
+	@UV_PROJECT_ENVIRONMENT=$(CURDIR)/$@ $(UV) sync --frozen --quiet
+	@$(UV) pip install --quiet --python $@/bin/python "celery==$*.*"
+	@touch $@
+
 dashboard: .venv/.synced ## Generate deploy/grafana/outbox.json again
 	@PYTHONPATH=deploy $(BIN)/python -m grafana
 
 clean: ## Remove everything that make made
-	rm -rf .venv .uv .servers .demo .bench .*_cache .hypothesis dist
+	rm -rf .venv .compat .uv .servers .demo .bench .*_cache .hypothesis dist
 
 # Only a changed lock file or project file makes it again.
 .venv/.synced: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)

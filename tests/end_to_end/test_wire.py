@@ -37,7 +37,9 @@ def test_wire_equality(broker: Broker, database: str, relay: RelayFactory) -> No
     with psycopg.connect(database) as connection, ours.outbox.transaction(connection):
         for name, options in SHAPES.items():
             ours.send_task("shop.bill", (1,), **_options(name, options))
-    relay("run", "--drain", OUTBOX_DATABASE_URL=database, OUTBOX_BROKER_URL=broker.url).wait()
+    allowed = {"OUTBOX_ALLOW_CONTENT_TYPES": "*"}  # pickle among them
+    servers = {"OUTBOX_DATABASE_URL": database, "OUTBOX_BROKER_URL": broker.url}
+    relay("run", "--drain", **servers, **allowed).wait()
     through_outbox = _take(broker)
     for name, options in SHAPES.items():
         plain.send_task("shop.bill", (1,), **_options(name, options))

@@ -10,11 +10,16 @@ from celery.signals import celeryd_after_setup
 from kombu import Exchange, Queue
 
 from celery_inbox import reliable
+from celery_inbox.quorum import supports_quorum
 from celery_inbox.reliability import contradictions
 from tests.fixtures.broker import Broker
 from tests.fixtures.programs import WorkerFactory
 from tests.fixtures.waiting import wait_until
 from tests.worker import deadly
+
+needs_quorum = pytest.mark.skipif(
+    not supports_quorum(), reason="this Celery cannot consume quorum queues"
+)
 
 
 @pytest.fixture
@@ -63,6 +68,7 @@ def test_a_reliable_app_has_no_contradictions(rabbit_app: Celery, redis_app: Cel
         assert contradictions(app) == ()
 
 
+@needs_quorum
 def test_queues_on_rabbitmq_become_quorum_queues_with_a_limit(rabbit_app: Celery) -> None:
     """Also queues that Celery makes as routes name them; what is not durable stays as it is."""
     rabbit_app.conf.task_queues = [
@@ -147,6 +153,7 @@ def test_the_visibility_timeout_outlasts_the_longest_task(
     assert "task_acks_late: False -> True" in caplog.text
 
 
+@needs_quorum
 def test_a_message_that_keeps_killing_workers_is_put_aside(
     broker: Broker, celery_worker: WorkerFactory
 ) -> None:
