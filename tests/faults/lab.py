@@ -126,7 +126,7 @@ class Lab:
         yield
         assert fired(), "the fault did not fire"
         self.faults += count
-        self._lifted = time.time()
+        self._lifted = self._now()
 
     def fill_the_window(self, rows: int = 1000) -> None:
         """Have messages published whose confirms are on their way, and stay there."""
@@ -209,6 +209,13 @@ class Lab:
         verdict.assert_kept(allowed)
         assert {id_ for (id_,) in self.run(_DEAD)} == self.ledger.doomed
         return Measured(verdict, self.faults, allowed, self._recovery(), note)
+
+    def _now(self) -> float:
+        """The database's time, which may not be ours; ours while it cannot tell."""
+        try:
+            return float(self.run("SELECT extract(epoch FROM clock_timestamp())")[0][0])
+        except psycopg.OperationalError:
+            return time.time()
 
     def _recovery(self) -> float | None:
         """Seconds from the end of the last fault until a message was sent again."""
