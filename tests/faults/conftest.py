@@ -153,12 +153,14 @@ def soak_lab(
     own_valkey: OwnValkey,
     request: pytest.FixtureRequest,
     tmp_path: Path,
-    record: Record,
 ) -> Callable[[int], AbstractContextManager[Lab]]:
     """Make a lab in which all may be killed: on RabbitMQ for an even seed, else on Valkey."""
 
     @contextmanager
     def make(seed: int) -> Iterator[Lab]:
+        def record(measured: Measured) -> None:
+            results.write(f"{results.SOAK}{seed}", (), measured, smoke=False)
+
         url = migrated_database(mortal_postgres)
         if seed % 2:
             server = own_valkey({"appendfsync": "always"})

@@ -12,6 +12,9 @@ from tests.faults.checker import Verdict
 
 FILE: Final = Path(__file__).resolve().parents[2] / ".faults" / "results.jsonl"
 
+#: What a schedule of the soak is called, before its seed.
+SOAK: Final = "tests/faults/test_soak.py::"
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:

@@ -5,13 +5,14 @@ measured, and nothing else.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from tests.faults import results
 from tests.faults.matrix import MATRIX, Fault
 from tests.faults.results import Result
+from tests.faults.soak import FAULTS
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 PAGE: Final = CHECKOUT / "docs" / "faults.md"
@@ -44,11 +45,12 @@ slowest of the cases. Redis is Valkey. Measured on two cores that others shared.
 def write_page() -> list[int]:
     """Write the page; returns the faults that nothing was measured of."""
     measured: dict[int, list[Result]] = {}
-    for result in results.read().values():
+    found = results.read()
+    for result in found.values():
         for number in result.faults:
             measured.setdefault(number, []).append(result)
     lines = [_row(fault, measured.get(fault.number, [])) for fault in MATRIX]
-    PAGE.write_text(_HEAD + "\n".join(lines) + "\n" + _cases(measured))
+    PAGE.write_text(_HEAD + "\n".join(lines) + "\n" + _cases(measured) + _schedules(found))
     return [fault.number for fault in MATRIX if fault.number not in measured]
 
 
@@ -80,6 +82,19 @@ def _cases(measured: dict[int, list[Result]]) -> str:
         if case.note
     ]
     return "\n## In particular\n\n" + "\n".join(notes) + "\n"
+
+
+def _schedules(found: Mapping[str, Result]) -> str:
+    """What the soak has come to."""
+    schedules = [result for name, result in found.items() if name.startswith(results.SOAK)]
+    lost = sum(result.lost + result.unexpected for result in schedules)
+    twice = sum(result.duplicated for result in schedules)
+    return (
+        "\n## At random\n\n"
+        f"`make soak` struck {len(schedules)} times {FAULTS} random faults, one after the other, "
+        f"while producers went on inserting\nand two relays were kept alive, half of the times on "
+        f"each broker: {lost} lost, {twice:,} twice. A seed names each schedule and repeats it.\n"
+    )
 
 
 def _name(case: Result) -> str:
