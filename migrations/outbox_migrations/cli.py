@@ -33,8 +33,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("component", nargs="?", choices=["outbox", "inbox", "both"], default="both")
     parser.add_argument("--database-url", help="libpq URL or conninfo (OUTBOX_DATABASE_URL)")
     parser.add_argument(
+        "--database-url-file", help="a file that holds it (OUTBOX_DATABASE_URL_FILE)"
+    )
+    parser.add_argument(
         "--schema",
-        default=os.environ.get("OUTBOX_SCHEMA", "outbox"),
+        default=os.environ.get("OUTBOX_SCHEMA") or "outbox",
         help="Postgres schema of the outbox (OUTBOX_SCHEMA, default: outbox)",
     )
     parser.add_argument("--yes", action="store_true", help="down: do not ask")
@@ -46,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "sql":
         print(commands.sql(schema, component))
         return 0
-    url = arguments.database_url or _url_from_environment()
+    url = _database_url(arguments)
     if arguments.command == "up":
         commands.upgrade(url, schema, component)
     elif arguments.command == "down":
@@ -61,16 +64,21 @@ def _run(arguments: argparse.Namespace) -> int:
     )
 
 
-def _url_from_environment() -> str:
-    """OUTBOX_DATABASE_URL, or the content of the file OUTBOX_DATABASE_URL_FILE names."""
-    if path := os.environ.get("OUTBOX_DATABASE_URL_FILE"):
-        try:
-            return Path(path).read_text().strip()
-        except OSError as error:
-            raise InvalidSetting(f"OUTBOX_DATABASE_URL_FILE cannot be read: {error}") from error
-    if url := os.environ.get("OUTBOX_DATABASE_URL"):
-        return url
-    raise InvalidSetting("set OUTBOX_DATABASE_URL, or give --database-url")
+def _database_url(arguments: argparse.Namespace) -> str:
+    """What the flags give, else the environment: the URL, or the file that holds it, not both."""
+    url, path, name = arguments.database_url, arguments.database_url_file, "--database-url"
+    if not (url or path):
+        name = "OUTBOX_DATABASE_URL"
+        url, path = os.environ.get(name), os.environ.get(f"{name}_FILE")
+    file = "--database-url-file" if name.startswith("--") else f"{name}_FILE"
+    if url and path:
+        raise InvalidSetting(f"{name} and {file} are both set: keep one")
+    if not (url or path):
+        raise InvalidSetting("set OUTBOX_DATABASE_URL, or give --database-url")
+    try:
+        return str(url or Path(path).read_text().strip())
+    except OSError as error:
+        raise InvalidSetting(f"{file} cannot be read: {error}") from error
 
 
 def _agreed(component: str) -> bool:

@@ -64,10 +64,17 @@ def database_url(app: Celery) -> str | None:
     `outbox_database_url` in Celery's configuration, else OUTBOX_DATABASE_URL, else the content of
     the file that OUTBOX_DATABASE_URL_FILE names, read anew each time so that it can be rotated.
     """
-    url = app.conf.get("outbox_database_url") or os.environ.get("OUTBOX_DATABASE_URL")
-    if url:
+    if url := app.conf.get("outbox_database_url"):
         return str(url)
-    if path := os.environ.get("OUTBOX_DATABASE_URL_FILE"):
+    url, path = os.environ.get("OUTBOX_DATABASE_URL"), os.environ.get("OUTBOX_DATABASE_URL_FILE")
+    if url and path:
+        raise InvalidSetting.about(
+            setting="OUTBOX_DATABASE_URL and OUTBOX_DATABASE_URL_FILE",
+            problem="are both set: keep one",
+        )
+    if url:
+        return url
+    if path:
         try:
             return Path(path).read_text().strip()
         except OSError as error:

@@ -55,6 +55,33 @@ def test_the_url_may_be_in_a_file(
     assert main(["status"]) == 0
 
 
+def test_the_file_may_be_a_flag(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    """A flag wins over the environment; two of one kind are refused, as the relay refuses them."""
+    file = tmp_path / "url"
+    file.write_text(f"{database}\n")
+    monkeypatch.setenv("OUTBOX_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+
+    assert main(["status", "--database-url-file", str(file)]) == 0
+
+    monkeypatch.setenv("OUTBOX_DATABASE_URL_FILE", str(file))
+    assert main(["status"]) == 2
+    assert main(["status", "--database-url-file", str(file), "--database-url", database]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "OUTBOX_DATABASE_URL and OUTBOX_DATABASE_URL_FILE are both set" in first
+    assert "--database-url and --database-url-file are both set" in second
+
+
+def test_an_empty_variable_is_none(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As compose files and shells leave it where nothing is configured."""
+    monkeypatch.setenv("OUTBOX_SCHEMA", "")
+    monkeypatch.setenv("OUTBOX_DATABASE_URL_FILE", "")
+    monkeypatch.setenv("OUTBOX_DATABASE_URL", database)
+
+    assert main(["status"]) == 0
+
+
 def test_no_url_at_all_is_wrong_usage(capsys: Printed) -> None:
     """The message says what to set."""
     assert main(["up"]) == 2

@@ -94,6 +94,14 @@ def test_a_missing_file(trap: str, monkeypatch: pytest.MonkeyPatch) -> None:
         make_shop(trap).add.delay(1, 0)
 
 
+def test_two_sources(trap: str, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL beside a file is refused, as the relay refuses it: one of them must be a mistake."""
+    monkeypatch.setenv("OUTBOX_DATABASE_URL", database)
+    monkeypatch.setenv("OUTBOX_DATABASE_URL_FILE", "/run/secrets/url")
+    with pytest.raises(InvalidSetting, match="are both set"):
+        make_shop(trap).add.delay(1, 0)
+
+
 @pytest.mark.parametrize("schema", ['x"; DROP TABLE y', "é", "x" * 64, "two words"])
 def test_a_malformed_schema(trap: str, database: str, schema: str) -> None:
     """Only a plain identifier is taken for a schema."""
