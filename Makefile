@@ -12,6 +12,8 @@ PYTHON := $(or $(PYTHON),$(shell for python in python3.11 python3 python3.12 pyt
 UV := $(or $(UV),$(shell command -v uv),.uv/bin/uv)
 BIN := .venv/bin
 COMPOSE := docker compose --file deploy/compose.yaml
+# Tests wait for servers half of their time: two at a time keep a core busy.
+WORKERS = $(shell $(BIN)/python -c 'import os; print(min(6, 2 * os.cpu_count()))')
 TYPED := producer relay worker migrations deploy tests
 
 export UV_CACHE_DIR := $(CURDIR)/.uv/cache
@@ -36,7 +38,7 @@ demo: .venv/.synced ## Run a small shop on the outbox, servers included (BROKER=
 	@PYTHONPATH=deploy $(BIN)/python -m demo
 
 test: .venv/.synced ## Run the tests on private servers (ARGS="-k name"; RABBITMQ=auto, require or off)
-	@$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal -m "not long" \
+	@$(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal -m "not long" \
 		--ignore=tests/containers $(ARGS)
 
 test-faults: .venv/.synced ## Run the long tests that kill everything (FAULTS_SEED=n repeats a run)
@@ -104,7 +106,7 @@ COMPAT := 5.4 5.5 5.6 5.7
 .PHONY: test-compat
 test-compat: $(COMPAT:%=.compat/%) ## Test with every Celery there is (COMPAT="5.4 5.5" for some; ARGS)
 	@for version in $(COMPAT); do echo "Celery $$version"; \
-		.compat/$$version/bin/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal \
+		.compat/$$version/bin/pytest --numprocesses=$(WORKERS) --dist=worksteal \
 		tests/producer tests/worker tests/end_to_end $(ARGS) || exit 1; done
 
 .compat/%: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)
