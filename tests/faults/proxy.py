@@ -72,7 +72,7 @@ class Proxy:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._do(self._refuse())
+        self._do(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -143,6 +143,13 @@ class Proxy:
             self._server = None
             self.evidence["refused"] += 1
         await self._reset()
+
+    async def _end(self) -> None:
+        await self._refuse()
+        serving = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
     async def _reset(self) -> None:
         for pair in list(self._pairs):

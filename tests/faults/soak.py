@@ -64,6 +64,7 @@ class Soak:
         """Strike, see that work goes on, strike again; then check every promise."""
         struck: Counter[str] = Counter()
         with self._lab.producer(pause=0.02):
+            self._recover()
             for _ in range(FAULTS):
                 name = self._chance.choice(sorted(self._faults))
                 print(f"    {name}", flush=True)
