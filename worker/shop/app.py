@@ -12,17 +12,19 @@ app = OutboxCelery("shop", include=["shop.tasks"])
 app.conf.update(
     broker_url=os.environ.get("SHOP_BROKER_URL"),
     result_backend=os.environ.get("SHOP_RESULTS_URL"),
-    task_time_limit=10,
 )
 if (app.conf.broker_url or "").startswith(("redis", "valkey")):
     # RabbitMQ gives back at once what a lost worker held. Redis does after a time, which may be
     # short where no task runs that long; unless told, kombu looks for such messages every 100 s.
+    # With RabbitMQ a time limit would do harm: Celery counts the time in which it looks for its
+    # broker, and fails tasks that had ended.
     app.conf.update(
+        task_time_limit=10,
         broker_transport_options={
             "visibility_timeout": 15,
             "unacked_restore_interval": 1,
             "unacked_restore_throttle": 1,
             "unacked_mutex_expire": 5,
-        }
+        },
     )
 reliable(app)
