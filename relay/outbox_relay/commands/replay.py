@@ -45,10 +45,11 @@ def _replay(arguments: Namespace, settings: Settings) -> int:
                 f"--since={printable(since)} is not before --until={printable(until)}"
             )
         confirmed = session.value(queries.CONFIRMED, since=since, until=until)
-        which = f"those of {arguments.task!r} among the " if arguments.task else "the "
+        which = f"those of {arguments.task!r} among " if arguments.task else ""
+        # Some may have been forgotten since, or be counted twice, having been replayed before.
         question = (
-            f"Publish again {which}{confirmed:,} messages sent between {printable(since)} and "
-            f"{printable(until)}? Workers receive them a second time."
+            f"Publish again {which}up to {confirmed:,} messages sent between {printable(since)} "
+            f"and {printable(until)}? Workers receive them a second time."
         )
         if not agreed(question, yes=arguments.yes):
             return 1
