@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor, Error
-from psycopg.errors import PipelineAborted
+from psycopg.errors import PipelineAborted, QueryCanceled
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from celery_outbox.dedup import claims, unclaimed
@@ -107,8 +107,11 @@ class Pending:
     def _judge(self, error: Exception, messages: list[Message]) -> Exception:
         """Return what to raise, and see that the transaction cannot commit."""
         if getattr(error, "sqlstate", None):
-            # Aborted by the server. In a pipeline an earlier statement may be what failed.
-            return error if self.in_pipeline else explain(error, self.schema, messages)
+            # Aborted by the server. In a pipeline an earlier statement may be what failed. Of a
+            # cancelled task psycopg expects its own error, or it would close the connection.
+            if self.in_pipeline or isinstance(error, QueryCanceled):
+                return error
+            return explain(error, self.schema, messages)
         if not isinstance(error, PipelineAborted):
             self.connection.pgconn.finish()
         return error
