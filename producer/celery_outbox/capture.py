@@ -7,7 +7,8 @@ only the channel, their last step, is replaced by one that hands the message bac
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
-from typing import Any, NamedTuple
+from inspect import signature
+from typing import Any, Final, NamedTuple
 
 from celery import Celery
 from celery.utils.time import maybe_iso8601, maybe_make_aware
@@ -22,6 +23,10 @@ from celery_outbox.message import Message
 
 #: Celery's native delayed delivery: the broker holds these until their time, not the outbox.
 NATIVE_DELAY = "celery_delayed_"
+#: What an event may be sent with. kombu lets anything else pass, and AMQP then leaves it out.
+EVENT_OPTIONS: Final = wire.PROPERTIES | (
+    {*signature(Producer.publish).parameters} - {"self", "body", "properties"}
+)
 
 
 class Captured(NamedTuple):

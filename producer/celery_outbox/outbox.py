@@ -99,7 +99,7 @@ class Outbox:
         kombu.Producer.publish: `serializer`, `compression`, `priority`, `expiration` in seconds,
         `correlation_id`, `reply_to`, `type` and so on.
 
-        Raises UnpublishableMessage, UnusableTarget or NoTransaction.
+        Raises UnpublishableMessage, UnsupportedOption, UnusableTarget or NoTransaction.
         """
         declare = [*declare]
         if isinstance(exchange, Exchange):
@@ -109,17 +109,8 @@ class Outbox:
         put = self._place(name, target)
         if put is None:
             raise NoTransaction.about(task=name)
-        try:
-            captured = self.producer.publish(
-                payload,
-                exchange=exchange,
-                routing_key=routing_key,
-                headers=dict(headers or {}),
-                declare=declare,
-                **{"message_id": str(uuid4()), **options},
-            )
-        except EncodeError as error:
-            raise capture.unencodable(name, error) from error
+        options |= {"exchange": exchange, "routing_key": routing_key, "declare": declare}
+        captured = self._captured(name, payload, {**options, "headers": dict(headers or {})})
         if mandatory is None:
             mandatory = not capture.is_fanout(self._app, exchange_name, [exchange])
         dedup = None if dedup_key is None else Dedup(dedup_key)
@@ -132,6 +123,22 @@ class Outbox:
         )
         put(message)
         return (dedup and dedup.first) or message.message_id
+
+    def _captured(self, name: str, payload: Any, options: Mapping[str, Any]) -> capture.Captured:
+        """Return an event as it would go on the wire."""
+        if unknown := sorted(options.keys() - capture.EVENT_OPTIONS):
+            raise UnsupportedOption.about(
+                task=name,
+                option=f"{unknown[0]}=",
+                reason="this is neither an option of kombu.Producer.publish nor a property of AMQP",
+            )
+        try:
+            captured: capture.Captured = self.producer.publish(
+                payload, **{"message_id": str(uuid4()), **options}
+            )
+        except EncodeError as error:
+            raise capture.unencodable(name, error) from error
+        return captured
 
     @overload
     def cancel(self, target: "AsyncTarget", task_id: str) -> Awaitable[bool]: ...

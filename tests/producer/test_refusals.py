@@ -109,6 +109,14 @@ def test_a_broker_connection(shop: Shop, connection: Connection) -> None:
                 shop.add.apply_async((1, 0), **option)
 
 
+@pytest.mark.parametrize("option", ["connection", "orderingkey", "body", "properties"])
+def test_an_unknown_option_of_an_event(shop: Shop, connection: Connection, option: str) -> None:
+    """A misspelt one would be left out on the wire, and the order it asked for with it."""
+    options: dict[str, Any] = {option: "x"}
+    with pytest.raises(UnsupportedOption, match=f"events was sent with {option}="):
+        shop.app.outbox.publish(connection, {}, exchange="events", **options)
+
+
 def test_no_transaction(shop: Shop) -> None:
     """Without a transaction and without a database URL the call says what can be done."""
     with pytest.raises(NoTransaction, match=r"shop\.add .* OUTBOX_DATABASE_URL"):
