@@ -70,6 +70,15 @@ def test_the_decorators_in_the_wrong_order_are_refused_at_once(app: Celery, ledg
             pytest.fail("ran")
 
 
+def test_no_connect() -> None:
+    """`@idempotent` without a call would take the task's body for what connects."""
+
+    def charge(self: object, conn: object, order_id: int) -> None: ...
+
+    with pytest.raises(TypeError, match=r"charge cannot be called .*@idempotent\(connect\)"):
+        idempotent(charge)  # type: ignore[arg-type]  # the mistake; mypy sees it too
+
+
 @pytest.mark.parametrize("given", [None, 7, object()], ids=["none", "int", "object"])
 def test_a_connect_that_returns_something_else_is_refused(
     app: Celery, deliver: Deliver, given: Any

@@ -59,6 +59,14 @@ def idempotent(
     wait: seconds a duplicate waits for a first delivery that is still running, before it goes
         back to the queue.
     """
+    if inspect.isfunction(connect):
+        try:
+            inspect.signature(connect).bind()
+        except TypeError as error:  # most likely the task's own body: @idempotent without a call
+            raise TypeError(
+                f"{connect.__qualname__} cannot be called without arguments ({error}): write "
+                "@idempotent(connect), where connect() returns the connection to work on"
+            ) from error
 
     def decorate(body: Callable[Concatenate[Any, Any, P], R]) -> Callable[Concatenate[Any, P], R]:
         if isinstance(body, Task | Proxy):
