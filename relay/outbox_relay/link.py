@@ -71,8 +71,9 @@ class Link:
         return self._read()
 
     def close(self) -> None:
-        """Let go of the socket at once, whatever is unsent."""
+        """Let go of the socket at once, and of whatever is unsent."""
         self._socket.close()
+        self._outgoing.clear()
 
     def _beat(self) -> None:
         if not self._heartbeat:

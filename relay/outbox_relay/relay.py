@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from time import monotonic
+from traceback import clear_frames
 from typing import Final
 
 import structlog
@@ -204,6 +205,8 @@ class Relay:
         self._remember_nothing(self._core.next_lease)
 
     def _lose(self, error: RelayError) -> None:
+        # Its frames hold what was in flight, and stay until the collector comes, which is rarely.
+        clear_frames(error.__traceback__)
         if isinstance(error, BrokerLost):
             self._lose_broker(error)
         else:

@@ -52,6 +52,7 @@ class Proxy:
         """Stand in front of a server's port."""
         self.port = free_port()
         self.evidence: Counter[Evidence] = Counter()
+        self.accepted = 0  # connections
         self._upstream = host, port
         self._modes: dict[Way, _Mode] = {way: _Mode() for way in BOTH}
         self._budget: dict[Way, int | None] = dict.fromkeys(BOTH)
@@ -164,6 +165,7 @@ class Proxy:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        self.accepted += 1
         try:
             answers, server = await asyncio.open_connection(*self._upstream)
         except OSError:
@@ -175,6 +177,8 @@ class Proxy:
             await asyncio.gather(
                 self._pump("up", reader, server, pair), self._pump("down", answers, client, pair)
             )
+        except asyncio.CancelledError:
+            pass  # the proxy ends
         finally:
             self._pairs.discard(pair)
             for writer in (client, server):

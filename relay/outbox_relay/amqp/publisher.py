@@ -157,6 +157,7 @@ class AmqpPublisher:
         """Drop the connection; a closing handshake could hang on a blocked broker."""
         self._link.close()
         self._connection.collect()
+        self._flight = Flight()  # bodies: this object is part of a cycle, and may stay for long
 
     def _alarm(self, event: Blocked) -> None:
         self._blocked = event.blocked

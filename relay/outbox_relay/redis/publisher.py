@@ -165,6 +165,9 @@ class RedisPublisher:
                 for batch in (*unanswered, *(batch for batch, _ in self._unproven))
             ],
         )
+        self._aboard.clear()
+        self._unproven.clear()
+        self._conversation, self._held = Conversation(), []
         self._server.close()
 
     def _send(self, batch: Batch, now: float) -> None:
