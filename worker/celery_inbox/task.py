@@ -59,14 +59,7 @@ def idempotent(
     wait: seconds a duplicate waits for a first delivery that is still running, before it goes
         back to the queue.
     """
-    if inspect.isfunction(connect):
-        try:
-            inspect.signature(connect).bind()
-        except TypeError as error:  # most likely the task's own body: @idempotent without a call
-            raise TypeError(
-                f"{connect.__qualname__} cannot be called without arguments ({error}): write "
-                "@idempotent(connect), where connect() returns the connection to work on"
-            ) from error
+    _refuse_a_body(connect)
 
     def decorate(body: Callable[Concatenate[Any, Any, P], R]) -> Callable[Concatenate[Any, P], R]:
         if isinstance(body, Task | Proxy):
@@ -92,6 +85,19 @@ def idempotent(
         return cast("Callable[Concatenate[Any, P], R]", run)
 
     return decorate
+
+
+def _refuse_a_body(connect: Callable[..., Any]) -> None:
+    """`@idempotent` without a call would take the task's own body for what connects."""
+    if not inspect.isfunction(connect):
+        return
+    try:
+        inspect.signature(connect).bind()
+    except TypeError as error:
+        raise TypeError(
+            f"{connect.__qualname__} cannot be called without arguments ({error}): write "
+            "@idempotent(connect), where connect() returns the connection to work on"
+        ) from error
 
 
 def _once(
