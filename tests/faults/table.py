@@ -92,8 +92,9 @@ def _schedules(found: Mapping[str, Result]) -> str:
     return (
         "\n## At random\n\n"
         f"`make soak` struck {len(schedules)} times {FAULTS} random faults, one after the other, "
-        f"while producers went on inserting\nand two relays were kept alive, half of the times on "
-        f"each broker: {lost} lost, {twice:,} twice. A seed names each schedule and repeats it.\n"
+        "while producers went on\ninserting and two relays were kept alive, on RabbitMQ and Valkey "
+        f"by turns: {lost} lost, {twice:,} sent twice.\nEach schedule has a seed, which repeats it: "
+        "`make soak SOAK_MINUTES=0 SOAK_SEED=n`.\n"
     )
 
 
