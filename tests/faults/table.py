@@ -93,8 +93,8 @@ def _schedules(found: Mapping[str, Result]) -> str:
         "\n## At random\n\n"
         f"`make soak` struck {len(schedules)} times {FAULTS} random faults, one after the other, "
         "while producers went on\ninserting and two relays were kept alive, on RabbitMQ and Valkey "
-        f"by turns: {lost} lost, {twice:,} sent twice.\nEach schedule has a seed, which repeats it: "
-        "`make soak SOAK_MINUTES=0 SOAK_SEED=n`.\n"
+        f"by turns: {lost} lost, {twice:,} sent twice.\n"
+        "Each schedule has a seed, which repeats it: `make soak SOAK_MINUTES=0 SOAK_SEED=n`.\n"
     )
 
 
