@@ -62,7 +62,8 @@ def test_one_message_at_two_workers(
             send("effect", id_, 0.01, number % 3 == 0)
     start()
     start()
-    wait_until(lambda: not unfinished(broker), DEADLINE, "an empty queue")
+    wait_until(lambda: len(effects(database)) >= TASKS, DEADLINE, "all effects")
+    wait_until(lambda: not unfinished(broker), DEADLINE, "an end of the second copies")
 
     verdict = judge(ledger, effects(database), ids)
     verdict.assert_kept(duplicates=0)
