@@ -83,6 +83,13 @@ class Doubts:
         self._arrived.remove(ids)
         return now < self._until
 
+    def untold(self, ids: Iterable[Ids], now: float) -> None:
+        """What has arrived, and was found out too late for anybody to hear of it."""
+        if now > self._until:
+            self._arrived.clear()
+        self._arrived.update(ids)
+        self._until = now + REMEMBERED_SECONDS
+
 
 def new_marker(prefixed: Callable[[str], bytes]) -> bytes:
     """The key of a marker for one connection."""

@@ -165,6 +165,9 @@ class RedisPublisher:
                 for batch in (*unanswered, *(batch for batch, _ in self._unproven))
             ],
         )
+        if untold := self._outcomes.confirmed:
+            self._doubts.untold(map(_ids, untold), monotonic())
+        self._outcomes = Outcomes([], [], [])
         self._aboard.clear()
         self._unproven.clear()
         self._conversation, self._held = Conversation(), []

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 import pytest
 import redis
 
 from outbox_relay.errors import BrokerLost, SettingsError
 from outbox_relay.message import Reason
+from outbox_relay.redis.doubts import Doubt, Doubts
 from servers import Valkey
 from tests.fixtures.waiting import wait_until
 from tests.relay.messages import a_message, messages
@@ -167,6 +169,28 @@ def test_a_dead_server_is_lost(valkey: Valkey, open_publisher: OpenPublisher) ->
         wait_until(lambda: publisher.poll(0.1) and None, 10, "the loss")
     with pytest.raises(BrokerLost, match=rf"127\.0\.0\.1:{valkey.port}"):
         open_publisher(valkey.url)
+
+
+def test_what_had_arrived_is_remembered_through_another_loss(
+    valkey: Valkey, open_publisher: OpenPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection breaks in the call that found it out: found out again, and not sent twice."""
+    arrived, other = messages(2)
+    ids = (arrived.id, arrived.message_id)
+    doubts = Doubts()
+    doubts.remember(b"marker", [Doubt(1, (ids,), set())])
+    doubts.answered([[b"1"]], monotonic())
+    publisher = open_publisher(valkey.url, doubts=doubts)
+
+    def broken(data: bytes) -> None:
+        raise BrokerLost(f"after {len(data)} bytes")
+
+    monkeypatch.setattr(publisher._link, "send", broken)
+    with pytest.raises(BrokerLost):
+        publisher.publish([arrived, other])
+    publisher.close()
+
+    assert doubts.arrived(ids, monotonic())
 
 
 def test_a_wrong_password_is_an_outage(valkey: Valkey, open_publisher: OpenPublisher) -> None:
