@@ -23,6 +23,7 @@ _EXEC_UNLESS_ORPHANED = '[ "$PPID" = "$0" ] && exec "$@"'
 # for 90 s: a test that its time limit ends may itself hang on what is frozen.
 _HOLD_STOPPED = 'kill -STOP "$@"; echo stopped; timeout 90 cat; kill -CONT "$@" 2>/dev/null || :'
 _POLL_SECONDS = 0.01
+_STOP_SECONDS = 5
 _TAIL_CHARACTERS = 3000
 
 
@@ -113,15 +114,28 @@ def kill_family(process: subprocess.Popen[bytes]) -> None:
 
 def freeze(pids: Iterable[int]) -> subprocess.Popen[bytes]:
     """Stop processes until ``thaw`` or the end of this process, for 90 s at the longest."""
+    stopped = list(pids)
     holder = subprocess.Popen(
-        ["sh", "-c", _HOLD_STOPPED, "sh", *map(str, pids)],
+        ["sh", "-c", _HOLD_STOPPED, "sh", *map(str, stopped)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
     if holder.stdout is not None:
         holder.stdout.readline()
+    deadline = monotonic() + _STOP_SECONDS
+    while any(map(_runs, stopped)) and monotonic() < deadline:  # SIGSTOP can be late, too
+        sleep(_POLL_SECONDS)
     return holder
+
+
+def _runs(pid: int) -> bool:
+    """Whether any thread of a process is neither stopped nor gone."""
+    for thread in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):
+            if thread.read_text().rpartition(")")[2].split()[0] not in "TtZX":
+                return True
+    return False
 
 
 def thaw(holder: subprocess.Popen[bytes]) -> None:
