@@ -1,26 +1,23 @@
 """Chooses the publisher for a broker URL; several URLs separated by `;` mean fail-over."""
 
-from collections.abc import Callable
 from typing import Any
 
+from outbox_relay.amqp.isolation import AmqpIsolation
 from outbox_relay.amqp.publisher import AmqpPublisher
 from outbox_relay.amqp.topology import Topology
 from outbox_relay.errors import BrokerLost, SettingsError
-from outbox_relay.publisher import Publisher
+from outbox_relay.publisher import Open, Publisher
 from outbox_relay.redis.connect import SCHEMES as REDIS_SCHEMES
 from outbox_relay.redis.doubts import Doubts
 from outbox_relay.redis.publisher import RedisPublisher
 from outbox_relay.settings import Settings, transport_options
 
 
-def publisher_factory(settings: Settings) -> Callable[[], Publisher]:
-    """A function that connects to the first broker that answers, reading the secret anew.
-
-    It raises BrokerLost where none answers.
-    """
+def publisher_factory(settings: Settings) -> Open:
+    """Connects to the first broker that answers, reading the secret anew."""
     doubts = Doubts()
 
-    def connect() -> Publisher:
+    def connect(*, apart: bool = False) -> Publisher:
         failures = []
         try:
             urls = settings.broker_url.read()
@@ -28,7 +25,7 @@ def publisher_factory(settings: Settings) -> Callable[[], Publisher]:
             raise BrokerLost(str(error)) from error
         for url in urls.split(";"):
             try:
-                return _connect(url.strip(), settings, doubts)
+                return _connect(url.strip(), settings, doubts, apart=apart)
             except BrokerLost as error:
                 failures.append(str(error))
         raise BrokerLost("; ".join(failures))
@@ -36,12 +33,13 @@ def publisher_factory(settings: Settings) -> Callable[[], Publisher]:
     return connect
 
 
-def _connect(url: str, settings: Settings, doubts: Doubts) -> Publisher:
+def _connect(url: str, settings: Settings, doubts: Doubts, *, apart: bool) -> Publisher:
     scheme = url.partition("://")[0]
     if scheme in ("amqp", "amqps"):
         # A broker that was restarted may have lost what it had: what is known is known anew.
         topology = Topology(url, declare=settings.declare == "missing")
-        return AmqpPublisher(url, topology, settings.confirm_timeout, settings.reserved)
+        kind = AmqpIsolation if apart else AmqpPublisher
+        return kind(url, topology, settings.confirm_timeout, settings.reserved)
     if scheme in REDIS_SCHEMES:
         return RedisPublisher(
             url,

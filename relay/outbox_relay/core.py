@@ -1,11 +1,10 @@
 """What the relay decides. Pure: no I/O, no clock; told what happened, it says what to do.
 
 It guarantees that a message becomes sent only after a confirm of its own; that an outage costs no
-message an attempt; that a message under suspicion is published alone; and that every message leased
+message an attempt; that a message under suspicion is published apart; and that every message leased
 is settled, parked or given back.
 """
 
-from collections import deque
 from collections.abc import Collection, Iterable
 from typing import Final
 
@@ -15,6 +14,7 @@ from outbox_relay.lanes import Lanes
 from outbox_relay.message import Answer, Claim, Message, Parking, Reason, Refusal, Turn
 from outbox_relay.policy import Policy
 from outbox_relay.settings import Settings
+from outbox_relay.suspects import Suspects
 
 #: Refusals that are nobody's fault, or an operator's: they wait, but cost no attempt.
 FREE: Final = frozenset({Reason.NACKED, Reason.FORBIDDEN, Reason.SUSPECTED})
@@ -24,8 +24,6 @@ FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED, Reason.DENIED})
 SUSPICIOUS: Final = frozenset({Reason.REJECTED, Reason.SUSPECTED, Reason.FORBIDDEN})
 #: Bodies in flight, in bytes, at which claiming pauses.
 WINDOW_BYTES: Final = 64 << 20
-#: Suspects waiting here to be published alone; more of them wait outside the hot table.
-MOST_SUSPECTS: Final = 1000
 #: How often within a claim's term those older than one such interval are renewed.
 RENEWALS_PER_TERM: Final = 3
 
@@ -42,8 +40,7 @@ class Core:
         self._limit = settings.batch_size
         self._leases: dict[int, int] = {}
         self._done: list[Message] = []
-        self._suspects: deque[Message] = deque()
-        self._from_the_end = False  # where the next one is taken from
+        self._suspects = Suspects()
         self._renewed = 0.0
         self._renewable = first_lease  # claims before this one were already held at the last look
 
@@ -97,10 +94,10 @@ class Core:
             if message.expired:
                 detail = "it expired before it could be published"
                 refused.append(Refusal(message, Reason.EXPIRED, detail))
-            elif message.suspect and len(self._suspects) < MOST_SUSPECTS:
-                self._suspects.append(message)
+            elif message.suspect and not self._suspects.full:
+                self._suspects.add(message)
             elif message.suspect:
-                detail = "a channel died with it in flight: it waits to be published alone"
+                detail = "a channel died with it in flight: it waits to be published apart"
                 refused.append(Refusal(message, Reason.SUSPECTED, detail))
         self._adapt(claim)
         return publish, refused, claim.too_large
@@ -113,22 +110,30 @@ class Core:
         else:
             self._limit = min(self._settings.batch_size, self._limit * 2)
 
-    def next_suspect(self) -> Message | None:
-        """A message to publish alone, on a channel where its death harms no other.
+    @property
+    def suspecting(self) -> bool:
+        """Whether messages wait to be published where their death harms no other."""
+        return len(self._suspects) > 0
 
-        From both ends in turn: good ones stand around a block of bad ones, not within it, and do
-        not wait for all of it.
-        """
-        if not self._suspects:
-            return None
-        self._from_the_end = not self._from_the_end
-        return self._suspects.popleft() if self._from_the_end else self._suspects.pop()
+    def next_suspects(self, count: int) -> list[Message]:
+        """Up to so many messages to publish where their death harms no other."""
+        return self._suspects.take(count)
+
+    def still_suspected(self, messages: Iterable[Message]) -> None:
+        """These are to be published apart once more, if their claim has not ended meanwhile."""
+        for message in messages:
+            if self._leases.get(message.id) == message.lease:
+                self._suspects.add(message)
 
     def confirmed(self, messages: Collection[Message]) -> None:
         """The broker has them: they wait to be settled."""
         for message in messages:
             self._leases.pop(message.id, None)
         self._done += messages
+
+    def ours(self, refusals: Iterable[Refusal]) -> list[Refusal]:
+        """Those of messages still held by the claim they were published under."""
+        return [r for r in refusals if self._leases.get(r.message.id) == r.message.lease]
 
     def refused(self, refusals: Iterable[Refusal]) -> list[Parking]:
         """Where each refused message goes."""
@@ -167,7 +172,7 @@ class Core:
             return
         for id_ in gone:
             self._leases.pop(id_, None)
-        self._suspects = deque(m for m in self._suspects if m.id not in gone)
+        self._suspects.forget(gone)
         self._cursor.rewind()
 
     def renewal(self, now: float) -> list[tuple[int, int]]:

@@ -222,8 +222,10 @@ class Cycle:
         self._metrics.refused(refused)
 
     def _park(self, store: Store) -> None:
-        parkings = self._core.refused(self._refused)
-        store.park(parkings)
-        self._core.parked(parkings)
-        self._refusals.add(self._refused, parkings)
+        refused = self._core.ours(self._refused)
+        if refused:
+            parkings = self._core.refused(refused)
+            store.park(parkings)
+            self._core.parked(parkings)
+            self._refusals.add(refused, parkings)
         self._refused = []

@@ -40,7 +40,7 @@ class Message(NamedTuple):
 
     @property
     def suspect(self) -> bool:
-        """Whether a channel has died with this message on it: then it is published alone."""
+        """Whether a channel has died with this message on it: then it is published apart."""
         return self.suspicion > 0
 
 
@@ -53,7 +53,7 @@ class Reason(StrEnum):
     UNROUTABLE = "unroutable"  # the broker returned it: no queue is bound
     REJECTED = "rejected"  # the broker closed the channel over it
     FORBIDDEN = "forbidden"  # our user may not publish there
-    SUSPECTED = "suspected"  # too many others wait to be published alone
+    SUSPECTED = "suspected"  # it could not be published apart yet
     NACKED = "nacked"  # a queue could not take it now
 
 

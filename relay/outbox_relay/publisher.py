@@ -20,6 +20,15 @@ class Outcomes:
 
 
 NOTHING: Final = Outcomes([], [], [])
+#: The most messages under suspicion in flight.
+WIDTH: Final = 32
+
+
+class Open(Protocol):
+    """Connects to the first broker that answers; raises BrokerLost where none does."""
+
+    def __call__(self, *, apart: bool = False) -> "Publisher":
+        """A publisher; one that keeps several messages `apart`, if asked to."""
 
 
 class Publisher(Protocol):
@@ -28,6 +37,10 @@ class Publisher(Protocol):
     `publish` and `poll` raise BrokerLost, after which only `in_doubt` and `close` may be called.
     Nothing here waits longer than the caller allows.
     """
+
+    @property
+    def apart(self) -> int:
+        """How many can be in flight without one being harmed by another."""
 
     @property
     def in_flight(self) -> int:
@@ -49,9 +62,6 @@ class Publisher(Protocol):
 
     def in_doubt(self) -> list[Message]:
         """Messages the broker may or may not have, once it is lost."""
-
-    def reopen(self) -> bool:
-        """After a BrokerLost with blame: start afresh on the same connection, if that is left."""
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -1,67 +1,70 @@
-"""Publishes messages under suspicion one at a time, on a connection where only they can die.
+"""Publishes messages under suspicion where each can only harm itself, while nothing else waits.
 
-A broker that closes a channel does not say over which message. Published alone, the culprit
-convicts itself, and the others are cleared by their confirms; meanwhile nothing else waits.
+A broker that closes a channel does not say over which message. On a channel of its own, the culprit
+convicts itself, and the others are cleared by their confirms. Where one takes a whole connection
+with it, those that shared it are tried again one at a time.
 """
-
-from collections.abc import Callable
-from typing import Final
 
 from outbox_relay.core import Core
 from outbox_relay.errors import BrokerLost
 from outbox_relay.message import Message, Reason, Refusal
-from outbox_relay.publisher import NOTHING, Outcomes, Publisher
-
-#: By this reply code a broker says that our user lacks a right, not that a message is bad.
-ACCESS_REFUSED: Final = "403"
+from outbox_relay.publisher import NOTHING, WIDTH, Open, Outcomes, Publisher
+from outbox_relay.suspects import MOST
 
 
 class Quarantine:
-    """At most one message in flight, on a publisher opened when it is first needed."""
+    """Suspects in flight, on a publisher that is there while there are any.
 
-    def __init__(self, open_publisher: Callable[[], Publisher]) -> None:
+    What becomes of its connection is no news of the broker: others are to tell that it is away.
+    """
+
+    def __init__(self, open_publisher: Open) -> None:
         self._open = open_publisher
         self._publisher: Publisher | None = None
-        self._suspect: Message | None = None
+        self._width = WIDTH
 
     @property
     def busy(self) -> bool:
         """Whether a suspect is on its way."""
-        return self._suspect is not None
+        return self._publisher is not None and self._publisher.in_flight > 0
 
     def step(self, core: Core) -> Outcomes:
-        """Move on by one suspect, without waiting. Raises BrokerLost where the broker is away."""
-        if self._suspect is None:
-            self._suspect = core.next_suspect()
-            if self._suspect is None:
-                return NOTHING
-            if self._publisher is None:
-                self._publisher = self._open()
-            if refused := self._publisher.publish([self._suspect]):
-                self._suspect = None
-                return Outcomes([], refused, [])
-        return self._watch(self._suspect)
-
-    def _watch(self, suspect: Message) -> Outcomes:
-        assert self._publisher is not None
+        """Move on, without waiting."""
+        if not (self.busy or core.suspecting):
+            self.close()  # its heartbeat would be nobody's
+            return NOTHING
+        suspects: list[Message] = []
+        refused: list[Refusal] = []
         try:
+            if self._publisher is None:
+                self._publisher = self._open(apart=True)
+            room = min(self._width, self._publisher.apart) - self._publisher.in_flight
+            suspects = core.next_suspects(room)
+            refused = self._publisher.publish(suspects)
+            suspects = []
             outcomes = self._publisher.poll(0)
         except BrokerLost as error:
-            if not error.blame:
-                self.close()
-                raise
-            self._suspect = None
-            if not self._publisher.reopen():
-                self.close()
-            reason = Reason.FORBIDDEN if ACCESS_REFUSED in str(error) else Reason.REJECTED
-            return Outcomes([], [Refusal(suspect, reason, str(error))], [])
+            core.still_suspected(suspects)  # they never were in flight
+            outcomes = self._lost(error, core)
         if outcomes.confirmed or outcomes.refused:
-            self._suspect = None
-        return outcomes
+            self._width = min(WIDTH, 2 * self._width)
+        return Outcomes(outcomes.confirmed, refused + outcomes.refused, outcomes.latencies)
+
+    def _lost(self, error: BrokerLost, core: Core) -> Outcomes:
+        """The connection is gone: over its only suspect, over one of several, or by itself."""
+        doubtful = self._publisher.in_doubt() if self._publisher else []
+        self.close()
+        if error.blame and len(doubtful) == 1:
+            return Outcomes([], [Refusal(doubtful[0], Reason.REJECTED, str(error))], [])
+        core.still_suspected(doubtful)
+        if error.blame:
+            self._width = 1
+            return NOTHING
+        later = core.next_suspects(MOST)
+        return Outcomes([], [Refusal(each, Reason.SUSPECTED, str(error)) for each in later], [])
 
     def close(self) -> None:
-        """Forget the suspect in flight, whose claim the caller gives back, and disconnect."""
-        self._suspect = None
+        """Forget the suspects in flight, whose claims the caller gives back, and disconnect."""
         if self._publisher:
             self._publisher.close()
         self._publisher = None

@@ -17,7 +17,7 @@ from outbox_relay.health import Health
 from outbox_relay.housekeeping import Housekeeping
 from outbox_relay.incidents import Outage
 from outbox_relay.metrics import Metrics
-from outbox_relay.publisher import Publisher
+from outbox_relay.publisher import Open, Publisher
 from outbox_relay.quarantine import Quarantine
 from outbox_relay.settings import Settings
 from outbox_relay.store import Store
@@ -39,7 +39,7 @@ class Relay:
         self,
         settings: Settings,
         open_store: Callable[[], Store],
-        open_publisher: Callable[[], Publisher],
+        open_publisher: Open,
         first_lease: int,
         metrics: Metrics,
         health: Health,

@@ -107,7 +107,7 @@ def test_very_large_rows(lab: Lab) -> None:
 def test_a_poison_storm(lab: Lab, rabbit: RabbitQueue, poison: int) -> None:
     """A thousand that kill a channel, then a thousand good ones: these do not wait for those.
 
-    With 750, good ones share a batch with the last of them, and its suspicion: they may.
+    With 750, good ones share a batch with the last of them, and its suspicion.
     """
     usual = {"OUTBOX_WINDOW": "4000", "OUTBOX_BATCH_SIZE": "500"}
     relay = lab.relay(usual)

@@ -13,8 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from outbox_relay.core import FINAL, FREE, WINDOW_BYTES, Core
 from outbox_relay.message import Answer, Claim, Leased, Message, Parking, Reason, Refusal, Turn
 from outbox_relay.settings import Secret, Settings
+from outbox_relay.suspects import MOST_BYTES
 from tests.relay.messages import a_message, messages
 
+#: A body of which two fill the room for suspects.
+HALF = bytes(MOST_BYTES // 2)
 NOWHERE = Secret("OUTBOX_DATABASE_URL", path=Path("/nonexistent"))
 
 
@@ -157,27 +160,56 @@ def test_an_expired_message_is_dead_without_being_published() -> None:
 
 
 def test_a_suspect_is_kept_apart() -> None:
-    """What a channel may have died of is not published among others, but alone, in turn."""
+    """What a channel may have died of is not published among others, but apart from them."""
     relay = core()
     guilty = a_message(id=2, suspicion=1)
 
     publish = claim(relay, [a_message(id=1), guilty])
 
     assert publish == [a_message(id=1)]
-    assert relay.next_suspect() == guilty
-    assert relay.next_suspect() is None
+    assert relay.suspecting
+    assert relay.next_suspects(5) == [guilty]
+    assert relay.next_suspects(5) == []
+    assert not relay.suspecting
     assert relay.holding == 2
 
 
-def test_suspects_are_taken_from_both_ends() -> None:
-    """Good ones stand around a block of bad ones: they do not wait for all of it."""
+def test_suspects_beyond_what_memory_may_hold_wait_in_the_table() -> None:
+    """It costs them no attempt, and when there is room again they are taken."""
     relay = core()
-    suspects = [a_message(id=id_, suspicion=1) for id_ in range(1, 6)]
-    claim(relay, suspects)
+    rows = [a_message(id=id_, suspicion=1, lease=100, body=HALF) for id_ in range(1, 4)]
+    relay.turned(a_turn(relay), answer(1, 2, 3))
 
-    taken = [relay.next_suspect() for _ in suspects]
+    publish, refused, _ = relay.fetched(Claim(rows, []))
 
-    assert [message.id for message in taken if message] == [1, 5, 2, 4, 3]
+    assert publish == []
+    assert [(r.message.id, r.reason) for r in refused] == [(3, Reason.SUSPECTED)]
+    assert relay.refused(refused)[0].attempts == 0
+    assert len(relay.next_suspects(1)) == 1
+    assert relay.fetched(Claim(rows[2:], []))[1] == []
+
+
+def test_what_died_among_others_is_suspected_once_more() -> None:
+    """Unless it is another claim's by now: that one knows about it."""
+    relay = core()
+    rows = [a_message(id=id_, suspicion=1, lease=100) for id_ in range(1, 4)]
+    claim(relay, rows)
+    taken = relay.next_suspects(3)
+    relay.given_back([2])
+
+    relay.still_suspected(taken)
+
+    assert {message.id for message in relay.next_suspects(3)} == {1, 3}
+
+
+def test_what_another_claim_holds_is_not_refused_any_more() -> None:
+    """A refusal that comes after its claim ran out, and the row was claimed anew, says nothing."""
+    relay = core()
+    relay.turned(a_turn(relay), answer(1, 2))
+    late, timely = (Refusal(a_message(id=id_, lease=100), Reason.NACKED, "") for id_ in (1, 2))
+    relay.turned(a_turn(relay, now=20.0), answer(1))
+
+    assert relay.ours([late, timely]) == [timely]
 
 
 @pytest.mark.parametrize("reason", sorted(FREE))
@@ -258,7 +290,7 @@ def test_an_outage_gives_everything_back_as_it_was() -> None:
     assert suspects == []
     relay.given_back([1, 2, 3])
     assert relay.at_rest
-    assert relay.next_suspect() is None
+    assert not relay.suspecting
 
 
 def test_what_was_confirmed_before_an_outage_is_not_given_back() -> None:
@@ -365,10 +397,10 @@ class Accounts(RuleBasedStateMachine):
         """Rows held that are not in flight: under suspicion, waiting for their turn alone."""
         return self.core.holding - len(self.in_flight)
 
-    @rule()
-    def publish_a_suspect(self) -> None:
-        """The quarantine takes the next one."""
-        if suspect := self.core.next_suspect():
+    @rule(count=st.integers(0, 3))
+    def publish_suspects(self, count: int) -> None:
+        """The quarantine takes the next ones."""
+        for suspect in self.core.next_suspects(count):
             assert suspect.id not in self.in_flight
             self.in_flight[suspect.id] = suspect
 

@@ -246,20 +246,6 @@ def test_what_the_broker_will_not_take_is_blamed(line: Line) -> None:
     assert "406" in str(lost)
 
 
-def test_a_channel_that_died_is_followed_by_another(line: Line, broker: Broker) -> None:
-    """On the same connection, again and again, with tags of its own; only if it did die."""
-    for number in range(3):
-        line.publish(a_message(properties='{"user_id": "somebody-else"}'))
-        line.until_lost()
-        assert line.publisher.reopen()
-        line.publish(*messages(5))
-        line.land()
-        assert len(line.confirmed) == 5 * (number + 1)
-
-    assert broker.depth("celery") == 15
-    assert not line.publisher.reopen()
-
-
 def test_what_cannot_be_encoded_never_reaches_the_wire(line: Line) -> None:
     """Its neighbours do, and their tags are their own."""
     line.publish(a_message(id=1), a_message(id=2, headers='{"x": "\\ud800"}'), a_message(id=3))

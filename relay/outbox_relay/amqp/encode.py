@@ -30,12 +30,18 @@ _header = Struct(">BHIIQ").pack  # the same, then class and weight, and the size
 _flags = Struct(">H").pack
 
 
-def reopening_frames(dead: int, fresh: int) -> bytes:
-    """Agree to a channel's end and begin another that confirms: close-ok, open, confirm.select."""
-    methods = ((dead, b"\0\x14\0\x29"), (fresh, b"\0\x14\0\x0a\0"), (fresh, b"\0\x55\0\x0a\0"))
-    return b"".join(
-        _frame(METHOD, channel, len(method)) + method + FRAME_END for channel, method in methods
-    )
+def channel_opening_frames(channel: int) -> bytes:
+    """Begin a channel that confirms: channel.open, confirm.select."""
+    return _method(channel, b"\0\x14\0\x0a\0") + _method(channel, b"\0\x55\0\x0a\0")
+
+
+def channel_closed_frame(channel: int) -> bytes:
+    """Agree to the end of a channel: channel.close-ok."""
+    return _method(channel, b"\0\x14\0\x29")
+
+
+def _method(channel: int, payload: bytes) -> bytes:
+    return _frame(METHOD, channel, len(payload)) + payload + FRAME_END
 
 
 def publish_frames(
@@ -86,8 +92,7 @@ def publish_frames(
 def _route(exchange: str, routing_key: str, mandatory: bool, channel: int) -> bytes:
     """The basic.publish method frame; few routes carry most messages."""
     arguments = short(exchange) + short(routing_key) + (b"\x01" if mandatory else b"\x00")
-    payload = BASIC_PUBLISH + arguments
-    return _frame(METHOD, channel, len(payload)) + payload + FRAME_END
+    return _method(channel, BASIC_PUBLISH + arguments)
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""What a broker says on a publishing channel, as events. Bytes in, events out, no I/O."""
+"""What a broker says on publishing channels, as events. Bytes in, events out, no I/O."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,6 +62,7 @@ class Inbound:
     """Cuts the byte stream into frames; keeps what is incomplete for the next call."""
 
     def __init__(self) -> None:
+        self.channel = 0  # which the event last told was on
         self._rest = b""
         self._returned: tuple[int, str, str, str] | None = None
 
@@ -72,7 +73,7 @@ class Inbound:
         position, end = 0, len(data)
         unpack_head, unpack_confirm = _HEAD.unpack_from, _CONFIRM.unpack_from
         while end - position >= 8:
-            kind, _channel, size = unpack_head(data, position)
+            kind, self.channel, size = unpack_head(data, position)
             start, stop = position + 7, position + 7 + size
             if stop >= end:
                 break

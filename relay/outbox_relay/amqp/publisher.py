@@ -7,31 +7,28 @@ stored, not merely read.
 from collections import deque
 from collections.abc import Sequence
 from time import monotonic
-from typing import Final
 
 import structlog
 from amqp.exceptions import AMQPError
 
 from outbox_relay.amqp.connect import open_connection
-from outbox_relay.amqp.encode import HEARTBEAT_FRAME, publish_frames, reopening_frames
 from outbox_relay.amqp.flight import Flight
 from outbox_relay.amqp.inbound import Blocked, Closed, Confirm, Inbound, Returned
+from outbox_relay.amqp.line import BLAMING, Line
+from outbox_relay.amqp.outbound import Outbound
 from outbox_relay.amqp.topology import Topology
-from outbox_relay.errors import BrokerLost, Denied, Unpublishable
-from outbox_relay.link import Link
-from outbox_relay.message import Message, Reason, Refusal
+from outbox_relay.errors import BrokerLost
+from outbox_relay.message import Message, Refusal
 from outbox_relay.policy import RESERVED
 from outbox_relay.publisher import NOTHING, Outcomes
 
 log = structlog.get_logger()
 
-#: Connection errors by which a broker blames what we sent (AMQP 0-9-1, 1.2); 320 is an operator.
-BLAMING: Final = frozenset({501, 502, 503, 505, 540, 541})
-DEFAULT_FRAME_MAX: Final = 131_072
-
 
 class AmqpPublisher:
     """A confirming channel on a connection of its own. Implements `publisher.Publisher`."""
+
+    apart = 1  # when one of its messages kills the channel, all others die with it
 
     def __init__(
         self,
@@ -47,21 +44,15 @@ class AmqpPublisher:
         except (OSError, AMQPError) as error:
             connection.collect()
             raise BrokerLost(f"the broker gave no confirming channel: {error}") from error
-        transport = connection.transport
-        self._connection = connection  # keeps the socket's owner alive
         assert channel.channel_id is not None  # it is open
         self._channel = channel.channel_id
-        self._frame_max = connection.frame_max or DEFAULT_FRAME_MAX
-        heartbeat, leftover = connection.heartbeat or 0, bytes(transport._read_buffer)
-        self._link = Link(transport.sock, heartbeat, leftover, HEARTBEAT_FRAME)
+        self._line = Line(connection)
         self._inbound = Inbound()
+        self._outbound = Outbound(topology, self._line.frame_max, reserved)
         self._flight = Flight()
-        self._topology = topology
         self._confirm_timeout = confirm_timeout
-        self._reserved = reserved
         self._batches: deque[tuple[int, int, float]] = deque()  # last tag, messages, when
         self._fate: BrokerLost | None = None
-        self._channel_died = False
         self._blocked = False
 
     @property
@@ -83,28 +74,13 @@ class AmqpPublisher:
         """Put messages on the wire, in order; those no broker could take come straight back."""
         if self._fate:
             raise self._fate  # these messages never were in flight: no suspicion falls on them
-        refused: list[Refusal] = []
-        failed = self._topology.prepare(messages)
-        sent: list[Message] = []
-        frames: list[bytes] = []
         now = monotonic()
-        for message in messages:
-            if failed and (why := failed.get((message.declare, message.exchange))):
-                refused.append(Refusal(message, why.reason, why.detail))
-                continue
-            try:
-                frames += publish_frames(
-                    message, self._channel, self._frame_max, now, self._reserved
-                )
-            except Unpublishable as error:
-                reason = Reason.DENIED if isinstance(error, Denied) else Reason.INVALID
-                refused.append(Refusal(message, reason, str(error)))
-            else:
-                sent.append(message)
+        failed = self._outbound.provide(messages)
+        sent, frames, refused = self._outbound.frames(messages, self._channel, now, failed)
         if sent:
             self._flight.take_off(sent)
             self._batches.append((self._flight.last_tag, len(sent), now))
-            self._link.send(b"".join(frames))
+            self._line.link.send(b"".join(frames))
         return refused
 
     def poll(self, timeout: float) -> Outcomes:
@@ -113,7 +89,7 @@ class AmqpPublisher:
             raise self._fate
         confirmed: list[Message] = []
         refused: list[Refusal] = []
-        arrived = self._link.pump(timeout)
+        arrived = self._line.link.pump(timeout)
         if not arrived and not self._batches:
             return NOTHING
         for event in self._inbound.feed(arrived):
@@ -128,35 +104,17 @@ class AmqpPublisher:
                     # Told at the next call, so that what was confirmed before it is not forgotten.
                     blame = code in BLAMING if connection else True
                     self._fate = BrokerLost(f"the broker closed on us: {code} {text}", blame=blame)
-                    self._channel_died = not connection
                     break
-        for refusal in refused:
-            if refusal.reason is Reason.UNROUTABLE:
-                self._topology.forget(refusal.message)
+        self._outbound.landed(refused)
         return Outcomes(confirmed, refused, self._landed())
 
     def in_doubt(self) -> list[Message]:
         """Messages the broker may or may not have, once it is lost."""
         return self._flight.in_doubt()
 
-    def reopen(self) -> bool:
-        """Where only the channel died, begin another; the broker reads what follows in order."""
-        if not self._channel_died:
-            return False
-        dead, self._channel = self._channel, self._channel % 2 + 1
-        try:
-            self._link.send(reopening_frames(dead, self._channel))
-        except BrokerLost:
-            return False
-        self._flight = Flight()
-        self._batches.clear()
-        self._fate, self._channel_died = None, False
-        return True
-
     def close(self) -> None:
-        """Drop the connection; a closing handshake could hang on a blocked broker."""
-        self._link.close()
-        self._connection.collect()
+        """Drop the connection."""
+        self._line.close()
         self._flight = Flight()  # bodies: this object is part of a cycle, and may stay for long
 
     def _alarm(self, event: Blocked) -> None:

@@ -4,7 +4,7 @@ Works on a connection of its own: a refused declaration closes its channel, whic
 one that carries messages in flight.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from operator import attrgetter
 from typing import Any, Final
@@ -34,6 +34,8 @@ log = structlog.get_logger()
 
 #: What one message needs: its declarations, and the exchange it names.
 Need = tuple[str, str]
+#: What cannot be had, and why.
+Failed = Mapping[Need, Refusal]
 _need: Callable[[Message], Need] = attrgetter("declare", "exchange")
 
 #: Connection errors by which a broker, or py-amqp itself, says that a declaration makes no sense.
@@ -58,7 +60,7 @@ class Topology:
         self._declare = declare
         self._known: set[Need] = set()
 
-    def prepare(self, messages: Sequence[Message]) -> dict[Need, Refusal | None]:
+    def prepare(self, messages: Sequence[Message]) -> Failed:
         """Declare what is not known to exist; maps each need that failed to a refusal.
 
         Raises BrokerLost where the side connection breaks.
@@ -69,7 +71,7 @@ class Topology:
         unknown = {need: m for m in messages if (need := _need(m)) not in known}
         if len(known) > REMEMBERED:
             known.clear()
-        failed: dict[Need, Refusal | None] = {}
+        failed: dict[Need, Refusal] = {}
         with closing(_Side(self._url)) as side:
             for need, message in unknown.items():
                 if refusal := self._provide(side, message):

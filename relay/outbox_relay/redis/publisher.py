@@ -19,7 +19,7 @@ from hiredis import ReplyError
 from outbox_relay.errors import BrokerLost, Unpublishable
 from outbox_relay.link import Link
 from outbox_relay.message import Message, Reason, Refusal
-from outbox_relay.publisher import Outcomes
+from outbox_relay.publisher import WIDTH, Outcomes
 from outbox_relay.redis import resp
 from outbox_relay.redis.batch import Batch
 from outbox_relay.redis.connect import open_server
@@ -57,6 +57,8 @@ class Ping:
 
 class RedisPublisher:
     """One connection to a Redis or Valkey. Implements `publisher.Publisher`."""
+
+    apart = WIDTH  # each message is judged by the replies to its own commands
 
     def __init__(
         self,
@@ -150,10 +152,6 @@ class RedisPublisher:
     def in_doubt(self) -> list[Message]:
         """Messages the broker may or may not have, once it is lost."""
         return list(self._aboard.values())
-
-    def reopen(self) -> bool:
-        """Redis closes connections, not channels."""
-        return False
 
     def close(self) -> None:
         """Drop the connection, remembering what it leaves unanswered."""

@@ -7,17 +7,36 @@ goes away. What a message is like is told by its routing key, which message it i
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from struct import pack, unpack_from
-from typing import Any
+from typing import Any, NamedTuple
 
 from outbox_relay.errors import BrokerLost
 from tests.relay.model.hub import Process
 
-CHANNEL = 1
 END = b"\xce"
-POISON, UNROUTABLE, FULL = "poison", "nowhere", "full"
-#: Among messages: a new channel begins.
-CHANNEL_OPEN = (0, "", "")
+#: Over the first two it closes the channel, and the whole connection.
+POISON, LETHAL, UNROUTABLE, FULL = "poison", "lethal", "nowhere", "full"
+#: The channel that py-amqp opens.
+CHANNEL = 1
+
+
+class Published(NamedTuple):
+    """A message as it was read from a channel; without an id, the channel begins."""
+
+    channel: int
+    id: int | None = None
+    key: str = ""
+    exchange: str = ""
+
+
+@dataclass
+class Channel:
+    """What the broker knows of a confirming channel."""
+
+    tags: int = 0
+    dead: bool = False
+    unstored: dict[int, tuple[int, str]] = field(default_factory=dict)  # by delivery tag
 
 
 class ModelBroker:
@@ -83,11 +102,9 @@ class Connection:
 
     def __init__(self, broker: ModelBroker, process: Process) -> None:
         self._broker, self._process = broker, process
-        self._unread: list[tuple[int, str, str]] = []
-        self._unstored: dict[int, tuple[int, str]] = {}  # by delivery tag
+        self._unread: list[Published] = []
+        self._channels: dict[int, Channel] = {}
         self._outgoing = b""
-        self._tags = 0
-        self._dead = False  # the channel; the relay may begin another
         self.open = True
         self._left = False  # by the relay
         # What AmqpPublisher looks at in a connection of py-amqp.
@@ -97,9 +114,11 @@ class Connection:
         self.frame_max = 131_072
         self.heartbeat = 0
         self.channel_id = CHANNEL
+        self.channel_max = 4
 
     def channel(self) -> "Connection":
-        """The one channel."""
+        """Begin the one that py-amqp opens."""
+        self._channels[CHANNEL] = Channel()
         return self
 
     def confirm_select(self) -> None:
@@ -108,26 +127,28 @@ class Connection:
     @property
     def busy(self) -> bool:
         """Whether anything can still come of it."""
-        return self.open and not (self._left and not self._unread and not self._unstored)
+        owing = self._unread or any(channel.unstored for channel in self._channels.values())
+        return self.open and not (self._left and not owing)
 
     def drop(self) -> None:
         """Nothing more passes, either way."""
         self.open = False
-        self._unread, self._unstored, self._outgoing = [], {}, b""
+        self._unread, self._channels, self._outgoing = [], {}, b""
 
     def announce(self, alarm: bool) -> None:
         """connection.blocked, or unblocked."""
         if self.open:
-            self._say(10, 60 if alarm else 61, _text("low on memory") if alarm else b"")
+            self._say(0, 10, 60 if alarm else 61, _text("low on memory") if alarm else b"")
 
     def send(self, data: bytes) -> None:
         """Bytes from the relay."""
         if not self.open:
             raise BrokerLost("the connection broke")
         for message in _published(data):
-            if message == CHANNEL_OPEN:
-                self._tags, self._dead = 0, False
-            elif not self._dead:
+            if message.id is None:
+                assert self._channels.get(message.channel, Channel(dead=True)).dead, "open twice"
+                self._channels[message.channel] = Channel()
+            elif self.open and not self._channels[message.channel].dead:
                 self._unread.append(message)
                 self.work()
 
@@ -150,58 +171,70 @@ class Connection:
         if self._broker.alarm:
             return
         while self._unread and self.open:
-            id_, key, exchange = self._unread.pop(0)
-            self._tags += 1
+            number, id_, key, exchange = self._unread.pop(0)
+            assert id_ is not None
+            channel = self._channels[number]
+            channel.tags += 1
             self._broker.read.add(id_)
             if key == POISON:
-                self._close_channel(406, "PRECONDITION_FAILED")
+                self._close_channel(number, 406, "PRECONDITION_FAILED")
+            elif key == LETHAL:
+                self._close()
             elif key == UNROUTABLE:
-                self._return(id_, key, exchange)
-                self._confirm(self._tags)
+                self._return(number, id_, key, exchange)
+                self._confirm(number, channel.tags)
             else:
-                self._unstored[self._tags] = id_, key
+                channel.unstored[channel.tags] = id_, key
         if not self._broker.holding:
-            for tag in list(self._unstored):
-                self._confirm(tag, ack=self._store(tag))
+            for number, channel in self._channels.items():
+                for tag in list(channel.unstored):
+                    self._confirm(number, tag, ack=self._store(channel, tag))
 
     def release(self, choose: Callable[[int], int], *, together: bool) -> None:
-        """Store one held message, chosen by its position; or it and all before it."""
-        if not self._unstored:
-            return
-        tags = sorted(self._unstored)
-        chosen = choose(len(tags) - 1)
-        if together and not self._broker.full:
-            for tag in tags[: chosen + 1]:
-                self._store(tag)
-            self._confirm(tags[chosen], multiple=True)
-        else:
-            self._confirm(tags[chosen], ack=self._store(tags[chosen]))
+        """Store one held message of each channel, chosen by its position; or it and all before."""
+        for number, channel in self._channels.items():
+            if not channel.unstored:
+                continue
+            tags = sorted(channel.unstored)
+            chosen = choose(len(tags) - 1)
+            if together and not self._broker.full:
+                for tag in tags[: chosen + 1]:
+                    self._store(channel, tag)
+                self._confirm(number, tags[chosen], multiple=True)
+            else:
+                self._confirm(number, tags[chosen], ack=self._store(channel, tags[chosen]))
 
-    def _store(self, tag: int) -> bool:
-        id_, key = self._unstored.pop(tag)
+    def _store(self, channel: Channel, tag: int) -> bool:
+        id_, key = channel.unstored.pop(tag)
         if key == FULL and self._broker.full:
             return False
         self._broker.stored[id_] += 1
         return True
 
-    def _confirm(self, tag: int, *, ack: bool = True, multiple: bool = False) -> None:
-        self._say(60, 80 if ack else 120, pack(">QB", tag, multiple))
+    def _confirm(self, channel: int, tag: int, *, ack: bool = True, multiple: bool = False) -> None:
+        self._say(channel, 60, 80 if ack else 120, pack(">QB", tag, multiple))
 
-    def _return(self, id_: int, key: str, exchange: str) -> None:
+    def _return(self, channel: int, id_: int, key: str, exchange: str) -> None:
         arguments = pack(">H", 312) + _text("NO_ROUTE") + _text(exchange) + _text(key)
-        self._say(60, 50, arguments)
+        self._say(channel, 60, 50, arguments)
         header = pack(">HHQH", 60, 0, 0, 1 << 7) + _text(f"m{id_}")
-        self._outgoing += pack(">BHI", 2, CHANNEL, len(header)) + header + END
+        self._outgoing += pack(">BHI", 2, channel, len(header)) + header + END
 
-    def _close_channel(self, code: int, text: str) -> None:
+    def _close_channel(self, number: int, code: int, text: str) -> None:
         """What was read and is not stored by now may never be; what was not read never is."""
-        self._say(20, 40, pack(">H", code) + _text(text) + pack(">HH", 60, 40))
-        self._dead = True
-        self._unread, self._unstored = [], {}
+        self._say(number, 20, 40, pack(">H", code) + _text(text) + pack(">HH", 60, 40))
+        self._channels[number] = Channel(dead=True)
+        self._unread = [message for message in self._unread if message.channel != number]
 
-    def _say(self, class_: int, method: int, arguments: bytes) -> None:
+    def _close(self) -> None:
+        """The same for all channels; what has been said may still be heard."""
+        self._say(0, 10, 50, pack(">H", 541) + _text("INTERNAL_ERROR") + pack(">HH", 60, 40))
+        self.open = False
+        self._unread, self._channels = [], {}
+
+    def _say(self, channel: int, class_: int, method: int, arguments: bytes) -> None:
         payload = pack(">HH", class_, method) + arguments
-        self._outgoing += pack(">BHI", 1, CHANNEL, len(payload)) + payload + END
+        self._outgoing += pack(">BHI", 1, channel, len(payload)) + payload + END
 
 
 class ModelTopology:
@@ -219,22 +252,19 @@ def _text(text: str) -> bytes:
     return bytes([len(text)]) + text.encode()
 
 
-def _published(data: bytes) -> list[tuple[int, str, str]]:
-    """The id, routing key and exchange of each message in frames; bodies are one frame each.
-
-    CHANNEL_OPEN stands for a new channel, before what is published on it.
-    """
+def _published(data: bytes) -> list[Published]:
+    """The messages in frames, and the channels begun; bodies are one frame each."""
     published, position, route = [], 0, ("", "")
     while position < len(data):
-        kind, _, size = unpack_from(">BHI", data, position)
+        kind, channel, size = unpack_from(">BHI", data, position)
         payload = data[position + 7 : position + 7 + size]
         position += 8 + size
         if kind == 1 and payload[:4] == pack(">HH", 20, 10):
-            published.append(CHANNEL_OPEN)
+            published.append(Published(channel))
         elif kind == 1 and payload[:2] == pack(">H", 60):
             exchange = payload[7 : 7 + payload[6]]
             rest = payload[7 + payload[6] :]
             route = rest[1 : 1 + rest[0]].decode(), exchange.decode()
         elif kind == 3:
-            published.append((int(payload), *route))
+            published.append(Published(channel, int(payload), *route))
     return published

@@ -17,7 +17,7 @@ from tests.relay.model.world import GOOD, KINDS, WINDOW, World, worlds
 
 #: The same games each time: a failure is a failure for everybody.
 SHORT = settings(
-    max_examples=100,
+    max_examples=200,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

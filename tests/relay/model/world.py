@@ -15,10 +15,14 @@ import structlog
 
 from outbox_relay import cycle as cycle_module
 from outbox_relay import relay as relay_module
+from outbox_relay.amqp import isolation as isolation_module
+from outbox_relay.amqp import line as line_module
 from outbox_relay.amqp import publisher as publisher_module
+from outbox_relay.amqp.isolation import AmqpIsolation
 from outbox_relay.amqp.publisher import AmqpPublisher
 from outbox_relay.health import Health
 from outbox_relay.metrics import Metrics
+from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.settings import Secret, Settings
 from tests.relay.model import broker as broker_module
@@ -41,9 +45,10 @@ SETTINGS: Final = Settings(
 )
 #: What a row may be like. Only of the first three every one must be sent at last.
 GOOD, LATER, FULL = "good", "later", broker_module.FULL
-POISON, UNROUTABLE, INVALID = broker_module.POISON, broker_module.UNROUTABLE, "invalid"
+POISON, LETHAL = broker_module.POISON, broker_module.LETHAL
+UNROUTABLE, INVALID = broker_module.UNROUTABLE, "invalid"
 HEALTHY: Final = frozenset({GOOD, LATER, FULL})
-KINDS: Final = (GOOD, LATER, FULL, POISON, UNROUTABLE, INVALID)
+KINDS: Final = (GOOD, LATER, FULL, POISON, LETHAL, UNROUTABLE, INVALID)
 #: Virtual seconds, and steps, within which everything has settled once all faults are healed.
 PATIENCE: Final = 150.0
 STEPS: Final = 60_000
@@ -61,9 +66,11 @@ class Machine:
     def _run(self) -> None:
         world, process = self._world, self.process
 
-        def open_publisher() -> AmqpPublisher:
-            with patch.object(publisher_module, "open_connection", world.connection_of(process)):
-                return AmqpPublisher("", ModelTopology(), SETTINGS.confirm_timeout)  # type: ignore[arg-type]  # a stand-in
+        def open_publisher(*, apart: bool = False) -> Publisher:
+            kind = AmqpIsolation if apart else AmqpPublisher
+            module = isolation_module if apart else publisher_module
+            with patch.object(module, "open_connection", world.connection_of(process)):
+                return kind("", ModelTopology(), SETTINGS.confirm_timeout)  # type: ignore[arg-type]  # a stand-in
 
         self.relay = Relay(
             SETTINGS,
@@ -107,7 +114,7 @@ class World:
     def produce(self, kind: str) -> int:
         """Insert a row; its transaction stays open."""
         columns = {"properties": "[]"} if kind == INVALID else {}
-        key = kind if kind in (POISON, UNROUTABLE, FULL) else "celery"
+        key = kind if kind in (POISON, LETHAL, UNROUTABLE, FULL) else "celery"
         available_in = 0.5 if kind == LATER else 0.0
         id_ = self.database.insert(available_in, routing_key=key, **columns)
         self.kinds[id_] = kind
@@ -233,7 +240,8 @@ def worlds() -> Iterator[Callable[[], World]]:
             patch.object(cycle_module, "monotonic", now),
             patch.object(relay_module, "threading", SimpleNamespace(Event=event)),
             patch.object(publisher_module, "monotonic", now),
-            patch.object(publisher_module, "Link", link),
+            patch.object(isolation_module, "monotonic", now),
+            patch.object(line_module, "Link", link),
         ):
             yield create
     finally:

@@ -1,0 +1,47 @@
+"""From messages to frames: what has somewhere to go and can be encoded; the rest is refused."""
+
+from collections.abc import Iterable, Sequence
+
+from outbox_relay.amqp.encode import publish_frames
+from outbox_relay.amqp.topology import Failed, Topology
+from outbox_relay.errors import Denied, Unpublishable
+from outbox_relay.message import Message, Reason, Refusal
+
+
+class Outbound:
+    """What every message passes on its way to a channel."""
+
+    def __init__(self, topology: Topology, frame_max: int, reserved: frozenset[str]) -> None:
+        self._topology = topology
+        self._frame_max = frame_max
+        self._reserved = reserved
+
+    def provide(self, messages: Sequence[Message]) -> Failed:
+        """See to it that all have somewhere to go; raises BrokerLost where that cannot be done."""
+        return self._topology.prepare(messages)
+
+    def frames(
+        self, messages: Iterable[Message], channel: int, now: float, failed: Failed
+    ) -> tuple[list[Message], list[bytes], list[Refusal]]:
+        """The messages to be sent, in order; their frames, in pieces; and the refused."""
+        sent: list[Message] = []
+        frames: list[bytes] = []
+        refused: list[Refusal] = []
+        for message in messages:
+            if failed and (why := failed.get((message.declare, message.exchange))):
+                refused.append(Refusal(message, why.reason, why.detail))
+                continue
+            try:
+                frames += publish_frames(message, channel, self._frame_max, now, self._reserved)
+            except Unpublishable as error:
+                reason = Reason.DENIED if isinstance(error, Denied) else Reason.INVALID
+                refused.append(Refusal(message, reason, str(error)))
+            else:
+                sent.append(message)
+        return sent, frames, refused
+
+    def landed(self, refused: Sequence[Refusal]) -> None:
+        """What came back had nowhere to go: see to its destination anew next time."""
+        for refusal in refused:
+            if refusal.reason is Reason.UNROUTABLE:
+                self._topology.forget(refusal.message)
