@@ -176,11 +176,17 @@ class Core:
         self._cursor.rewind()
 
     def renewal(self, now: float) -> list[tuple[int, int]]:
-        """Claims to be renewed now: mostly none, as most messages are confirmed long before."""
-        if now - self._renewed < self._settings.lease / RENEWALS_PER_TERM:
+        """Claims to be renewed now: mostly none, as most messages are confirmed long before.
+
+        All of them after a pause: each that no other relay has taken meanwhile is ours again.
+        """
+        interval = self._settings.lease / RENEWALS_PER_TERM
+        if (since := now - self._renewed) < interval:
             return []
         self._renewed = now
         before, self._renewable = self._renewable, self._lease
+        if since >= 2 * interval:
+            before = self._lease
         return [(id_, lease) for id_, lease in self._leases.items() if lease < before]
 
     def still_ours(self, claimed_at: float, now: float) -> bool:

@@ -49,7 +49,8 @@ class Cycle:
         self._idle = False  # the last claim found nothing
         self._shown = (0, False)  # what the gauges of the broker show
         self._last_turn = self._next_turn = 0.0
-        self.last_message = 0.0  # when one was claimed or confirmed, on the monotonic clock
+        # When one was claimed or confirmed, and when one was settled for good; monotonic.
+        self.last_message = self.last_landed = 0.0
 
     @property
     def holding(self) -> int:
@@ -213,7 +214,7 @@ class Cycle:
             return
         if outcomes.confirmed:
             self._core.confirmed(outcomes.confirmed)
-            self.last_message = monotonic()
+            self.last_message = self.last_landed = monotonic()
         self._refused += outcomes.refused
         self._metrics.landed(outcomes)
 
@@ -227,5 +228,7 @@ class Cycle:
             parkings = self._core.refused(refused)
             store.park(parkings)
             self._core.parked(parkings)
+            if any(parking.state == "dead" for parking in parkings):
+                self.last_landed = monotonic()
             self._refusals.add(refused, parkings)
         self._refused = []

@@ -35,12 +35,20 @@ class Link:
         self._poll.register(sock, select.POLLIN)
         self._heard = self._spoke = monotonic()
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        self.patient(False)
 
     @property
     def backlog(self) -> int:
         """Bytes accepted by `send` that the kernel has not taken yet."""
         return len(self._outgoing)
+
+    def patient(self, patient: bool) -> None:
+        """Whether the peer has said that it will read nothing for a while.
+
+        The kernel counts a closed receive window as undelivered bytes.
+        """
+        limit = 0 if patient else USER_TIMEOUT_MS
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit)
 
     def send(self, data: bytes) -> None:
         """Write now what the socket takes, and the rest as `pump` finds room."""

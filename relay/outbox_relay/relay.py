@@ -89,7 +89,7 @@ class Relay:
         drained = False
         while not self._stopping.is_set() and monotonic() - progress < DRAIN_PATIENCE:
             self._round()
-            progress = max(progress, self._cycle.last_message)
+            progress = max(progress, self._cycle.last_landed)
             if drained := self._drained():
                 break
         self._leave()
@@ -169,10 +169,11 @@ class Relay:
                 return
 
     def _step(self, store: Store, publisher: Publisher) -> None:
-        self._cycle.step(store, publisher, claiming=not self._stopping.is_set())
+        # Chores first: what was in flight during a pause is still ours if we ask before others do.
         if (now := monotonic()) >= self._next_chores:
             self._next_chores = now + CHORES_EVERY
             self._keep_house(store, now)
+        self._cycle.step(store, publisher, claiming=not self._stopping.is_set())
 
     def _keep_house(self, store: Store, now: float) -> None:
         """What has to be done now and then."""

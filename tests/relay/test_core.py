@@ -329,6 +329,15 @@ def test_claims_are_renewed_before_they_end() -> None:
     assert relay.renewal(110.2) == [(1, 100), (2, 100)]
 
 
+def test_after_a_pause_all_claims_are_renewed() -> None:
+    """Those made just before it as well: they are ours while nobody else has taken them."""
+    relay = core(lease=10)
+    relay.renewal(100.0)
+    claim(relay, messages(2))
+
+    assert relay.renewal(112.0) == [(1, 100), (2, 100)]
+
+
 def test_every_claim_is_renewed_within_its_term() -> None:
     """Whenever a claim is made, two thirds of its term do not pass without a renewal."""
     for offset in (0.0, 0.1, 1.7, 3.2):

@@ -103,6 +103,16 @@ def attempts(database: str) -> int:
     return int(row[0])
 
 
+def run_out(database: str) -> bool:
+    """Whether what is claimed may be claimed by others."""
+    with psycopg.connect(database) as connection:
+        row = connection.execute(
+            "SELECT bool_and(lease_until < now()) FROM outbox.ready WHERE lease IS NOT NULL"
+        ).fetchone()
+    assert row is not None
+    return row[0] is True
+
+
 def assert_complete(got: Counter[str], ids: list[str], duplicates: int) -> None:
     """Nothing lost, nothing from nowhere, and not more twice than is permitted."""
     assert set(ids) - set(got) == set(), "lost"
@@ -363,6 +373,20 @@ class TestFaults:
         assert paused.stop() == 0
         assert_complete(arrived(broker), ids, duplicates=WINDOW)
 
+    def test_a_lone_relay_that_was_away_sends_nothing_twice(
+        self, start: StartRelay, database: str, broker: Broker
+    ) -> None:
+        """Its claims have run out, but nobody has taken them: it renews them, hears confirms."""
+        ids = commit(database, 1500)
+        relay = start()
+        wait_for_some(database, 1)
+        resume = relay.freeze()
+        wait_until(lambda: run_out(database), DEADLINE, "claims to run out")
+        resume()
+        wait_for(database, sent=1500, pending=0, dead=0)
+
+        assert_complete(arrived(broker), ids, duplicates=0)
+
     def test_a_database_restarted_in_the_middle_loses_nothing(
         self, relay: RelayFactory, broker: Broker, own_postgres: OwnPostgres
     ) -> None:
@@ -441,6 +465,17 @@ class TestDrain:
 
         assert in_process(database, "amqp://127.0.0.1:1//").drain() is False
         assert states(database)["pending"] == 1
+        assert attempts(database) == 0
+
+    def test_a_queue_that_stays_full_does_not_hold_a_drain_for_ever(
+        self, database: str, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is tried again and again, at no cost in attempts, is no progress."""
+        monkeypatch.setattr(relay_module, "DRAIN_PATIENCE", 0.5)
+        broker.declare("celery", **{"x-max-length": 0, "x-overflow": "reject-publish"})
+        commit(database, declare="[]")
+
+        assert in_process(database, broker.url).drain() is False
         assert attempts(database) == 0
 
     def test_a_drain_can_be_interrupted(self, relay: RelayFactory, database: str) -> None:

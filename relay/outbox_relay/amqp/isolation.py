@@ -152,6 +152,7 @@ class AmqpIsolation:
                 channel.flight.returned(event)
             case Blocked(blocked):
                 self._blocked = blocked
+                self._line.link.patient(blocked)
                 for each in self._busy.values():
                     each.since = monotonic()  # the wait was announced
 

@@ -119,6 +119,7 @@ class AmqpPublisher:
 
     def _alarm(self, event: Blocked) -> None:
         self._blocked = event.blocked
+        self._line.link.patient(event.blocked)
         if event.blocked:
             log.warning("broker_blocked", reason=event.reason)
         else:

@@ -160,6 +160,9 @@ class Connection:
         arrived, self._outgoing = self._outgoing, b""
         return arrived
 
+    def patient(self, patient: bool) -> None:
+        """There is no kernel to be told."""
+
     def close(self) -> None:
         """The relay lets go; the broker may yet read what was sent before."""
         self._left = True

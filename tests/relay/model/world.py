@@ -68,9 +68,7 @@ class Machine:
 
         def open_publisher(*, apart: bool = False) -> Publisher:
             kind = AmqpIsolation if apart else AmqpPublisher
-            module = isolation_module if apart else publisher_module
-            with patch.object(module, "open_connection", world.connection_of(process)):
-                return kind("", ModelTopology(), SETTINGS.confirm_timeout)  # type: ignore[arg-type]  # a stand-in
+            return kind("", ModelTopology(), SETTINGS.confirm_timeout)  # type: ignore[arg-type]  # a stand-in
 
         self.relay = Relay(
             SETTINGS,
@@ -100,10 +98,6 @@ class World:
     def _machine(self) -> Machine:
         self._started += 1
         return Machine(self, self._started << 32)
-
-    def connection_of(self, process: Process) -> Callable[[str], object]:
-        """What opens a connection for this process."""
-        return lambda url: self.broker.connect(process)
 
     @property
     def running(self) -> Process:
@@ -230,6 +224,9 @@ def worlds() -> Iterator[Callable[[], World]]:
     def link(sock: broker_module.Connection, *_: object) -> broker_module.Connection:
         return sock
 
+    def connect(url: str) -> broker_module.Connection:
+        return current[0].broker.connect(current[0].running)
+
     def event() -> Event:
         return Event(current[0].running)
 
@@ -240,6 +237,8 @@ def worlds() -> Iterator[Callable[[], World]]:
             patch.object(cycle_module, "monotonic", now),
             patch.object(relay_module, "threading", SimpleNamespace(Event=event)),
             patch.object(publisher_module, "monotonic", now),
+            patch.object(publisher_module, "open_connection", connect),
+            patch.object(isolation_module, "open_connection", connect),
             patch.object(isolation_module, "monotonic", now),
             patch.object(line_module, "Link", link),
         ):
