@@ -19,7 +19,7 @@ from bench import cpu, messages, queues, stored
 from bench.lab import Lab, Unbelievable
 from bench.queues import Kind
 from bench.run import Run, timed
-from outbox_relay.amqp.encode import publish_frames
+from outbox_relay.amqp.encode import Encoder
 from outbox_relay.message import Message
 
 WINDOW: Final = 4000
@@ -88,9 +88,9 @@ def measure(lab: Lab, kind: Kind, count: int, total: int) -> Run:
 
 def _blobs(sent: Sequence[Message], channel: int, frame_max: int) -> list[bytes]:
     """Frames of a hundred messages each, ready to be written."""
-    now = monotonic()
+    encoder, now = Encoder(frame_max), monotonic()
     return [
-        b"".join(p for m in sent[n : n + BATCH] for p in publish_frames(m, channel, frame_max, now))
+        b"".join(p for m in sent[n : n + BATCH] for p in encoder.frames(m, channel, now))
         for n in range(0, len(sent), BATCH)
     ]
 

@@ -7,8 +7,9 @@ from bench.lab import Lab
 from outbox_relay.message import Message
 
 ROWS: Final = """
-SELECT id, slot, 0, 0, 0, message_id, exchange, routing_key, headers::text, properties::text,
-       body, content_type, content_encoding, mandatory, declare::text, false, %s::float8
+SELECT id, slot, 0, 0, 0, message_id, exchange, routing_key,
+       convert_to(headers::text, 'UTF8'), convert_to(properties::text, 'UTF8'), body,
+       content_type, content_encoding, mandatory, declare::text, false, %s::float8
 FROM outbox.message ORDER BY id LIMIT %s
 """
 

@@ -28,8 +28,8 @@ class Message(NamedTuple):
     message_id: str
     exchange: str
     routing_key: str
-    headers: str  # JSON text
-    properties: str  # JSON text
+    headers: bytes  # JSON text
+    properties: bytes  # JSON text
     body: bytes
     content_type: str
     content_encoding: str

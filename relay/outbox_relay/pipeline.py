@@ -15,7 +15,7 @@ from psycopg.adapt import Transformer
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 from psycopg.rows import RowMaker
-from psycopg.types.string import TextBinaryLoader
+from psycopg.types.string import ByteaBinaryLoader
 
 from outbox_relay.database import BoundedConnection
 
@@ -34,13 +34,13 @@ class Query:
 
 
 class Pipeline:
-    """Asks prepared statements on a connection. JSON is returned as the text it is.
+    """Asks prepared statements on a connection. JSON is returned as its text in bytes.
 
     Between `ask` and `answer` the connection can do nothing else; after an error, nothing at all.
     """
 
     def __init__(self, connection: BoundedConnection) -> None:
-        connection.adapters.register_loader("json", TextBinaryLoader)
+        connection.adapters.register_loader("json", ByteaBinaryLoader)
         self._connection = connection
         self._rows = Transformer(connection)
         self._parameters: dict[str, list[str]] = {}

@@ -51,7 +51,7 @@ SELECT FROM {outbox}.ready WHERE id > %(floor)s AND lease_until < now() LIMIT 1
 FETCH: Final = """
 SELECT id, slot, %(lease)s::bigint, 0, 0, message_id, exchange, routing_key, headers, properties,
        CASE WHEN octet_length(body) <= %(small)s THEN body END,
-       content_type, content_encoding, mandatory, declare,
+       content_type, content_encoding, mandatory, declare::text,
        coalesce(expires_at <= now(), false),
        %(clock)s::float8 - date_part('epoch', now() - greatest(created_at, available_at))
 FROM {outbox}.message

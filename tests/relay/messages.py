@@ -13,8 +13,8 @@ _ORDINARY = Message(
     message_id="11111111-1111-1111-1111-111111111111",
     exchange="",
     routing_key="celery",
-    headers='{"lang": "py", "task": "shop.bill", "id": "1", "eta": null, "retries": 0}',
-    properties='{"delivery_mode": 2, "correlation_id": "11111111-1111-1111-1111-111111111111"}',
+    headers=b'{"lang": "py", "task": "shop.bill", "id": "1", "eta": null, "retries": 0}',
+    properties=b'{"delivery_mode": 2, "correlation_id": "11111111-1111-1111-1111-111111111111"}',
     body=b'[[42], {}, {"callbacks": null}]',
     content_type="application/json",
     content_encoding="utf-8",
@@ -26,7 +26,10 @@ _ORDINARY = Message(
 
 
 def a_message(**columns: Any) -> Message:
-    """Return an ordinary Celery message that differs in the given columns."""
+    """Return an ordinary Celery message that differs in the given columns; JSON may be text."""
+    for name in {"headers", "properties"} & columns.keys():
+        if isinstance(columns[name], str):
+            columns[name] = columns[name].encode()
     return _ORDINARY._replace(**columns)
 
 

@@ -18,9 +18,9 @@ from tests.relay.messages import a_message, messages
 
 DEADLINE = 30.0
 #: Another user's id: RabbitMQ closes the channel over it, with 406.
-POISON: dict[str, Any] = {"properties": '{"user_id": "somebody-else"}'}
+POISON: dict[str, Any] = {"properties": b'{"user_id": "somebody-else"}'}
 #: Headers beyond the frame size that was agreed: RabbitMQ closes the connection, with 501.
-LETHAL: dict[str, Any] = {"headers": json.dumps({"x": "y" * 200_000})}
+LETHAL: dict[str, Any] = {"headers": json.dumps({"x": "y" * 200_000}).encode()}
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_other_refusals_are_what_they_are(apart: AmqpIsolation) -> None:
 
 def test_a_connection_that_died_leaves_all_in_doubt(apart: AmqpIsolation) -> None:
     """Of those on it, any may be the cause: the broker blames none by name."""
-    apart._outbound._frame_max = 1 << 30
+    apart._outbound._encoder._frame_max = 1 << 30
 
     apart.publish([a_message(id=1), a_message(id=2, **LETHAL), a_message(id=3)])
     with pytest.raises(BrokerLost) as lost:
@@ -121,11 +121,14 @@ def test_a_connection_that_died_leaves_all_in_doubt(apart: AmqpIsolation) -> Non
     assert 2 in {m.id for m in apart.in_doubt()}
 
 
-def test_without_a_confirm_the_broker_is_lost(broker: Broker) -> None:
+def test_without_a_confirm_the_broker_is_lost(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody is to blame; the message may have arrived."""
     broker.declare("celery")
     topology = Topology(broker.url, declare=True)
     publisher = AmqpIsolation(broker.url, topology, confirm_timeout=0.0)
+    monkeypatch.setattr(publisher._line.link, "pump", lambda timeout: b"")
     try:
         publisher.publish(messages(3))
         with pytest.raises(BrokerLost, match="no confirm") as lost:

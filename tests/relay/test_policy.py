@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox_relay.amqp.encode import publish_frames
+from outbox_relay.amqp.encode import Encoder
 from outbox_relay.errors import Denied, SettingsError
 from outbox_relay.message import Reason
 from outbox_relay.policy import ANY, PLAIN_DATA, RESERVED, Names, Policy, reserved_but
@@ -122,9 +122,9 @@ def test_reserved_names_are_denied(column: str, name: str) -> None:
     message = a_message(**{column: json.dumps({name: "x"})})
 
     with pytest.raises(Denied, match="OUTBOX_ALLOW_RESERVED"):
-        publish_frames(message, 1, 131_072, 0.0, RESERVED)
+        Encoder(131_072, RESERVED).frames(message, 1, 0.0)
 
-    assert publish_frames(message, 1, 131_072, 0.0, reserved_but(name))
+    assert Encoder(131_072, reserved_but(name)).frames(message, 1, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_reserved_names_are_denied(column: str, name: str) -> None:
 )
 def test_what_only_looks_reserved_passes(columns: dict[str, str]) -> None:
     """An application's own header, a stamp, and Celery's reply_to mean nothing more to a broker."""
-    assert publish_frames(a_message(**columns), 1, 131_072, 0.0, RESERVED)
+    assert Encoder(131_072, RESERVED).frames(a_message(**columns), 1, 0.0)
 
 
 def test_the_settings_are_read() -> None:

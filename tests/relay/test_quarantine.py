@@ -62,7 +62,7 @@ def trial(broker: Broker) -> Iterator[Trial]:
         assert apart
         topology = Topology(broker.url, declare=True)
         publisher = AmqpIsolation(broker.url, topology, DEADLINE, reserved=frozenset())
-        publisher._outbound._frame_max = 1 << 30
+        publisher._outbound._encoder._frame_max = 1 << 30
         return publisher
 
     trial = Trial(open_publisher)

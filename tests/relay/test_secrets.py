@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from outbox_relay.amqp.encode import publish_frames
+from outbox_relay.amqp.encode import Encoder
 from outbox_relay.entities import described
 from outbox_relay.errors import Unpublishable
 from outbox_relay.policy import RESERVED
@@ -60,7 +60,7 @@ def test_a_reason_does_not_repeat_the_value(columns: dict[str, Any]) -> None:
     message = a_message(**columns)
     said = []
     for attempt in (
-        lambda: publish_frames(message, 1, 131_072, 0.0, RESERVED),
+        lambda: Encoder(131_072, RESERVED).frames(message, 1, 0.0),
         lambda: envelope(message, "tag"),
         lambda: described(message.declare),
     ):

@@ -18,14 +18,18 @@ from kombu.utils import json as kombu_json
 
 Encoder = Callable[[Any], bytes]
 
-_long = Struct(">I").pack
+long = Struct(">I").pack
 _longlong = Struct(">Q").pack
-_signed_long = Struct(">i").pack
+_signedlong = Struct(">i").pack
 _signed_longlong = Struct(">q").pack
 _double = Struct(">d").pack
 #: Lengths looked up instead of packed: nearly every string in a header is shorter than this.
-LENGTHS: Final = tuple(_long(n) for n in range(1024))
+LENGTHS: Final = tuple(long(n) for n in range(2048))
 OCTETS: Final = tuple(bytes((n,)) for n in range(256))
+
+
+#: By this name kombu marks an object that stands for a value JSON lacks.
+TAG: Final = b'"__type__"'
 
 
 class Vast(Exception):
@@ -36,15 +40,15 @@ class Fraction(float):
     """A number that was written with a point or an exponent."""
 
 
-def loads(text: str) -> dict[str, Any]:
+def loads(text: bytes) -> dict[str, Any]:
     """A JSON object; kombu's tagged values (bytes, dates, decimals) become what they stand for."""
-    value = _tagged(text) if '"__type__"' in text else orjson.loads(text)
+    value = _tagged(text) if TAG in text else orjson.loads(text)
     if not isinstance(value, dict):
         raise ValueError("headers and properties must be JSON objects")
     return value
 
 
-def exactly(text: str) -> dict[str, Any]:
+def exactly(text: bytes) -> dict[str, Any]:
     """The same, slower, telling vast whole numbers from vast fractions."""
     value = _tagged(text, _loads=partial(json.loads, parse_float=Fraction))
     if not isinstance(value, dict):
@@ -52,7 +56,7 @@ def exactly(text: str) -> dict[str, Any]:
     return value
 
 
-def _tagged(text: str, **options: Any) -> Any:
+def _tagged(text: bytes, **options: Any) -> Any:
     try:
         return kombu_json.loads(text, **options)
     except Exception as error:  # it would repeat the value
@@ -88,12 +92,12 @@ def table(values: dict[str, Any]) -> bytes:
             # The commonest kind in Celery's headers, spelt out: a call saved on each.
             encoded = values[key].encode()
             size = len(encoded)
-            parts += (prefix, LENGTHS[size] if size < 1024 else _long(size), encoded)
+            parts += (prefix, LENGTHS[size] if size < len(LENGTHS) else long(size), encoded)
         else:
             parts += (prefix, encode(values[key]))
     parts.append(tail)
     payload = b"".join(parts)
-    return _long(len(payload)) + payload
+    return long(len(payload)) + payload
 
 
 @lru_cache(maxsize=1024)
@@ -126,14 +130,14 @@ def _key(key: str) -> bytes:
 
 def _text(value: str) -> bytes:
     encoded = value.encode()
-    return b"S" + _long(len(encoded)) + encoded
+    return b"S" + long(len(encoded)) + encoded
 
 
 def _array(value: list[object]) -> bytes:
     if value == NO_LIMITS:
         return NO_LIMITS_ARRAY
     payload = b"".join([FIELDS[type(item)](item) for item in value])
-    return b"A" + _long(len(payload)) + payload
+    return b"A" + long(len(payload)) + payload
 
 
 def _nested(value: dict[str, Any]) -> bytes:
@@ -144,7 +148,7 @@ def _integer(value: int) -> bytes:
     if 0 <= value < 256:
         return SMALL_INTEGERS[value]
     if -0x7FFFFFFF <= value <= 0x7FFFFFFF:
-        return b"I" + _signed_long(value)
+        return b"I" + _signedlong(value)
     if not -(1 << 63) <= value < 1 << 63:
         raise ValueError("a header holds a number that does not fit 64 bits")
     return b"l" + _signed_longlong(value)
@@ -170,7 +174,7 @@ def _decimal(value: Decimal) -> bytes:
     unscaled = int("".join(map(str, digits)) or "0")
     if not isinstance(exponent, int) or not 0 <= -exponent <= 255 or unscaled > 0x7FFFFFFF:
         raise ValueError("a header holds a decimal of more digits than AMQP carries")
-    return b"D" + OCTETS[-exponent] + _signed_long(-unscaled if sign else unscaled)
+    return b"D" + OCTETS[-exponent] + _signedlong(-unscaled if sign else unscaled)
 
 
 #: Beyond it a whole number has more than 64 bits.
@@ -179,7 +183,7 @@ VAST: Final = 2.0**63
 NO_LIMITS: Final = [None, None]
 NO_LIMITS_ARRAY: Final = b"A\x00\x00\x00\x02VV"
 EMPTY_TABLE: Final = b"F\x00\x00\x00\x00"
-SMALL_INTEGERS: Final = tuple(b"I" + _signed_long(n) for n in range(256))
+SMALL_INTEGERS: Final = tuple(b"I" + _signedlong(n) for n in range(256))
 
 
 class _Fields(dict[type, Encoder]):
@@ -201,7 +205,7 @@ FIELDS: Final = _Fields(
         dict: _nested,
         list: _array,
         tuple: _array,
-        bytes: lambda value: b"S" + _long(len(value)) + value,
+        bytes: lambda value: b"S" + long(len(value)) + value,
         datetime: lambda value: b"T" + timestamp(value),
         Decimal: _decimal,
     }

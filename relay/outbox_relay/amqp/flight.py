@@ -57,7 +57,7 @@ class Flight:
             for tag, message in self._messages.items()
             if message.routing_key == event.routing_key and message.exchange == event.exchange
         ]
-        name = event.correlation_id or event.message_id
+        name = event.correlation_id or event.message_id or ""
         named = [
             tag
             for tag, message in on_route
@@ -65,8 +65,8 @@ class Flight:
             if name
             and (
                 message.message_id == name
-                or name in message.properties
-                or "\\" in message.properties
+                or name.encode() in message.properties
+                or b"\\" in message.properties
             )
         ]
         tags = named or [tag for tag, _ in on_route]

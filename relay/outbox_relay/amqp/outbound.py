@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from outbox_relay.amqp.encode import publish_frames
+from outbox_relay.amqp.encode import Encoder
 from outbox_relay.amqp.topology import Failed, Topology
 from outbox_relay.errors import Denied, Unpublishable
 from outbox_relay.message import Message, Reason, Refusal
@@ -13,8 +13,7 @@ class Outbound:
 
     def __init__(self, topology: Topology, frame_max: int, reserved: frozenset[str]) -> None:
         self._topology = topology
-        self._frame_max = frame_max
-        self._reserved = reserved
+        self._encoder = Encoder(frame_max, reserved)
 
     def provide(self, messages: Sequence[Message]) -> Failed:
         """See to it that all have somewhere to go; raises BrokerLost where that cannot be done."""
@@ -32,7 +31,7 @@ class Outbound:
                 refused.append(Refusal(message, why.reason, why.detail))
                 continue
             try:
-                frames += publish_frames(message, channel, self._frame_max, now, self._reserved)
+                frames += self._encoder.frames(message, channel, now)
             except Unpublishable as error:
                 reason = Reason.DENIED if isinstance(error, Denied) else Reason.INVALID
                 refused.append(Refusal(message, reason, str(error)))

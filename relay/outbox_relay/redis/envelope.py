@@ -24,14 +24,15 @@ def envelope(message: Message, tag: str) -> tuple[int, bytes]:
 
     Raises Unpublishable, saying what is wrong.
     """
-    if message.headers[:1] != "{" or message.properties[:1] != "{":
+    headers = message.headers.decode()
+    if headers[:1] != "{" or message.properties[:1] != b"{":
         raise Unpublishable("headers and properties must be JSON objects")
-    properties, priority = _without_priority(message.properties)
+    properties, priority = _without_priority(message.properties.decode())
     types, route = _fixed(
         message.content_encoding, message.content_type, message.exchange, message.routing_key
     )
     text = (
-        f'", {types}, "headers": {message.headers}, "properties": {properties}{route}, '
+        f'", {types}, "headers": {headers}, "properties": {properties}{route}, '
         f'"priority": {priority}, "body_encoding": "base64", "delivery_tag": "{tag}"}}}}'
     )
     whole = b"".join((b'{"body": "', b2a_base64(message.body, newline=False), text.encode()))

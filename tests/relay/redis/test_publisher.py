@@ -30,7 +30,7 @@ def test_all_arrive_in_order(valkey: Valkey, client: Client, open_publisher: Ope
     """A worker takes them in the order they were inserted, through any number of batches."""
     publisher = open_publisher(valkey.url)
     sent = [
-        message._replace(properties=f'{{"correlation_id": "{message.id}"}}')
+        message._replace(properties=b'{"correlation_id": "%d"}' % message.id)
         for message in messages(1000)
     ]
 
