@@ -18,6 +18,7 @@ from amqp.exceptions import (
     ChannelError,
     FrameError,
     FrameSyntaxError,
+    InternalError,
     InvalidCommand,
     NotAllowed,
     NotFound,
@@ -118,6 +119,11 @@ class _Side:
             entity(self._open_channel()).declare()
         except ChannelError as error:
             self._channel = None  # the broker has closed it
+            log.warning("declare_refused", entity=str(entity.name), reason=str(error))
+        except InternalError as error:
+            # 541 says neither what is wrong nor with what: newer brokers have no transient queues
+            # and say it of them. If it is the broker itself, connecting again will show.
+            self.close()
             log.warning("declare_refused", entity=str(entity.name), reason=str(error))
         except NONSENSE as error:
             self.close()
