@@ -5,13 +5,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from outbox_relay.amqp import topology as topology_module
 from outbox_relay.amqp.publisher import AmqpPublisher
 from outbox_relay.amqp.topology import Topology
 from outbox_relay.message import Message, Reason
 from outbox_relay.publisher import Outcomes
 from tests.fixtures.broker import Broker
 from tests.fixtures.waiting import wait_until
-from tests.relay.messages import a_message
+from tests.relay.messages import a_message, messages
 
 DEADLINE = 30.0
 
@@ -73,3 +74,20 @@ def test_an_internal_error_over_a_declaration_harms_only_its_row(
         assert said.confirmed == [good]
         assert [(r.message, r.reason) for r in said.refused] == [(doomed, Reason.UNROUTABLE)]
     assert broker.depth("plain") == 2
+
+
+def test_declaring_many_queues_takes_turns(
+    publisher: AmqpPublisher, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What there was no time for waits, at no cost; each call declares some, and in the end all."""
+    monkeypatch.setattr(topology_module, "PATIENCE", 0.0)
+    batch = [
+        message._replace(routing_key=f"q{message.id}", declare=queue(f"q{message.id}"))
+        for message in messages(3)
+    ]
+    for left in (2, 1, 0):
+        said = publish(publisher, *batch)
+
+        assert [refusal.reason for refusal in said.refused] == [Reason.UNDECLARED] * left
+        batch = [refusal.message for refusal in said.refused]
+    assert [broker.depth(f"q{number}") for number in (1, 2, 3)] == [1, 1, 1]
