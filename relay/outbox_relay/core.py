@@ -17,11 +17,11 @@ from outbox_relay.settings import Settings
 from outbox_relay.suspects import Suspects
 
 #: Refusals that are nobody's fault, or an operator's: they wait, but cost no attempt.
-FREE: Final = frozenset({Reason.NACKED, Reason.FORBIDDEN, Reason.SUSPECTED})
+FREE: Final = frozenset({Reason.NACKED, Reason.FORBIDDEN, Reason.SUSPECTED, Reason.UNDECLARED})
 #: Refusals that no further attempt could change.
 FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED, Reason.DENIED})
 #: Refusals after which a message is still to be published alone.
-SUSPICIOUS: Final = frozenset({Reason.REJECTED, Reason.SUSPECTED, Reason.FORBIDDEN})
+SUSPICIOUS: Final = (FREE - {Reason.NACKED}) | {Reason.REJECTED}
 #: Bodies in flight, in bytes, at which claiming pauses.
 WINDOW_BYTES: Final = 64 << 20
 #: How often within a claim's term those older than one such interval are renewed.

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     REJECTED = "rejected"  # the broker closed the channel over it
     FORBIDDEN = "forbidden"  # our user may not publish there
     SUSPECTED = "suspected"  # it could not be published apart yet
+    UNDECLARED = "undeclared"  # its queue was one of too many to be declared at once
     NACKED = "nacked"  # a queue could not take it now
 
 

@@ -27,19 +27,31 @@ BY_HAND: list[dict[str, Any]] = [
     {"headers": "5"},
     {"headers": "[]"},
     {"headers": '{"x": NaN}'},
+    {"routing_key": "k" * 300},
+    {"exchange": "e" * 300, "declare": "[]"},
+    {"properties": '{"priority": "high"}'},
+    {"properties": '{"priority": ' + "7" * 5000 + "}"},
+    {"properties": '{"priority": 1, "x": ' + "[" * 5000 + "]" * 5000 + "}"},
+    {"declare": "[null]"},
+    {"declare": '[{"kind": "queue", "name": 5}]'},
+    {"declare": '[{"kind": "exchange", "name": "x", "type": ["fanout"]}]'},
+    {"declare": '[{"kind": "exchange", "name": "x", "arguments": 5}]'},
+    {"declare": '[{"kind": "queue", "name": "x", "queue_arguments": 5}]'},
+    {"declare": "[" * 5000 + "]" * 5000},
+]
+#: Redis has no types, and takes these.
+AMQP_MINDS: list[dict[str, Any]] = [
     {"headers": '{"x": 1e400}'},
     {"headers": json.dumps({"x": 2**70})},
     {"headers": '{"x": "\\ud800"}'},
     {"headers": json.dumps({"k" * 300: 1})},
     {"headers": json.dumps({"x": {"__type__": "decimal", "__value__": "ten"}})},
-    {"routing_key": "k" * 300},
-    {"exchange": "e" * 300, "declare": "[]"},
-    {"properties": '{"priority": "high"}'},
     {"properties": '{"expiration": "-5"}'},
     {"properties": '{"delivery_mode": 7}'},
     {"properties": '{"user_id": "somebody-else"}'},
     {"properties": '{"unheard_of": 1}'},
-    {"declare": "[null]"},
+    {"properties": '{"x": {"priority": 5}}'},
+    {"properties": '{"x": "priority"}'},
     {"declare": '[{"kind": "exchange", "name": "x", "type": "nonsense"}]'},
 ]
 
@@ -64,21 +76,24 @@ def test_bodies_beyond_the_brokers_limit(lab: Lab, rabbit: RabbitQueue) -> None:
 
 @pytest.mark.smoke
 @pytest.mark.fault(35)
-def test_rows_written_by_hand(lab: Lab) -> None:
+@pytest.mark.parametrize("exchanges", ["*", "amq.default, x"])
+def test_rows_written_by_hand(broker_lab: Lab, exchanges: str) -> None:
     """Each is refused by the table or buried with a reason; a thousand others go their way."""
-    refused = 0
+    lab, refused = broker_lab, 0
+    narrow = isinstance(lab.queue, RabbitQueue)
+    rows = [(row, True) for row in BY_HAND] + [(row, narrow) for row in AMQP_MINDS]
     lab.commit(1, headers='{"x": "\\u0000"}')  # strange, and allowed
-    for columns in BY_HAND:
+    for columns, doomed in rows:
         lab.commit(50)
         try:
-            lab.commit(1, doomed=True, **columns)
+            lab.commit(1, doomed=doomed, **columns)
         except psycopg.Error:
             refused += 1
-    lab.relay()
+    lab.relay(OUTBOX_ALLOW_EXCHANGES=exchanges)
     with lab.fault(lambda: refused and lab.ledger.doomed):
         lab.wait_until_sent()
 
-    assert refused + len(lab.ledger.doomed) == len(BY_HAND)
+    assert refused + len(lab.ledger.doomed) == sum(doomed for _, doomed in rows)
     lab.finish(duplicates=0, note=f"{refused} refused by the table, {len(lab.ledger.doomed)} dead")
 
 

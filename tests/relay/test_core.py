@@ -244,7 +244,9 @@ def test_refusals_are_counted_up_to_the_limit(reason: Reason) -> None:
     assert states == ["retry", "retry", "dead"]
 
 
-@pytest.mark.parametrize("reason", [Reason.REJECTED, Reason.FORBIDDEN, Reason.SUSPECTED])
+@pytest.mark.parametrize(
+    "reason", [Reason.REJECTED, Reason.FORBIDDEN, Reason.SUSPECTED, Reason.UNDECLARED]
+)
 def test_what_killed_a_channel_stays_under_suspicion(reason: Reason) -> None:
     """On its next attempt it would kill the channel of its neighbours again."""
     parking = park(core(), a_message(suspicion=1), reason)

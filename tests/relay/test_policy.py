@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox_relay.amqp.encode import Encoder
+from outbox_relay.entities import described
 from outbox_relay.errors import Denied, SettingsError
 from outbox_relay.message import Reason
 from outbox_relay.policy import ANY, PLAIN_DATA, RESERVED, Names, Policy, reserved_but
@@ -104,6 +105,24 @@ def test_exchanges_can_be_closed(exchange: str, declare: object, closed: str | N
         assert detail is None
     else:
         assert detail == f"exchange {closed} is not among OUTBOX_ALLOW_EXCHANGES"
+
+
+@pytest.mark.parametrize(
+    "declare",
+    [
+        [{"kind": "queue", "name": "q", "queue_arguments": 5}],
+        [{"kind": "exchange", "name": "events.a", "arguments": 5}],
+        [{"kind": "exchange", "name": "audit"}, {"kind": "queue", "queue_arguments": "x"}],
+        [{"kind": "queue", "name": "q", "exchange": {"name": 5}}],
+    ],
+)
+def test_a_declaration_that_makes_no_sense_opens_nothing(declare: object) -> None:
+    """It is left to those who declare, who can read none of it, and so declare none of it."""
+    policy = Policy(PLAIN_DATA, Names.parse("amq.default, events.*"))
+
+    assert denied(policy, declare=json.dumps(declare)) is None
+    with pytest.raises(ValueError, match="declare cannot be read"):
+        described(json.dumps(declare))
 
 
 def test_the_default_exchange_is_one_of_them() -> None:

@@ -7,6 +7,7 @@ one that carries messages in flight.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from operator import attrgetter
+from time import monotonic
 from typing import Any, Final
 
 import amqp
@@ -18,6 +19,7 @@ from amqp.exceptions import (
     ChannelError,
     FrameError,
     FrameSyntaxError,
+    InternalError,
     InvalidCommand,
     NotAllowed,
     NotFound,
@@ -48,6 +50,9 @@ NONSENSE: Final = (
     AMQPNotImplementedError,
 )
 
+#: How long one call may go on declaring, in seconds: nobody hears heartbeats or confirms meanwhile,
+#: and claims must not run out over hundreds of queues that are new.
+PATIENCE: Final = 2.0
 #: Beyond this many distinct needs the memory of what exists starts afresh.
 REMEMBERED: Final = 10_000
 
@@ -63,6 +68,7 @@ class Topology:
     def prepare(self, messages: Sequence[Message]) -> Failed:
         """Declare what is not known to exist; maps each need that failed to a refusal.
 
+        What there was no time for waits, and has its turn sooner the next time.
         Raises BrokerLost where the side connection breaks.
         """
         known = self._known
@@ -73,11 +79,16 @@ class Topology:
             known.clear()
         failed: dict[Need, Refusal] = {}
         with closing(_Side(self._url)) as side:
+            deadline, late = monotonic() + PATIENCE, False
             for need, message in unknown.items():
+                if late:
+                    failed[need] = Refusal(message, Reason.UNDECLARED, "others were declared first")
+                    continue
                 if refusal := self._provide(side, message):
                     failed[need] = refusal
                 else:
                     known.add(need)
+                late = monotonic() > deadline  # after at least one
         return failed
 
     def forget(self, message: Message) -> None:
@@ -118,6 +129,11 @@ class _Side:
             entity(self._open_channel()).declare()
         except ChannelError as error:
             self._channel = None  # the broker has closed it
+            log.warning("declare_refused", entity=str(entity.name), reason=str(error))
+        except InternalError as error:
+            # 541 says neither what is wrong nor with what: newer brokers have no transient queues
+            # and say it of them. If it is the broker itself, connecting again will show.
+            self.close()
             log.warning("declare_refused", entity=str(entity.name), reason=str(error))
         except NONSENSE as error:
             self.close()

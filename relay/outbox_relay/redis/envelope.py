@@ -65,8 +65,13 @@ def _without_priority(properties: str) -> tuple[str, int]:
     if '"priority"' not in properties:
         members = properties.rstrip()[:-1].rstrip()
         return (members if members == "{" else f"{members}, "), 0
-    members = json.loads(properties)
-    priority = members.pop("priority")
-    if type(priority) is not int or str(priority) not in LEVELS:
+    try:
+        members = json.loads(properties)
+        priority = members.pop("priority", 0)  # the word may be elsewhere, in a value
+        text = json.dumps(members)
+    except Exception as error:  # whatever a row's text provokes is that row's fault, not ours
+        # Not in its own words, which may repeat the text.
+        raise Unpublishable(f"properties cannot be read: {type(error).__name__}") from error
+    if type(priority) is not int or not 0 <= priority <= 255:
         raise Unpublishable("property priority: it is not a number from 0 to 255")
-    return (f"{json.dumps(members)[:-1]}, " if members else "{"), priority
+    return (f"{text[:-1]}, " if members else "{"), priority

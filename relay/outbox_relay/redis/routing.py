@@ -10,12 +10,13 @@ from time import monotonic
 from typing import Any, Final
 
 import structlog
+from amqp.exceptions import ChannelError
 from kombu import Exchange, Queue
 from kombu.transport.virtual.base import NotEquivalentError
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import DataError, NoPermissionError, RedisError
 
 from outbox_relay.entities import described
-from outbox_relay.errors import BrokerLost
+from outbox_relay.errors import BrokerLost, RelayError
 from outbox_relay.message import Message, Reason, Refusal
 
 log = structlog.get_logger()
@@ -24,6 +25,8 @@ log = structlog.get_logger()
 BINDINGS_SECONDS: Final = 1.0
 #: Beyond this many distinct declarations the memory of them starts afresh.
 REMEMBERED: Final = 10_000
+#: What kombu says of an entity that Redis cannot have, or has otherwise.
+NOT_HERE: Final = (NotEquivalentError, NotImplementedError, LookupError, ValueError, ChannelError)
 #: kombu orders messages of a queue by these.
 PRIORITIES: Final = range(10)
 
@@ -88,6 +91,11 @@ class Router:
                 route = self._find(*key)
         except _Denied as denied:
             return Refusal(message, denied.reason, str(denied))
+        except RelayError:
+            raise
+        except Exception as error:  # somebody's bindings that are none must not stop the others
+            detail = f"exchange {message.exchange!r}: cannot be read: {type(error).__name__}"
+            return Refusal(message, Reason.REJECTED, detail)
         if route is None:
             return Refusal(message, Reason.UNROUTABLE, _nowhere(message))
         self._routes[key] = route
@@ -131,23 +139,26 @@ class Router:
         self._declared[declare] = None
         try:
             entities = described(declare)
+            # kombu would not bind again what it remembers having bound.
+            self._channel.state.clear()
+            for entity in entities:
+                for exchange in _exchanges(entity):
+                    if exchange.type in self._channel.exchange_types:
+                        self._types[exchange.name] = exchange.type
+                if self._declare:
+                    self._make(entity)
+        except RelayError:
+            raise
         except ValueError as error:
             self._declared[declare] = str(error)
-            return
-        # kombu would not bind again what it remembers having bound.
-        self._channel.state.clear()
-        for entity in entities:
-            for exchange in _exchanges(entity):
-                if exchange.type in self._channel.exchange_types:
-                    self._types[exchange.name] = exchange.type
-            if self._declare:
-                self._make(entity)
+        except Exception as error:  # kombu's, over a value it cannot use: that row's fault
+            self._declared[declare] = f"declare cannot be carried out: {type(error).__name__}"
 
     def _make(self, entity: Queue | Exchange) -> None:
         """Declare; what Redis cannot be, such as a headers exchange, is the operator's choice."""
         try:
             self._ask(f"declaring {entity.name!r}", entity(self._channel).declare)
-        except (NotEquivalentError, NotImplementedError, LookupError, ValueError, _Denied) as error:
+        except (*NOT_HERE, _Denied) as error:
             log.warning("declare_refused", entity=str(entity.name), reason=repr(error))
 
     def _ask(self, what: str, question: Callable[[], Any]) -> Any:
@@ -155,6 +166,8 @@ class Router:
             return question()
         except NoPermissionError as error:
             raise _Denied(Reason.FORBIDDEN, f"{what}: {error}") from error
+        except DataError:
+            raise  # redis-py's, over a value that no command can carry
         except (OSError, RedisError) as error:
             if "WRONGTYPE" in str(error):
                 raise _Denied(Reason.REJECTED, f"{what}: {error}") from error

@@ -16,6 +16,8 @@ from tests.relay.messages import a_message
 
 TAG = "7b1f9a34-0f5e-4a61-a6a1-0d5f6c1f3d11"
 
+DEEP = "[" * 5000 + "]" * 5000
+
 SHAPES: list[dict[str, Any]] = [
     {"properties": {"correlation_id": "1", "reply_to": "2", "delivery_mode": 2, "priority": 0}},
     {"properties": {"correlation_id": "1", "delivery_mode": 2, "priority": 7}},
@@ -71,6 +73,9 @@ def test_kombus_own_bytes(valkey: Valkey, shape: dict[str, Any]) -> None:
         ('{"correlation_id": "x, \\"priority\\": 9", "priority": 2}', 2),
         ("{ }", 0),
         ('{"reply_to" : "x"} ', 0),
+        ('{"reply_to": "priority"}', 0),
+        ('{"x": {"priority": 5}}', 0),
+        ('{"x": {"priority": 5}, "priority": 3, "y": 1}', 3),
     ],
 )
 def test_the_priority_is_found_wherever_it_stands(properties: str, priority: int) -> None:
@@ -91,6 +96,8 @@ def test_the_priority_is_found_wherever_it_stands(properties: str, priority: int
         ({"properties": "null"}, "JSON objects"),
         ({"properties": '{"priority": "high"}'}, "priority: it is not a number from 0 to 255"),
         ({"properties": '{"priority": 256}'}, "priority: it is not a number from 0 to 255"),
+        ({"properties": '{"priority": ' + "7" * 5000 + "}"}, "^properties cannot be read: Value"),
+        ({"properties": '{"priority": 1, "x": ' + DEEP + "}"}, "^properties cannot be read: Recur"),
     ],
 )
 def test_what_no_worker_could_read_is_refused(columns: dict[str, Any], words: str) -> None:

@@ -152,6 +152,57 @@ def test_what_cannot_be_declared_is_refused(valkey: Valkey, open_publisher: Open
     assert [refusal.reason for refusal in said.refused] == [Reason.INVALID]
 
 
+@pytest.mark.parametrize(
+    "declare",
+    [
+        '[{"kind": "exchange", "name": "x", "type": ["fanout"]}]',
+        '[{"kind": "exchange", "name": ["x"]}]',
+        '[{"kind": "queue", "name": 5}]',
+        '[{"kind": "queue", "name": "x", "routing_key": {}}]',
+        '[{"kind": "queue", "name": "x", "bindings": [{"exchange": {"name": 7}}]}]',
+        '[{"kind": "queue", "name": "x", "queue_arguments": 5}]',
+        '[{"kind": "queue", "name": "x", "on_declared": 5}]',
+        "[" * 5000 + "]" * 5000,
+    ],
+)
+def test_whatever_a_declaration_provokes_is_its_rows_fault(
+    valkey: Valkey, open_publisher: OpenPublisher, declare: str
+) -> None:
+    """It is refused with a reason that does not repeat it; the neighbours are sent."""
+    bad, good = a_message(id=1, declare=declare), a_message(id=2)
+
+    said = publish(open_publisher(valkey.url), [bad, good])
+
+    assert said.confirmed == [good]
+    (refusal,) = said.refused
+    assert (refusal.message, refusal.reason) == (bad, Reason.INVALID)
+    assert refusal.detail.startswith("declare cannot be ")
+    assert len(refusal.detail) < 60
+
+
+def test_an_exchange_that_only_exists_elsewhere_is_the_operators_choice(
+    valkey: Valkey, open_publisher: OpenPublisher
+) -> None:
+    """A passive declaration finds nothing, and the message goes where it was going."""
+    passive = '[{"kind": "exchange", "name": "x", "passive": true}]'
+    sent = a_message(declare=passive)
+
+    assert publish(open_publisher(valkey.url), [sent]).confirmed == [sent]
+
+
+def test_bindings_that_are_none_hold_up_nobody_else(
+    valkey: Valkey, client: Client, open_publisher: OpenPublisher
+) -> None:
+    """Somebody else's pattern where kombu keeps its own: what goes to that exchange is refused."""
+    client.sadd("_kombu.binding.events", "\x06\x16(\x06\x16bills")
+    bad, good = a_message(id=1, exchange="events"), a_message(id=2)
+
+    said = publish(open_publisher(valkey.url), [bad, good])
+
+    assert said.confirmed == [good]
+    assert [(r.message, r.reason) for r in said.refused] == [(bad, Reason.REJECTED)]
+
+
 @pytest.mark.parametrize("described", ["by what it declares", "by not being mandatory"])
 def test_a_broadcast_reaches_all_who_listen(
     valkey: Valkey, open_publisher: OpenPublisher, described: str
