@@ -63,7 +63,7 @@ def test_a_reason_does_not_repeat_the_value(columns: dict[str, Any]) -> None:
     said = []
     for attempt in (
         lambda: Encoder(131_072, RESERVED).frames(message, 1, 0.0),
-        lambda: envelope(message, "tag"),
+        lambda: envelope(message, b"tag"),
         lambda: described(message.declare),
     ):
         try:

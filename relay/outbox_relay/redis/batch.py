@@ -43,7 +43,7 @@ class Batch:
         self._commands: list[_Command] = []
         self._by_list: dict[bytes, _Command] = {}
 
-    def add(self, message: Message, route: Route, tag: str) -> None:
+    def add(self, message: Message, route: Route, tag: bytes) -> None:
         """Take a message aboard. Raises Unpublishable."""
         priority, payload = envelope(message, tag)
         length = b"$%d\r\n" % len(payload)

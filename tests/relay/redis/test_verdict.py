@@ -17,7 +17,7 @@ def a_batch(sent: list[Message], queues: int = 1, *, fanout: bool = False) -> Ba
     batch = Batch(1)
     for message in sent:
         targets = tuple(Target(b"LPUSH", b"%d-%d" % (message.id, n)) for n in range(queues))
-        batch.add(message, Route(fanout, (targets,)), "tag")
+        batch.add(message, Route(fanout, (targets,)), b"tag")
     batch.seal([b"mark"], 0.0)
     return batch
 
@@ -38,7 +38,7 @@ def test_messages_of_a_list_share_its_command_and_its_fate() -> None:
     here, there = (Route(False, ((Target(b"LPUSH", key),),)) for key in (b"here", b"there"))
     batch = Batch(1)
     for message, route in zip(sent, (here, there, here, there), strict=True):
-        batch.add(message, route, "tag")
+        batch.add(message, route, b"tag")
     wire = batch.seal([b"mark"], 0.0)
     wrong = ReplyError("WRONGTYPE Operation against a key holding the wrong kind of value")
 
