@@ -21,6 +21,9 @@ HEARTBEAT_FRAME: Final = bytes((HEARTBEAT, 0, 0, 0, 0, 0, 0)) + FRAME_END
 BASIC_PUBLISH: Final = b"\x00\x3c\x00\x28\x00\x00"
 #: the same class with a weight of zero, as a content header begins
 BASIC: Final = 60 << 16
+#: channel.close with a reply code of 200, no text and nobody to blame; the answer to the broker's
+CLOSE: Final = b"\0\x14\0\x28\0\xc8\0\0\0\0\0"
+CLOSE_OK: Final = b"\0\x14\0\x29"
 #: The one reserved name that is a property.
 USER_ID: Final = "user_id"
 NOTHING_RESERVED: Final[frozenset[str]] = frozenset()
@@ -30,9 +33,9 @@ _header = Struct(">BHIIQ").pack  # the same, then class and weight, and the size
 _flags = Struct(">H").pack
 
 
-def reopening_frames(dead: int, fresh: int) -> bytes:
-    """Agree to a channel's end and begin another that confirms: close-ok, open, confirm.select."""
-    methods = ((dead, b"\0\x14\0\x29"), (fresh, b"\0\x14\0\x0a\0"), (fresh, b"\0\x55\0\x0a\0"))
+def reopening_frames(old: int, fresh: int, farewell: bytes) -> bytes:
+    """End a channel by CLOSE or CLOSE_OK and begin another that confirms: open, confirm.select."""
+    methods = ((old, farewell), (fresh, b"\0\x14\0\x0a\0"), (fresh, b"\0\x55\0\x0a\0"))
     return b"".join(
         _frame(METHOD, channel, len(method)) + method + FRAME_END for channel, method in methods
     )

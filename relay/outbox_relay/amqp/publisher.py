@@ -6,6 +6,7 @@ stored, not merely read.
 
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from time import monotonic
 from typing import Final
 
@@ -13,7 +14,13 @@ import structlog
 from amqp.exceptions import AMQPError
 
 from outbox_relay.amqp.connect import open_connection
-from outbox_relay.amqp.encode import HEARTBEAT_FRAME, publish_frames, reopening_frames
+from outbox_relay.amqp.encode import (
+    CLOSE,
+    CLOSE_OK,
+    HEARTBEAT_FRAME,
+    publish_frames,
+    reopening_frames,
+)
 from outbox_relay.amqp.flight import Flight
 from outbox_relay.amqp.inbound import Blocked, Closed, Confirm, Inbound, Returned
 from outbox_relay.amqp.topology import Topology
@@ -28,6 +35,9 @@ log = structlog.get_logger()
 #: Connection errors by which a broker blames what we sent (AMQP 0-9-1, 1.2); 320 is an operator.
 BLAMING: Final = frozenset({501, 502, 503, 505, 540, 541})
 DEFAULT_FRAME_MAX: Final = 131_072
+#: A channel that said no is replaced so many seconds later. What is sent to a quorum queue for the
+#: first time just as its leader dies, RabbitMQ 3.10 refuses for as long as that channel lasts.
+REPLACE_AFTER: Final = 5.0
 
 
 class AmqpPublisher:
@@ -63,6 +73,7 @@ class AmqpPublisher:
         self._fate: BrokerLost | None = None
         self._channel_died = False
         self._blocked = False
+        self._replace_at = inf
 
     @property
     def in_flight(self) -> int:
@@ -76,14 +87,16 @@ class AmqpPublisher:
 
     @property
     def blocked(self) -> bool:
-        """Whether the broker has an alarm, or is not reading what we send."""
-        return self._blocked
+        """Whether the broker has an alarm, or its channel is replaced once nothing is in flight."""
+        return self._blocked or (self._is_stale and bool(self._flight))
 
     def publish(self, messages: Sequence[Message]) -> list[Refusal]:
         """Put messages on the wire, in order; those no broker could take come straight back."""
         if self._fate:
             raise self._fate  # these messages never were in flight: no suspicion falls on them
         refused: list[Refusal] = []
+        if self._is_stale and not self._flight:
+            self._begin_another(CLOSE)
         failed = self._topology.prepare(messages)
         sent: list[Message] = []
         frames: list[bytes] = []
@@ -133,6 +146,8 @@ class AmqpPublisher:
         for refusal in refused:
             if refusal.reason is Reason.UNROUTABLE:
                 self._topology.forget(refusal.message)
+            elif refusal.reason is Reason.NACKED:
+                self._replace_at = min(self._replace_at, monotonic() + REPLACE_AFTER)
         return Outcomes(confirmed, refused, self._landed())
 
     def in_doubt(self) -> list[Message]:
@@ -143,14 +158,10 @@ class AmqpPublisher:
         """Where only the channel died, begin another; the broker reads what follows in order."""
         if not self._channel_died:
             return False
-        dead, self._channel = self._channel, self._channel % 2 + 1
         try:
-            self._link.send(reopening_frames(dead, self._channel))
+            self._begin_another(CLOSE_OK)
         except BrokerLost:
             return False
-        self._flight = Flight()
-        self._batches.clear()
-        self._fate, self._channel_died = None, False
         return True
 
     def close(self) -> None:
@@ -158,6 +169,18 @@ class AmqpPublisher:
         self._link.close()
         self._connection.collect()
         self._flight = Flight()  # bodies: this object is part of a cycle, and may stay for long
+
+    @property
+    def _is_stale(self) -> bool:
+        return monotonic() > self._replace_at
+
+    def _begin_another(self, farewell: bytes) -> None:
+        """Go on in another channel of the connection, with tags of its own."""
+        old, self._channel = self._channel, self._channel % 2 + 1
+        self._link.send(reopening_frames(old, self._channel, farewell))
+        self._flight = Flight()
+        self._batches.clear()
+        self._fate, self._channel_died, self._replace_at = None, False, inf
 
     def _alarm(self, event: Blocked) -> None:
         self._blocked = event.blocked
