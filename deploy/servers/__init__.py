@@ -7,12 +7,14 @@ from servers.errors import ServerMissing, StartFailed
 from servers.postgres import Postgres
 from servers.prometheus import Prometheus
 from servers.rabbitmq import RabbitMQ
+from servers.rabbitmq_cluster import RabbitCluster
 from servers.standby import Standby
 from servers.valkey import Valkey
 
 __all__ = [
     "Postgres",
     "Prometheus",
+    "RabbitCluster",
     "RabbitMQ",
     "ServerMissing",
     "Standby",

@@ -1,17 +1,20 @@
 """A private RabbitMQ node that shares nothing with any other: name, ports, cookie, data and epmd.
 
-A test gets a virtual host of its own, made in milliseconds; a node of its own costs seconds.
+A test gets a virtual host of its own, made in milliseconds; a node of its own costs seconds. Only
+the nodes of a `RabbitCluster` know one another.
 """
 
 import os
 import socket
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 from uuid import uuid4
 
+from servers.epmd import Epmd
 from servers.ports import free_port
-from servers.processes import end, kill_family, spawn, wait_ready
 from servers.rabbitmq_packages import find_or_fetch
 from servers.server import Command, Server, kept_secret
 
@@ -40,8 +43,17 @@ exec "$BINDIR/erlexec" "$@"
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A node's name in its cluster, and what the nodes share: an epmd, a folder for the secrets."""
+
+    node: str
+    epmd: Epmd
+    secrets: Path
+
+
 class RabbitMQ(Server):
-    """One node, with an epmd of its own that nobody else's nodes register at."""
+    """One node, with an epmd of its own that nobody else's nodes register at, or in a cluster."""
 
     name = "rabbitmq"
     start_seconds = 90
@@ -52,15 +64,18 @@ class RabbitMQ(Server):
         folder: Path,
         settings: Mapping[str, str] | None = None,
         root: Path | None = None,
+        member: Membership | None = None,
     ) -> None:
         """Prepare a node; ``settings`` are lines of rabbitmq.conf and win over the defaults."""
         super().__init__(folder)
         self.root = root or find_or_fetch()
         self.settings = {**_DEFAULTS, **(settings or {})}
-        self.password = kept_secret(self.folder / "password")
+        self._alone = member is None
+        self._member = member or Membership(
+            _NODE, Epmd(self.folder / "epmd", self.root), self.folder
+        )
+        self.password = kept_secret(self._member.secrets / "password")
         self._distribution_port = free_port()
-        self._epmd_port = free_port()
-        self._epmd: subprocess.Popen[bytes] | None = None
 
     def url(self, vhost: str = "/") -> str:
         """Return the broker URL of a virtual host, as kombu reads it."""
@@ -88,50 +103,37 @@ class RabbitMQ(Server):
     def evaluate(self, expressions: str) -> str:
         """Evaluate Erlang inside the node: what rabbitmqctl does, without its second's start."""
         erl_call = str(self.root / "usr/lib/erlang/bin/erl_call")
-        answer = self._run([erl_call, "-n", _NODE, "-e"], f"{expressions}.\n")
+        answer = self._run([erl_call, "-n", self.node, "-e"], f"{expressions}.\n")
         if not answer.startswith("{ok, "):
             raise RuntimeError(f"{expressions} gave {answer}")
         return answer.removeprefix("{ok, ").removesuffix("}")
 
-    def start(self) -> "RabbitMQ":
+    @property
+    def node(self) -> str:
+        """Its name among Erlang's nodes."""
+        return self._member.node
+
+    def start(self) -> Self:
         """Start and return when clients can connect."""
-        self._start_epmd()
+        self._member.epmd.start()
         return super().start()
 
     def stop(self) -> None:
         """Shut down in order; kill when that takes too long."""
         super().stop()
-        if self._epmd is not None:
-            end(self._epmd, self.death_signal, self.stop_seconds)
+        if self._alone:
+            self._member.epmd.stop()
 
     def kill(self) -> None:
-        """Crash the node and its epmd; queues declared until now survive.
+        """Crash the node, and the epmd that is its own; queues declared until now survive.
 
         Alone, Mnesia would forget those of its last two seconds, with the messages in them.
         """
         if self._is_ready():
             self.evaluate("mnesia:sync_log()")
         super().kill()
-        if self._epmd is not None:
-            kill_family(self._epmd)
-
-    def _start_epmd(self) -> None:
-        if self._epmd is not None and self._epmd.poll() is None:
-            return
-        epmd = self.root / "usr/lib/erlang/bin/epmd"
-        self._epmd = spawn(
-            [str(epmd), "-port", str(self._epmd_port), "-address", "127.0.0.1"],
-            folder=self.folder,
-            log=self.log,
-            environment=self._environment(),
-        )
-        wait_ready(
-            self._epmd,
-            lambda: _answers(self._epmd_port, b"", b""),
-            seconds=self.start_seconds,
-            log=self.log,
-            what="epmd",
-        )
+        if self._alone:
+            self._member.epmd.kill()
 
     def _command(self) -> Command:
         self._write_configuration()
@@ -158,9 +160,8 @@ class RabbitMQ(Server):
         return done.stdout
 
     def _write_configuration(self) -> None:
-        home = self.folder / "home"
-        home.mkdir(mode=0o700, exist_ok=True)
-        kept_secret(home / ".erlang.cookie")
+        self._home.mkdir(mode=0o700, exist_ok=True)
+        kept_secret(self._home / ".erlang.cookie")
         fixed = {
             "listeners.tcp.1": f"127.0.0.1:{self.port}",
             "default_user": _USER,
@@ -180,12 +181,12 @@ class RabbitMQ(Server):
         folder = self.folder
         return {
             **own,
-            "HOME": str(folder / "home"),
+            "HOME": str(self._home),
             "LANG": "C.UTF-8",
             "PATH": f"{self._erl_folder()}:{own.get('PATH', os.defpath)}",
             # The script then becomes the node instead of its guardian: signals reach the node.
             "RUNNING_UNDER_SYSTEMD": "true",
-            "RABBITMQ_NODENAME": _NODE,
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
@@ -201,9 +202,14 @@ class RabbitMQ(Server):
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_LOOPBACK} {_NO_SPINNING}",
             "RABBITMQ_CTL_ERL_ARGS": _LOOPBACK,
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_PORT": str(self._member.epmd.port),
             "ERL_CRASH_DUMP_SECONDS": "0",
         }
+
+    @property
+    def _home(self) -> Path:
+        """Where Erlang looks for the cookie."""
+        return self._member.secrets / "home"
 
     def _erl_folder(self) -> Path:
         erlang = self.root / "usr/lib/erlang"

@@ -58,6 +58,11 @@ class Server(ABC):
             raise RuntimeError(f"{self.name} was never started")
         return self._process
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its main process is there, frozen or not."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> Self:
         """Start and return when clients can connect."""
         command = self._command()

@@ -48,6 +48,8 @@ class Ledger:
     unknown: set[str] = field(default_factory=set)
     #: Committed, and to be found dead instead of in the queue.
     doomed: set[str] = field(default_factory=set)
+    #: In what way all of them are out of the ordinary.
+    columns: dict[str, Any] = field(default_factory=dict)
 
     def commit(
         self, database: str, count: int, *, doomed: bool = False, **columns: Any
@@ -73,7 +75,7 @@ class Ledger:
         """Insert rows, end the transaction, and note how."""
         ids = self.new_ids(count)
         with self.noting(ids):
-            insert(connection, ids, **columns)
+            insert(connection, ids, **{**self.columns, **columns})
             if not keep:
                 connection.rollback()
                 return set()

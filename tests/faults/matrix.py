@@ -1,4 +1,4 @@
-"""The 47 faults: what each is, how a test brings it about, and what is expected of it.
+"""The 48 faults: what each is, how a test brings it about, and what is expected of it.
 
 Expected of all of them: nothing lost, nothing sent that was not committed, no attempt charged to a
 healthy message, duplicates within the window of each fault. What stands here is beyond that.
@@ -247,5 +247,11 @@ MATRIX: Final = (
         "Connections exhausted",
         "every place taken; virtual host's limit",
         "waited out, recovers alone",
+    ),
+    Fault(
+        48,
+        "Cluster loses nodes",
+        "SIGKILL of the leader, of the relay's node, of two of three; SIGSTOP; cut off",
+        "goes on at another node; without a majority nothing is sent, and nothing charged",
     ),
 )

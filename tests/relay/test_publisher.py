@@ -1,6 +1,7 @@
 """Publishing to a real RabbitMQ: each message's own confirm decides, and nothing else."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import monotonic
@@ -10,6 +11,7 @@ import pytest
 from kombu import Connection, Exchange, Queue
 
 from outbox_relay.amqp import connect as connect_module
+from outbox_relay.amqp import publisher as publisher_module
 from outbox_relay.amqp.publisher import AmqpPublisher
 from outbox_relay.amqp.topology import Topology
 from outbox_relay.errors import BrokerLost
@@ -234,6 +236,46 @@ def test_a_full_queue_says_no_and_is_believed(line: Line, broker: Broker) -> Non
     assert set(line.reasons.values()) == {Reason.NACKED}
     assert len(line.confirmed) == broker.depth("narrow")
     assert len(line.confirmed) + len(line.refused) == 20
+
+
+def test_a_channel_that_says_no_is_replaced(
+    line: Line, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the same connection, again and again, each time with tags of its own."""
+    monkeypatch.setattr(publisher_module, "REPLACE_AFTER", 0.0)
+    broker.declare("narrow", **{"x-max-length": 2, "x-overflow": "reject-publish"})
+    for fresh in (2, 1, 2):
+        line.publish(*messages(20, routing_key="narrow"))
+        line.land()
+        line.publish(*messages(500))
+        line.land()
+        wait_until(lambda fresh=fresh: channels(broker) == [fresh], DEADLINE, "the other channel")  # type: ignore[misc]  # a default binds the loop's value; mypy infers no such lambda
+
+    assert broker.depth("celery") == 1500
+    assert len(line.confirmed) == 1500 + broker.depth("narrow")
+    assert set(line.reasons.values()) == {Reason.NACKED}
+
+
+def test_a_channel_is_not_replaced_under_what_is_in_flight(line: Line, broker: Broker) -> None:
+    """A pause is asked for, until all of it has landed."""
+    line.publish(*messages(500))
+    line.publisher._replace_at = 0.0
+    assert line.publisher.blocked
+    line.publish(*messages(500))
+    line.land()
+
+    assert not line.publisher.blocked
+    assert channels(broker) == [1]
+    assert len(line.confirmed) == broker.depth("celery") == 1000
+
+
+def channels(broker: Broker) -> list[int]:
+    """The numbers of the channels that are open on the virtual host."""
+    answer = broker.node.evaluate(
+        "[{channel, N} || [{vhost, V}, {number, N}] <- rabbit_channel:info_all([vhost, number]),"
+        f' V =:= <<"{broker.vhost}">>]'
+    )
+    return [int(number) for number in re.findall(r"\d+", answer)]
 
 
 def test_what_the_broker_will_not_take_is_blamed(line: Line) -> None:

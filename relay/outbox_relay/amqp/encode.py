@@ -32,6 +32,11 @@ def channel_opening_frames(channel: int) -> bytes:
     return _method(channel, b"\0\x14\0\x0a\0") + _method(channel, b"\0\x55\0\x0a\0")
 
 
+def channel_closing_frame(channel: int) -> bytes:
+    """End a channel: channel.close with a reply code of 200, no text and nobody to blame."""
+    return _method(channel, b"\0\x14\0\x28\0\xc8\0\0\0\0\0")
+
+
 def channel_closed_frame(channel: int) -> bytes:
     """Agree to the end of a channel: channel.close-ok."""
     return _method(channel, b"\0\x14\0\x29")

@@ -6,23 +6,30 @@ stored, not merely read.
 
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from time import monotonic
+from typing import Final
 
 import structlog
 from amqp.exceptions import AMQPError
 
 from outbox_relay.amqp.connect import open_connection
+from outbox_relay.amqp.encode import channel_closing_frame, channel_opening_frames
 from outbox_relay.amqp.flight import Flight
 from outbox_relay.amqp.inbound import Blocked, Closed, Confirm, Inbound, Returned
 from outbox_relay.amqp.line import BLAMING, Line
 from outbox_relay.amqp.outbound import Outbound
 from outbox_relay.amqp.topology import Topology
 from outbox_relay.errors import BrokerLost
-from outbox_relay.message import Message, Refusal
+from outbox_relay.message import Message, Reason, Refusal
 from outbox_relay.policy import RESERVED
 from outbox_relay.publisher import NOTHING, Outcomes
 
 log = structlog.get_logger()
+
+#: A channel that said no is replaced so many seconds later. What is sent to a quorum queue for the
+#: first time just as its leader dies, RabbitMQ 3.10 refuses for as long as that channel lasts.
+REPLACE_AFTER: Final = 5.0
 
 
 class AmqpPublisher:
@@ -54,6 +61,7 @@ class AmqpPublisher:
         self._batches: deque[tuple[int, int, float]] = deque()  # last tag, messages, when
         self._fate: BrokerLost | None = None
         self._blocked = False
+        self._replace_at = inf
 
     @property
     def in_flight(self) -> int:
@@ -67,13 +75,15 @@ class AmqpPublisher:
 
     @property
     def blocked(self) -> bool:
-        """Whether the broker has an alarm, or is not reading what we send."""
-        return self._blocked
+        """Whether the broker has an alarm, or its channel is replaced once nothing is in flight."""
+        return self._blocked or (self._is_stale and bool(self._flight))
 
     def publish(self, messages: Sequence[Message]) -> list[Refusal]:
         """Put messages on the wire, in order; those no broker could take come straight back."""
         if self._fate:
             raise self._fate  # these messages never were in flight: no suspicion falls on them
+        if self._is_stale and not self._flight:
+            self._begin_another_channel()
         now = monotonic()
         failed = self._outbound.provide(messages)
         sent, frames, refused = self._outbound.frames(messages, self._channel, now, failed)
@@ -106,6 +116,8 @@ class AmqpPublisher:
                     self._fate = BrokerLost(f"the broker closed on us: {code} {text}", blame=blame)
                     break
         self._outbound.landed(refused)
+        if any(refusal.reason is Reason.NACKED for refusal in refused):
+            self._replace_at = min(self._replace_at, monotonic() + REPLACE_AFTER)
         return Outcomes(confirmed, refused, self._landed())
 
     def in_doubt(self) -> list[Message]:
@@ -116,6 +128,18 @@ class AmqpPublisher:
         """Drop the connection."""
         self._line.close()
         self._flight = Flight()  # bodies: this object is part of a cycle, and may stay for long
+
+    @property
+    def _is_stale(self) -> bool:
+        return monotonic() > self._replace_at
+
+    def _begin_another_channel(self) -> None:
+        """Go on in another channel of the connection, with tags of its own."""
+        old, self._channel = self._channel, self._channel % 2 + 1
+        self._line.link.send(channel_closing_frame(old) + channel_opening_frames(self._channel))
+        self._flight = Flight()
+        self._batches.clear()
+        self._replace_at = inf
 
     def _alarm(self, event: Blocked) -> None:
         self._blocked = event.blocked

@@ -19,10 +19,11 @@ END = b"\xce"
 POISON, LETHAL, UNROUTABLE, FULL = "poison", "lethal", "nowhere", "full"
 #: The channel that py-amqp opens.
 CHANNEL = 1
+ENDS = "ends"
 
 
 class Published(NamedTuple):
-    """A message as it was read from a channel; without an id, the channel begins."""
+    """A message as it was read from a channel; without an id, the channel begins or ENDS."""
 
     channel: int
     id: int | None = None
@@ -145,7 +146,9 @@ class Connection:
         if not self.open:
             raise BrokerLost("the connection broke")
         for message in _published(data):
-            if message.id is None:
+            if message.key == ENDS:
+                del self._channels[message.channel]
+            elif message.id is None:
                 assert self._channels.get(message.channel, Channel(dead=True)).dead, "open twice"
                 self._channels[message.channel] = Channel()
             elif self.open and not self._channels[message.channel].dead:
@@ -264,6 +267,8 @@ def _published(data: bytes) -> list[Published]:
         position += 8 + size
         if kind == 1 and payload[:4] == pack(">HH", 20, 10):
             published.append(Published(channel))
+        elif kind == 1 and payload[:4] == pack(">HH", 20, 40):
+            published.append(Published(channel, key=ENDS))
         elif kind == 1 and payload[:2] == pack(">H", 60):
             exchange = payload[7 : 7 + payload[6]]
             rest = payload[7 + payload[6] :]
