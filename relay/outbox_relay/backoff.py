@@ -8,9 +8,12 @@ from typing import Final
 
 from tenacity import wait_random_exponential
 
-#: Looking at an idle table, in seconds: often shortly after a message, rarely after a tenth.
+#: Looking at an idle table, in seconds: often shortly after a message, rarely after a tenth of a
+#: second without one, half as often after QUIET seconds.
 BUSY_POLL: Final = 0.002
 IDLE_POLL: Final = 0.025
+QUIET_POLL: Final = 0.05
+QUIET: Final = 2.0
 #: The longest pause between two attempts to publish a refused message, in seconds.
 LONGEST_RETRY: Final = 300.0
 #: The longest pause between two attempts to reach a server, in seconds.
@@ -23,7 +26,7 @@ RECONNECT: Final = wait_random_exponential(multiplier=0.1, max=LONGEST_RECONNECT
 
 def poll_interval(idle: float) -> float:
     """Seconds to wait before looking again, `idle` seconds after the last message."""
-    return min(IDLE_POLL, max(BUSY_POLL, idle / 4))
+    return min(IDLE_POLL if idle < QUIET else QUIET_POLL, max(BUSY_POLL, idle / 4))
 
 
 def retry_delay(first: float, attempts: int) -> float:

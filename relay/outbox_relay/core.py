@@ -75,6 +75,11 @@ class Core:
         floor = self._cursor.floor(now) if limit else 0
         return Turn(self._done, floor, limit, self._lease, self._settings.lease, lanes)
 
+    def nothing_waits(self, turn: Turn) -> None:
+        """The turn was not taken: there was nothing to be found."""
+        if turn.lanes:
+            self._lanes.seen(turn.lanes, [])
+
     def turned(self, turn: Turn, answer: Answer) -> None:
         """The turn was committed: its confirms are settled, its rows are ours."""
         self._done = []

@@ -130,9 +130,10 @@ class Cycle:
             blocked=publisher.blocked,
             in_flight_bytes=publisher.in_flight_bytes,
         )
-        if turn.done or turn.lanes:
+        if turn.done:
             return turn if turn.room or now - self._last_turn > BUSY_POLL else None
-        if self._idle and turn.room and not store.waiting(turn.floor):
+        if self._idle and turn.room and not store.waiting(turn):
+            self._core.nothing_waits(turn)
             self._next_turn = now + poll_interval(now - self.last_message)
             return None
         return turn if turn.room else None
@@ -142,7 +143,7 @@ class Cycle:
         if self._claimed or self._fetched:
             return 0.0
         if (pause := self._next_turn - monotonic()) > 0:
-            return min(pause, IDLE_POLL)
+            return pause
         return IDLE_POLL if publisher.in_flight else BUSY_POLL
 
     def _exchange(self, turn: Turn | None, store: Store, publisher: Publisher) -> None:

@@ -2,7 +2,7 @@
 
 The database keeps the order, whoever looks and when. What is decided here is only how soon: in the
 same transaction that settles a message, if lanes are in use, as that may let the next one go; while
-there is none, ten times a second, which costs an idle relay next to nothing.
+there is none, ten times a second at most.
 """
 
 from typing import Final

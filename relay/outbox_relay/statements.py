@@ -41,9 +41,11 @@ WHERE id = ANY (ARRAY(
 RETURNING id, slot, attempts, suspicion
 """
 
-#: Whether CLAIM would find anything: what an idle relay asks forty times a second.
+#: Whether CLAIM or CLAIM_LANES could find anything: what an idle relay asks twenty to forty times a
+#: second.
 PROBE: Final = """
-SELECT FROM {outbox}.ready WHERE id > %(floor)s AND lease_until < now() LIMIT 1
+SELECT WHERE EXISTS (SELECT FROM {outbox}.ready WHERE id > %(floor)s AND lease_until < now())
+          OR EXISTS (SELECT FROM {outbox}.lane_news WHERE id > %(above)s)
 """
 
 #: What was claimed, as it goes on the wire. Large bodies stay behind (NULL). %(clock)s is the

@@ -24,6 +24,8 @@ NAME: Final = "outbox-relay"
 SMALL_BODY: Final = 32 << 10
 #: Larger bodies fetched at a time, in bytes; a single larger one is fetched alone.
 FETCH_BYTES: Final = 16 << 20
+#: No id is higher.
+NOTHING_ABOVE: Final = (1 << 63) - 1
 #: What the loop asks all the time.
 PREPARED: Final = ("SETTLE", "CLAIM", "PROBE", "FETCH", "PROMOTE", "CLAIM_LANES")
 
@@ -137,10 +139,11 @@ class Store:
         self.ask(claimed, turn)
         return self.answer()
 
-    def waiting(self, floor: int) -> bool:
-        """Whether a turn could lease any row above `floor`."""
+    def waiting(self, turn: Turn) -> bool:
+        """Whether a turn could lease anything; cheaper than to try."""
+        above = turn.lanes.above if turn.lanes else NOTHING_ABOVE
         with translated():
-            return bool(self._pipeline.run(Query("PROBE", {"floor": floor})))
+            return bool(self._pipeline.run(Query("PROBE", {"floor": turn.floor, "above": above})))
 
     def _fetches(self, claimed: Claimed) -> list[Query]:
         slots: dict[int, list[int]] = {}

@@ -28,7 +28,7 @@ HELD = {"ids": "{1,2,3}", "leases": "{1,1,1}"}
 LOOP: dict[str, dict[str, Any]] = {
     "SETTLE": {"done": "{1,2,3}"},
     "CLAIM": {"floor": 0, "limit": 500, "lease": 1, "term": 10.0},
-    "PROBE": {"floor": 0},
+    "PROBE": {"floor": 0, "above": 0},
     "FETCH": {"slot": 3, "ids": "{1,2,3}", "lease": 1, "small": 1 << 15, "clock": 1.0},
     "FETCH_LARGE": {"slots": "{3,4}", "ids": "{1,2,3}", "bytes": 1 << 24},
     "PARK": {

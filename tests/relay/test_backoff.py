@@ -11,6 +11,8 @@ from outbox_relay.backoff import (
     IDLE_POLL,
     LONGEST_RECONNECT,
     LONGEST_RETRY,
+    QUIET,
+    QUIET_POLL,
     RECONNECT,
     poll_interval,
     retry_delay,
@@ -20,7 +22,8 @@ from outbox_relay.backoff import (
 @given(st.floats(0, 1e6))
 def test_a_look_at_the_table_is_never_far_off(idle: float) -> None:
     """Soon after a message, and still often after a day of none."""
-    assert BUSY_POLL <= poll_interval(idle) <= IDLE_POLL
+    assert BUSY_POLL <= poll_interval(idle) <= QUIET_POLL
+    assert idle >= QUIET or poll_interval(idle) <= IDLE_POLL
 
 
 def test_the_longer_idle_the_rarer_the_look() -> None:
@@ -28,7 +31,7 @@ def test_the_longer_idle_the_rarer_the_look() -> None:
     pauses = [poll_interval(idle) for idle in (0, 0.01, 0.05, 1, 60)]
 
     assert pauses == sorted(pauses)
-    assert (pauses[0], pauses[-1]) == (BUSY_POLL, IDLE_POLL)
+    assert (pauses[0], pauses[-1]) == (BUSY_POLL, QUIET_POLL)
 
 
 @given(st.floats(0, 3600), st.integers(1, 10_000))

@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Identifier
 from outbox_migrations import grant
 from outbox_relay import store as store_module
 from outbox_relay.errors import SchemaError, SettingsError, StoreLost
-from outbox_relay.message import Claim, Claimed, Leased, Message, Parking, Turn
+from outbox_relay.message import Claim, Claimed, Leased, Look, Message, Parking, Turn
 from outbox_relay.store import Store
 from servers import Postgres
 from tests.fixtures.rows import commit_rows, ids_in, insert_rows, states
@@ -200,6 +200,11 @@ class TestClaiming:
         assert len(claim(store)) == 1
 
 
+def above(floor: int, lanes: Look | None = None) -> Turn:
+    """A turn that looks there."""
+    return Turn([], floor, 10, 1, 10.0, lanes)
+
+
 class TestProbing:
     """An idle relay asks before it claims."""
 
@@ -207,15 +212,28 @@ class TestProbing:
         self, emptied_database: str, store: Store
     ) -> None:
         """Rows above the floor that nobody has leased, and no others."""
-        assert not store.waiting(0)
+        assert not store.waiting(above(0))
         commit_rows(emptied_database, 2)
 
-        assert store.waiting(0)
+        assert store.waiting(above(0))
         leased = lease(store, 10)
-        assert not store.waiting(0)
+        assert not store.waiting(above(0))
         store.release([(row.id, 1) for row in leased])
-        assert store.waiting(0)
-        assert not store.waiting(max(row.id for row in leased))
+        assert store.waiting(above(0))
+        assert not store.waiting(above(max(row.id for row in leased)))
+
+    def test_news_of_a_lane_are_told_to_whom_would_look_there(
+        self, emptied_database: str, store: Store
+    ) -> None:
+        """Above the last news seen; a turn that does not look into lanes finds nothing there."""
+        commit_rows(emptied_database, ordering_key="k")
+        with psycopg.connect(emptied_database) as connection:
+            row = connection.execute("SELECT max(id) FROM outbox.lane_news").fetchone()
+        assert row is not None
+
+        assert not store.waiting(above(0))
+        assert store.waiting(above(0, Look(0, 1)))
+        assert not store.waiting(above(0, Look(row[0], 1)))
 
 
 class TestFetching:
@@ -239,7 +257,8 @@ class TestFetching:
         (message,) = claim(store)
 
         assert message.message_id == message_id
-        assert {name: getattr(message, name) for name in columns} == columns
+        as_bytes = {name: columns[name].encode() for name in ("headers", "properties")}
+        assert {name: getattr(message, name) for name in columns} == columns | as_bytes
         assert (message.attempts, message.suspicion, message.expired) == (0, 0, False)
 
     def test_an_expired_message_says_so(self, emptied_database: str, store: Store) -> None:

@@ -194,10 +194,10 @@ class ModelStore:
         self.ask(claimed, turn)
         return self.answer()
 
-    def waiting(self, floor: int) -> bool:
-        """Whether a turn could lease anything."""
+    def waiting(self, turn: Turn) -> bool:
+        """Whether it could lease anything."""
         self._ask()
-        return any(i > floor and self._database.claimable(i) for i in self._database.ready)
+        return any(i > turn.floor and self._database.claimable(i) for i in self._database.ready)
 
     def _fetch(self, claimed: Claimed) -> Claim:
         messages = self._database.messages
