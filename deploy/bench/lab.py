@@ -3,6 +3,7 @@
 Nothing outlives the bench, and no server of the machine is touched.
 """
 
+import os
 import shutil
 import sys
 import tempfile
@@ -21,8 +22,15 @@ from servers import Postgres, RabbitMQ, ServerMissing, Valkey
 Connection = psycopg.Connection[tuple[Any, ...]]
 Broker = TypeVar("Broker", RabbitMQ, Valkey)
 
-#: No checkpoint begins by itself in the middle of a measurement; `reset` makes them.
-POSTGRES_SETTINGS: Final = {"max_wal_size": "4GB", "checkpoint_timeout": "1h"}
+#: The memory of the machine, in megabytes.
+MEMORY_MB: Final = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+#: No checkpoint begins by itself in the middle of a measurement; `reset` makes them. Buffers are
+#: what Postgres' own pages advise: a quarter of the memory.
+POSTGRES_SETTINGS: Final = {
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "1h",
+    "shared_buffers": f"{MEMORY_MB // 4}MB",
+}
 
 
 class Unbelievable(RuntimeError):
