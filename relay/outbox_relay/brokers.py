@@ -14,26 +14,39 @@ from outbox_relay.settings import Settings, transport_options
 
 
 def publisher_factory(settings: Settings) -> Open:
-    """Connects to the first broker that answers, reading the secret anew."""
+    """Connects to the first broker that answers, reading the secrets anew.
+
+    Raises SettingsError where those it was started with are wrong; others are being replaced.
+    """
     doubts = Doubts()
+    first: tuple[str, str] | None = None
 
     def connect(*, apart: bool = False) -> Publisher:
-        failures = []
+        nonlocal first
         try:
-            urls = settings.broker_url.read()
-        except SettingsError as error:  # it was readable at the start: a secret being replaced
+            secrets = settings.broker_url.read(), settings.transport_options.read()
+        except SettingsError as error:  # it was readable at the start
             raise BrokerLost(str(error)) from error
-        for url in urls.split(";"):
+        first = first or secrets
+        urls, options = secrets[0].split(";"), transport_options(secrets[1])
+        failures = []
+        for url in urls:
             try:
-                return _connect(url.strip(), settings, doubts, apart=apart)
+                return _connect(url.strip(), options, settings, doubts, apart=apart)
             except BrokerLost as error:
+                failures.append(str(error))
+            except SettingsError as error:
+                if secrets == first:
+                    raise
                 failures.append(str(error))
         raise BrokerLost("; ".join(failures))
 
     return connect
 
 
-def _connect(url: str, settings: Settings, doubts: Doubts, *, apart: bool) -> Publisher:
+def _connect(
+    url: str, options: dict[str, Any], settings: Settings, doubts: Doubts, *, apart: bool
+) -> Publisher:
     scheme = url.partition("://")[0]
     if scheme in ("amqp", "amqps"):
         # A broker that was restarted may have lost what it had: what is known is known anew.
@@ -43,17 +56,10 @@ def _connect(url: str, settings: Settings, doubts: Doubts, *, apart: bool) -> Pu
     if scheme in REDIS_SCHEMES:
         return RedisPublisher(
             url,
-            _options(settings),
+            options,
             settings.redis_confirm,
             doubts,
             declare=settings.declare == "missing",
             confirm_timeout=settings.confirm_timeout,
         )
     raise SettingsError(f"OUTBOX_BROKER_URL: {scheme}:// is not supported")
-
-
-def _options(settings: Settings) -> dict[str, Any]:
-    try:
-        return transport_options(settings.transport_options.read())
-    except ValueError as error:
-        raise SettingsError(f"{settings.transport_options.name} is malformed: {error}") from error

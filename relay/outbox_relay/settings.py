@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeVar
 from outbox_relay.errors import SettingsError
 from outbox_relay.policy import ANY, PLAIN_DATA, RESERVED, Names, reserved_but
 from outbox_relay.redis.durability import MEMORY, Durability
+from outbox_relay.urls import check_broker_url, check_database_url
 
 T = TypeVar("T")
 
@@ -25,26 +26,36 @@ DEFAULT_ADDRESS: Final[Address] = ("127.0.0.1", 9464)
 UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 #: The longest duration, in seconds: a hundred years.
 LONGEST: Final = 36_500 * 86400
-SCHEMES: Final = ("amqp", "amqps", "redis", "rediss", "sentinel", "valkey", "valkeys")
 PREFIX: Final = "OUTBOX_"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Secret:
-    """A value or the file that holds it. Never printed."""
+    """A value or the file that holds it, checked whenever it is read. Never printed.
+
+    A file may be read while somebody writes it: what is half there is as good as not there.
+    """
 
     name: str
     value: str | None = None
     path: Path | None = None
+    check: Callable[[str], object] = str
 
     def read(self) -> str:
-        """The value as it is now; raises SettingsError where the file cannot be read."""
-        if self.path is None:
-            return self.value or ""
+        """The value as it is now; raises SettingsError where there is none that could be right."""
+        if self.path is None and not self.value:
+            return ""
         try:
-            return self.path.read_text().strip()
-        except OSError as error:
-            raise SettingsError(f"{self.name}_FILE cannot be read: {error}") from error
+            text = self.path.read_text().strip() if self.path else self.value or ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{self.name} cannot be read: {error}") from error
+        if not text:
+            raise SettingsError(f"{self.name} is empty")
+        try:
+            self.check(text)
+        except ValueError as error:  # the value holds a password: never part of the message
+            raise SettingsError(f"{self.name} is malformed: {error}") from error
+        return text
 
     def __repr__(self) -> str:
         return f"Secret({self.name})"
@@ -95,8 +106,8 @@ def from_environment(
     """
     reader = _Reader(environ, flags or {})
     settings = Settings(
-        database_url=reader.secret("OUTBOX_DATABASE_URL", _database_url, required=True),
-        broker_url=reader.secret("OUTBOX_BROKER_URL", _broker_url, required=need_broker),
+        database_url=reader.secret("OUTBOX_DATABASE_URL", check_database_url, required=True),
+        broker_url=reader.secret("OUTBOX_BROKER_URL", check_broker_url, required=need_broker),
         schema=reader.read("OUTBOX_SCHEMA", _identifier, "outbox"),
         declare=reader.read("OUTBOX_DECLARE", _declare, "missing"),
         batch_size=reader.read("OUTBOX_BATCH_SIZE", _between(1, 10_000), 500),
@@ -157,11 +168,11 @@ class _Reader:
             if required:
                 raise SettingsError(f"{name} is not set (nor {name}_FILE, a file holding it)")
             return Secret(name)
-        secret = Secret(name, path=Path(path)) if path else Secret(name, value=value)
-        try:
-            check(secret.read())
-        except ValueError as error:  # the value holds a password: never part of the message
-            raise SettingsError(f"{self._label(name)} is malformed: {error}") from error
+        if path:
+            secret = Secret(self._label(f"{name}_FILE"), path=Path(path), check=check)
+        else:
+            secret = Secret(self._label(name), value, check=check)
+        secret.read()
         return secret
 
     def refuse_unknown(self) -> None:
@@ -169,21 +180,6 @@ class _Reader:
         if unknown := sorted(ours - self._known):
             known = ", ".join(sorted(self._known))
             raise SettingsError(f"{unknown[0]} is not a setting; there are: {known}")
-
-
-def _database_url(text: str) -> None:
-    if not (text.startswith(("postgresql://", "postgres://")) or "=" in text):
-        raise ValueError("give postgresql://user@host:port/database, or host=... dbname=...")
-
-
-def _broker_url(text: str) -> None:
-    for url in text.split(";"):
-        scheme, separator, rest = url.strip().partition("://")
-        if not separator or not rest or scheme not in SCHEMES:
-            raise ValueError(f"give a URL that starts with one of {', '.join(SCHEMES)}")
-        port = re.search(r":([^:/?@\]]*)(?:[/?]|$)", rest.rpartition("@")[2])
-        if port and not (port[1].isdigit() and 0 < int(port[1]) < 65536):
-            raise ValueError(f"{port[1]!r} is not a port")
 
 
 def _management_url(text: str) -> str | None:

@@ -12,11 +12,13 @@ import psycopg
 import pytest
 
 from outbox_relay.amqp.encode import publish_frames
+from outbox_relay.brokers import publisher_factory
+from outbox_relay.commands.run import open_store
 from outbox_relay.entities import described
-from outbox_relay.errors import Unpublishable
+from outbox_relay.errors import BrokerLost, SettingsError, StoreLost, Unpublishable
 from outbox_relay.policy import RESERVED
 from outbox_relay.redis.envelope import envelope
-from outbox_relay.settings import from_environment
+from outbox_relay.settings import Settings, from_environment
 from servers import Postgres
 from tests.fixtures.broker import Broker
 from tests.fixtures.programs import RelayFactory
@@ -162,3 +164,58 @@ def test_a_line_of_the_log_is_a_line(relay: RelayFactory, database: str, broker:
     assert events.count("relay_stopped") == 1
     assert "\x1b" not in running.output()
     assert max(map(len, lines)) < 2000
+
+
+@pytest.mark.parametrize("half", [b"", b"postgresql://", b"amqp://relay:hun", b"\xff\xfe"])
+def test_a_secret_that_is_being_replaced_is_waited_for(
+    database: str, broker: Broker, tmp_path: Path, half: bytes
+) -> None:
+    """Empty or half written when the relay connects again: an outage, and no other server."""
+    urls = {"OUTBOX_DATABASE_URL": database, "OUTBOX_BROKER_URL": broker.url}
+    settings, files = settings_in_files(tmp_path, **urls)
+    connect = publisher_factory(settings)
+    open_store(settings).close()
+    connect().close()
+    for file in files:
+        file.write_bytes(half)
+
+    with pytest.raises(StoreLost, match=r"^OUTBOX_DATABASE_URL_FILE (is|cannot be read)"):
+        open_store(settings)
+    with pytest.raises(BrokerLost, match=r"^OUTBOX_BROKER_URL_FILE (is|cannot be read)"):
+        connect()
+
+    for file, url in zip(files, urls.values(), strict=True):
+        file.write_text(url)
+    open_store(settings).close()
+    connect().close()
+
+
+def test_options_that_are_being_replaced_are_waited_for(broker: Broker, tmp_path: Path) -> None:
+    """Without its prefix a relay would put messages where no worker looks."""
+    settings, (_, url, options) = settings_in_files(
+        tmp_path,
+        OUTBOX_DATABASE_URL="postgresql:///shop",
+        OUTBOX_BROKER_URL=broker.url,
+        OUTBOX_BROKER_TRANSPORT_OPTIONS="{}",
+    )
+    connect = publisher_factory(settings)
+    connect().close()
+    for half in ("", '{"global_keyp'):
+        options.write_text(half)
+        with pytest.raises(BrokerLost, match="OUTBOX_BROKER_TRANSPORT_OPTIONS_FILE is"):
+            connect()
+    options.write_text("{}")
+    url.write_text(f"amqps://localhost:1?ssl_ca_c={CANARY}")
+
+    with pytest.raises(BrokerLost, match="ssl_ca_c is not an option"):
+        connect()
+    with pytest.raises(SettingsError, match="ssl_ca_c is not an option"):
+        publisher_factory(settings)()
+
+
+def settings_in_files(folder: Path, **secrets: str) -> tuple[Settings, list[Path]]:
+    """Settings whose secrets are in files, and these files."""
+    files = {f"{name}_FILE": folder / name for name in secrets}
+    for file in files.values():
+        file.write_text(secrets[file.name])
+    return from_environment({name: str(file) for name, file in files.items()}), [*files.values()]

@@ -105,6 +105,20 @@ BAD: list[tuple[str, str]] = [
     ("OUTBOX_BROKER_URL", "amqp://mq:99999/"),
     ("OUTBOX_BROKER_URL", f"{BROKER};kafka://other"),
     ("OUTBOX_BROKER_URL", f"{BROKER};"),
+    ("OUTBOX_BROKER_URL", "amqp://relay:hunter2"),
+    ("OUTBOX_BROKER_URL", "amqp://relay:a;hunter2@mq"),
+    ("OUTBOX_BROKER_URL", "amqp://relay:[hunter2@mq"),
+    ("OUTBOX_BROKER_URL", "amqp://relay:hunter2\u2100@mq"),
+    *(("OUTBOX_BROKER_URL", f"amqp://relay:hunter2{c}x@mq/shop") for c in "/?#"),
+    *(("OUTBOX_BROKER_URL", f"redis://:4711{c}hunter2@cache/0") for c in "/?#"),
+    ("OUTBOX_DATABASE_URL", "postgresql://"),
+    ("OUTBOX_DATABASE_URL", "host="),
+    ("OUTBOX_DATABASE_URL", "postgresql://relay:hunter2"),
+    ("OUTBOX_DATABASE_URL", "postgresql://relay:hunter2/x@db/shop"),
+    ("OUTBOX_DATABASE_URL", "postgresql://relay:4711/hunter2@db/shop"),
+    ("OUTBOX_DATABASE_URL", "postgresql://relay:hunter2%zz@db/shop"),
+    ("OUTBOX_DATABASE_URL", "postgresql://relay:hunter2@hunter2@db/shop"),
+    ("OUTBOX_DATABASE_URL", "host=db password=pass hunter2"),
     ("OUTBOX_SCHEMA", 'outbox"; DROP TABLE x; --'),
     ("OUTBOX_SCHEMA", "Outbox"),
     ("OUTBOX_SCHEMA", "1outbox"),
@@ -194,11 +208,36 @@ def test_other_programs_variables_are_no_concern() -> None:
         "amqp://mq:5672?heartbeat=5",
         f"{BROKER}; amqp://other:5673/shop",
         "redis://:secret@cache:6379/0",
+        "redis://:a%2Fb%3Fc%23d%40e@cache:6379/0",
     ],
 )
 def test_urls_kombu_reads_are_accepted(url: str) -> None:
     """Every spelling of an address that Celery takes."""
     assert read(OUTBOX_BROKER_URL=url).broker_url.read() == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql:///shop",
+        "postgresql://a,b:5433,[::1]:5434/shop?target_session_attrs=read-write",
+        "postgresql://relay%40server:p%2Fw@db/shop",
+        "postgresql://relay:what?#@db/shop",
+        "postgresql://db/shop?user=relay@server",
+        "host=db dbname=shop password='with blanks'",
+        "host = db password = it\\'s user='o\\'brien' password=abc=",
+        "service=shop",
+    ],
+)
+def test_urls_libpq_reads_are_accepted(url: str) -> None:
+    """Whatever it takes literally need not be encoded."""
+    assert read(OUTBOX_DATABASE_URL=url).database_url.read() == url
+
+
+def test_a_password_to_be_encoded_is_told_so() -> None:
+    """With the characters, and without the password."""
+    with pytest.raises(SettingsError, match="OUTBOX_BROKER_URL is malformed: percent-encode / "):
+        read(OUTBOX_BROKER_URL="amqp://relay:hunter2/@mq/shop")
 
 
 def test_a_secret_may_live_in_a_file(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def _run(arguments: Namespace, settings: Settings) -> int:
     metrics, health = Metrics(), Health()
     relay = Relay(
         replace(settings, grace_period=LANDING * settings.grace_period),
-        open_store=lambda: _open_store(settings),
+        open_store=lambda: open_store(settings),
         open_publisher=publisher_factory(settings),
         # 31 random bits name this relay, 32 count its claims: no two claims are alike.
         first_lease=secrets.randbits(31) << 32,
@@ -83,7 +83,8 @@ def _spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _open_store(settings: Settings) -> Store:
+def open_store(settings: Settings) -> Store:
+    """A store on the database of the settings, the secret read anew. Raises StoreLost."""
     try:
         url = settings.database_url.read()
     except SettingsError as error:  # it was readable at the start: a secret being replaced

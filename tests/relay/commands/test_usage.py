@@ -101,3 +101,16 @@ def test_every_setting_is_a_flag_of_run(cli: Cli) -> None:
     known = set(listed.strip().split(", "))
     assert known == set(VARIABLES)
     assert known - {"OUTBOX_MANAGEMENT_URL"} == set(run.variables)
+
+
+@pytest.mark.parametrize("name", ["run", "doctor"])
+def test_a_password_that_is_not_encoded_is_not_shown(
+    command: Cli, database: str, name: str
+) -> None:
+    """It would be taken for a port, and repeated in a traceback."""
+    url = "amqp://relay:hunter2#x@mq/shop"
+    answer = command(name, OUTBOX_DATABASE_URL=database, OUTBOX_BROKER_URL=url)
+
+    assert answer.code == 2
+    assert "OUTBOX_BROKER_URL is malformed: percent-encode" in answer.err
+    assert "hunter2" not in answer.err + answer.out
