@@ -21,7 +21,9 @@ UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60))
 
 def print_json(value: Any) -> None:
     """One JSON document on one line; times as ISO 8601."""
-    print(json.dumps(value, default=_plain, ensure_ascii=False), flush=True)
+    text = json.dumps(value, default=_plain, ensure_ascii=False)
+    # Half a surrogate pair, which JSON can hold and UTF-8 cannot, stays the escape it was.
+    print(text.encode(errors="backslashreplace").decode(), flush=True)
 
 
 def print_records(records: Iterable[Any], columns: Sequence[str]) -> None:

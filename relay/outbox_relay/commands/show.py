@@ -91,6 +91,8 @@ def _show(arguments: Namespace, settings: Settings) -> int:
 def _fields(whole: Whole, *, with_body: bool) -> dict[str, Any]:
     fields = asdict(whole)
     body = fields.pop("body")
+    for shown in ("argsrepr", "kwargsrepr"):
+        fields["headers"].pop(shown, None)
     if with_body:
         fields["body"] = _readable(body)
     return fields

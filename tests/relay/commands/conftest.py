@@ -100,6 +100,7 @@ class Outbox:
         declare: str = "[]",
         eta: str | None = None,
         ordering_key: str | None = None,
+        headers: str = '{"argsrepr": "(42,)", "kwargsrepr": "{}"}',
     ) -> str:
         """Insert a message, scheduled with an eta such as '1 hour'; returns its message id."""
         message_id = str(uuid4())
@@ -107,10 +108,10 @@ class Outbox:
             """
             INSERT INTO outbox.message (message_id, task, exchange, routing_key, headers, body,
                 content_type, content_encoding, declare, available_at, ordering_key)
-            VALUES (%s, %s, %s, %s, '{"argsrepr": "(42,)", "kwargsrepr": "{}"}',
+            VALUES (%s, %s, %s, %s, %s,
                 '[[42], {}, {}]', 'application/json', 'utf-8', %s, now() + %s::interval, %s)
             """,
-            (message_id, task, exchange, queue, declare, eta, ordering_key),
+            (message_id, task, exchange, queue, headers, declare, eta, ordering_key),
         )
         return message_id
 

@@ -1,5 +1,7 @@
 """Looking: each list shows its state and no other, cheaply, and nothing shows a payload unasked."""
 
+import json
+
 import pytest
 from psycopg import sql
 
@@ -119,6 +121,20 @@ def test_show_keeps_the_payload_to_itself_unless_asked(cli: Cli, outbox: Outbox)
     assert "[[42], {}, {}]" not in cli("show", message_id).out
     assert "body_bytes        14" in cli("show", message_id).out
     assert "[[42], {}, {}]" in cli("show", message_id, "--body").out
+
+
+@pytest.mark.parametrize("odd", ["\\u0000", "\\ud83d", "\\ude00", "\\ude00\\ud83d"])
+def test_odd_headers_can_be_looked_at(cli: Cli, outbox: Outbox, odd: str) -> None:
+    """Escapes that no text can hold are legal in json: shown as they are, and hiding no other."""
+    strange = outbox.add_sent(headers=f'{{"x": "{odd}", "argsrepr": "(1,)"}}')
+    usual = outbox.add_sent()
+
+    shown = {entry["message_id"]: entry["args"] for entry in cli("sent", "--json").json()}
+    (whole,) = cli("show", strange, "--json").json()
+
+    assert shown == {strange: None, usual: "(42,)"}
+    assert whole["headers"] == {"x": json.loads(f'"{odd}"')}
+    assert odd in cli("show", strange).out
 
 
 def test_show_says_when_a_relay_holds_the_message(cli: Cli, outbox: Outbox) -> None:
