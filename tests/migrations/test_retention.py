@@ -13,6 +13,14 @@ from tests.fixtures.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 
+#: A message of nine days ago, in the slot before the current one.
+INSERT_OLD = """
+INSERT INTO outbox.message
+    (message_id, task, body, content_type, content_encoding, declare, slot, created_at)
+VALUES (%s, 't', '', 'text/plain', 'utf-8', %s,
+        (extract(epoch FROM now())::bigint / 43200 + 15) %% 16, now() - interval '9 days')
+"""
+
 
 @pytest.fixture
 def session(emptied_database: str) -> Any:
@@ -151,6 +159,74 @@ def test_retention_waits_for_nobody(session: Connection, emptied_database: str) 
         assert count(session) == 1
     purge(session)
     assert count(session) == 0
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_an_older_snapshot_empties_nothing(
+    session: Connection, emptied_database: str, level: str
+) -> None:
+    """What was committed after it was taken would not be seen, and go with its slot."""
+    commit_rows(emptied_database)
+    settle_all(session)
+    age(session, timedelta(days=9))
+    with psycopg.connect(emptied_database) as purging:
+        purging.execute(SQL("SET TRANSACTION ISOLATION LEVEL {}").format(SQL(level)))
+        purging.execute("SELECT FROM outbox.message")
+        session.execute(INSERT_OLD, ["late", "[]"])
+
+        purge(purging)
+
+    assert ids_in(emptied_database, "pending") == {"late"}
+
+
+def test_retention_leaves_its_callers_patience_alone(
+    session: Connection, emptied_database: str
+) -> None:
+    """Only for the lock on a slot does it wait 50 ms and no longer."""
+    commit_rows(emptied_database)
+    settle_all(session)
+    age(session, timedelta(days=9))
+
+    with session.transaction():
+        session.execute("SET LOCAL lock_timeout = '7s'")
+        purge(session)
+        assert count(session) == 0
+        assert session.execute("SHOW lock_timeout").fetchone() == ("7s",)
+
+
+@pytest.mark.parametrize("reason", ["claimed", "many"])
+def test_a_slot_that_is_kept_is_not_locked(
+    session: Connection, emptied_database: str, reason: str
+) -> None:
+    """Whoever works in it need not wait for the end of a transaction that does nothing there."""
+    commit_rows(emptied_database, 10_001 if reason == "many" else 1)
+    if reason == "claimed":
+        session.execute("UPDATE outbox.ready SET lease_until = now() + interval '1 hour'")
+    age(session, timedelta(days=9))
+
+    with session.transaction():
+        purge(session)
+        locks = session.execute(
+            "SELECT relation::regclass::text FROM pg_locks"
+            " WHERE mode = 'AccessExclusiveLock' AND relation IS NOT NULL"
+        ).fetchall()
+
+    assert locks == []
+
+
+def test_a_message_from_before_the_bounds_is_kept(
+    session: Connection, emptied_database: str
+) -> None:
+    """Retention cannot move it, and goes on with the others."""
+    check = "CHECK (octet_length(declare::text) <= 131072) NOT VALID"
+    with session.transaction():
+        session.execute("ALTER TABLE outbox.message DROP CONSTRAINT declare_is_short")
+        session.execute(INSERT_OLD, ["large", f'["{"x" * 131_072}"]'])
+        session.execute(f"ALTER TABLE outbox.message ADD CONSTRAINT declare_is_short {check}")
+
+    purge(session)
+
+    assert ids_in(emptied_database, "pending") == {"large"}
 
 
 MOVES = {

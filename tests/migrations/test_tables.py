@@ -66,6 +66,23 @@ def test_a_body_beyond_every_broker_is_refused(emptied_database: str) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("column", "check"),
+    [("properties", "properties_fit_a_frame"), ("declare", "declare_is_short")],
+)
+def test_what_a_relay_would_choke_on_is_refused(
+    emptied_database: str, column: str, check: str
+) -> None:
+    """It holds a batch in memory: 128 KiB of each are plenty, and one byte more is too many."""
+    empty = {"properties": '{"x": ""}', "declare": '[""]'}[column]
+    most: dict[str, Any] = {column: empty.replace('""', f'"{"x" * (131_072 - len(empty))}"')}
+    more = {column: most[column].replace('"x', '"xx')}
+    with psycopg.connect(emptied_database) as connection:
+        insert_rows(connection, **most)
+        with pytest.raises(errors.CheckViolation, match=check):
+            insert_rows(connection, **more)
+
+
 def test_the_longest_names_there_are_fit(emptied_database: str) -> None:
     """255 bytes is what AMQP allows, so it is what the table allows."""
     longest = "é" * 127 + "e"
