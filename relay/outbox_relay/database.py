@@ -75,7 +75,7 @@ def connect(
     """
     try:
         conninfo = make_conninfo("", **{**TCP_DEFAULTS, **conninfo_to_dict(url), **ENCODING})
-    except psycopg.ProgrammingError as error:
+    except (psycopg.ProgrammingError, UnicodeDecodeError) as error:
         raise SettingsError("OUTBOX_DATABASE_URL is not a libpq URL or conninfo") from error
     with translated():
         connection = BoundedConnection.connect(

@@ -88,6 +88,7 @@ WITH failed AS (
 INSERT INTO {outbox}.parked (id, slot, state, available_at, attempts, suspicion, last_error, lane)
 SELECT id, slot, state, now() + delay * interval '1 second', attempts, suspicion, error, lane
 FROM held
+ON CONFLICT (id) DO NOTHING
 """
 
 #: What waited for its time goes back among the work; what was scheduled with an ordering key, to

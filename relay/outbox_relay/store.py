@@ -62,6 +62,8 @@ class Store:
         self._connection = connection
         self._cursor = connection.cursor(binary=True)
         self.timeline = ""
+        encoding = connection.info.parameter_status("server_encoding")
+        self._charset = "utf-8" if encoding in ("UTF8", "SQL_ASCII") else "ascii"
         self._pipeline = Pipeline(connection)
         self._asked: tuple[Claimed | None, Turn | None] = (None, None)
         self._sql = {
@@ -202,7 +204,7 @@ class Store:
                 "attempts": [p.attempts for p in parkings],
                 "suspicions": [p.suspicion for p in parkings],
                 "delays": [p.delay for p in parkings],
-                "errors": [_storable(p.error) for p in parkings],
+                "errors": [_storable(p.error, self._charset) for p in parkings],
             },
         )
 
@@ -280,9 +282,9 @@ def _mark(message: Message, marked: Mapping[int, Leased]) -> Message:
     return message._replace(attempts=row.attempts, suspicion=row.suspicion) if row else message
 
 
-def _storable(text: str) -> str:
+def _storable(text: str, charset: str) -> str:
     """A reason that a text column can hold, whatever the row or the broker put into it."""
-    return text.replace("\0", "")[:1000].encode(errors="replace").decode()
+    return text.replace("\0", "")[:1000].encode(charset, "backslashreplace").decode(charset)
 
 
 def _bigints(numbers: Iterable[int]) -> str:

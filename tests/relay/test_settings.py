@@ -109,7 +109,6 @@ BAD: list[tuple[str, str]] = [
     ("OUTBOX_BROKER_URL", "amqp://relay:a;hunter2@mq"),
     ("OUTBOX_BROKER_URL", "amqp://relay:[hunter2@mq"),
     ("OUTBOX_BROKER_URL", "amqp://relay:hunter2\u2100@mq"),
-    ("OUTBOX_BROKER_URL", "amqps://relay:hunter2@mq?ssl_cert_reqs=some"),
     *(("OUTBOX_BROKER_URL", f"amqp://relay:hunter2{c}x@mq/shop") for c in "/?#"),
     *(("OUTBOX_BROKER_URL", f"redis://:4711{c}hunter2@cache/0") for c in "/?#"),
     ("OUTBOX_DATABASE_URL", "postgresql://"),
@@ -226,6 +225,7 @@ def test_urls_kombu_reads_are_accepted(url: str) -> None:
         "postgresql://relay:what?#@db/shop",
         "postgresql://db/shop?user=relay@server",
         "host=db dbname=shop password='with blanks'",
+        "host = db password = it\\'s user='o\\'brien' password=abc=",
         "service=shop",
     ],
 )

@@ -427,6 +427,22 @@ class TestParking:
 
         assert states(emptied_database)["dead"] == 1
 
+    def test_what_is_parked_already_is_parked_once(
+        self, emptied_database: str, store: Store
+    ) -> None:
+        """Work that somebody has made twice by hand: no refusal of it stops the relay."""
+        commit_rows(emptied_database)
+        (message,) = claim(store)
+        with psycopg.connect(emptied_database) as connection:
+            connection.execute(
+                "INSERT INTO outbox.parked (id, slot, state, available_at)"
+                " SELECT id, slot, 'dead', now() FROM outbox.message"
+            )
+
+        store.park([parked(message)])
+
+        assert states(emptied_database) == {"pending": 0, "scheduled": 0, "sent": 0, "dead": 1}
+
     def test_attempts_and_suspicion_survive_the_wait(
         self, emptied_database: str, store: Store
     ) -> None:

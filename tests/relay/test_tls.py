@@ -4,6 +4,7 @@ The test servers speak it by way of a tunnel, which makes no difference to the r
 redis/test_tls.py.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from outbox_relay.amqp.connect import open_connection
 from outbox_relay.errors import BrokerLost, SettingsError, StoreLost
+from outbox_relay.redis.connect import open_server
 from outbox_relay.store import Store
 from tests.fixtures.broker import Broker
 from tests.fixtures.programs import RelayFactory
@@ -33,6 +35,11 @@ def secure(url: str, host: str, port: int, authority: Authority | None) -> str:
 def connect(url: str) -> None:
     """Open a connection, and let go of it."""
     open_connection(url).collect()
+
+
+def open_redis(url: str) -> object:
+    """The same on Redis."""
+    return open_server(url, {})
 
 
 class TestRabbitMQ:
@@ -100,6 +107,14 @@ class TestRabbitMQ:
             connect(f"amqps://relay:hunter2@localhost:1//?ssl_{option}")
 
         assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("open_url", [open_connection, open_redis])
+@pytest.mark.parametrize("scheme", ["amqps", "rediss"])
+def test_a_check_that_there_is_not_is_named(open_url: Callable[[str], object], scheme: str) -> None:
+    """Kombu knows three values of ssl_cert_reqs, and has no words for others."""
+    with pytest.raises(SettingsError, match=r"OUTBOX_BROKER_URL: .*'some'"):
+        open_url(f"{scheme}://relay:hunter2@localhost:1//?ssl_cert_reqs=some")
 
 
 def connect_store(url: str, **options: str | int) -> None:

@@ -22,7 +22,10 @@ def open_connection(url: str) -> amqp.Connection:
 
     Every step of the handshake is bounded by CONNECT_TIMEOUT seconds.
     """
-    parts: dict[str, Any] = parse_url(url)
+    try:
+        parts: dict[str, Any] = parse_url(url)
+    except KeyError as error:  # kombu's, over a value of ssl_cert_reqs
+        raise SettingsError(f"OUTBOX_BROKER_URL: ssl_cert_reqs cannot be {error}") from error
     secure = parts["transport"] == "amqps"
     described = kombu.Connection(
         url,

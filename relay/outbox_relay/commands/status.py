@@ -17,6 +17,7 @@ from outbox_relay.commands.output import how_long, print_json, print_table, tabl
 from outbox_relay.commands.session import Session
 from outbox_relay.errors import RelayError, SchemaError, StoreLost
 from outbox_relay.settings import Settings
+from outbox_relay.store import Stats
 
 WATCH_SECONDS: Final = 2.0
 
@@ -44,16 +45,6 @@ SELECT (SELECT extract(epoch FROM clock_timestamp() - max(sent_at))::float8
        (SELECT coalesce(sum(cardinality(ids)), 0)::bigint FROM {outbox}.receipt
          WHERE sent_at > now() - interval '1 minute') AS sent_last_minute
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """The row of `outbox.stats`; the age in seconds."""
-
-    pending: int
-    scheduled: int
-    dead: int
-    oldest_pending_age: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def open_server(url: str, options: dict[str, Any]) -> Server:
             ssl={"ssl_cert_reqs": "required"} if url.startswith("rediss://") else False,
             transport_options={**options, **OURS},
         )
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:  # KeyError: over a value of ssl_cert_reqs
         raise SettingsError(f"OUTBOX_BROKER_URL: {error}") from error
     try:
         # The transport's own methods: Connection.connect() retries and sleeps by itself.

@@ -13,7 +13,8 @@ from outbox_relay.commands.doctor.causes import BROKER, remedy
 from outbox_relay.commands.doctor.finding import Level
 from outbox_relay.commands.doctor.queues import Queue, judge
 from outbox_relay.commands.output import how_long
-from outbox_relay.commands.status import Flow, RelaySeen, Stats, Status
+from outbox_relay.commands.status import Flow, RelaySeen, Status
+from outbox_relay.store import Stats
 
 
 def transaction(age: float, *, holds: bool = True) -> Transaction:
