@@ -1,5 +1,7 @@
 """Bound what had no bound: two columns of a message, and how long retention holds its locks.
 
+Receipts are no longer compressed: of what Postgres does for a message, that was a twelfth.
+
 A relay holds a batch of messages in memory: of headers and bodies the table knew how large they may
 be, of properties and declarations it did not.
 
@@ -115,15 +117,20 @@ BEGIN
 END $$;
 """
 
+RECEIPTS = """
+ALTER TABLE {outbox}.receipt ALTER COLUMN ids SET STORAGE EXTERNAL;
+"""
+
 DOWN = """
+ALTER TABLE {outbox}.receipt ALTER COLUMN ids SET STORAGE EXTENDED;
 ALTER TABLE {outbox}.message
     DROP CONSTRAINT properties_fit_a_frame, DROP CONSTRAINT declare_is_short;
 """
 
 
 def upgrade() -> None:
-    """Add the checks, and replace what retention does."""
-    for part in (CHECKS, EMPTY_SLOT, PURGE):
+    """Add the checks, replace what retention does, and let receipts be as they are."""
+    for part in (CHECKS, EMPTY_SLOT, PURGE, RECEIPTS):
         op.execute(part.replace("{outbox}", schema_of("outbox")))
 
 
