@@ -18,6 +18,7 @@ from redis.exceptions import DataError, NoPermissionError, RedisError
 from outbox_relay.entities import described
 from outbox_relay.errors import BrokerLost, RelayError
 from outbox_relay.message import Message, Reason, Refusal
+from outbox_relay.redis.topics import matches
 
 log = structlog.get_logger()
 
@@ -116,7 +117,11 @@ class Router:
             topic = self.prefixed(channel._get_publish_topic(exchange, routing_key))
             target = Target(b"PUBLISH", topic)
             return Route(fanout=True, targets=((target,),) * len(PRIORITIES))
-        queues = channel.exchange_types[type_].lookup(table, exchange, routing_key, None)
+        if type_ == "topic":
+            # As kombu does, to which a binding without a pattern matches everything.
+            queues = {q for key, how, q in table if not how or matches(key, routing_key)}
+        else:
+            queues = channel.exchange_types[type_].lookup(table, exchange, routing_key, None)
         return self._to_queues(sorted(filter(None, queues)))
 
     def _to_queues(self, queues: Iterable[str]) -> Route | None:

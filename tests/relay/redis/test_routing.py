@@ -193,14 +193,16 @@ def test_an_exchange_that_only_exists_elsewhere_is_the_operators_choice(
 def test_bindings_that_are_none_hold_up_nobody_else(
     valkey: Valkey, client: Client, open_publisher: OpenPublisher
 ) -> None:
-    """Somebody else's pattern where kombu keeps its own: what goes to that exchange is refused."""
-    client.sadd("_kombu.binding.events", "\x06\x16(\x06\x16bills")
-    bad, good = a_message(id=1, exchange="events"), a_message(id=2)
+    """Somebody else's pattern where kombu keeps its own: it matches nothing, others do."""
+    client.sadd("_kombu.binding.events", "\x06\x16(\x06\x16bills", "a.#\x06\x16^a$\x06\x16mails")
+    lost, good = a_message(id=1, exchange="events"), a_message(id=2)
+    sent = a_message(id=3, exchange="events", routing_key="a.b")
 
-    said = publish(open_publisher(valkey.url), [bad, good])
+    said = publish(open_publisher(valkey.url), [lost, good, sent])
 
-    assert said.confirmed == [good]
-    assert [(r.message, r.reason) for r in said.refused] == [(bad, Reason.REJECTED)]
+    assert said.confirmed == [good, sent]
+    assert [(r.message, r.reason) for r in said.refused] == [(lost, Reason.UNROUTABLE)]
+    assert len(waiting(client, "mails")) == 1
 
 
 @pytest.mark.parametrize("described", ["by what it declares", "by not being mandatory"])
