@@ -9,10 +9,11 @@ from typing import Final
 
 VERSION: Final = "SELECT {outbox}.version()"
 
-#: Which history of its data the server lives in: a standby that is promoted begins another one.
-#: NULL while it still is a standby.
+#: Which history of its data the server lives in, and which table: a standby that is promoted begins
+#: another history, a dump that is restored makes another table. NULL while it still is a standby.
 TIMELINE: Final = """
-SELECT CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END
+SELECT CASE WHEN NOT pg_is_in_recovery() THEN
+    left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/' || '{outbox}.message'::regclass::oid END
 """
 
 #: Confirmed rows go, whoever holds or has parked them by now: a confirm is final.

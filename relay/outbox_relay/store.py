@@ -5,7 +5,7 @@ must be opened anew) and SchemaError where the tables are not what this relay wa
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from time import monotonic
@@ -38,10 +38,6 @@ class Stats:
     scheduled: int
     dead: int
     oldest_pending_age: float
-
-    def as_dict(self) -> dict[str, float]:
-        """For printing, as text or JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from math import isnan
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from psycopg import IsolationLevel
 from psycopg.sql import SQL, Identifier
 
-from outbox_migrations import grant
+from outbox_migrations import downgrade, grant, upgrade
 from outbox_relay import store as store_module
 from outbox_relay.errors import SchemaError, SettingsError, StoreLost
 from outbox_relay.message import Claim, Claimed, Leased, Look, Message, Parking, Turn
@@ -580,7 +581,7 @@ class TestLooking:
 
     def test_an_empty_outbox_has_no_lag(self, store: Store) -> None:
         """Nought, not null."""
-        assert store.stats().as_dict() == {
+        assert asdict(store.stats()) == {
             "pending": 0,
             "scheduled": 0,
             "dead": 0,
@@ -734,6 +735,22 @@ class TestTrouble:
 
         with pytest.raises(SchemaError, match=way_out):
             open_store()
+
+    def test_tables_made_anew_are_another_history(self, empty_database: str) -> None:
+        """A dump that was restored gives new messages the ids of those that were lost."""
+
+        def timeline() -> str:
+            store = Store.connect(empty_database, "outbox", statement_timeout=5)
+            store.close()
+            return store.timeline
+
+        upgrade(empty_database)
+        before = timeline()
+        assert timeline() == before
+        downgrade(empty_database)
+        upgrade(empty_database)
+
+        assert timeline() != before
 
     def test_a_database_without_the_schema_is_refused(self, empty_database: str) -> None:
         """The message says how to make it."""
