@@ -157,8 +157,11 @@ def _installed(kind: type[Celery], keys: dict[str, Any]) -> OutboxCelery:
 
 
 @signals.worker_init.connect
-def _warn_at_start(sender: Any, **_: Any) -> None:
-    if isinstance(sender.app, OutboxCelery) and not sender.app.outbox.has_database:
+def _begin_work(sender: Any, **_: Any) -> None:
+    if not isinstance(sender.app, OutboxCelery):
+        return
+    sender.app.outbox.begin_work()
+    if not sender.app.outbox.has_database:
         logger.warning(
             "OUTBOX_DATABASE_URL is not set: this worker sends retries and the continuation of"
             " chains, groups and chords directly to the broker, as Celery does, not through the"
@@ -169,4 +172,5 @@ def _warn_at_start(sender: Any, **_: Any) -> None:
 @signals.beat_init.connect
 def _give_beat_a_producer(sender: Any, **_: Any) -> None:
     if isinstance(sender.app, OutboxCelery):
+        sender.app.outbox.begin_work()
         sender.scheduler.producer = sender.app.outbox.producer

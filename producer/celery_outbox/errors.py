@@ -5,7 +5,7 @@ All but `DatabaseUnavailable` are permanent: the same call fails again until som
 
 from typing import Self
 
-from kombu.exceptions import EncodeError
+from kombu.exceptions import EncodeError, OperationalError
 
 
 class OutboxError(Exception):
@@ -57,7 +57,7 @@ class RowRefused(OutboxError):
     """The database refused to store {tasks}: constraint {constraint} does not hold."""
 
 
-class DatabaseUnavailable(OutboxError):
+class DatabaseUnavailable(OutboxError, OperationalError):
     """{task} may not have been stored: the outbox database did not answer ({reason}).
 
     This is transient. Sending again with the same task_id cannot run the task twice where the

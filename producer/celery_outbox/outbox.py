@@ -1,5 +1,6 @@
 """`app.outbox`: decides which transaction a message joins. There is no silent way around one."""
 
+import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -50,8 +51,17 @@ class Outbox:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._cached_standalone: Standalone | None = None
+        self._main_process: int | None = None
         #: What Celery is given instead of a producer with a connection.
         self.producer = capture.CapturingProducer()
+
+    def begin_work(self) -> None:
+        """Take note that this is the main process of a worker, or beat."""
+        self._main_process = os.getpid()
+
+    @property
+    def _in_main_process(self) -> bool:
+        return self._main_process == os.getpid()
 
     def using(self, target: T) -> Using[T]:
         """Return a block in which every task sent becomes a row in the transaction of `target`.
@@ -161,13 +171,13 @@ class Outbox:
         `task` is what Celery's create_task_message returned, `target` that of the call, if any.
         Raises NoTransaction, OutboxClosed, UnusableTarget or UnsupportedOption.
         """
-        running = self._app.current_worker_task
-        # What ends a task must not be rolled back by the exception that ends it.
-        ends_it = running is not None and (
-            worker.is_retry(running, task)
-            or (worker.is_replacement(running, task) and not self._commits_replacement(target))
-        )
-        put = self._put_durably if ends_it else self._place(name, target)
+        running = worker.task_at_work(self._app)
+        if running is not None and self._is_its_workers(running, task, target):
+            # Within its body a task can be rejected; after it, only by the parent of its process.
+            within = worker.goes_on(self._app, task)
+            put = self._put_persistently(running, requeue=within or not self._in_main_process)
+        else:
+            put = self._place(name, target)
         if put is None and not worker.may_send_directly(self._app, task):
             raise NoTransaction.about(task=name)
         if put is None and keys.any:
@@ -177,6 +187,17 @@ class Outbox:
                 reason="this worker has no OUTBOX_DATABASE_URL and sends it directly",
             )
         return put
+
+    def _is_its_workers(self, running: Any, task: Any, target: object | None) -> bool:
+        """Tell whether the worker of `running` itself sends `task`, whatever transaction is open.
+
+        What ends a task must not be rolled back by the exception that ends it.
+        """
+        if worker.is_retry(running, task):
+            return True
+        if worker.is_replacement(running, task):
+            return not self._commits_replacement(target)
+        return target is None and current_block() is None and worker.continues(running)
 
     def _place(self, name: str, target: object | None) -> Put | None:
         if target is not None:
@@ -206,8 +227,7 @@ class Outbox:
     def has_database(self) -> bool:
         """Whether messages without a transaction can be stored in one of their own."""
         return (
-            settings.django_alias(self._app) is not None
-            or settings.database_url(self._app) is not None
+            settings.names_database_url(self._app) or settings.django_alias(self._app) is not None
         )
 
     @property
@@ -218,6 +238,20 @@ class Outbox:
 
             return DjangoTarget(alias, self._schema).put_unasked
         return self._put_standalone
+
+    def _put_persistently(self, running: Any, *, requeue: bool) -> Put | None:
+        """Return what takes what the worker of `running` itself sends."""
+        if not self.has_database:
+            return None
+
+        def store(message: Message) -> None:
+            put = self._put_durably
+            assert put is not None
+            put(message)
+
+        return lambda message: worker.persistently(
+            partial(store, message), running, requeue=requeue
+        )
 
     @property
     def _put_durably(self) -> Put | None:

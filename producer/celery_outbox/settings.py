@@ -58,6 +58,12 @@ def django_in_use() -> bool:
     return bool(settings.configured or os.environ.get("DJANGO_SETTINGS_MODULE"))
 
 
+def names_database_url(app: Celery) -> bool:
+    """Tell whether `database_url` is configured, readable or not."""
+    names = ("OUTBOX_DATABASE_URL", "OUTBOX_DATABASE_URL_FILE")
+    return bool(app.conf.get("outbox_database_url") or any(map(os.environ.get, names)))
+
+
 def database_url(app: Celery) -> str | None:
     """Return the URL for rows of their own transaction, or None where none is configured.
 

@@ -41,14 +41,6 @@ def worker_shop(trap: str, database: str) -> Shop:
     return make_shop(trap, result_backend="cache+memory://", outbox_database_url=database)
 
 
-@pytest.fixture
-def plain_broker() -> Iterator[str]:
-    """The URL of a broker in memory, empty."""
-    yield "memory://"
-    with Broker("memory://") as broker:
-        broker.SimpleQueue("celery").clear()
-
-
 def arrived(url: str) -> list[str]:
     """Return the names of the tasks that arrived at the broker."""
     with Broker(url) as broker:
