@@ -9,7 +9,7 @@ from celery.exceptions import Ignore, Reject
 class BackToQueue(Reject, Ignore):
     """The message cannot be dealt with now: it is delivered again.
 
-    As it is an Ignore, too, a task's `autoretry_for` lets it pass, instead of spending a retry on it.
+    As it is an Ignore, too, `autoretry_for` lets it pass, instead of spending a retry on it.
     """
 
     def __init__(self, reason: str, requeue: bool = True) -> None:
