@@ -178,7 +178,9 @@ class Outbox:
             put = self._put_persistently(running, requeue=within or not self._in_main_process)
         else:
             put = self._place(name, target)
-        if put is None and not worker.may_send_directly(self._app, task):
+        if put is None and not worker.may_send_directly(
+            self._app, task, in_main_process=self._in_main_process
+        ):
             raise NoTransaction.about(task=name)
         if put is None and keys.any:
             raise UnsupportedOption.about(

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: No further attempt to store what a worker itself sends is begun after this many seconds.
 PATIENCE: Final = 30.0
+#: Those of Celery's own tasks that send others. Not celery.map and its like, which run your code.
+CANVAS_TASKS: Final = frozenset({"celery.chord_unlock", "celery.chord", "celery.group"})
 
 _continuing: ContextVar[bool] = ContextVar("celery_outbox_continuing", default=False)
 
@@ -60,7 +62,7 @@ def is_replacement(running: Any, message: Any) -> bool:
 
 def continues(running: Any) -> bool:
     """Tell whether what is sent now continues a canvas."""
-    return _continuing.get() or running.name.startswith("celery.")  # celery.chord_unlock
+    return _continuing.get() or running.name in CANVAS_TASKS
 
 
 def task_at_work(app: Celery) -> Any | None:
@@ -126,14 +128,11 @@ def goes_on(app: Celery, message: Any) -> bool:
     return running is not None and (is_retry(running, message) or is_replacement(running, message))
 
 
-def may_send_directly(app: Celery, message: Any) -> bool:
+def may_send_directly(app: Celery, message: Any, *, in_main_process: bool) -> bool:
     """Tell whether a worker without a database URL sends `message` as Celery would."""
-    running = app.current_worker_task
-    if running is None:  # at most the main process, on behalf of a child that was lost
-        return _continuing.get()
-    return (
-        _continuing.get()
-        or running.name.startswith("celery.")  # celery.chord_unlock and its like
-        or is_retry(running, message)
-        or is_replacement(running, message)
+    if app.current_worker_task is None:  # at most on behalf of a child that was lost
+        return in_main_process and _continuing.get()
+    running = task_at_work(app)
+    return running is not None and (
+        continues(running) or is_retry(running, message) or is_replacement(running, message)
     )

@@ -223,6 +223,40 @@ def test_a_task_without_database_is_not_sent_silently(plain_broker: str) -> None
     assert arrived(plain_broker) == []
 
 
+@pytest.mark.parametrize(("runner", "arguments"), [("map", [1]), ("starmap", [(1,)])])
+def test_tasks_that_run_within_another(
+    plain_broker: str, runner: str, arguments: list[object]
+) -> None:
+    """Nor is what tasks send that celery.map runs, or celery.starmap, which chunks come to."""
+    shop = make_shop(plain_broker)
+
+    @shop.app.task(name="shop.careless", shared=False)
+    def careless(number: int) -> None:
+        shop.add.delay(number, 0)
+
+    state, error = deliver(shop.app, f"celery.{runner}", careless.s(), arguments)
+
+    assert state == "FAILURE"
+    assert isinstance(error.exception, NoTransaction)
+    assert arrived(plain_broker) == []
+
+
+def test_outside_a_worker(plain_broker: str) -> None:
+    """Nothing goes directly from a web process, whatever parent it names, nor of an eager task."""
+    shop = make_shop(plain_broker)
+    with pytest.raises(NoTransaction):
+        shop.add.apply_async((1, 0), parent_id="p")
+    with pytest.raises(NoTransaction):
+        shop.add.apply((1, 0), link=shop.add.s(1))
+    assert arrived(plain_broker) == []
+
+    shop.app.outbox.begin_work()
+    shop.add.apply_async((1, 0), parent_id="p")
+    with pytest.raises(NoTransaction):
+        shop.add.apply((1, 0), link=shop.add.s(1))
+    assert arrived(plain_broker) == ["shop.add"]
+
+
 @pytest.mark.parametrize(("url", "warnings"), [(None, 1), ("postgresql://h/db", 0)])
 def test_warns_at_start(
     url: str | None,
