@@ -5,6 +5,7 @@ passes `app.amqp.send_task_message`; nothing else does. No connection to a broke
 """
 
 import logging
+import sys
 from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, Final, cast
@@ -18,7 +19,7 @@ from celery_outbox import capture
 from celery_outbox.backend import keep_quiet
 from celery_outbox.capture import CapturingProducer, Keys
 from celery_outbox.dedup import Dedup
-from celery_outbox.errors import UnsupportedOption
+from celery_outbox.errors import InvalidSetting, UnsupportedOption
 from celery_outbox.outbox import Outbox
 from celery_outbox.worker import continuing_canvas, goes_on
 
@@ -156,11 +157,19 @@ def _installed(kind: type[Celery], keys: dict[str, Any]) -> OutboxCelery:
     return install(kind(**keys, set_as_current=False))
 
 
+def _begin(app: OutboxCelery) -> None:
+    """Begin the work of a worker or of beat, or end the process: signals let nothing less pass."""
+    try:
+        app.outbox.begin_work()
+    except InvalidSetting as error:
+        sys.exit(f"celery-outbox: {error}")
+
+
 @signals.worker_init.connect
 def _begin_work(sender: Any, **_: Any) -> None:
     if not isinstance(sender.app, OutboxCelery):
         return
-    sender.app.outbox.begin_work()
+    _begin(sender.app)
     if not sender.app.outbox.has_database:
         logger.warning(
             "OUTBOX_DATABASE_URL is not set: this worker sends retries and the continuation of"
@@ -172,5 +181,5 @@ def _begin_work(sender: Any, **_: Any) -> None:
 @signals.beat_init.connect
 def _give_beat_a_producer(sender: Any, **_: Any) -> None:
     if isinstance(sender.app, OutboxCelery):
-        sender.app.outbox.begin_work()
+        _begin(sender.app)
         sender.scheduler.producer = sender.app.outbox.producer

@@ -13,7 +13,7 @@ from kombu.exceptions import EncodeError
 from celery_outbox import capture, settings, worker
 from celery_outbox.block import Transaction, Using, current_block
 from celery_outbox.dedup import Dedup
-from celery_outbox.errors import NoTransaction, UnsupportedOption
+from celery_outbox.errors import InvalidSetting, NoTransaction, UnsupportedOption
 from celery_outbox.insert import CANCEL
 from celery_outbox.message import Message
 from celery_outbox.target import Rows, target_for
@@ -56,8 +56,12 @@ class Outbox:
         self.producer = capture.CapturingProducer()
 
     def begin_work(self) -> None:
-        """Take note that this is the main process of a worker, or beat."""
+        """Take note that this is the main process of a worker, or beat, and check the settings.
+
+        Raises InvalidSetting.
+        """
         self._main_process = os.getpid()
+        _ = self._schema, self._put_unasked, self._put_durably
 
     @property
     def _in_main_process(self) -> bool:
@@ -272,7 +276,13 @@ class Outbox:
         if url is None:
             return None
         if self._cached_standalone is None or self._cached_standalone.url != url:
-            from celery_outbox.standalone import Standalone
+            try:
+                from celery_outbox.standalone import Standalone
+            except ImportError as error:
+                raise InvalidSetting.about(
+                    setting="OUTBOX_DATABASE_URL (outbox_database_url)",
+                    problem=f"needs psycopg: pip install 'celery-outbox[psycopg]' ({error})",
+                ) from error
 
             self._cached_standalone = Standalone(url, self._schema)
         return self._cached_standalone.put

@@ -1,9 +1,11 @@
 """What a running task's worker sends: never lost with the transaction its own exception ends."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import Mock
 
 import psycopg
 import pytest
@@ -273,6 +275,29 @@ def test_warns_at_start(
         shop.app.WorkController(pool_cls="solo", hostname="w@h")
 
     assert len([r for r in caplog.records if "OUTBOX_DATABASE_URL" in r.message]) == warnings
+
+
+WRONG: dict[str, dict[str, str]] = {
+    "OUTBOX_DATABASE_URL": {"outbox_database_url": "postgresql+psycopg://h/db"},
+    "OUTBOX_SCHEMA": {"outbox_schema": "two words"},
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("start", [signals.worker_init.send, signals.beat_init.send])
+def test_a_wrong_setting_stops_the_start(trap: str, start: Any, name: str) -> None:
+    """Of a worker and of beat, with a message that names it: not the first send, days later."""
+    shop = make_shop(trap, **WRONG[name])
+    with pytest.raises(SystemExit, match=name):
+        start(sender=Mock(app=shop.app))
+
+
+def test_a_missing_driver_stops_the_start(trap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does a database URL without the psycopg that it needs."""
+    monkeypatch.setitem(sys.modules, "celery_outbox.standalone", None)
+    shop = make_shop(trap, outbox_database_url="postgresql://h/db")
+    with pytest.raises(SystemExit, match=r"OUTBOX_DATABASE_URL.* 'celery-outbox\[psycopg\]"):
+        signals.worker_init.send(sender=Mock(app=shop.app))
 
 
 def test_beat(trap: str, database: str, stored: Stored) -> None:
