@@ -1,5 +1,6 @@
 """`app.outbox`: decides which transaction a message joins. There is no silent way around one."""
 
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property, partial
@@ -16,30 +17,12 @@ from celery_outbox.dedup import Dedup
 from celery_outbox.errors import InvalidSetting, NoTransaction, UnsupportedOption
 from celery_outbox.insert import CANCEL
 from celery_outbox.message import Message
-from celery_outbox.target import Rows, target_for
+from celery_outbox.target import AsyncTarget, Rows, SyncTarget, target_for
 
 if TYPE_CHECKING:
-    import psycopg
-    import psycopg2.extensions
-    import sqlalchemy.ext.asyncio
-    import sqlalchemy.orm
-
     from celery_outbox.standalone import Standalone
 
-    SyncTarget = (
-        psycopg.Connection[Any]
-        | psycopg2.extensions.connection
-        | sqlalchemy.Connection
-        | sqlalchemy.orm.Session
-        | sqlalchemy.orm.scoped_session[Any]
-        | str
-    )
-    AsyncTarget = (
-        psycopg.AsyncConnection[Any]
-        | sqlalchemy.ext.asyncio.AsyncConnection
-        | sqlalchemy.ext.asyncio.AsyncSession
-        | sqlalchemy.ext.asyncio.async_scoped_session[Any]
-    )
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Put = Callable[[Message], None]
@@ -52,6 +35,7 @@ class Outbox:
         self._app = app
         self._cached_standalone: Standalone | None = None
         self._main_process: int | None = None
+        self._warned = False
         #: What Celery is given instead of a producer with a connection.
         self.producer = capture.CapturingProducer()
 
@@ -155,9 +139,9 @@ class Outbox:
         return captured
 
     @overload
-    def cancel(self, target: "AsyncTarget", task_id: str) -> Awaitable[bool]: ...
+    def cancel(self, target: SyncTarget | str, task_id: str) -> bool: ...
     @overload
-    def cancel(self, target: "SyncTarget", task_id: str) -> bool: ...
+    def cancel(self, target: AsyncTarget, task_id: str) -> Awaitable[bool]: ...
     def cancel(self, target: object, task_id: str) -> bool | Awaitable[bool]:
         """Take back a message that is still pending, in the transaction of `target`.
 
@@ -243,7 +227,21 @@ class Outbox:
             from celery_outbox.django_target import DjangoTarget
 
             return DjangoTarget(alias, self._schema).put_unasked
-        return self._put_standalone
+        put = self._put_standalone
+        return put and partial(self._put_warily, put)
+
+    def _put_warily(self, put: Put, message: Message) -> None:
+        """Store a message, and warn of the first one that may have been meant for a transaction."""
+        at_work = self._main_process is not None or self._app.current_worker_task is not None
+        if not (at_work or self._warned):
+            self._warned = True
+            logger.warning(
+                "%s was sent without a transaction: it is stored at once, in one of its own. If"
+                " it belongs to data of yours, send it within app.outbox.using(connection). Without"
+                " OUTBOX_DATABASE_URL, which workers and beat need, this would be an error",
+                message.task,
+            )
+        put(message)
 
     def _put_persistently(self, running: Any, *, requeue: bool) -> Put | None:
         """Return what takes what the worker of `running` itself sends."""
