@@ -15,7 +15,7 @@ from celery.app.amqp import AMQP
 from kombu import Producer
 from kombu.exceptions import EncodeError
 
-from celery_outbox import capture
+from celery_outbox import capture, overrides
 from celery_outbox.backend import keep_quiet
 from celery_outbox.capture import CapturingProducer, Keys
 from celery_outbox.dedup import Dedup
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: By these a task is part of a larger whole, whose result another task cannot stand in for.
 PARTS: Final = ("chain", "chord", "group_id", "parent_id")
+
+overrides.install()
 
 
 class OutboxCelery(Celery):

@@ -11,12 +11,11 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
 from itertools import count
 from time import monotonic, sleep
 from typing import Any, Final
 
-from celery import Celery, Task
+from celery import Celery
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 
 from celery_outbox.errors import RowRefused
@@ -100,26 +99,6 @@ def persistently(store: Callable[[], None], running: Any, *, requeue: bool) -> N
 def _pause(number: int) -> float:
     """Return the seconds before an attempt (0, 1, ...): doubling, jittered, at most one."""
     return number and random.uniform(0.5, 1.0) * min(1.0, 0.05 * 2.0**number)
-
-
-def _let_rejections_pass() -> None:
-    """Have Task.retry() hand on a Reject, which it would turn into one that discards the task."""
-    original: Any = Task.retry
-
-    @wraps(original)
-    def retry(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return original(self, *args, **kwargs)
-        except Reject as rejected:
-            reason, *_ = rejected.args
-            if isinstance(reason, Reject):
-                raise reason from reason.__cause__
-            raise
-
-    Task.retry = retry  # type: ignore[method-assign]  # every Task's, whatever class an app uses
-
-
-_let_rejections_pass()
 
 
 def goes_on(app: Celery, message: Any) -> bool:

@@ -4,12 +4,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from celery import chord
 from django.conf import settings  # type: ignore[import-untyped]  # Django ships no types
 from django.db import connections, transaction  # type: ignore[import-untyped]  # the same
 from django.db.utils import ProgrammingError  # type: ignore[import-untyped]  # the same
 
 from celery_outbox import InvalidSetting, NoTransaction, OutboxNotReady, UnusableTarget
-from tests.producer.conftest import Shop, Stored
+from tests.producer.conftest import Shop, Stored, make_shop
 from tests.producer.test_worker import OWN_ID, deliver
 
 pytestmark = pytest.mark.usefixtures("django_database")
@@ -78,6 +79,18 @@ def test_the_alias_as_target(shop: Shop, stored: Stored) -> None:
             raise KeyError
 
     assert stored.args() == [1, 3]
+
+
+def test_a_chord_of_one_call(trap: str, stored: Stored) -> None:
+    """An alias is text: unnoticed, it would be an option of the body, and fail in the worker."""
+    shop = make_shop(trap, result_backend="cache+memory://")
+    whole = chord([shop.add.s(1, 1)], shop.total.s(), app=shop.app)
+    with transaction.atomic():
+        whole.apply_async(outbox="default")
+    (row,) = stored.rows()
+
+    assert b'"chord": {' in row.body
+    assert b'"outbox"' not in row.body
 
 
 def test_the_block_of_another_connection_decides(
