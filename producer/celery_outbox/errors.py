@@ -21,7 +21,8 @@ class NoTransaction(OutboxError):
     """{task} was sent with no transaction to join.
 
     Send it inside `with app.outbox.using(connection)`, give `outbox=connection` to apply_async(),
-    or set OUTBOX_DATABASE_URL to store it in a short transaction of its own.
+    or set OUTBOX_DATABASE_URL to store it in a short transaction of its own. In Django a Postgres
+    named `default` is used by itself, and any other that OUTBOX_DATABASE_ALIAS names.
     """
 
 

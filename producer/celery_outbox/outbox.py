@@ -260,13 +260,12 @@ class Outbox:
     @property
     def _put_durably(self) -> Put | None:
         """What takes messages that no transaction in progress may roll back."""
-        if put := self._put_standalone:
-            return put
-        if alias := settings.django_alias(self._app):
-            from celery_outbox.django_target import DjangoTarget
+        alias = settings.django_alias(self._app)
+        if alias is None or self._app.conf.get("outbox_database_url"):
+            return self._put_standalone
+        from celery_outbox.django_target import DjangoTarget
 
-            return DjangoTarget(alias, self._schema).put_durably
-        return None
+        return DjangoTarget(alias, self._schema).put_durably
 
     @property
     def _put_standalone(self) -> Put | None:
