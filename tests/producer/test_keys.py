@@ -289,16 +289,16 @@ def test_many_keys_at_a_time_take_turns(shop: Shop, stored: Stored, database: st
                 shop.add.apply_async((key, 0), dedup_key=key)
 
     async def main() -> None:
-        async with asyncio.TaskGroup() as senders:
-            async with (
-                await psycopg.AsyncConnection.connect(database) as connection,
-                shop.app.outbox.transaction(connection),
-            ):
-                shop.add.apply_async(("a", 0), dedup_key="a")
-                await connection.execute("SELECT 1")
-                for number, keys in enumerate(("ab", "ba"), 1):
-                    senders.create_task(send(keys))
-                    await asyncio.to_thread(wait_for, number)
+        async with (
+            asyncio.TaskGroup() as senders,
+            await psycopg.AsyncConnection.connect(database) as connection,
+            shop.app.outbox.transaction(connection),
+        ):
+            shop.add.apply_async(("a", 0), dedup_key="a")
+            await connection.execute("SELECT 1")
+            for number, keys in enumerate(("ab", "ba"), 1):
+                senders.create_task(send(keys))
+                await asyncio.to_thread(wait_for, number)
 
     asyncio.run(main())
     assert stored.args() == ["a", "b"]

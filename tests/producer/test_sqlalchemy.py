@@ -417,3 +417,12 @@ def test_sent_by_listeners_while_committing(shop: Shop, session: Session, stored
             session.commit()
 
     assert stored.args() == [1]
+
+
+def test_sent_after_the_commit(shop: Shop, session: Session) -> None:
+    """A hook that comes too late is told so: no transaction of its has failed."""
+    with shop.app.outbox.using(session):
+        event.listen(session, "after_commit", lambda _: shop.add.delay(1, 0), once=True)
+        session.execute(text("SELECT 1"))
+        with pytest.raises(UnusableTarget, match="after_commit hook"):
+            session.commit()
