@@ -46,11 +46,11 @@ def predecessor(app: OutboxCelery, **options: Any) -> None:
         return 1
 
 
-FOLLOWED: dict[str, Any] = {"chain": [{"task": "shop.add", "args": (0,), "options": {}}]}
+FOLLOWED: dict[str, Any] = {"callbacks": [{"task": "shop.add", "args": (0,), "options": {}}]}
 ENDINGS = pytest.mark.parametrize(
     ("register", "request_"),
     [(flaky, {}), (successor, {}), (predecessor, FOLLOWED)],
-    ids=["retry", "replace", "chain"],
+    ids=["retry", "replace", "link"],
 )
 
 
