@@ -5,6 +5,7 @@ passes `app.amqp.send_task_message`; nothing else does. No connection to a broke
 """
 
 import logging
+import sys
 from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, Final, cast
@@ -14,11 +15,11 @@ from celery.app.amqp import AMQP
 from kombu import Producer
 from kombu.exceptions import EncodeError
 
-from celery_outbox import capture
+from celery_outbox import capture, overrides
 from celery_outbox.backend import keep_quiet
 from celery_outbox.capture import CapturingProducer, Keys
 from celery_outbox.dedup import Dedup
-from celery_outbox.errors import UnsupportedOption
+from celery_outbox.errors import InvalidSetting, UnsupportedOption
 from celery_outbox.outbox import Outbox
 from celery_outbox.worker import continuing_canvas, goes_on
 
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: By these a task is part of a larger whole, whose result another task cannot stand in for.
 PARTS: Final = ("chain", "chord", "group_id", "parent_id")
+
+overrides.install()
 
 
 class OutboxCelery(Celery):
@@ -156,9 +159,20 @@ def _installed(kind: type[Celery], keys: dict[str, Any]) -> OutboxCelery:
     return install(kind(**keys, set_as_current=False))
 
 
+def _begin(app: OutboxCelery) -> None:
+    """Begin the work of a worker or of beat, or end the process: signals let nothing less pass."""
+    try:
+        app.outbox.begin_work()
+    except InvalidSetting as error:
+        sys.exit(f"celery-outbox: {error}")
+
+
 @signals.worker_init.connect
-def _warn_at_start(sender: Any, **_: Any) -> None:
-    if isinstance(sender.app, OutboxCelery) and not sender.app.outbox.has_database:
+def _begin_work(sender: Any, **_: Any) -> None:
+    if not isinstance(sender.app, OutboxCelery):
+        return
+    _begin(sender.app)
+    if not sender.app.outbox.has_database:
         logger.warning(
             "OUTBOX_DATABASE_URL is not set: this worker sends retries and the continuation of"
             " chains, groups and chords directly to the broker, as Celery does, not through the"
@@ -169,4 +183,5 @@ def _warn_at_start(sender: Any, **_: Any) -> None:
 @signals.beat_init.connect
 def _give_beat_a_producer(sender: Any, **_: Any) -> None:
     if isinstance(sender.app, OutboxCelery):
+        _begin(sender.app)
         sender.scheduler.producer = sender.app.outbox.producer

@@ -34,12 +34,16 @@ class Dedup:
 
 
 def claims(messages: Sequence[Message]) -> tuple[list[str], list[str]]:
-    """Return the dedup keys among `messages`, each once, and the ids of the first with each."""
+    """Return the dedup keys among `messages`, each once, and the ids of the first with each.
+
+    Sorted, as any locks that several take: of two who share keys one waits, and none deadlocks.
+    """
     firsts: dict[str, str] = {}
     for message in messages:
         if message.dedup_key is not None:
             firsts.setdefault(message.dedup_key, message.message_id)
-    return list(firsts), list(firsts.values())
+    keys = sorted(firsts)
+    return keys, [firsts[key] for key in keys]
 
 
 def unclaimed(

@@ -6,7 +6,9 @@ inside its savepoints, or, with no `atomic` around, durable when the call return
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any
+from time import monotonic
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from django.db import connections, transaction  # type: ignore[import-untyped]  # ships no types
 
@@ -15,6 +17,10 @@ from celery_outbox.errors import UnusableTarget
 from celery_outbox.insert import CLAIM_DEDUP, Style, explain, insert, statement
 from celery_outbox.message import Message
 from celery_outbox.target import Rows
+
+#: Seconds after which an idle connection is asked whether it still has a server.
+IDLE: Final = 5.0
+_last_use: Final[WeakKeyDictionary[Any, float]] = WeakKeyDictionary()
 
 
 class DjangoTarget:
@@ -46,10 +52,10 @@ class DjangoTarget:
         """Insert the message, in the transaction in progress or in one of its own."""
         self._check()
         connection = self._connection
-        # Nobody else may notice for long in a process without requests, such as beat.
-        if not connection.in_atomic_block and connection.errors_occurred:
-            connection.close_if_unusable_or_obsolete()
+        if not connection.in_atomic_block:
+            _replace_if_lost(connection)
         self._insert(connection, message)
+        _last_use[connection] = monotonic()
 
     def put_durably(self, message: Message) -> None:
         """Insert the message in a transaction of its own, whatever is in progress."""
@@ -59,6 +65,8 @@ class DjangoTarget:
         another = self._connection.copy()
         try:
             self._insert(another, message)
+            if not another.get_autocommit():  # so is every connection with AUTOCOMMIT switched off
+                another.commit()
         finally:
             another.close()
 
@@ -130,6 +138,18 @@ class DjangoTarget:
 
     def _unusable(self, reason: str) -> UnusableTarget:
         return UnusableTarget.about(target=f"Django database {self._alias!r}", reason=reason)
+
+
+def _replace_if_lost(connection: Any) -> None:
+    """Have Django connect again where the server has ended the connection.
+
+    Nobody else may notice in a process without requests, such as beat.
+    """
+    if connection.errors_occurred:
+        connection.close_if_unusable_or_obsolete()
+    idle = monotonic() - _last_use.get(connection, monotonic())
+    if idle > IDLE and connection.get_autocommit() and not connection.is_usable():
+        connection.close()
 
 
 def target_for(target: object, schema: str) -> DjangoTarget:

@@ -5,7 +5,7 @@ All but `DatabaseUnavailable` are permanent: the same call fails again until som
 
 from typing import Self
 
-from kombu.exceptions import EncodeError
+from kombu.exceptions import EncodeError, OperationalError
 
 
 class OutboxError(Exception):
@@ -21,7 +21,8 @@ class NoTransaction(OutboxError):
     """{task} was sent with no transaction to join.
 
     Send it inside `with app.outbox.using(connection)`, give `outbox=connection` to apply_async(),
-    or set OUTBOX_DATABASE_URL to store it in a short transaction of its own.
+    or set OUTBOX_DATABASE_URL to store it in a short transaction of its own. In Django a Postgres
+    named `default` is used by itself, and any other that OUTBOX_DATABASE_ALIAS names.
     """
 
 
@@ -57,7 +58,7 @@ class RowRefused(OutboxError):
     """The database refused to store {tasks}: constraint {constraint} does not hold."""
 
 
-class DatabaseUnavailable(OutboxError):
+class DatabaseUnavailable(OutboxError, OperationalError):
     """{task} may not have been stored: the outbox database did not answer ({reason}).
 
     This is transient. Sending again with the same task_id cannot run the task twice where the

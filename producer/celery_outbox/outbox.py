@@ -1,5 +1,7 @@
 """`app.outbox`: decides which transaction a message joins. There is no silent way around one."""
 
+import logging
+import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -12,33 +14,15 @@ from kombu.exceptions import EncodeError
 from celery_outbox import capture, settings, worker
 from celery_outbox.block import Transaction, Using, current_block
 from celery_outbox.dedup import Dedup
-from celery_outbox.errors import NoTransaction, UnsupportedOption
+from celery_outbox.errors import InvalidSetting, NoTransaction, UnsupportedOption
 from celery_outbox.insert import CANCEL
 from celery_outbox.message import Message
-from celery_outbox.target import Rows, target_for
+from celery_outbox.target import AsyncTarget, Rows, SyncTarget, target_for
 
 if TYPE_CHECKING:
-    import psycopg
-    import psycopg2.extensions
-    import sqlalchemy.ext.asyncio
-    import sqlalchemy.orm
-
     from celery_outbox.standalone import Standalone
 
-    SyncTarget = (
-        psycopg.Connection[Any]
-        | psycopg2.extensions.connection
-        | sqlalchemy.Connection
-        | sqlalchemy.orm.Session
-        | sqlalchemy.orm.scoped_session[Any]
-        | str
-    )
-    AsyncTarget = (
-        psycopg.AsyncConnection[Any]
-        | sqlalchemy.ext.asyncio.AsyncConnection
-        | sqlalchemy.ext.asyncio.AsyncSession
-        | sqlalchemy.ext.asyncio.async_scoped_session[Any]
-    )
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Put = Callable[[Message], None]
@@ -50,8 +34,22 @@ class Outbox:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._cached_standalone: Standalone | None = None
+        self._main_process: int | None = None
+        self._warned = False
         #: What Celery is given instead of a producer with a connection.
         self.producer = capture.CapturingProducer()
+
+    def begin_work(self) -> None:
+        """Take note that this is the main process of a worker, or beat, and check the settings.
+
+        Raises InvalidSetting.
+        """
+        self._main_process = os.getpid()
+        _ = self._schema, self._put_unasked, self._put_durably
+
+    @property
+    def _in_main_process(self) -> bool:
+        return self._main_process == os.getpid()
 
     def using(self, target: T) -> Using[T]:
         """Return a block in which every task sent becomes a row in the transaction of `target`.
@@ -141,9 +139,9 @@ class Outbox:
         return captured
 
     @overload
-    def cancel(self, target: "AsyncTarget", task_id: str) -> Awaitable[bool]: ...
+    def cancel(self, target: SyncTarget | str, task_id: str) -> bool: ...
     @overload
-    def cancel(self, target: "SyncTarget", task_id: str) -> bool: ...
+    def cancel(self, target: AsyncTarget, task_id: str) -> Awaitable[bool]: ...
     def cancel(self, target: object, task_id: str) -> bool | Awaitable[bool]:
         """Take back a message that is still pending, in the transaction of `target`.
 
@@ -161,14 +159,16 @@ class Outbox:
         `task` is what Celery's create_task_message returned, `target` that of the call, if any.
         Raises NoTransaction, OutboxClosed, UnusableTarget or UnsupportedOption.
         """
-        running = self._app.current_worker_task
-        # What ends a task must not be rolled back by the exception that ends it.
-        ends_it = running is not None and (
-            worker.is_retry(running, task)
-            or (worker.is_replacement(running, task) and not self._commits_replacement(target))
-        )
-        put = self._put_durably if ends_it else self._place(name, target)
-        if put is None and not worker.may_send_directly(self._app, task):
+        running = worker.task_at_work(self._app)
+        if running is not None and self._is_its_workers(running, task, target):
+            # Within its body a task can be rejected; after it, only by the parent of its process.
+            within = worker.goes_on(self._app, task)
+            put = self._put_persistently(running, requeue=within or not self._in_main_process)
+        else:
+            put = self._place(name, target)
+        if put is None and not worker.may_send_directly(
+            self._app, task, in_main_process=self._in_main_process
+        ):
             raise NoTransaction.about(task=name)
         if put is None and keys.any:
             raise UnsupportedOption.about(
@@ -177,6 +177,17 @@ class Outbox:
                 reason="this worker has no OUTBOX_DATABASE_URL and sends it directly",
             )
         return put
+
+    def _is_its_workers(self, running: Any, task: Any, target: object | None) -> bool:
+        """Tell whether the worker of `running` itself sends `task`, whatever transaction is open.
+
+        What ends a task must not be rolled back by the exception that ends it.
+        """
+        if worker.is_retry(running, task):
+            return True
+        if worker.is_replacement(running, task):
+            return not self._commits_replacement(target)
+        return target is None and current_block() is None and worker.continues(running)
 
     def _place(self, name: str, target: object | None) -> Put | None:
         if target is not None:
@@ -206,8 +217,7 @@ class Outbox:
     def has_database(self) -> bool:
         """Whether messages without a transaction can be stored in one of their own."""
         return (
-            settings.django_alias(self._app) is not None
-            or settings.database_url(self._app) is not None
+            settings.names_database_url(self._app) or settings.django_alias(self._app) is not None
         )
 
     @property
@@ -217,18 +227,45 @@ class Outbox:
             from celery_outbox.django_target import DjangoTarget
 
             return DjangoTarget(alias, self._schema).put_unasked
-        return self._put_standalone
+        put = self._put_standalone
+        return put and partial(self._put_warily, put)
+
+    def _put_warily(self, put: Put, message: Message) -> None:
+        """Store a message, and warn of the first one that may have been meant for a transaction."""
+        at_work = self._main_process is not None or self._app.current_worker_task is not None
+        if not (at_work or self._warned):
+            self._warned = True
+            logger.warning(
+                "%s was sent without a transaction: it is stored at once, in one of its own. If"
+                " it belongs to data of yours, send it within app.outbox.using(connection). Without"
+                " OUTBOX_DATABASE_URL, which workers and beat need, this would be an error",
+                message.task,
+            )
+        put(message)
+
+    def _put_persistently(self, running: Any, *, requeue: bool) -> Put | None:
+        """Return what takes what the worker of `running` itself sends."""
+        if not self.has_database:
+            return None
+
+        def store(message: Message) -> None:
+            put = self._put_durably
+            assert put is not None
+            put(message)
+
+        return lambda message: worker.persistently(
+            partial(store, message), running, requeue=requeue
+        )
 
     @property
     def _put_durably(self) -> Put | None:
         """What takes messages that no transaction in progress may roll back."""
-        if put := self._put_standalone:
-            return put
-        if alias := settings.django_alias(self._app):
-            from celery_outbox.django_target import DjangoTarget
+        alias = settings.django_alias(self._app)
+        if alias is None or self._app.conf.get("outbox_database_url"):
+            return self._put_standalone
+        from celery_outbox.django_target import DjangoTarget
 
-            return DjangoTarget(alias, self._schema).put_durably
-        return None
+        return DjangoTarget(alias, self._schema).put_durably
 
     @property
     def _put_standalone(self) -> Put | None:
@@ -236,7 +273,13 @@ class Outbox:
         if url is None:
             return None
         if self._cached_standalone is None or self._cached_standalone.url != url:
-            from celery_outbox.standalone import Standalone
+            try:
+                from celery_outbox.standalone import Standalone
+            except ImportError as error:
+                raise InvalidSetting.about(
+                    setting="OUTBOX_DATABASE_URL (outbox_database_url)",
+                    problem=f"needs psycopg: pip install 'celery-outbox[psycopg]' ({error})",
+                ) from error
 
             self._cached_standalone = Standalone(url, self._schema)
         return self._cached_standalone.put

@@ -27,7 +27,11 @@ class PsycopgTarget:
         """Put the list of pending messages in force."""
         pending = Pending.of(self.connection)
         if blocking and pending is None:  # or an outer block does what must be awaited
-            self._require(Connection, "it is asynchronous: use `async with` here")
+            self._require(
+                Connection,
+                "it is asynchronous: use `async with app.outbox.using(connection)`, inside which"
+                " outbox= may name it",
+            )
         self._check()
         if pending is None:
             pending = Pending(self.connection, self.schema)

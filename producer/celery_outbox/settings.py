@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from celery import Celery
 
@@ -17,8 +17,17 @@ IDENTIFIER: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 def schema(app: Celery) -> str:
-    """Return the Postgres schema of the outbox: `outbox_schema`, OUTBOX_SCHEMA or `outbox`."""
-    name = app.conf.get("outbox_schema") or os.environ.get("OUTBOX_SCHEMA") or "outbox"
+    """Return the Postgres schema of the outbox.
+
+    `outbox_schema` in Celery's configuration, else OUTBOX_SCHEMA in Django's settings or in the
+    environment, else `outbox`.
+    """
+    name = (
+        app.conf.get("outbox_schema")
+        or _django_setting("OUTBOX_SCHEMA")
+        or os.environ.get("OUTBOX_SCHEMA")
+        or "outbox"
+    )
     if not IDENTIFIER.fullmatch(name):
         raise InvalidSetting.about(
             setting="OUTBOX_SCHEMA (outbox_schema)",
@@ -35,10 +44,9 @@ def django_alias(app: Celery) -> str | None:
     """
     if not django_in_use():
         return None
-    from django.conf import settings  # type: ignore[import-untyped]  # Django ships no types
-    from django.db import connections  # type: ignore[import-untyped]  # the same
+    from django.db import connections  # type: ignore[import-untyped]  # Django ships no types
 
-    chosen = app.conf.get("outbox_django_alias") or getattr(settings, "OUTBOX_DATABASE_ALIAS", None)
+    chosen = app.conf.get("outbox_django_alias") or _django_setting("OUTBOX_DATABASE_ALIAS")
     alias = str(chosen or "default")
     if chosen is not None and alias not in connections:
         raise InvalidSetting.about(
@@ -49,6 +57,14 @@ def django_alias(app: Celery) -> str | None:
     return alias if chosen is not None or postgres else None
 
 
+def _django_setting(name: str) -> Any:
+    if not django_in_use():
+        return None
+    from django.conf import settings  # type: ignore[import-untyped]  # Django ships no types
+
+    return getattr(settings, name, None)
+
+
 def django_in_use() -> bool:
     """Tell whether this process is part of a Django project."""
     if "django.conf" not in sys.modules:
@@ -56,6 +72,12 @@ def django_in_use() -> bool:
     from django.conf import settings
 
     return bool(settings.configured or os.environ.get("DJANGO_SETTINGS_MODULE"))
+
+
+def names_database_url(app: Celery) -> bool:
+    """Tell whether `database_url` is configured, readable or not."""
+    names = ("OUTBOX_DATABASE_URL", "OUTBOX_DATABASE_URL_FILE")
+    return bool(app.conf.get("outbox_database_url") or any(map(os.environ.get, names)))
 
 
 def database_url(app: Celery) -> str | None:

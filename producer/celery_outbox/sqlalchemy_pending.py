@@ -47,8 +47,9 @@ class OnConnection:
             found = cls._all[connection] = cls(schema)
             for name in ("before_cursor_execute", "prepare_twophase"):
                 event.listen(connection, name, found.insert)
-            event.listen(connection, "commit", found._before_commit)
-            for name in ("rollback", "rollback_savepoint"):
+            for name in ("commit", "commit_twophase"):
+                event.listen(connection, name, found._before_commit)
+            for name in ("rollback", "rollback_savepoint", "rollback_twophase"):
                 event.listen(connection, name, found.discard)
         return found
 
@@ -83,7 +84,7 @@ class OnConnection:
             command = insert(self._schema, messages, style)
             connection.exec_driver_sql(*command, execution_options=options)
 
-    def _before_commit(self, connection: Connection) -> None:
+    def _before_commit(self, connection: Connection, *_: Any) -> None:
         """Insert, or roll back: SQLAlchemy takes a COMMIT that fails for the end."""
         try:
             self.insert(connection)

@@ -147,7 +147,7 @@ class SQLAlchemyTarget:
         """Refuse what could not commit a message."""
         if isinstance(self._behind, Session):
             if not self._behind.is_active:
-                raise self._unusable(FAILED)
+                raise self._unusable(f"{FAILED}, or it is over already, as in an after_commit hook")
             self._check_driver(self._dialect_of(self._behind))
             connection = connection_of(self._behind, self._behind.get_transaction())
         else:

@@ -24,6 +24,20 @@ TARGETS: Final = {
 Rows = list[tuple[Any, ...]]
 
 
+class SyncTarget(Protocol):
+    """What a connection or session is known by, whichever libraries' types are installed."""
+
+    def rollback(self) -> None:
+        """End the transaction."""
+
+
+class AsyncTarget(Protocol):
+    """The same, of one that is asynchronous."""
+
+    def rollback(self) -> Awaitable[None]:
+        """End the transaction."""
+
+
 class Target(Protocol):
     """One transaction of one library. It never begins, commits or rolls back by itself."""
 

@@ -3,6 +3,10 @@
 import os
 
 import django  # type: ignore[import-untyped]  # Django ships no types
+import pytest
+from celery import current_app
+
+from celery_outbox import InvalidSetting
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "shop.settings"
 django.setup()
@@ -53,3 +57,8 @@ act(watching, "dead", "discard", "d1")
 act(chief, "dead", "retry", "d1")
 act(chief, "dead", "discard", "d2")
 act(chief, "pending", "discard", "p1")
+
+# It looks where the producer writes: here, to a database that is none.
+current_app.conf.outbox_django_alias = "nowhere"
+with pytest.raises(InvalidSetting):
+    page(chief, "dead/")

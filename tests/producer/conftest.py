@@ -6,6 +6,7 @@ from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 import pytest
+from kombu import Connection as Broker
 from psycopg.rows import namedtuple_row
 
 from celery_outbox import OutboxCelery
@@ -59,6 +60,14 @@ def trap() -> Iterator[str]:
         except BlockingIOError:
             return
         pytest.fail("something connected to the broker")
+
+
+@pytest.fixture
+def plain_broker() -> Iterator[str]:
+    """The URL of a broker in memory, empty."""
+    yield "memory://"
+    with Broker("memory://") as broker:
+        broker.SimpleQueue("celery").clear()
 
 
 @pytest.fixture

@@ -94,6 +94,16 @@ def test_child_tasks(shop: Shop, database: str, stored: Stored) -> None:
     assert sorted(stored.args()) == [0, 1, 2, 3, 4]
 
 
+def test_a_call_without_a_block(shop: Shop, database: str) -> None:
+    """Is told of the block that it needs."""
+
+    async def body(connection: AsyncConnection) -> None:
+        with pytest.raises(UnusableTarget, match=r"async with app\.outbox\.using"):
+            shop.add.apply_async((1, 0), outbox=connection)
+
+    run(database, body)
+
+
 def test_blocks_of_other_tasks_do_not_mix(shop: Shop, database: str, stored: Stored) -> None:
     """Concurrent tasks, each with a connection of its own, send into their own transactions."""
 

@@ -4,8 +4,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 from celery import chain, chord, group
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
 from tests.fixtures.valkey import OwnValkey
 from tests.producer.conftest import Connection, Shop, Stored, make_shop
@@ -79,6 +82,27 @@ def test_chord_without_native_join(trap: str, connection: Connection, stored: St
         chord([shop.add.s(1, 1), shop.add.s(2, 2)])(shop.total.s())
 
     assert sorted(row.task for row in stored.rows()) == [UNLOCK, ADD, ADD]
+
+
+@pytest.mark.parametrize("backend", ["cache+memory://", "file:///tmp"])
+@pytest.mark.parametrize("kind", [Session, psycopg.connect])
+def test_a_chord_of_one_call(
+    trap: str, database: str, stored: Stored, backend: str, kind: Any
+) -> None:
+    """`outbox=` of a chord names the transaction of all of it, and is no option of its body."""
+    shop = make_shop(trap, result_backend=backend)
+    engine = create_engine(database.replace("postgresql", "postgresql+psycopg", 1))
+    whole = chord([shop.add.s(1, 1), shop.add.s(2, 2)], shop.total.s(), app=shop.app)
+    with kind(engine if kind is Session else database) as target:
+        (shop.add.s(0, 0) | whole).apply_async(outbox=target)
+        whole.apply_async(outbox=target)
+        assert stored.rows() == []
+        target.commit()
+    engine.dispose()
+    rows = stored.rows()
+
+    assert [row.task for row in rows if row.task != UNLOCK] == [ADD, ADD, ADD]
+    assert not any(b'"outbox"' in row.body for row in rows)
 
 
 @pytest.mark.parametrize("backend", ["redis://127.0.0.1:1/0", "rpc://"])

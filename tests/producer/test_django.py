@@ -4,12 +4,14 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from celery import chord
 from django.conf import settings  # type: ignore[import-untyped]  # Django ships no types
 from django.db import connections, transaction  # type: ignore[import-untyped]  # the same
 from django.db.utils import ProgrammingError  # type: ignore[import-untyped]  # the same
 
 from celery_outbox import InvalidSetting, NoTransaction, OutboxNotReady, UnusableTarget
-from tests.producer.conftest import Shop, Stored
+from outbox_migrations import upgrade
+from tests.producer.conftest import Shop, Stored, make_shop
 from tests.producer.test_worker import OWN_ID, deliver
 
 pytestmark = pytest.mark.usefixtures("django_database")
@@ -80,6 +82,18 @@ def test_the_alias_as_target(shop: Shop, stored: Stored) -> None:
     assert stored.args() == [1, 3]
 
 
+def test_a_chord_of_one_call(trap: str, stored: Stored) -> None:
+    """An alias is text: unnoticed, it would be an option of the body, and fail in the worker."""
+    shop = make_shop(trap, result_backend="cache+memory://")
+    whole = chord([shop.add.s(1, 1)], shop.total.s(), app=shop.app)
+    with transaction.atomic():
+        whole.apply_async(outbox="default")
+    (row,) = stored.rows()
+
+    assert b'"chord": {' in row.body
+    assert b'"outbox"' not in row.body
+
+
 def test_the_block_of_another_connection_decides(
     shop: Shop, connection: Any, stored: Stored
 ) -> None:
@@ -111,7 +125,7 @@ def test_a_project_on_another_database(
 ) -> None:
     """A default database that is no Postgres is left alone: there the URL decides."""
     monkeypatch.setitem(connections.settings, "default", {"ENGINE": "django.db.backends.dummy"})
-    with pytest.raises(NoTransaction):
+    with pytest.raises(NoTransaction, match="a Postgres named `default`"):
         shop.add.delay(1, 0)
     monkeypatch.setenv("OUTBOX_DATABASE_URL", database)
     shop.add.delay(2, 0)
@@ -160,6 +174,30 @@ def test_a_lost_connection_is_replaced(shop: Shop, stored: Stored) -> None:
     assert stored.args() == [2]
 
 
+def test_a_lost_idle_connection_is_replaced(
+    shop: Shop, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it was idle for a while, beat's say, not even the first send fails."""
+    monkeypatch.setattr("celery_outbox.django_target.IDLE", 0.0)
+    shop.add.delay(1, 0)
+    pid = execute("SELECT pg_backend_pid()")
+    connections["default"].copy().cursor().execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+    shop.add.delay(2, 0)
+
+    assert stored.args() == [1, 2]
+
+
+def test_the_schema_of_djangos_settings(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, database: str
+) -> None:
+    """Django's OUTBOX_SCHEMA, which migrations and the admin heed, holds for sends as well."""
+    upgrade(database, schema="mine", component="outbox")
+    monkeypatch.setattr(settings, "OUTBOX_SCHEMA", "mine", raising=False)
+    shop.add.delay(1, 0)
+
+    assert execute("SELECT count(*) FROM mine.message") == 1
+
+
 def test_a_retry_survives_the_rollback_it_causes(shop: Shop, stored: Stored) -> None:
     """`raise self.retry()` inside `atomic` is stored, although the rest rolls back."""
 
@@ -173,6 +211,50 @@ def test_a_retry_survives_the_rollback_it_causes(shop: Shop, stored: Stored) -> 
 
     assert state == "RETRY"
     assert [(row.task, row.message_id) for row in stored.rows()] == [("shop.unsteady", OWN_ID)]
+
+
+@pytest.mark.parametrize(
+    ("named", "outcome"), [("by Celery", ("REJECTED", 0)), ("in the environment", ("RETRY", 1))]
+)
+def test_a_retry_beside_a_database_url(
+    shop: Shop,
+    stored: Stored,
+    monkeypatch: pytest.MonkeyPatch,
+    named: str,
+    outcome: tuple[str, int],
+) -> None:
+    """It stays in Django's database, unless Celery's own setting names another."""
+    url = "postgresql://127.0.0.1:1/nowhere"
+    monkeypatch.setattr("celery_outbox.worker.PATIENCE", 0.0)
+    if named == "by Celery":
+        shop.app.conf.outbox_database_url = url
+    monkeypatch.setenv("OUTBOX_DATABASE_URL", url)
+
+    @shop.app.task(bind=True, name="shop.unsteady", shared=False)
+    def unsteady(self: Any) -> None:
+        raise self.retry(countdown=1)
+
+    state, _ = deliver(shop.app, "shop.unsteady")
+
+    assert (state, len(stored.rows())) == (
+        ("REJECTED", 0) if named == "by Celery" else ("RETRY", 1)
+    )
+
+
+def test_a_retry_without_autocommit(
+    shop: Shop, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With AUTOCOMMIT switched off, a connection of its own has to commit as well."""
+    monkeypatch.setitem(connections["default"].settings_dict, "AUTOCOMMIT", False)
+
+    @shop.app.task(bind=True, name="shop.unsteady", shared=False)
+    def unsteady(self: Any) -> None:
+        raise self.retry(countdown=1)
+
+    state, _ = deliver(shop.app, "shop.unsteady")
+    transaction.rollback()
+
+    assert (state, len(stored.rows())) == ("RETRY", 1)
 
 
 def test_workers_need_no_warning(shop: Shop) -> None:

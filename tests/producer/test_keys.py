@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import psycopg2
@@ -265,6 +265,43 @@ def test_on_asyncio_the_result_follows(
 
     asyncio.run(main())
     assert stored.args() == [0, 1, 2, 0]
+
+
+def test_many_keys_at_a_time_take_turns(shop: Shop, stored: Stored, database: str) -> None:
+    """On asyncio a block claims all its keys at once: two that share them do not deadlock."""
+    waiting: LiteralString = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+
+    def wait_for(number: int) -> None:
+        with psycopg.connect(database, autocommit=True) as connection:
+            wait_until(
+                lambda: connection.execute(waiting).fetchone() == (number,), 10, f"{number} waiting"
+            )
+
+    async def send(keys: str) -> None:
+        async with (
+            await psycopg.AsyncConnection.connect(database) as connection,
+            shop.app.outbox.transaction(connection),
+        ):
+            for key in keys:
+                shop.add.apply_async((key, 0), dedup_key=key)
+
+    async def main() -> None:
+        async with (
+            asyncio.TaskGroup() as senders,
+            await psycopg.AsyncConnection.connect(database) as connection,
+            shop.app.outbox.transaction(connection),
+        ):
+            shop.add.apply_async(("a", 0), dedup_key="a")
+            await connection.execute("SELECT 1")
+            for number, keys in enumerate(("ab", "ba"), 1):
+                senders.create_task(send(keys))
+                await asyncio.to_thread(wait_for, number)
+
+    asyncio.run(main())
+    assert stored.args() == ["a", "b"]
 
 
 class TestRefusals:

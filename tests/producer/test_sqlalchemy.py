@@ -390,6 +390,20 @@ def test_two_phase_commit(shop: Shop, own_postgres: OwnPostgres) -> None:
     assert Stored(url).args() == [1]
 
 
+def test_two_phases_without_the_first(shop: Shop, engine: Engine, stored: Stored) -> None:
+    """A two-phase transaction may also commit at once; one that rolls back leaves no message."""
+    with engine.connect() as connection, shop.app.outbox.using(connection):
+        with connection.begin_twophase():
+            shop.add.delay(1, 0)
+        undecided = connection.begin_twophase()
+        shop.add.delay(2, 0)
+        undecided.rollback()
+        with connection.begin():
+            shop.add.delay(3, 0)
+
+    assert stored.args() == [1, 3]
+
+
 def test_sent_by_listeners_while_committing(shop: Shop, session: Session, stored: Stored) -> None:
     """What a listener sends as the session commits is stored, or refused: never lost in silence."""
     using = shop.app.outbox.using(session)
@@ -403,3 +417,12 @@ def test_sent_by_listeners_while_committing(shop: Shop, session: Session, stored
             session.commit()
 
     assert stored.args() == [1]
+
+
+def test_sent_after_the_commit(shop: Shop, session: Session) -> None:
+    """A hook that comes too late is told so: no transaction of its has failed."""
+    with shop.app.outbox.using(session):
+        event.listen(session, "after_commit", lambda _: shop.add.delay(1, 0), once=True)
+        session.execute(text("SELECT 1"))
+        with pytest.raises(UnusableTarget, match="after_commit hook"):
+            session.commit()

@@ -49,6 +49,20 @@ def test_a_block_comes_first(trap: str, database: str, stored: Stored) -> None:
     assert stored.args() == [2]
 
 
+def test_is_pointed_out_once(trap: str, database: str, caplog: pytest.LogCaptureFixture) -> None:
+    """In a web process it may be a block that was forgotten; in a worker or beat it is meant."""
+    shops = [make_shop(trap, outbox_database_url=database) for _ in range(2)]
+    shops[0].app.outbox.begin_work()
+    for shop in shops:
+        shop.add.delay(1, 0)
+        shop.add.delay(2, 0)
+
+    (warning,) = [
+        record.message for record in caplog.records if "OUTBOX_DATABASE_URL" in record.message
+    ]
+    assert warning.startswith("shop.add was sent without a transaction")
+
+
 def test_from_the_environment(
     trap: str, database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

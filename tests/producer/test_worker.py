@@ -1,9 +1,11 @@
 """What a running task's worker sends: never lost with the transaction its own exception ends."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import Mock
 
 import psycopg
 import pytest
@@ -39,14 +41,6 @@ def deliver(app: Any, name: str, *args: Any, **request: Any) -> Any:
 def worker_shop(trap: str, database: str) -> Shop:
     """The app of a worker that knows the outbox database."""
     return make_shop(trap, result_backend="cache+memory://", outbox_database_url=database)
-
-
-@pytest.fixture
-def plain_broker() -> Iterator[str]:
-    """The URL of a broker in memory, empty."""
-    yield "memory://"
-    with Broker("memory://") as broker:
-        broker.SimpleQueue("celery").clear()
 
 
 def arrived(url: str) -> list[str]:
@@ -231,6 +225,40 @@ def test_a_task_without_database_is_not_sent_silently(plain_broker: str) -> None
     assert arrived(plain_broker) == []
 
 
+@pytest.mark.parametrize(("runner", "arguments"), [("map", [1]), ("starmap", [(1,)])])
+def test_tasks_that_run_within_another(
+    plain_broker: str, runner: str, arguments: list[object]
+) -> None:
+    """Nor is what tasks send that celery.map runs, or celery.starmap, which chunks come to."""
+    shop = make_shop(plain_broker)
+
+    @shop.app.task(name="shop.careless", shared=False)
+    def careless(number: int) -> None:
+        shop.add.delay(number, 0)
+
+    state, error = deliver(shop.app, f"celery.{runner}", careless.s(), arguments)
+
+    assert state == "FAILURE"
+    assert isinstance(error.exception, NoTransaction)
+    assert arrived(plain_broker) == []
+
+
+def test_outside_a_worker(plain_broker: str) -> None:
+    """Nothing goes directly from a web process, whatever parent it names, nor of an eager task."""
+    shop = make_shop(plain_broker)
+    with pytest.raises(NoTransaction):
+        shop.add.apply_async((1, 0), parent_id="p")
+    with pytest.raises(NoTransaction):
+        shop.add.apply((1, 0), link=shop.add.s(1))
+    assert arrived(plain_broker) == []
+
+    shop.app.outbox.begin_work()
+    shop.add.apply_async((1, 0), parent_id="p")
+    with pytest.raises(NoTransaction):
+        shop.add.apply((1, 0), link=shop.add.s(1))
+    assert arrived(plain_broker) == ["shop.add"]
+
+
 @pytest.mark.parametrize(("url", "warnings"), [(None, 1), ("postgresql://h/db", 0)])
 def test_warns_at_start(
     url: str | None,
@@ -247,6 +275,29 @@ def test_warns_at_start(
         shop.app.WorkController(pool_cls="solo", hostname="w@h")
 
     assert len([r for r in caplog.records if "OUTBOX_DATABASE_URL" in r.message]) == warnings
+
+
+WRONG: dict[str, dict[str, str]] = {
+    "OUTBOX_DATABASE_URL": {"outbox_database_url": "postgresql+psycopg://h/db"},
+    "OUTBOX_SCHEMA": {"outbox_schema": "two words"},
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("start", [signals.worker_init.send, signals.beat_init.send])
+def test_a_wrong_setting_stops_the_start(trap: str, start: Any, name: str) -> None:
+    """Of a worker and of beat, with a message that names it: not the first send, days later."""
+    shop = make_shop(trap, **WRONG[name])
+    with pytest.raises(SystemExit, match=name):
+        start(sender=Mock(app=shop.app))
+
+
+def test_a_missing_driver_stops_the_start(trap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does a database URL without the psycopg that it needs."""
+    monkeypatch.setitem(sys.modules, "celery_outbox.standalone", None)
+    shop = make_shop(trap, outbox_database_url="postgresql://h/db")
+    with pytest.raises(SystemExit, match=r"OUTBOX_DATABASE_URL.* 'celery-outbox\[psycopg\]"):
+        signals.worker_init.send(sender=Mock(app=shop.app))
 
 
 def test_beat(trap: str, database: str, stored: Stored) -> None:

@@ -1,5 +1,6 @@
 """Two deliveries of one message at the same moment have one effect, at every isolation level."""
 
+import pickle
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Barrier, Event
@@ -246,6 +247,24 @@ def test_a_duplicate_goes_back_to_the_queue_at_its_deadline(
 
     rejection: Any = rejected.value  # celery-types knows no requeue
     assert rejection.requeue
+
+
+def test_automatic_retries_do_not_take_the_message(
+    app: Celery, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`autoretry_for=(Exception,)` neither spends a retry on an outage nor discards the message."""
+    monkeypatch.setattr("celery_inbox.transient.PATIENCE", 0.0)
+
+    @app.task(bind=True, autoretry_for=(Exception,), max_retries=0)
+    @idempotent(lambda: psycopg.connect("postgresql://127.0.0.1:1/nowhere"))
+    def charge(self: Any, conn: Any) -> Any:
+        pytest.fail("ran without a database")
+
+    with pytest.raises(Reject) as rejected:
+        deliver(charge)
+
+    copy: Any = pickle.loads(pickle.dumps(rejected.value))  # as a worker's child process sends it
+    assert copy.requeue
 
 
 def test_a_lock_timeout_of_the_body_is_the_bodys_own_error(

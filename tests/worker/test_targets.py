@@ -66,7 +66,61 @@ def sqlalchemy_begin(dsn: str) -> Iterator[Library]:
     engine.dispose()
 
 
-def django_alias(dsn: str) -> Iterator[Library]:
+def psycopg_kept(dsn: str) -> Iterator[Library]:
+    """A context manager that lends a kept connection, in a transaction that nobody else commits."""
+    kept = [psycopg.connect(dsn)]
+
+    @contextmanager
+    def lend() -> Iterator[psycopg.Connection[Any]]:
+        if kept[-1].closed:
+            kept.append(psycopg.connect(dsn))
+        kept[-1].execute("SELECT 1")
+        yield kept[-1]
+
+    yield Library(lend, lambda conn, sql: conn.execute(sql))
+    kept[-1].close()
+
+
+def psycopg_transaction(dsn: str) -> Iterator[Library]:
+    """A context manager that lends a connection within a transaction block of its own."""
+
+    @contextmanager
+    def lend() -> Iterator[psycopg.Connection[Any]]:
+        with psycopg.connect(dsn) as connection, connection.transaction():
+            connection.execute("SELECT 1")
+            yield connection
+
+    yield Library(lend, lambda conn, sql: conn.execute(sql))
+
+
+def sqlalchemy_begun(dsn: str) -> Iterator[Library]:
+    """A Session that has run a query, and so is in a transaction that nobody else commits."""
+    engine = create_engine(dsn.replace("postgresql", "postgresql+psycopg", 1))
+
+    def connect() -> Session:
+        session = Session(engine)
+        session.execute(text("SELECT 1"))
+        return session
+
+    yield Library(connect, lambda session, sql: session.execute(text(sql)))
+    engine.dispose()
+
+
+def sqlalchemy_lent(dsn: str) -> Iterator[Library]:
+    """The same from a context manager, with a transaction begun by hand."""
+    engine = create_engine(dsn.replace("postgresql", "postgresql+psycopg", 1))
+
+    @contextmanager
+    def lend() -> Iterator[Session]:
+        with Session(engine) as session:
+            session.begin()
+            yield session
+
+    yield Library(lend, lambda session, sql: session.execute(text(sql)))
+    engine.dispose()
+
+
+def django_alias(dsn: str, *, autocommit: bool = True) -> Iterator[Library]:
     """The name of a configured database."""
     if not settings.configured:
         settings.configure()
@@ -76,6 +130,7 @@ def django_alias(dsn: str) -> Iterator[Library]:
         "ENGINE": "django.db.backends.postgresql",
         **{name.upper(): str(parts[name]) for name in ("user", "password", "host", "port")},
         "NAME": parts["dbname"],
+        "AUTOCOMMIT": autocommit,
     }
     configured = connections.configure_settings({"default": {}, "shop": database})
     connections.databases["shop"] = configured["shop"]
@@ -89,14 +144,24 @@ def django_alias(dsn: str) -> Iterator[Library]:
     del connections["shop"]
 
 
+def django_without_autocommit(dsn: str) -> Iterator[Library]:
+    """A database whose every statement is in a transaction, for the project to commit."""
+    yield from django_alias(dsn, autocommit=False)
+
+
 @pytest.fixture(
     params=[
         psycopg_connection,
         psycopg_pool,
         psycopg_autocommit,
+        psycopg_kept,
+        psycopg_transaction,
         sqlalchemy_session,
         sqlalchemy_begin,
+        sqlalchemy_begun,
+        sqlalchemy_lent,
         django_alias,
+        django_without_autocommit,
     ],
     ids=lambda library: library.__name__,
 )

@@ -1,4 +1,19 @@
-"""What the inbox refuses. All are permanent: the same delivery fails again until a person acts."""
+"""What the inbox raises.
+
+All but `BackToQueue` are permanent: the same delivery fails again until a person acts.
+"""
+
+from celery.exceptions import Ignore, Reject
+
+
+class BackToQueue(Reject, Ignore):
+    """The message cannot be dealt with now: it is delivered again.
+
+    As it is an Ignore, too, `autoretry_for` lets it pass, instead of spending a retry on it.
+    """
+
+    def __init__(self, reason: str, requeue: bool = True) -> None:
+        super().__init__(reason, requeue)
 
 
 class InboxError(Exception):

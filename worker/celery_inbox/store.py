@@ -7,11 +7,10 @@ comes second waits there until the first has committed or rolled back.
 from dataclasses import dataclass
 from typing import Any
 
-from celery.exceptions import Reject
 from celery.utils.log import get_logger
 from kombu.utils import json as celery_json
 
-from celery_inbox.errors import InboxMissing, MessageIdReused, ResultNotJSON
+from celery_inbox.errors import BackToQueue, InboxMissing, MessageIdReused, ResultNotJSON
 from celery_inbox.targets import Target
 from celery_inbox.transient import LOCK_NOT_AVAILABLE, UNDEFINED_TABLE, sqlstate
 
@@ -104,5 +103,5 @@ def _inserted(target: Target, delivery: Delivery, wait: float) -> bool:
                 delivery.key,
                 wait,
             )
-            raise Reject("its first delivery is still running", requeue=True) from error
+            raise BackToQueue("its first delivery is still running") from error
         raise

@@ -2,6 +2,8 @@
 
 Whatever is given, a transaction commits when its block ends and rolls back when it raises, and
 the task body cannot commit half of it: all three libraries refuse a commit inside the block.
+Where `connect` hands over a transaction that has begun, by a query say, that one is committed too,
+unless a block of its own is around it, as in `sessionmaker.begin`, which commits at its end.
 """
 
 import sys
@@ -70,8 +72,20 @@ def _unusable(given: object) -> TypeError:
 class _Psycopg:
     handle: "psycopg.Connection[Any]"
 
-    def transaction(self) -> AbstractContextManager[Any]:
-        return self.handle.transaction()
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        import psycopg
+        from psycopg.pq import TransactionStatus
+
+        with self.handle.transaction():  # a savepoint, if connect() began one
+            yield
+        if self.handle.info.transaction_status is TransactionStatus.INTRANS:
+            try:
+                self.handle.commit()
+            except psycopg.ProgrammingError as error:
+                if error.sqlstate:
+                    raise
+                # Refused by psycopg: within a block of connect()'s own.
 
     def execute(self, sql: LiteralString, parameters: Row) -> Row | None:
         import psycopg
@@ -87,9 +101,14 @@ class _Psycopg:
 class _SQLAlchemy:
     handle: "Session"
 
-    def transaction(self) -> AbstractContextManager[Any]:
-        begun = self.handle.in_transaction()  # as sessionmaker.begin() hands it over
-        return self.handle.begin_nested() if begun else self.handle.begin()
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        session = self.handle
+        with session.begin_nested() if session.in_transaction() else session.begin():
+            yield
+        # Not within a block of connect()'s own, such as that of sessionmaker.begin().
+        if session.in_transaction() and not session._trans_context_manager:
+            session.commit()
 
     def execute(self, sql: LiteralString, parameters: Row) -> Row | None:
         result = self.handle.connection().exec_driver_sql(sql, parameters)
@@ -101,12 +120,16 @@ class _SQLAlchemy:
 class _Django:
     handle: str
 
-    def transaction(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
         from django.db import transaction  # type: ignore[import-untyped]  # Django ships no types
 
-        self._connection().close_if_unusable_or_obsolete()  # lost in an earlier attempt
-        atomic: AbstractContextManager[Any] = transaction.atomic(using=self.handle)
-        return atomic
+        connection = self._connection()
+        connection.close_if_unusable_or_obsolete()  # lost in an earlier attempt
+        with transaction.atomic(using=self.handle):
+            yield
+        if not (connection.in_atomic_block or connection.get_autocommit()):
+            connection.commit()  # with AUTOCOMMIT switched off, atomic() does not
 
     def execute(self, sql: LiteralString, parameters: Row) -> Row | None:
         with self._connection().cursor() as cursor:

@@ -14,11 +14,12 @@ from itertools import count
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from celery import Task  # quoted below: in Celery 5.4 it takes no parameters at run time
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore
 from celery.local import Proxy
 from celery.utils.log import get_logger
 
 from celery_inbox import store, transient
+from celery_inbox.errors import BackToQueue
 from celery_inbox.store import Delivery
 from celery_inbox.targets import Target, opened
 
@@ -148,7 +149,7 @@ def _persistently(
             outage, late = transient.is_outage(error), time.monotonic() > give_up
             if late and outage and delivery is not None:
                 logger.warning("%s: back to the queue, no database (%s)", task.name, error)
-                raise Reject("the database is away", requeue=True) from error
+                raise BackToQueue("the database is away") from error
             if late or (number >= transient.ATTEMPTS and not outage):
                 raise
             logger.info("%s: attempt %d rolled back (%s)", task.name, number, error)

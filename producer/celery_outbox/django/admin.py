@@ -4,11 +4,12 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, ClassVar
 
-from django.conf import settings  # type: ignore[import-untyped]  # Django ships no types
-from django.contrib import admin  # type: ignore[import-untyped]  # the same
+from celery import current_app
+from django.contrib import admin  # type: ignore[import-untyped]  # Django ships no types
 from django.core.paginator import Paginator  # type: ignore[import-untyped]  # the same
 from django.db import connections  # type: ignore[import-untyped]  # the same
 
+from celery_outbox import settings
 from celery_outbox.django.models import SCHEMA, Dead, Pending, Scheduled, Sent
 
 
@@ -96,7 +97,7 @@ class SentAdmin(RowAdmin):
 
 def alias() -> str:
     """The database of the outbox."""
-    return str(getattr(settings, "OUTBOX_DATABASE_ALIAS", "default"))
+    return settings.django_alias(current_app) or "default"
 
 
 admin.site.register(Pending, UnsentAdmin)
