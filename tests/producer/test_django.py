@@ -9,6 +9,7 @@ from django.db import connections, transaction  # type: ignore[import-untyped]  
 from django.db.utils import ProgrammingError  # type: ignore[import-untyped]  # the same
 
 from celery_outbox import InvalidSetting, NoTransaction, OutboxNotReady, UnusableTarget
+from tests.fixtures.django import forget
 from tests.producer.conftest import Shop, Stored
 from tests.producer.test_worker import OWN_ID, deliver
 
@@ -100,7 +101,7 @@ def test_another_alias(shop: Shop, monkeypatch: pytest.MonkeyPatch, stored: Stor
         shop.add.delay(1, 0)
         assert stored.rows() == []
     assert stored.args() == [1]
-    connections["shop"].close()
+    forget("shop")
     shop.app.conf.outbox_django_alias = "nowhere"
     with pytest.raises(InvalidSetting, match="OUTBOX_DATABASE_ALIAS"):
         shop.add.delay(2, 0)

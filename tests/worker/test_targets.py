@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from celery_inbox import InboxMissing, idempotent
+from tests.fixtures.django import database_settings, forget
 from tests.worker.ledger import Deliver, Ledger
 
 NOTE = "INSERT INTO effect (note) VALUES ('charged')"
@@ -71,22 +72,16 @@ def django_alias(dsn: str) -> Iterator[Library]:
     if not settings.configured:
         settings.configure()
         django.setup()
-    parts = psycopg.conninfo.conninfo_to_dict(dsn)
-    database = {
-        "ENGINE": "django.db.backends.postgresql",
-        **{name.upper(): str(parts[name]) for name in ("user", "password", "host", "port")},
-        "NAME": parts["dbname"],
-    }
-    configured = connections.configure_settings({"default": {}, "shop": database})
+    configured = connections.configure_settings({"default": {}, "shop": database_settings(dsn)})
     connections.databases["shop"] = configured["shop"]
+    forget("shop")
 
     def write(alias: str, sql: str) -> None:
         with connections[alias].cursor() as cursor:
             cursor.execute(sql)
 
     yield Library(lambda: "shop", write)
-    connections["shop"].close()
-    del connections["shop"]
+    forget("shop")
 
 
 @pytest.fixture(
