@@ -35,16 +35,6 @@ class Lab:
             yield connection
 
 
-@pytest.fixture(scope="session")
-def results_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """A Valkey for results. It outlives them: a result says goodbye to it when it is collected."""
-    server = Valkey(tmp_path_factory.mktemp("results"))
-    try:
-        yield server.start()
-    finally:
-        server.discard()
-
-
 @pytest.fixture(scope="module", params=["redis", "database"])
 def lab(
     request: pytest.FixtureRequest,
