@@ -49,7 +49,7 @@ class Outbox:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._cached_standalone: Standalone | None = None
+        self._standalone: dict[str, Standalone] = {}  # of the URL in force
         #: What Celery is given instead of a producer with a connection.
         self.producer = capture.CapturingProducer()
 
@@ -235,11 +235,13 @@ class Outbox:
         url = settings.database_url(self._app)
         if url is None:
             return None
-        if self._cached_standalone is None or self._cached_standalone.url != url:
+        by_url = self._standalone
+        if url not in by_url:
             from celery_outbox.standalone import Standalone
 
-            self._cached_standalone = Standalone(url, self._schema)
-        return self._cached_standalone.put
+            # Threads that come here at one moment get the same one: a second would connect again.
+            by_url = self._standalone = {url: by_url.setdefault(url, Standalone(url, self._schema))}
+        return by_url[url].put
 
 
 def _first(rows: Rows) -> bool:
