@@ -26,7 +26,6 @@ def app() -> Iterator[Celery]:
     app: Any = Celery("ledger", broker="memory://", backend="cache+memory://", set_as_current=False)
     app.conf.task_default_queue = uuid4().hex  # the memory broker is one for the whole process
     app.task = partial(app.task, shared=False)  # tests reuse task names; apps would share them
-    app.finalize()  # as a worker does: a task is bound where it is made, not as threads race for it
     yield app
     app.close()
 
