@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
+import celery
 from kombu import Producer
 
 from celery_outbox.capture import CapturingProducer
@@ -15,10 +16,11 @@ from celery_outbox.worker import continuing_canvas
 
 
 def keep_quiet(backend: Any) -> Any:
-    """Return the same result backend, with three of its methods replaced."""
+    """Return the same result backend, with some of its methods replaced."""
     _skip_task_call(backend)
     _put_off_groups(backend)
     _mark_chord_bodies(backend)
+    _unsubscribe_once(backend)
     return backend
 
 
@@ -63,3 +65,21 @@ def _mark_chord_bodies(backend: Any) -> None:
             return original(*args, **kwargs)
 
     backend.on_chord_part_return = on_chord_part_return
+
+
+def _unsubscribe_once(backend: Any) -> None:
+    """Leave a result alone that was read: collecting it would unsubscribe from it again.
+
+    Celery before 5.7 does so wherever the collector happens to run. That takes 20 s where Redis is
+    away, and for ever where it interrupts another subscription (celery #10477).
+    """
+    consumer: Any = getattr(backend, "result_consumer", None)
+    if celery.VERSION[:2] >= (5, 7) or not hasattr(consumer, "subscribed_to"):
+        return
+    original = consumer.cancel_for
+
+    def cancel_for(task_id: str) -> None:
+        if backend.get_key_for_task(task_id) in consumer.subscribed_to:
+            original(task_id)
+
+    consumer.cancel_for = cancel_for

@@ -33,7 +33,7 @@ class Outbox:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._cached_standalone: Standalone | None = None
+        self._standalone: dict[str, Standalone] = {}  # of the URL in force
         self._main_process: int | None = None
         self._warned = False
         #: What Celery is given instead of a producer with a connection.
@@ -272,7 +272,8 @@ class Outbox:
         url = settings.database_url(self._app)
         if url is None:
             return None
-        if self._cached_standalone is None or self._cached_standalone.url != url:
+        by_url = self._standalone
+        if url not in by_url:
             try:
                 from celery_outbox.standalone import Standalone
             except ImportError as error:
@@ -281,8 +282,9 @@ class Outbox:
                     problem=f"needs psycopg: pip install 'celery-outbox[psycopg]' ({error})",
                 ) from error
 
-            self._cached_standalone = Standalone(url, self._schema)
-        return self._cached_standalone.put
+            # Threads that come here at one moment get the same one: a second would connect again.
+            by_url = self._standalone = {url: by_url.setdefault(url, Standalone(url, self._schema))}
+        return by_url[url].put
 
 
 def _first(rows: Rows) -> bool:

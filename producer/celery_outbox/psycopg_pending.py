@@ -23,6 +23,8 @@ T = TypeVar("T")
 Operation = Generator[Any, Any, T]
 AnyConnection = Connection[Any] | AsyncConnection[Any]
 
+_CANCEL = b"DO $$ BEGIN RAISE query_canceled; END $$"
+
 
 class Pending:
     """The messages sent on one connection and not yet inserted; stands in for its `wait()`."""
@@ -33,6 +35,7 @@ class Pending:
         self.messages: deque[Message] = deque()
         self.blocks = 0
         self._wait: Callable[..., Any] = connection.wait
+        self._interrupted = False
 
     @classmethod
     def of(cls, connection: AnyConnection) -> "Pending | None":
@@ -72,7 +75,7 @@ class Pending:
             messages.append(self.messages.popleft())
         entering_pipeline = self._pipeline is not None and not self.in_pipeline
         try:
-            yield from self._insert(messages)
+            yield from self._noticing_interrupts(self._insert(messages))
         except Exception as error:
             failure = self._judge(error, messages)
         else:
@@ -83,6 +86,17 @@ class Pending:
             with suppress(Error):
                 yield from operation
         raise failure
+
+    def _noticing_interrupts(self, insert: Operation[None]) -> Operation[None]:
+        """Note when psycopg goes on after a cancelled task or Ctrl-C: it sends nothing then."""
+        self._interrupted, ready = False, None
+        while True:
+            try:
+                wanted = insert.send(ready)
+            except StopIteration:
+                return
+            ready = yield wanted
+            self._interrupted = self._interrupted or ready is None
 
     def _insert(self, messages: list[Message]) -> Operation[None]:
         connection: Any = self.connection
@@ -101,6 +115,10 @@ class Pending:
             if messages:
                 text, parameters = insert(self.schema, messages)
                 yield from cursor._execute_gen(text.encode(), parameters)
+            if self._interrupted and not self.in_pipeline:
+                # The server was asked too late to cancel the insert. What comes next must not
+                # begin: psycopg would wait 5 s for its end, and close the connection.
+                yield from cursor._execute_gen(_CANCEL, ())
         finally:
             connection._pipeline = pipeline
 

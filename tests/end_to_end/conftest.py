@@ -11,6 +11,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from celery.backends.database.session import SessionManager
+from sqlalchemy import create_engine
 
 from servers import Postgres, RabbitMQ, Valkey
 from tests.end_to_end import tasks
@@ -35,16 +37,6 @@ class Lab:
             yield connection
 
 
-@pytest.fixture(scope="session")
-def results_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """A Valkey for results. It outlives them: a result says goodbye to it when it is collected."""
-    server = Valkey(tmp_path_factory.mktemp("results"))
-    try:
-        yield server.start()
-    finally:
-        server.discard()
-
-
 @pytest.fixture(scope="module", params=["redis", "database"])
 def lab(
     request: pytest.FixtureRequest,
@@ -62,7 +54,12 @@ def lab(
         if request.param == "redis":
             results = results_server.url
         else:
-            results = "db+" + database.replace("postgresql://", "postgresql+psycopg://")
+            url = database.replace("postgresql://", "postgresql+psycopg://")
+            results = f"db+{url}"
+            # Celery 5.4 makes its tables itself, but in the first database of a process only.
+            engine = create_engine(url)
+            SessionManager().prepare_models(engine)
+            engine.dispose()
         environment = {
             "OUTBOX_DATABASE_URL": database,
             "OUTBOX_BROKER_URL": broker,

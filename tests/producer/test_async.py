@@ -151,6 +151,30 @@ def test_cancellation_rolls_back(shop: Shop, database: str, stored: Stored) -> N
     assert stored.args() == [2]
 
 
+def test_a_cancellation_that_misses_the_insert(
+    shop: Shop, database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is asked as the insert ends: what follows does not begin, nothing is left."""
+
+    async def body(connection: AsyncConnection) -> None:
+        with psycopg.connect(database) as blocker:
+            blocker.execute("LOCK TABLE outbox.message IN EXCLUSIVE MODE")
+
+            async def miss(**_: object) -> None:
+                blocker.rollback()  # so that the insert goes on
+
+            monkeypatch.setattr(connection, "_try_cancel", miss)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1), shop.app.outbox.transaction(connection):
+                    shop.add.delay(1, 0)
+                    await connection.execute("SELECT pg_sleep(30)")
+        async with shop.app.outbox.transaction(connection):
+            shop.add.delay(2, 0)
+
+    run(database, body)
+    assert stored.args() == [2]
+
+
 def test_refuses_plain_with(shop: Shop, database: str) -> None:
     """`with` cannot wait for the insert: the error says what can."""
 

@@ -1,7 +1,9 @@
 """Every canvas is captured as Celery sends it: what comes first now, the rest inside it."""
 
+import gc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import Any
 
 import psycopg
@@ -141,6 +143,25 @@ def test_group_while_redis_is_away(
         worker.map(finish, [1, 2])
 
         assert result.get(timeout=60) == [0, 2, 4]
+
+
+def test_results_that_were_read_need_redis_no_more(
+    trap: str, connection: Connection, own_valkey: OwnValkey
+) -> None:
+    """They are collected at once while it is away, in whatever the program does just then."""
+    valkey = own_valkey()
+    shop = make_shop(trap, result_backend=valkey.url)
+    with connection, shop.app.outbox.using(connection):
+        results = [shop.add.delay(1, 2) for _ in range(3)]
+    for result in results:
+        shop.app.backend.store_result(result.id, 3, "SUCCESS")
+        assert result.get(timeout=60) == 3
+    valkey.kill()
+    begun = monotonic()
+    del result, results
+    gc.collect()
+
+    assert monotonic() - begun < 10
 
 
 def test_eager(trap: str, connection: Connection, stored: Stored) -> None:

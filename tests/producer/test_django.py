@@ -11,6 +11,7 @@ from django.db.utils import ProgrammingError  # type: ignore[import-untyped]  # 
 
 from celery_outbox import InvalidSetting, NoTransaction, OutboxNotReady, UnusableTarget
 from outbox_migrations import upgrade
+from tests.fixtures.django import forget
 from tests.producer.conftest import Shop, Stored, make_shop
 from tests.producer.test_worker import OWN_ID, deliver
 
@@ -114,7 +115,7 @@ def test_another_alias(shop: Shop, monkeypatch: pytest.MonkeyPatch, stored: Stor
         shop.add.delay(1, 0)
         assert stored.rows() == []
     assert stored.args() == [1]
-    connections["shop"].close()
+    forget("shop")
     shop.app.conf.outbox_django_alias = "nowhere"
     with pytest.raises(InvalidSetting, match="OUTBOX_DATABASE_ALIAS"):
         shop.add.delay(2, 0)

@@ -29,7 +29,7 @@ class Stutter(AMQP):
 app = Celery("stuttering", amqp=Stutter, set_as_current=False)
 app.conf.update(
     broker_url=os.environ.get("LEDGER_BROKER"),
-    result_backend=os.environ.get("LEDGER_BROKER"),
+    result_backend=os.environ.get("LEDGER_RESULTS"),
     task_acks_late=True,
     task_reject_on_worker_lost=True,
 )

@@ -1,6 +1,6 @@
 """reliable(app) leaves no setting that loses messages, and names what it cannot change."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -8,14 +8,16 @@ import pytest
 from celery import Celery
 from celery.signals import celeryd_after_setup
 from kombu import Exchange, Queue
+from kombu.transport.redis import Channel
 
 from celery_inbox import reliable
 from celery_inbox.quorum import supports_quorum
 from celery_inbox.reliability import contradictions
+from celery_inbox.restoring import RestoreUnacked
 from tests.fixtures.broker import Broker
-from tests.fixtures.programs import WorkerFactory
+from tests.fixtures.programs import Program, WorkerFactory
 from tests.fixtures.waiting import wait_until
-from tests.worker import deadly
+from tests.worker import deadly, orphaned
 
 needs_quorum = pytest.mark.skipif(
     not supports_quorum(), reason="this Celery cannot consume quorum queues"
@@ -153,6 +155,19 @@ def test_the_visibility_timeout_outlasts_the_longest_task(
     assert "task_acks_late: False -> True" in caplog.text
 
 
+def test_options_that_an_older_kombu_passes_over_are_heeded(
+    redis_app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that say how often to look for what a lost worker held; and the change is named."""
+    restore = {"unacked_restore_interval", "unacked_restore_throttle"}
+    older = tuple(set(Channel.from_transport_options) - restore)
+    monkeypatch.setattr(Channel, "from_transport_options", older)
+    redis_app.conf.broker_transport_options = dict.fromkeys(restore, 1)
+
+    assert reliable(redis_app)[-1].startswith("unacked_restore_interval and _throttle: heeded")
+    assert RestoreUnacked in redis_app.steps["consumer"]
+
+
 @needs_quorum
 def test_a_message_that_keeps_killing_workers_is_put_aside(
     broker: Broker, celery_worker: WorkerFactory
@@ -170,6 +185,21 @@ def test_a_message_that_keeps_killing_workers_is_put_aside(
     [dead] = broker.take_all("celery.dead")
     assert dead.headers["id"] == ids[0]
     wait_until(lambda: broker.depth("celery") == 0, 30, "an empty queue")
+
+
+def test_on_redis_a_killed_workers_message_is_given_back_when_the_options_say(
+    valkey_url: str, celery_worker: WorkerFactory
+) -> None:
+    """Within seconds, also where kombu itself would look only every hundred."""
+    workers = [celery_worker(orphaned.__name__, ORPHANED_BROKER=valkey_url) for _ in range(2)]
+    with Celery("sender", broker=valkey_url, set_as_current=False) as sender:
+        sender.send_task(f"{orphaned.__name__}.outlive")
+
+    def anybody(done: Callable[[Program], bool]) -> bool:
+        return any(done(worker) for worker in workers)
+
+    wait_until(lambda: anybody(lambda worker: worker.process.poll() is not None), 30, "a death")
+    wait_until(lambda: anybody(lambda worker: "succeeded in" in worker.output()), 30, "a success")
 
 
 def nothing() -> None:

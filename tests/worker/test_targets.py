@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from celery_inbox import InboxMissing, idempotent
+from tests.fixtures.django import database_settings, forget
 from tests.worker.ledger import Deliver, Ledger
 
 NOTE = "INSERT INTO effect (note) VALUES ('charged')"
@@ -125,23 +126,17 @@ def django_alias(dsn: str, *, autocommit: bool = True) -> Iterator[Library]:
     if not settings.configured:
         settings.configure()
         django.setup()
-    parts = psycopg.conninfo.conninfo_to_dict(dsn)
-    database = {
-        "ENGINE": "django.db.backends.postgresql",
-        **{name.upper(): str(parts[name]) for name in ("user", "password", "host", "port")},
-        "NAME": parts["dbname"],
-        "AUTOCOMMIT": autocommit,
-    }
+    database = {**database_settings(dsn), "AUTOCOMMIT": autocommit}
     configured = connections.configure_settings({"default": {}, "shop": database})
     connections.databases["shop"] = configured["shop"]
+    forget("shop")
 
     def write(alias: str, sql: str) -> None:
         with connections[alias].cursor() as cursor:
             cursor.execute(sql)
 
     yield Library(lambda: "shop", write)
-    connections["shop"].close()
-    del connections["shop"]
+    forget("shop")
 
 
 def django_without_autocommit(dsn: str) -> Iterator[Library]:

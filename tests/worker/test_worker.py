@@ -9,6 +9,7 @@ import pytest
 from celery import Celery, chain, chord, group
 from celery.canvas import Signature
 
+from servers import Valkey
 from tests.fixtures.programs import Program, WorkerFactory
 from tests.fixtures.waiting import wait_until
 from tests.worker import stuttering
@@ -30,16 +31,22 @@ class Shop:
 
 
 @pytest.fixture
-def shop(ledger: Ledger, valkey_url: str, celery_worker: WorkerFactory) -> Iterator[Shop]:
+def shop(
+    ledger: Ledger, valkey_url: str, results_server: Valkey, celery_worker: WorkerFactory
+) -> Iterator[Shop]:
     """A worker of four processes on the ledger's database."""
     ledger.run("CREATE TABLE died (once int)")
-    environment = {"LEDGER_DSN": ledger.dsn, "LEDGER_BROKER": valkey_url}
+    environment = {
+        "LEDGER_DSN": ledger.dsn,
+        "LEDGER_BROKER": valkey_url,
+        "LEDGER_RESULTS": results_server.url,
+    }
     worker = celery_worker(stuttering.__name__, "--concurrency=4", "-Ofair", **environment)
     with Celery(
         "sender",
         amqp=stuttering.Stutter,
         broker=valkey_url,
-        backend=valkey_url,
+        backend=results_server.url,
         set_as_current=False,
     ) as app:
         yield Shop(app, worker)

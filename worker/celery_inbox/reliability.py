@@ -9,6 +9,7 @@ from celery import Celery, signals
 from celery.utils.log import get_logger
 
 from celery_inbox.quorum import DeclareDeadLetters, ReliableQueues, supports_quorum
+from celery_inbox.restoring import RestoreUnacked, passed_over
 
 logger = get_logger(__name__)
 
@@ -40,6 +41,9 @@ def reliable(app: Celery, *, quorum: bool = True, delivery_limit: int = 20) -> t
         ReliableQueues.install(app, delivery_limit)
         app.steps["consumer"].add(DeclareDeadLetters)
         changes += (f"queues: quorum, delivery limit {delivery_limit}, then <queue>.dead",)
+    if _transport(app) == "redis" and passed_over(app):
+        app.steps["consumer"].add(RestoreUnacked)
+        changes += ("unacked_restore_interval and _throttle: heeded, which this kombu does not",)
 
     def on_worker_start(instance: Any, **_: object) -> None:
         if instance.app is app:
