@@ -134,8 +134,8 @@ def _latency(scale: Scale) -> Iterator[Experiment]:
     for rate in scale.latency_rates:
         measure = partial(latency.measure, rate=rate)
         name = f"latency at {rate}/s"
-        yield Experiment(name, _named_each(name, measure), heavy=True)
-    yield Experiment("idle", _named_each("idle", latency.idle), heavy=True)
+        yield Experiment(name, _named_each(name, measure))
+    yield Experiment("idle", _named_each("idle", latency.idle))
 
 
 def _processes(count: int) -> str:

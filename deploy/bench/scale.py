@@ -64,7 +64,7 @@ QUICK: Final = Scale(
 FULL: Final = Scale(
     name="full",
     repeats=3,
-    heavy_repeats=2,
+    heavy_repeats=1,
     slow_queue=60_000,
     fast_queue=120_000,
     stub=300_000,
@@ -79,7 +79,7 @@ FULL: Final = Scale(
     latency_rates=(50, 200, 1000),
     idle_seconds=10,
     sustained_rate=5_000,
-    sustained_seconds=600,
+    sustained_seconds=300,
     sustained_slot_seconds=10,
     all_kinds=True,
 )
