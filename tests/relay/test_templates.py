@@ -93,12 +93,13 @@ def test_numbers_may_vary_as_texts_do() -> None:
         {"headers": '{"x": "y", "x": "z"}'},
         {"headers": '{"x": {"__type__": "datetime", "__value__": "2030-01-01T00:00:00"}}'},
         {"headers": json.dumps({"x": "y" * 3000})},
+        {"headers": json.dumps({f"x{n}": None for n in range(1000)})},
         {"properties": '{"expiration": "1000"}'},
         {"properties": '{"reply_to": "r", "correlation_id": "c"}'},
     ],
 )
 def test_what_is_unusual_goes_the_long_way(columns: dict[str, Any]) -> None:
-    """Escapes, other spacing, names twice, kombu's tags, great length, what ages, other order."""
+    """Escapes, other spacing, names twice, kombu's tags, great size, what ages, other order."""
     message = a_message(**columns)
 
     assert filled(taught(message), message) is None

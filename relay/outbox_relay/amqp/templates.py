@@ -22,6 +22,8 @@ from outbox_relay.message import Message
 MOST: Final = 8
 #: One in so many messages that match none is learnt from; of the first ones, more.
 LEARN_EVERY: Final = 64
+#: No template is made of a longer text: to compile its pattern would take longer than it could save.
+LONGEST: Final = 8192
 #: Numbers of so many characters vary from message to message; shorter ones count or choose.
 VARYING: Final = 3
 #: A text that stands between its quotes as it is; and a number.
@@ -123,7 +125,7 @@ class Templates:
 
 def _template_of(message: Message, properties: bytes) -> Template | None:
     text = message.headers + message.properties
-    if b"\\" in text or TAG in text:
+    if b"\\" in text or TAG in text or len(text) > LONGEST:
         return None
     headers, given = orjson.loads(message.headers), orjson.loads(message.properties)
     # What is left of a time-to-live depends on the time.
