@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with opened(scale, arguments.folder) as lab:
             has = Brokers(rabbitmq=lab.rabbitmq is not None, valkey=lab.valkey is not None)
             experiments = _chosen(catalogue(scale, has), arguments.only)
-            found = _measure(lab, experiments, console, arguments.folder)
+            found = _begun(lab, arguments)
+            _measure(lab, experiments, console, arguments.folder, found)
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started has been stopped")
         return 130
@@ -70,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
         scale.add_argument(f"--{name}", dest="scale", action="store_const", const=name)
     parser.set_defaults(scale="quick")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="experiments named like that")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep what an earlier run measured and this one does not",
+    )
     parser.add_argument("--repeats", type=int, metavar="N", help="rounds")
     parser.add_argument("--list", action="store_true", help="name the experiments")
     parser.add_argument(
@@ -85,9 +91,20 @@ def _chosen(experiments: list[Experiment], only: list[str] | None) -> list[Exper
     return [each for each in experiments if any(text in each.name for text in only)]
 
 
-def _measure(lab: Lab, experiments: list[Experiment], console: Console, folder: Path) -> Report:
+def _begun(lab: Lab, arguments: argparse.Namespace) -> Report:
+    """A report without figures, or with those of the run before."""
+    here = conditions.conditions(lab)
+    if not arguments.keep:
+        return Report(here, Figures())
+    again = ", ".join(arguments.only or ["all"])
+    figures = report.read_figures(arguments.folder / "results.json")
+    return Report({**here, "measured in a later run": f"what is named like: {again}"}, figures)
+
+
+def _measure(
+    lab: Lab, experiments: list[Experiment], console: Console, folder: Path, found: Report
+) -> None:
     """Let the experiments take turns, round by round; what is found is kept after each round."""
-    found = Report(conditions.conditions(lab), Figures())
     for round_ in range(lab.scale.repeats):
         for experiment in experiments:
             if experiment.heavy and round_ >= lab.scale.heavy_repeats:
@@ -104,7 +121,6 @@ def _measure(lab: Lab, experiments: list[Experiment], console: Console, folder: 
                 place = f"{round_ + 1}/{lab.scale.repeats}"
                 console.print(f"{place}  {name:<52} {shown}", highlight=False, soft_wrap=True)
         report.write_json(found, folder / "results.json")
-    return found
 
 
 def _one(lab: Lab, experiment: Experiment) -> dict[str, dict[str, float]]:

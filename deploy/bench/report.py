@@ -65,6 +65,11 @@ def write_json(report: Report, file: Path) -> None:
     file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
+def read_figures(file: Path) -> Figures:
+    """Every value of every round, as `write_json` kept them."""
+    return Figures(json.loads(file.read_text())["rounds"])
+
+
 def write_page(report: Report, page: Path, plot: str) -> None:
     """Replace the measured section of a page, or add one; the rest stays as it is."""
     text = page.read_text() if page.exists() else "# Performance\n"

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
+from outbox_relay.amqp.channel import Channel
 from outbox_relay.amqp.connect import open_connection
 from outbox_relay.amqp.encode import channel_closed_frame, channel_opening_frames
-from outbox_relay.amqp.flight import Flight
 from outbox_relay.amqp.inbound import Blocked, Closed, Confirm, Event, Inbound, Returned
 from outbox_relay.amqp.line import BLAMING, Line
 from outbox_relay.amqp.outbound import Outbound
@@ -23,15 +23,6 @@ from outbox_relay.publisher import WIDTH, Outcomes
 
 #: By this reply code a broker says that our user lacks a right, not that a message is bad.
 ACCESS_REFUSED: Final = 403
-
-
-class Channel:
-    """A confirming channel, the one message it may carry, and since when it does."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.flight = Flight()
-        self.since = 0.0
 
 
 class AmqpIsolation:
@@ -88,8 +79,7 @@ class AmqpIsolation:
                 self._free.append(channel)
                 continue
             wire += frames
-            channel.flight.take_off(sent)
-            channel.since = now
+            channel.take_off(sent, now)
             self._busy[channel.number] = channel
         if wire:
             self._line.link.send(b"".join(wire))
@@ -141,20 +131,20 @@ class AmqpIsolation:
             case Closed(code, text):
                 reason = Reason.FORBIDDEN if code == ACCESS_REFUSED else Reason.REJECTED
                 words = f"the broker closed on us: {code} {text}"
-                carried = channel.flight.in_doubt() if channel else ()
+                carried = channel.flight.in_doubt() if channel is not None else ()
                 refused += [Refusal(message, reason, words) for message in carried]
                 self._bury(number)
-            case Confirm() if channel:
+            case Confirm() if channel is not None:
                 channel.flight.confirmed(event, confirmed, refused)
-                if not len(channel.flight):
+                if channel.landed(monotonic()):
                     self._free.append(self._busy.pop(number))
-            case Returned() if channel:
+            case Returned() if channel is not None:
                 channel.flight.returned(event)
             case Blocked(blocked):
                 self._blocked = blocked
                 self._line.link.patient(blocked)
                 for each in self._busy.values():
-                    each.since = monotonic()  # the wait was announced
+                    each.wait_anew(monotonic())
 
     def _bury(self, number: int) -> None:
         self._busy.pop(number, None)
@@ -163,6 +153,6 @@ class AmqpIsolation:
         self._unopened.append(number)
 
     def _check_time(self, now: float) -> None:
-        oldest = next(iter(self._busy.values()), None)
-        if oldest and not self._blocked and now - oldest.since > self._confirm_timeout:
-            self._fate = BrokerLost(f"no confirm for {now - oldest.since:.0f} s")
+        overdue = max((channel.waiting(now) for channel in self._busy.values()), default=0.0)
+        if overdue > self._confirm_timeout and not self._blocked:
+            self._fate = self._fate or BrokerLost(f"no confirm for {overdue:.0f} s")

@@ -4,8 +4,7 @@ Every message is mandatory unless it may reach no queue by design, so that an ac
 stored, not merely read.
 """
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 from time import monotonic
 from typing import Final
@@ -13,9 +12,9 @@ from typing import Final
 import structlog
 from amqp.exceptions import AMQPError
 
+from outbox_relay.amqp.channel import Channel
 from outbox_relay.amqp.connect import open_connection
 from outbox_relay.amqp.encode import channel_closing_frame, channel_opening_frames
-from outbox_relay.amqp.flight import Flight
 from outbox_relay.amqp.inbound import Blocked, Closed, Confirm, Inbound, Returned
 from outbox_relay.amqp.line import BLAMING, Line
 from outbox_relay.amqp.outbound import Outbound
@@ -27,15 +26,18 @@ from outbox_relay.publisher import NOTHING, Outcomes
 
 log = structlog.get_logger()
 
+#: A channel has one process in RabbitMQ, which waits for queues now and then: another one works
+#: meanwhile. Batches in different channels may overtake one another.
+CHANNELS: Final = 2
 #: A channel that said no is replaced so many seconds later. What is sent to a quorum queue for the
 #: first time just as its leader dies, RabbitMQ 3.10 refuses for as long as that channel lasts.
 REPLACE_AFTER: Final = 5.0
 
 
 class AmqpPublisher:
-    """A confirming channel on a connection of its own. Implements `publisher.Publisher`."""
+    """Confirming channels on a connection of their own. Implements `publisher.Publisher`."""
 
-    apart = 1  # when one of its messages kills the channel, all others die with it
+    apart = 1  # when one of its messages kills a channel, others die with it
 
     def __init__(
         self,
@@ -52,44 +54,44 @@ class AmqpPublisher:
             connection.collect()
             raise BrokerLost(f"the broker gave no confirming channel: {error}") from error
         assert channel.channel_id is not None  # it is open
-        self._channel = channel.channel_id
         self._line = Line(connection)
         self._inbound = Inbound()
         self._outbound = Outbound(topology, self._line.frame_max, reserved)
-        self._flight = Flight()
         self._confirm_timeout = confirm_timeout
-        self._batches: deque[tuple[int, int, float]] = deque()  # last tag, messages, when
+        self._channels: dict[int, Channel] = {}
+        self._begin(range(1, self._count + 1), begun=channel.channel_id)
         self._fate: BrokerLost | None = None
+        self._dead: Channel | None = None
         self._blocked = False
         self._replace_at = inf
 
     @property
     def in_flight(self) -> int:
         """Messages published and not confirmed."""
-        return len(self._flight)
+        return sum(len(channel.flight) for channel in self._channels.values())
 
     @property
     def in_flight_bytes(self) -> int:
         """The size of their bodies."""
-        return self._flight.bytes
+        return sum(channel.flight.bytes for channel in self._channels.values())
 
     @property
     def blocked(self) -> bool:
-        """Whether the broker has an alarm, or its channel is replaced once nothing is in flight."""
-        return self._blocked or (self._is_stale and bool(self._flight))
+        """Whether the broker has an alarm, or channels are replaced once nothing is in flight."""
+        return self._blocked or (self._is_stale and self.in_flight > 0)
 
     def publish(self, messages: Sequence[Message]) -> list[Refusal]:
         """Put messages on the wire, in order; those no broker could take come straight back."""
         if self._fate:
             raise self._fate  # these messages never were in flight: no suspicion falls on them
-        if self._is_stale and not self._flight:
-            self._begin_another_channel()
+        if self._is_stale and not self.in_flight:
+            self._begin_others()
         now = monotonic()
+        channel = min(self._channels.values(), key=lambda channel: len(channel.flight))
         failed = self._outbound.provide(messages)
-        sent, frames, refused = self._outbound.frames(messages, self._channel, now, failed)
+        sent, frames, refused = self._outbound.frames(messages, channel.number, now, failed)
         if sent:
-            self._flight.take_off(sent)
-            self._batches.append((self._flight.last_tag, len(sent), now))
+            channel.take_off(sent, now)
             self._line.link.send(b"".join(frames))
         return refused
 
@@ -100,45 +102,60 @@ class AmqpPublisher:
         confirmed: list[Message] = []
         refused: list[Refusal] = []
         arrived = self._line.link.pump(timeout)
-        if not arrived and not self._batches:
+        if not arrived and not self.in_flight:
             return NOTHING
         for event in self._inbound.feed(arrived):
+            channel = self._channels.get(self._inbound.channel)
             match event:
-                case Confirm():
-                    self._flight.confirmed(event, confirmed, refused)
-                case Returned():
-                    self._flight.returned(event)
+                case Confirm() if channel is not None:
+                    channel.flight.confirmed(event, confirmed, refused)
+                case Returned() if channel is not None:
+                    channel.flight.returned(event)
                 case Blocked():
                     self._alarm(event)
                 case Closed(code, text, connection):
                     # Told at the next call, so that what was confirmed before it is not forgotten.
                     blame = code in BLAMING if connection else True
                     self._fate = BrokerLost(f"the broker closed on us: {code} {text}", blame=blame)
+                    self._dead = channel
                     break
         self._outbound.landed(refused)
         if any(refusal.reason is Reason.NACKED for refusal in refused):
             self._replace_at = min(self._replace_at, monotonic() + REPLACE_AFTER)
-        return Outcomes(confirmed, refused, self._landed())
+        return Outcomes(confirmed, refused, self._landed(monotonic()))
 
     def in_doubt(self) -> list[Message]:
-        """Messages the broker may or may not have, once it is lost."""
-        return self._flight.in_doubt()
+        """Messages the broker may or may not have, or may have died of, once it is lost."""
+        channels = [self._dead] if self._dead is not None else self._channels.values()
+        return [message for channel in channels for message in channel.flight.in_doubt()]
 
     def close(self) -> None:
         """Drop the connection."""
         self._line.close()
-        self._flight = Flight()  # bodies: this object is part of a cycle, and may stay for long
+        # Bodies: this object is part of a cycle, and may stay for long.
+        self._channels, self._dead = {}, None
+
+    @property
+    def _count(self) -> int:
+        """Half as many as there may be: others take their place one day."""
+        return min(CHANNELS, max(1, self._line.channel_max // 2))
 
     @property
     def _is_stale(self) -> bool:
         return monotonic() > self._replace_at
 
-    def _begin_another_channel(self) -> None:
-        """Go on in another channel of the connection, with tags of its own."""
-        old, self._channel = self._channel, self._channel % 2 + 1
-        self._line.link.send(channel_closing_frame(old) + channel_opening_frames(self._channel))
-        self._flight = Flight()
-        self._batches.clear()
+    def _begin(self, numbers: Iterable[int], begun: int = 0) -> None:
+        """Open channels, but for one that is."""
+        self._channels = {number: Channel(number) for number in numbers}
+        opening = map(channel_opening_frames, self._channels.keys() - {begun})
+        self._line.link.send(b"".join(opening))
+
+    def _begin_others(self) -> None:
+        """Go on in other channels of the connection, with tags of their own."""
+        old = [*self._channels]
+        self._line.link.send(b"".join(map(channel_closing_frame, old)))
+        shift = self._count if old[0] == 1 else -self._count
+        self._begin(number + shift for number in old)
         self._replace_at = inf
 
     def _alarm(self, event: Blocked) -> None:
@@ -148,19 +165,14 @@ class AmqpPublisher:
             log.warning("broker_blocked", reason=event.reason)
         else:
             log.info("broker_unblocked")
-            # The wait was announced: the clock of every confirm owed starts again.
-            now = monotonic()
-            self._batches = deque((last, count, now) for last, count, _ in self._batches)
+            for channel in self._channels.values():
+                channel.wait_anew(monotonic())
 
-    def _landed(self) -> list[tuple[float, int]]:
-        """Batches confirmed to the last message; raises BrokerLost where one is overdue."""
-        now, lowest = monotonic(), self._flight.lowest_tag
-        landed = []
-        while self._batches and self._batches[0][0] < lowest:
-            _, count, when = self._batches.popleft()
-            landed.append((now - when, count))
-        if self._batches and not self._blocked:
-            overdue = now - self._batches[0][2]
-            if overdue > self._confirm_timeout:
-                self._fate = BrokerLost(f"no confirm for {overdue:.0f} s")
+    def _landed(self, now: float) -> list[tuple[float, int]]:
+        """Batches confirmed to the last message; the broker is lost where one is overdue."""
+        channels = self._channels.values()
+        landed = [batch for channel in channels for batch in channel.landed(now)]
+        overdue = max(channel.waiting(now) for channel in channels)
+        if overdue > self._confirm_timeout and not self._blocked:
+            self._fate = self._fate or BrokerLost(f"no confirm for {overdue:.0f} s")
         return landed

@@ -22,7 +22,7 @@ from outbox_relay.message import Message
 MOST: Final = 8
 #: One in so many messages that match none is learnt from; of the first ones, more.
 LEARN_EVERY: Final = 64
-#: No template is made of a longer text: to compile its pattern would take longer than it could save.
+#: No template is made of a longer text: compiling its pattern would cost more than it could save.
 LONGEST: Final = 8192
 #: Numbers of so many characters vary from message to message; shorter ones count or choose.
 VARYING: Final = 3
