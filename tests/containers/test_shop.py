@@ -101,6 +101,16 @@ def test_relays_that_are_told_to_stop_finish_first(stack: Stack, customer: Custo
     stack.compose("start", "relay")
 
 
+@pytest.mark.parametrize("service", ["shop", "worker"])
+def test_a_service_that_is_told_to_stop_ends_by_itself(stack: Stack, service: str) -> None:
+    """With 0: the engine need not kill it when its time is over."""
+    stack.compose("stop", service)
+
+    exits = [inspect(container)["State"]["ExitCode"] for container in stack.containers(service)]
+    stack.up(service)
+    assert exits == [0]
+
+
 def test_a_relay_without_its_broker_is_not_healthy(stack: Stack) -> None:
     """It says so itself, and is healthy again once the broker is back."""
     stack.compose("stop", "--timeout=1", "rabbitmq")
