@@ -9,7 +9,7 @@ from tests.containers.engine import docker, inspect
 from tests.containers.stack import IMAGES, Stack
 
 RELAY, MIGRATE = IMAGES["RELAY_IMAGE"], IMAGES["MIGRATE_IMAGE"]
-#: What each adds to its base; measured 37 and 41 MB.
+#: What each adds to its base; measured 37 and 44 MB.
 MEGABYTES = 50
 #: Prints what is installed, as names and versions.
 INSTALLED = (
