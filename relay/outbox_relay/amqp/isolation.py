@@ -95,7 +95,7 @@ class AmqpIsolation:
             self._hear(event, self._inbound.channel, confirmed, refused)
             if self._fate:
                 break
-        self._outbound.landed(refused)
+        self._outbound.came_back(refused)
         self._check_time(monotonic())
         return Outcomes(confirmed, refused, [])
 

@@ -39,8 +39,8 @@ class Outbound:
                 sent.append(message)
         return sent, frames, refused
 
-    def landed(self, refused: Sequence[Refusal]) -> None:
-        """What came back had nowhere to go: see to its destination anew next time."""
+    def came_back(self, refused: Sequence[Refusal]) -> None:
+        """Of these, some had nowhere to go: their destinations are seen to anew next time."""
         for refusal in refused:
             if refusal.reason is Reason.UNROUTABLE:
                 self._topology.forget(refusal.message)

@@ -119,7 +119,7 @@ class AmqpPublisher:
                     self._fate = BrokerLost(f"the broker closed on us: {code} {text}", blame=blame)
                     self._dead = channel
                     break
-        self._outbound.landed(refused)
+        self._outbound.came_back(refused)
         if any(refusal.reason is Reason.NACKED for refusal in refused):
             self._replace_at = min(self._replace_at, monotonic() + REPLACE_AFTER)
         return Outcomes(confirmed, refused, self._landed(monotonic()))
