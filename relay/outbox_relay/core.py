@@ -20,7 +20,7 @@ from outbox_relay.suspects import Suspects
 FREE: Final = frozenset({Reason.NACKED, Reason.FORBIDDEN, Reason.SUSPECTED, Reason.UNDECLARED})
 #: Refusals that no further attempt could change.
 FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED, Reason.DENIED})
-#: Refusals after which a message is still to be published alone.
+#: Refusals after which a message is still to be published apart.
 SUSPICIOUS: Final = (FREE - {Reason.NACKED}) | {Reason.REJECTED}
 #: Bodies in flight, in bytes, at which claiming pauses.
 WINDOW_BYTES: Final = 64 << 20

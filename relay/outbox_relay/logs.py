@@ -10,7 +10,7 @@
 | declare_refused | warning | a queue exists otherwise, or may not be declared |
 | messages_refused | warning | by reason, at most every 10 s: how many, and the first one's id |
 | messages_dead | error | at most every 10 s: how many, the first one's id and what was wrong |
-| suspects_isolated | warning | a link died: how many messages will be published alone |
+| suspects_isolated | warning | a link died: how many messages will be published apart |
 | doubts_settled | info | Redis, connected again: how many messages in doubt had arrived |
 | grace_over | warning | a server was silent until the end of the grace period |
 | claim_outlived | warning | a claim was too old to publish after a pause of this process |
