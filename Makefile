@@ -14,7 +14,7 @@ BIN := .venv/bin
 COMPOSE := docker compose --file deploy/compose.yaml
 # Tests wait for servers half of their time: two at a time keep a core busy.
 WORKERS = $(shell $(BIN)/python -c 'import os; print(min(6, 2 * os.cpu_count()))')
-TYPED := producer relay worker migrations deploy tests
+TYPED := producer relay worker migrations tools examples/shop tests
 
 export UV_CACHE_DIR := $(CURDIR)/.uv/cache
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
@@ -35,7 +35,7 @@ help: ## Show this list
 setup: .venv/.synced ## Make .venv with the four packages, their commands and the tools
 
 demo: .venv/.synced ## Run a small shop on the outbox, servers included (BROKER=rabbitmq or redis)
-	@PYTHONPATH=deploy $(BIN)/python -m demo
+	@PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/examples/shop $(BIN)/python -m demo
 
 test: .venv/.synced ## Run the tests on private servers (ARGS="-k name"; RABBITMQ=auto, require or off)
 	@$(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal -m "not long" \
@@ -48,7 +48,7 @@ soak: .venv/.synced ## Strike at random for SOAK_MINUTES (60); SOAK_MINUTES=0 SO
 	@$(BIN)/pytest --capture=no tests/faults/test_soak.py -m soak $(ARGS)
 
 faults-page: .venv/.synced ## Write docs/faults.md from what make test-faults measured last
-	@PYTHONPATH=deploy:. $(BIN)/python -m tests.faults.table
+	@PYTHONPATH=tools:. $(BIN)/python -m tests.faults.table
 
 test-deploy: .venv/.synced ## Run the tests of images and containers (DOCKER=auto, require or off)
 	@$(BIN)/pytest --timeout=600 tests/containers $(ARGS)
@@ -66,13 +66,13 @@ audit: | $(UV) ## Ask for known vulnerabilities of what is locked; fails where n
 		exit $$status; }
 
 licences: .venv/.synced ## Generate docs/licences.md again
-	@PYTHONPATH=deploy $(BIN)/python -m licences
+	@PYTHONPATH=tools $(BIN)/python -m licences
 
 scaling: .venv/.synced ## Compute the table of docs/scaling.md again
-	@PYTHONPATH=deploy $(BIN)/python -m scaling
+	@PYTHONPATH=tools $(BIN)/python -m scaling
 
 bench: .venv/.synced ## Measure against limits and peers (FULL=1 for everything; ARGS="--only quorum")
-	@PYTHONPATH=deploy $(BIN)/python -m bench $(if $(FULL),--full) $(ARGS)
+	@PYTHONPATH=tools $(BIN)/python -m bench $(if $(FULL),--full) $(ARGS)
 
 image: ## Build the images of relay, migrations and shop (PYTHON_IMAGE=another base)
 	@$(COMPOSE) build
@@ -116,7 +116,7 @@ test-compat: $(COMPAT:%=.compat/%) ## Test with every Celery there is (COMPAT="5
 	@touch $@
 
 dashboard: .venv/.synced ## Generate deploy/grafana/outbox.json again
-	@PYTHONPATH=deploy $(BIN)/python -m grafana
+	@PYTHONPATH=tools $(BIN)/python -m grafana
 
 clean: ## Remove everything that make made
 	rm -rf .venv .compat .uv .servers .demo .bench .*_cache .hypothesis dist
@@ -133,4 +133,4 @@ python:
 		"install it (apt-get install python3.11), or name it: make PYTHON=/path/to/python3"; exit 1; }
 
 .uv/bin/uv: | python
-	$(PYTHON) deploy/bootstrap_uv.py
+	$(PYTHON) tools/bootstrap_uv.py

@@ -10,8 +10,8 @@ ENV UV_PROJECT_ENVIRONMENT=/opt/outbox \
     UV_LINK_MODE=copy \
     UV_NO_CACHE=1
 COPY uv.lock pyproject.toml ./
-COPY deploy/bootstrap_uv.py deploy/
-RUN ["python", "deploy/bootstrap_uv.py"]
+COPY tools/bootstrap_uv.py tools/
+RUN ["python", "tools/bootstrap_uv.py"]
 COPY relay/pyproject.toml relay/
 RUN [".uv/bin/uv", "sync", "--frozen", "--no-dev", "--package=outbox-relay", "--no-install-workspace"]
 # What is left needs no network: anything that is not in the lock file would fail here.

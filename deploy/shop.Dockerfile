@@ -1,4 +1,4 @@
-# The example shop of worker/shop: its HTTP API, and with another command its workers.
+# The example shop of examples/shop: its HTTP API, and with another command its workers.
 # Made like relay.Dockerfile, where the steps are explained.
 ARG PYTHON_IMAGE=python:3.13.14-slim-trixie
 
@@ -10,8 +10,8 @@ ENV UV_PROJECT_ENVIRONMENT=/opt/shop \
     UV_LINK_MODE=copy \
     UV_NO_CACHE=1
 COPY uv.lock pyproject.toml ./
-COPY deploy/bootstrap_uv.py deploy/
-RUN ["python", "deploy/bootstrap_uv.py"]
+COPY tools/bootstrap_uv.py tools/
+RUN ["python", "tools/bootstrap_uv.py"]
 COPY producer/pyproject.toml producer/
 COPY worker/pyproject.toml worker/
 RUN [".uv/bin/uv", "sync", "--frozen", "--only-group=shop", "--no-install-workspace"]
@@ -21,7 +21,7 @@ RUN [".uv/bin/uv", "sync", "--frozen", "--only-group=shop", "--no-editable", "--
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/shop /opt/shop
-COPY worker/shop /opt/shop/app/shop
+COPY examples/shop/shop /opt/shop/app/shop
 ENV PATH=/opt/shop/bin:$PATH \
     PYTHONPATH=/opt/shop/app \
     PYTHONDONTWRITEBYTECODE=1

@@ -54,7 +54,7 @@ def _bench(*arguments: str) -> "subprocess.CompletedProcess[str]":
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OUTBOX_")}
     return subprocess.run(
         [sys.executable, "-m", "bench", *arguments],
-        env={**environment, "PYTHONPATH": str(CHECKOUT / "deploy")},
+        env={**environment, "PYTHONPATH": str(CHECKOUT / "tools")},
         capture_output=True,
         text=True,
         timeout=SECONDS,

@@ -21,7 +21,8 @@ Demo = Callable[..., Program]
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
     """Start the demo: ``demo(DATABASE_URL=...)``."""
-    own = {"PYTHONPATH": str(Path.cwd() / "deploy"), "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+    paths = f"{Path.cwd() / 'tools'}{os.pathsep}{Path.cwd() / 'examples/shop'}"
+    own = {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
     foreign = ("BROKER", "BROKER_URL", "DATABASE_URL")
     inherited = {name: value for name, value in os.environ.items() if name not in foreign}
     with ExitStack() as programs:

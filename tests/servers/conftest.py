@@ -33,10 +33,10 @@ def assert_gone_with_parent() -> LeftBehind:
     """Kill the parent of a server, which may be frozen, and wait until no process is left."""
 
     def assert_gone(server: str, folder: Path, state: str) -> None:
-        deploy = Path(__file__).resolve().parents[2] / "deploy"
+        tools = Path(__file__).resolve().parents[2] / "tools"
         parent = subprocess.Popen(
             [sys.executable, "-c", _PARENT, server, str(folder), state],
-            env={**os.environ, "PYTHONPATH": str(deploy)},
+            env={**os.environ, "PYTHONPATH": str(tools)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

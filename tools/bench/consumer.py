@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from kombu import Connection
 
-_DEPLOY: Final = str(Path(__file__).resolve().parents[1])
+_TOOLS: Final = str(Path(__file__).resolve().parents[1])
 #: Named by the environment, as arguments are for everybody to see.
 URL: Final = "BENCH_URL"
 QUEUE: Final = "BENCH_QUEUE"
@@ -29,7 +29,7 @@ class Consumer:
             [sys.executable, "-m", "bench.consumer"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": _DEPLOY, URL: url, QUEUE: queue},
+            env={**os.environ, "PYTHONPATH": _TOOLS, URL: url, QUEUE: queue},
             text=True,
             start_new_session=True,  # Ctrl-C reaches the bench, which then closes its input
         )

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from servers.processes import kill_family, spawn, tail
 
-_DEPLOY: Final = Path(__file__).resolve().parents[1]
+_TOOLS: Final = Path(__file__).resolve().parents[1]
 
 
 class Relay:
@@ -45,7 +45,7 @@ class Relay:
 def stub_brokers(count: int) -> Iterator[list[tuple[str, int]]]:
     """Run brokers that confirm at once, one for each relay: their URLs and process ids."""
     argv = [sys.executable, "-m", "bench.stub_broker"]
-    environment = {**os.environ, "PYTHONPATH": str(_DEPLOY)}
+    environment = {**os.environ, "PYTHONPATH": str(_TOOLS)}
     with ExitStack() as stack:
         found = []
         for _ in range(count):

@@ -1,11 +1,11 @@
-"""Write the dashboard beside its code; Grafana reads it from there, and so does its test."""
+"""Write the dashboard to where Grafana reads it, and its test too."""
 
 from pathlib import Path
 from typing import Final
 
 from grafana.dashboard import as_json
 
-PATH: Final = Path(__file__).with_name("outbox.json")
+PATH: Final = Path(__file__).resolve().parents[2] / "deploy/grafana/outbox.json"
 
 if __name__ == "__main__":
     PATH.write_text(as_json())
