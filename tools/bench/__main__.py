@@ -1,7 +1,7 @@
 """`make bench`: measures the relay and the producer against their limits and peers, in one run.
 
-Exit codes: 0 measured, 1 something could not be, 2 wrong usage. Whether the goals are met is shown
-and changes no exit code: it depends on the machine.
+Exit codes: 0 measured, 1 something stalled or could not be measured, 2 wrong usage. Whether the
+goals are met is shown and changes no exit code: it depends on the machine.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     _publish(found, console, arguments.folder, to_docs=arguments.docs)
-    return 1 if found.failures else 0
+    return 1 if found.failures or found.stalls else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,8 +97,8 @@ def _begun(lab: Lab, arguments: argparse.Namespace) -> Report:
     if not arguments.keep:
         return Report(here, Figures())
     again = ", ".join(arguments.only or ["all"])
-    figures = report.read_figures(arguments.folder / "results.json")
-    return Report({**here, "measured in a later run": f"what is named like: {again}"}, figures)
+    here = {**here, "measured in a later run": f"what is named like: {again}"}
+    return report.read_json(arguments.folder / "results.json", here)
 
 
 def _measure(
@@ -116,10 +116,11 @@ def _measure(
                 console.print(found.failures[-1], style="red", highlight=False)
                 continue
             for name, values in results.items():
-                found.figures.add(round_, name, values)
+                stall = found.add(round_, name, values)
                 shown = "  ".join(f"{what} {v:,.1f} {UNITS[what]}" for what, v in values.items())
                 place = f"{round_ + 1}/{lab.scale.repeats}"
-                console.print(f"{place}  {name:<52} {shown}", highlight=False, soft_wrap=True)
+                line = f"{place}  {name:<52} {'STALLED  ' if stall else ''}{shown}"
+                console.print(line, style="red" if stall else "", highlight=False, soft_wrap=True)
         report.write_json(found, folder / "results.json")
 
 

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from time import monotonic, sleep
 from typing import Final
 
@@ -33,12 +34,18 @@ WHERE relation = 'outbox.ready'::regclass AND mode = 'RowExclusiveLock' AND NOT 
 """
 NOW: Final = "SELECT clock_timestamp(), pg_current_wal_insert_lsn()"
 SETTLED: Final = "SELECT coalesce(sum(cardinality(ids)), 0)::bigint FROM outbox.receipt"
-#: The first receipt by which so many were settled: how many that were, and when.
+#: The first receipt by which so many were settled: how many that were, when, and the longest time
+#: without a receipt until then.
 FINISH: Final = """
-SELECT settled, extract(epoch FROM sent_at - %s)::float8 FROM (
-    SELECT sent_at, sum(cardinality(ids)) OVER (ORDER BY sent_at)::bigint AS settled
-    FROM outbox.receipt) r
-WHERE settled >= %s ORDER BY sent_at LIMIT 1
+SELECT settled, extract(epoch FROM sent_at - %(clock)s)::float8,
+       extract(epoch FROM silence)::float8
+FROM (
+    SELECT sent_at, sum(cardinality(ids)) OVER (ORDER BY sent_at)::bigint AS settled,
+           max(pause) OVER (ORDER BY sent_at) AS silence
+    FROM (SELECT sent_at, ids, sent_at - lag(sent_at, 1, %(clock)s) OVER (ORDER BY sent_at) AS pause
+          FROM outbox.receipt) paused
+) r
+WHERE settled >= %(messages)s ORDER BY sent_at LIMIT 1
 """
 WAL_SINCE: Final = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s)::bigint"
 
@@ -66,10 +73,18 @@ def drain(lab: Lab, target: Target, messages: int) -> Run:
         _wait_for(lab, messages, relays)
         total = lab.value(SETTLED)
         spent, wal = meters.spent(), lab.value(WAL_SINCE, lsn)
-    settled, seconds = lab.admin.execute(FINISH, (clock, messages)).fetchall()[0]
+    settled, seconds, silence = finish(lab.admin, clock, messages)
     # What was spent went into all of them, the time only into those up to the finish.
     share = settled / total
-    return Run(settled, seconds, {who: s * share for who, s in spent.items()}, round(wal * share))
+    cpu_seconds = {who: s * share for who, s in spent.items()}
+    return Run(settled, seconds, cpu_seconds, silence, round(wal * share))
+
+
+def finish(connection: Connection, clock: datetime, messages: int) -> tuple[int, float, float]:
+    """How many were settled when so many were, the seconds since the clock, and the silence."""
+    found = connection.execute(FINISH, {"clock": clock, "messages": messages}).fetchall()[0]
+    settled, seconds, silence = found
+    return settled, seconds, silence
 
 
 @contextmanager

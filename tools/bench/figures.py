@@ -16,6 +16,7 @@ UNITS: Final = {
     "postgres": "µs",
     "broker": "µs",
     "wal": "B",
+    "silence": "s",
     "p50": "ms",
     "p99": "ms",
     "share": "%",
@@ -32,10 +33,13 @@ class Figures:
 
     def add(self, round_: int, experiment: str, values: Mapping[str, float]) -> None:
         """Keep what an experiment found in a round, the first being 0."""
-        while len(self.rounds) <= round_:
-            self.rounds.append({})
         for what, value in values.items():
-            self.rounds[round_][f"{experiment}/{what}"] = value
+            self._round(round_)[f"{experiment}/{what}"] = value
+
+    def forget(self, round_: int, experiment: str) -> None:
+        """Drop what an experiment found in a round, such as one of an earlier run."""
+        for name in [n for n in self._round(round_) if n.rpartition("/")[0] == experiment]:
+            del self.rounds[round_][name]
 
     def names(self) -> Iterator[str]:
         """Every figure there is, in the order in which they were first found."""
@@ -54,3 +58,8 @@ class Figures:
         """The median of the ratios within rounds; None where no round has both."""
         ratios = [r[name] / r[to] for r in self.rounds if name in r and r.get(to)]
         return median(ratios) if ratios else None
+
+    def _round(self, number: int) -> dict[str, float]:
+        while len(self.rounds) <= number:
+            self.rounds.append({})
+        return self.rounds[number]

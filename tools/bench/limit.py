@@ -18,7 +18,7 @@ from kombu.utils.url import parse_url
 from bench import cpu, messages, queues, stored
 from bench.lab import Lab, Unbelievable
 from bench.queues import Kind
-from bench.run import Run, timed
+from bench.run import Run, Stopwatch, timed
 from outbox_relay.amqp.encode import Encoder
 from outbox_relay.message import Message
 
@@ -79,11 +79,11 @@ def measure(lab: Lab, kind: Kind, count: int, total: int) -> Run:
         blobs = _blobs(sent, channel, frame_max)
         before = cpu.spent(node.process.pid)
         with timed() as watch:
-            _publish(sock, blobs, total)
+            _publish(sock, blobs, total, watch)
         broker = cpu.spent(node.process.pid) - before
     queues.await_depth(node.url(), routes, total)
     queues.delete(node.url(), routes)
-    return Run(total, watch.seconds, {"sender": watch.cpu, "broker": broker})
+    return Run(total, watch.seconds, {"sender": watch.cpu, "broker": broker}, watch.silence)
 
 
 def _blobs(sent: Sequence[Message], channel: int, frame_max: int) -> list[bytes]:
@@ -95,13 +95,14 @@ def _blobs(sent: Sequence[Message], channel: int, frame_max: int) -> list[bytes]
     ]
 
 
-def _publish(sock: socket.socket, blobs: Sequence[bytes], total: int) -> None:
+def _publish(sock: socket.socket, blobs: Sequence[bytes], total: int, watch: Stopwatch) -> None:
     confirms, sent, following = Confirms(), 0, cycle(blobs)
     while confirms.count < total:
         while sent < total and sent + BATCH - confirms.count <= WINDOW:
             sock.sendall(next(following))
             sent += BATCH
         confirms.feed(sock.recv(RECEIVE_BYTES))
+        watch.beat()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from kombu import Connection, Producer
 from bench import cpu, messages
 from bench.lab import Lab, Unbelievable
 from bench.queues import Route
-from bench.run import Run, timed
+from bench.run import Run, Stopwatch, timed
 
 BATCH: Final = 100
 
@@ -58,14 +58,14 @@ def measure(lab: Lab, url: str, broker_pid: int, routes: list[Route], total: int
         producer = Producer(broker.channel(), auto_declare=False)
         before = {who: cpu.spent(pid) for who, pid in pids.items()}
         with timed() as watch:
-            relayed = _relay(database, producer)
+            relayed = _relay(database, producer, watch)
         spent = {who: cpu.spent(pid) - before[who] for who, pid in pids.items()}
     if relayed != total:
         raise Unbelievable(f"{relayed} of {total} messages relayed")
-    return Run(total, watch.seconds, {"sender": watch.cpu, **spent})
+    return Run(total, watch.seconds, {"sender": watch.cpu, **spent}, watch.silence)
 
 
-def _relay(database: psycopg.Connection[Any], producer: Producer) -> int:
+def _relay(database: psycopg.Connection[Any], producer: Producer, watch: Stopwatch) -> int:
     relayed = 0
     while rows := database.execute(CLAIM, (BATCH,)).fetchall():
         for id_, routing_key, headers, properties, body, content_type, encoding in rows:
@@ -79,6 +79,7 @@ def _relay(database: psycopg.Connection[Any], producer: Producer) -> int:
                 **properties,
             )
             database.execute(MARK, (id_,))
+            watch.beat()
         database.commit()
         relayed += len(rows)
     return relayed

@@ -23,9 +23,10 @@ def measure(lab: Lab, total: int, *, confirm: bool) -> Run:
         with timed() as watch:
             for _ in range(total):
                 task.delay(*ARGUMENTS.positional, **ARGUMENTS.named)
+                watch.beat()
         broker = cpu.spent(node.process.pid) - before
     finally:
         app.close()  # what is still in the socket arrives before the end of the stream
     queues.await_depth(url, routes, total + 1)
     queues.delete(url, routes)
-    return Run(total, watch.seconds, {"sender": watch.cpu, "broker": broker})
+    return Run(total, watch.seconds, {"sender": watch.cpu, "broker": broker}, watch.silence)

@@ -16,7 +16,7 @@ from bench.drain import Target, drain
 from bench.lab import Lab, Unbelievable
 from bench.limit import BATCH, RECEIVE_BYTES, SILENCE_SECONDS, WINDOW
 from bench.queues import Route
-from bench.run import Run, timed
+from bench.run import Run, Stopwatch, timed
 
 ROUTES: Final = [Route("redis-0")]
 QUEUE: Final = ROUTES[0].queue
@@ -54,10 +54,10 @@ def limit(lab: Lab, total: int) -> Run:
         client.flushall()
         before = cpu.spent(server.process.pid)
         with _connected(server.url) as sock, timed() as watch:
-            _push(sock, blobs, total)
+            _push(sock, blobs, total, watch)
         broker = cpu.spent(server.process.pid) - before
         _check(client, total)
-    return Run(total, watch.seconds, {"sender": watch.cpu, "broker": broker})
+    return Run(total, watch.seconds, {"sender": watch.cpu, "broker": broker}, watch.silence)
 
 
 def _blobs(envelopes: Sequence[bytes]) -> list[bytes]:
@@ -68,7 +68,7 @@ def _blobs(envelopes: Sequence[bytes]) -> list[bytes]:
     return [b"".join(commands[n : n + BATCH]) for n in range(0, len(commands), BATCH)]
 
 
-def _push(sock: socket.socket, blobs: Sequence[bytes], total: int) -> None:
+def _push(sock: socket.socket, blobs: Sequence[bytes], total: int, watch: Stopwatch) -> None:
     answered, sent, following = 0, 0, cycle(blobs)
     while answered < total:
         while sent < total and sent + BATCH - answered <= WINDOW:
@@ -78,6 +78,7 @@ def _push(sock: socket.socket, blobs: Sequence[bytes], total: int) -> None:
         if not data or b"-" in data:
             raise Unbelievable(f"Redis answered {data[:200]!r}")
         answered += data.count(b"\n")
+        watch.beat()
 
 
 def _client(url: str) -> Any:

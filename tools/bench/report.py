@@ -1,11 +1,12 @@
 """Shows what was measured: on the terminal, as JSON with every single value, and in the docs.
 
-Medians, and the lowest and highest value beside them; nothing is left out because it looks bad.
+Medians, and the lowest and highest value beside them; nothing is left out because it looks bad. A
+round that stalled is no measurement of a rate: it is shown as a stall, and in no median.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -19,13 +20,28 @@ from bench.goals import Verdict, verdicts
 BEGIN: Final = "<!-- measured: written by `make bench`, do not edit -->"
 END: Final = "<!-- end of measured -->"
 
+#: In which no message was done, though there were more. A busy disk's longest flush is shorter, and
+#: what a relay waits for a confirm that does not come is longer.
+STALL_SECONDS: Final = 5.0
+
 RATE_COSTS: Final = ("sender", "postgres", "broker", "wal", "others")
 RATE_HEADS: Final = (
     *("experiment", "messages/s", "lowest", "highest"),
     *("sender µs", "Postgres µs", "broker µs", "WAL B", "others, cores"),
 )
+STALL_HEADS: Final = ("experiment", "round", "seconds without a message", "messages/s with them")
 SINGLE: Final = ("/p50", "/p99", "/share", "/size")
 SINGLE_HEADS: Final = ("experiment", "figure", "median", "lowest", "highest")
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """A round, the first being 0, with so many seconds of silence; its rate with them."""
+
+    experiment: str
+    round: int
+    silence: float
+    rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +50,19 @@ class Report:
 
     conditions: Mapping[str, str]
     figures: Figures
+    stalls: list[Stall] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+
+    def add(self, round_: int, experiment: str, values: Mapping[str, float]) -> Stall | None:
+        """Keep what an experiment found in a round; the stall, if it was one."""
+        self.figures.forget(round_, experiment)
+        self.stalls[:] = [s for s in self.stalls if (s.experiment, s.round) != (experiment, round_)]
+        if (silence := values.get("silence", 0.0)) < STALL_SECONDS:
+            self.figures.add(round_, experiment, values)
+            return None
+        stall = Stall(experiment, round_, silence, values["rate"])
+        self.stalls.append(stall)
+        return stall
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -60,14 +88,17 @@ def write_json(report: Report, file: Path) -> None:
             {"goal": v.goal.what, "wanted": v.goal.wanted, "measured": v.value, "met": v.met}
             for v in report.verdicts
         ],
+        "stalls": [asdict(stall) for stall in report.stalls],
         "failures": report.failures,
     }
     file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_figures(file: Path) -> Figures:
-    """Every value of every round, as `write_json` kept them."""
-    return Figures(json.loads(file.read_text())["rounds"])
+def read_json(file: Path, conditions: Mapping[str, str]) -> Report:
+    """Every value of every round and every stall, as `write_json` kept them; other conditions."""
+    content = json.loads(file.read_text())
+    stalls = [Stall(**stall) for stall in content.get("stalls", ())]
+    return Report(conditions, Figures(content["rounds"]), stalls)
 
 
 def write_page(report: Report, page: Path, plot: str) -> None:
@@ -107,6 +138,8 @@ def _tables(report: Report) -> Iterator[tuple[str, tuple[str, ...], Rows]]:
         SINGLE_HEADS,
         [_single(report.figures, each) for each in others],
     )
+    if report.stalls:
+        yield "Stalled, and in no figure above", STALL_HEADS, [_stall(s) for s in report.stalls]
     if report.failures:
         yield "Not measured", ("experiment",), [(failure,) for failure in report.failures]
 
@@ -121,6 +154,10 @@ def _rate(figures: Figures, name: str) -> tuple[str, ...]:
     costs = (figures.median(f"{experiment}/{what}") for what in RATE_COSTS)
     shown = ("" if cost is None else _number(cost) for cost in costs)
     return experiment, *_spread(figures, name), *shown
+
+
+def _stall(stall: Stall) -> tuple[str, ...]:
+    return stall.experiment, str(stall.round + 1), _number(stall.silence), _number(stall.rate)
 
 
 def _single(figures: Figures, name: str) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """An AMQP broker that stores nothing and confirms at once: what is left is the relay's own cost.
 
+Each channel counts its messages by itself, as in AMQP: a confirm names the channel it is for.
 Run as `python -m bench.stub_broker`; prints its URL, serves one connection after another, and ends
 with its parent (its standard input closes).
 """
@@ -28,6 +29,8 @@ REPLIES: Final = {
     (50, 20): b"\x00\x32\x00\x15",  # queue.bind-ok
     (85, 10): b"\x00\x55\x00\x0b",  # confirm.select-ok
 }
+#: the class of channel.open, channel.close and their answers
+CHANNEL: Final = 20
 PUBLISH: Final = b"\x00\x3c\x00\x28"
 
 
@@ -42,7 +45,8 @@ class Peer(threading.Thread):
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(daemon=True)
         self.connection = connection
-        self.published = 0
+        #: messages by channel: the delivery tag of its last one
+        self.published: dict[int, int] = {}
 
     def run(self) -> None:
         """Answer the handshake, then confirm whatever has been read completely."""
@@ -53,8 +57,8 @@ class Peer(threading.Thread):
             rest = self.take(rest + data if rest else data)
 
     def take(self, data: bytes) -> bytes:
-        """Walk the frames; one acknowledgement covers every message that arrived."""
-        position, end, channel, before = 0, len(data), 1, self.published
+        """Walk the frames; one confirm a channel covers every message that arrived on it."""
+        position, end, arrived = 0, len(data), set()
         unpack = HEAD.unpack_from
         while end - position >= 7:
             kind, channel, size = unpack(data, position)
@@ -63,17 +67,21 @@ class Peer(threading.Thread):
             if kind == 1:
                 method = data[position + 7 : position + 11]
                 if method == PUBLISH:
-                    self.published += 1
+                    self.published[channel] = self.published.get(channel, 0) + 1
+                    arrived.add(channel)
                 else:
                     self.answer(channel, method)
             position += size + 8
-        if self.published > before:
-            self.connection.sendall(ACK.pack(1, channel, 13, 60, 80, self.published, 1, 0xCE))
+        for channel in arrived & self.published.keys():
+            tag = self.published[channel]
+            self.connection.sendall(ACK.pack(1, channel, 13, 60, 80, tag, 1, 0xCE))
         return data[position:]
 
     def answer(self, channel: int, method: bytes) -> None:
-        """Grant what is asked."""
+        """Grant what is asked; a channel that is opened or closed counts from the start."""
         key = (int.from_bytes(method[:2], "big"), int.from_bytes(method[2:], "big"))
+        if key[0] == CHANNEL:
+            self.published.pop(channel, None)
         if reply := REPLIES.get(key):
             self.connection.sendall(frame(channel, reply))
 
