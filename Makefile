@@ -27,7 +27,8 @@ endif
 # Tests start hundreds of Pythons, and compiling is most of a start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-faults faults-page soak test-deploy check audit licences scaling bench dashboard image up down clean
+.PHONY: help setup demo test test-faults faults-page soak test-deploy check lint types contracts lock hooks audit \
+	licences scaling bench dashboard image up down clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -53,12 +54,23 @@ faults-page: .venv/.synced ## Write docs/faults.md from what make test-faults me
 test-deploy: .venv/.synced ## Run the tests of images and containers (DOCKER=auto, require or off)
 	@$(BIN)/pytest --timeout=600 tests/containers $(ARGS)
 
-check: .venv/.synced ## Lint, formatting, types, import contracts and the lock file
+check: lint types contracts lock ## Lint, formatting, types, import contracts and the lock file
+
+lint: .venv/.synced
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+types: .venv/.synced
 	$(BIN)/mypy $(TYPED)
+
+contracts: .venv/.synced
 	$(BIN)/lint-imports
+
+lock: | $(UV)
 	$(UV) lock --check
+
+hooks: .venv/.synced ## Have git run make check before each commit, where the commit touches it
+	@$(BIN)/pre-commit install
 
 audit: | $(UV) ## Ask for known vulnerabilities of what is locked; fails where nobody answers
 	@$(UV) audit --frozen --preview-features audit-command $(ARGS) || { status=$$?; \
@@ -123,7 +135,8 @@ clean: ## Remove everything that make made
 
 # Only a changed lock file or project file makes it again.
 .venv/.synced: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)
-	$(UV) sync --frozen
+	@echo "Making .venv from the lock file: about a minute the first time"
+	@$(UV) sync --frozen --quiet
 	@touch $@
 	@echo "Ready: make demo, make test, or .venv/bin/outbox-relay --help"
 
@@ -133,4 +146,4 @@ python:
 		"install it (apt-get install python3.11), or name it: make PYTHON=/path/to/python3"; exit 1; }
 
 .uv/bin/uv: | python
-	$(PYTHON) tools/bootstrap_uv.py
+	@$(PYTHON) tools/bootstrap_uv.py
