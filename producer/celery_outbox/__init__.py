@@ -1,4 +1,13 @@
-"""Celery tasks written to a Postgres outbox, in the caller's own transaction."""
+"""Celery tasks written to a Postgres outbox, in the caller's own transaction.
+
+Importing this package replaces two methods of Celery's own classes, for every app of the process
+(`overrides.py`): `Task.retry`, which then hands on a rejection by the outbox instead of discarding
+the task, and `chord.apply_async`, which takes `outbox=`. For an app without an outbox both do what
+they did. Two receivers wait for the start of a worker and of beat (`worker_init`, `beat_init`), and
+leave other apps alone. Nothing else of Celery or kombu is changed.
+"""
+
+from importlib.metadata import version
 
 from celery_outbox.app import OutboxCelery, install
 from celery_outbox.errors import (
@@ -30,5 +39,8 @@ __all__ = [
     "UnpublishableMessage",
     "UnsupportedOption",
     "UnusableTarget",
+    "__version__",
     "install",
 ]
+
+__version__ = version("celery-outbox")

@@ -1,0 +1,64 @@
+"""What importing celery_outbox replaces in Celery is said on its first page, all of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+README = (Path(__file__).resolve().parents[2] / "producer" / "README.md").read_text()
+
+#: Prints what has changed: attributes of classes and modules, and signals with another receiver.
+PROGRAM = """
+import importlib, json, pkgutil, sys
+import celery, kombu
+from celery import signals
+from celery.utils.dispatch import Signal
+
+for package in (celery, kombu):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if ".contrib." in module.name or module.name.endswith("__main__"):
+            continue
+        try:
+            importlib.import_module(module.name)
+        except Exception:  # for want of an optional library
+            pass
+
+def attributes():
+    found = {}
+    for name, module in [*sys.modules.items()]:
+        if name.split(".")[0] in ("celery", "kombu"):
+            for key, value in [*vars(module).items()]:
+                found[name, key] = value
+                if isinstance(value, type) and value.__module__ == name:
+                    owner = f"{name}.{value.__qualname__}"  # it may have two names there
+                    found.update({(owner, k): v for k, v in [*vars(value).items()]})
+    return found
+
+def receivers():
+    return {k: len(v.receivers) for k, v in vars(signals).items() if isinstance(v, Signal)}
+
+before, heard = attributes(), receivers()
+import celery_outbox
+after = attributes()
+changed = {f"{owner}.{key}" for (owner, key), value in before.items()
+           if after.get((owner, key)) is not value}
+louder = {name for name, count in receivers().items() if count != heard[name]}
+print(json.dumps([sorted(changed), sorted(louder)]))
+"""
+
+
+def test_nothing_but_what_the_page_says() -> None:
+    """Every attribute of every module and class of Celery and kombu, before and after."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    changed, signals = json.loads(done.stdout.splitlines()[-1])
+
+    assert changed == ["celery.app.task.Task.retry", "celery.canvas._chord.apply_async"]
+    assert signals == ["beat_init", "worker_init"]
+    for name in ("`celery.Task.retry`", "`celery.chord.apply_async`", "`beat_init`"):
+        assert name in README
