@@ -5,6 +5,8 @@ environment of your own whose `version_locations` list `outbox_migrations:outbox
 `outbox_migrations:inbox`.
 """
 
+from importlib.metadata import version
+
 from outbox_migrations.commands import Status, downgrade, sql, status, upgrade
 from outbox_migrations.errors import DatabaseUnreachable, InvalidSetting, MigrationError
 from outbox_migrations.grants import grant
@@ -14,9 +16,12 @@ __all__ = [
     "InvalidSetting",
     "MigrationError",
     "Status",
+    "__version__",
     "downgrade",
     "grant",
     "sql",
     "status",
     "upgrade",
 ]
+
+__version__ = version("outbox-migrations")

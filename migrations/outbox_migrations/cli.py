@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from outbox_migrations import commands
@@ -29,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="outbox-migrate", description=__doc__)
+    parser.add_argument(
+        "--version", action="version", version=f"outbox-migrate {version('outbox-migrations')}"
+    )
     parser.add_argument("command", choices=["up", "down", "status", "sql", "grant"])
     parser.add_argument("component", nargs="?", choices=["outbox", "inbox", "both"], default="both")
     parser.add_argument("--database-url", help="libpq URL or conninfo (OUTBOX_DATABASE_URL)")

@@ -1,5 +1,7 @@
 """Makes the database effects of a redelivered Celery task happen once."""
 
+from importlib.metadata import version
+
 from celery_inbox.errors import InboxError, InboxMissing, MessageIdReused, ResultNotJSON
 from celery_inbox.reliability import reliable
 from celery_inbox.retention import purge
@@ -10,7 +12,10 @@ __all__ = [
     "InboxMissing",
     "MessageIdReused",
     "ResultNotJSON",
+    "__version__",
     "idempotent",
     "purge",
     "reliable",
 ]
+
+__version__ = version("celery-inbox")
