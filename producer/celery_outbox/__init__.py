@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 from celery_outbox.app import OutboxCelery, install
 from celery_outbox.errors import (
+    AmbiguousBlock,
     DatabaseUnavailable,
     InvalidSetting,
     NoTransaction,
@@ -26,6 +27,7 @@ from celery_outbox.message import Message
 from celery_outbox.outbox import Outbox
 
 __all__ = [
+    "AmbiguousBlock",
     "DatabaseUnavailable",
     "InvalidSetting",
     "Message",

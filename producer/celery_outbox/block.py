@@ -1,7 +1,8 @@
 """The blocks `using` and `transaction` return: in force for the code inside, refused after the end.
 
 Context variables are copied into threads and asyncio tasks, which may outlive the block. What is
-sent there later raises: nothing would ever store it.
+sent there later raises: nothing would ever store it. Blocks may end in any order; which of several
+the running code is in, nesting.py knows.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -10,39 +11,38 @@ from contextlib import (
     AbstractContextManager,
     asynccontextmanager,
     contextmanager,
-    suppress,
 )
-from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from celery.exceptions import Ignore
 
 from celery_outbox.errors import OutboxClosed
 from celery_outbox.message import Message
+from celery_outbox.nesting import Nested, innermost
 from celery_outbox.target import Target
 
 T = TypeVar("T")
 
-_current: ContextVar["Using[Any] | None"] = ContextVar("celery_outbox_block", default=None)
-
 
 def current_block() -> "Using[Any] | None":
-    """Return the innermost block the running code was started in, open or not."""
-    return _current.get()
+    """Return the innermost block the running code is in or was started in, open or not.
+
+    Raises AmbiguousBlock where that cannot be known.
+    """
+    return cast("Using[Any] | None", innermost())
 
 
-class Using(AbstractContextManager[T], AbstractAsyncContextManager[T], Generic[T]):
+class Using(Nested, AbstractContextManager[T], AbstractAsyncContextManager[T], Generic[T]):
     """While it is open, what is sent joins a transaction that somebody else ends."""
 
     def __init__(self, given: T, target: Target) -> None:
+        super().__init__(given)
         self.target = target
         #: Whether Ignore commits, when a task replaced itself inside; and whether one did.
         self.commits_replacement = False
         self.replaced = False
-        self._given = given
-        self._open = False
-        self._token: Token[Using[Any] | None]
+        self._given: T = given
 
     def put(self, message: Message) -> None:
         """Hand a message to the transaction. Raises OutboxClosed or UnusableTarget."""
@@ -55,12 +55,16 @@ class Using(AbstractContextManager[T], AbstractAsyncContextManager[T], Generic[T
             raise OutboxClosed.about(task=task)
 
     def __enter__(self) -> T:
+        self.check_not_open()
         self.target.join(blocking=True)
-        return self._enter()
+        self._enter()
+        return self._given
 
     async def __aenter__(self) -> T:
+        self.check_not_open()
         self.target.join(blocking=False)
-        return self._enter()
+        self._enter()
+        return self._given
 
     def __exit__(
         self,
@@ -80,16 +84,6 @@ class Using(AbstractContextManager[T], AbstractAsyncContextManager[T], Generic[T
         self._exit()
         await self.target.aleave(failed=error is not None)
 
-    def _enter(self) -> T:
-        self._open = True
-        self._token = _current.set(self)
-        return self._given
-
-    def _exit(self) -> None:
-        self._open = False
-        with suppress(ValueError):  # ended in another context than it began: a generator fixture
-            _current.reset(self._token)
-
 
 class Transaction(AbstractContextManager[T], AbstractAsyncContextManager[T], Generic[T]):
     """A transaction, or a savepoint within one, that what is sent inside joins.
@@ -105,10 +99,12 @@ class Transaction(AbstractContextManager[T], AbstractAsyncContextManager[T], Gen
         self._ablock: AbstractAsyncContextManager[T]
 
     def __enter__(self) -> T:
+        self._using.check_not_open()
         self._block = self._run()
         return self._block.__enter__()
 
     async def __aenter__(self) -> T:
+        self._using.check_not_open()
         self._ablock = self._arun()
         return await self._ablock.__aenter__()
 

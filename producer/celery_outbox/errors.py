@@ -34,6 +34,14 @@ class OutboxClosed(OutboxError):
     """
 
 
+class AmbiguousBlock(OutboxError):
+    """It cannot be told which of several open blocks this send belongs to.
+
+    Generators that are not running now hold them open, each for a transaction of its own.
+    Name the transaction: apply_async(..., outbox=connection).
+    """
+
+
 class UnusableTarget(OutboxError):
     """{target} cannot take messages now: {reason}."""
 

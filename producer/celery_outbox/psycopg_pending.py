@@ -1,19 +1,28 @@
 """Inserts messages right before the next operation of a psycopg connection, many in one statement.
 
 Every operation on a connection passes through its `wait()`, which takes a generator that talks to
-the server. While a block is open, that `wait()` first runs another generator, the INSERT of what is
-on the list. A SAVEPOINT, ROLLBACK TO, SELECT or COMMIT therefore finds each row exactly where the
-code sent it, and sending needs no await on an AsyncConnection.
+the server. From the first send on, that `wait()` first runs another generator, the INSERT of what
+is on the list. A SAVEPOINT, ROLLBACK TO, SELECT or COMMIT therefore finds each row exactly where
+the code sent it, and sending needs no await on an AsyncConnection.
+
+A connection has one list, for as long as it lives. Adding to it never waits, whichever thread, task
+or greenlet does it, and nothing but an INSERT takes from it: what is on it when a block ends, while
+the connection is busy elsewhere, goes out with the next operation, the COMMIT at the latest.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final, NoReturn, TypeVar, cast
+from weakref import ref
 
 from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor, Error
 from psycopg.errors import PipelineAborted, QueryCanceled
 from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
 
 from celery_outbox.dedup import claims, unclaimed
 from celery_outbox.insert import CLAIM_DEDUP, explain, insert, statement
@@ -24,61 +33,65 @@ Operation = Generator[Any, Any, T]
 AnyConnection = Connection[Any] | AsyncConnection[Any]
 
 _CANCEL = b"DO $$ BEGIN RAISE query_canceled; END $$"
+_KEY: Final = "_celery_outbox"
 
 
 class Pending:
     """The messages sent on one connection and not yet inserted; stands in for its `wait()`."""
 
-    def __init__(self, connection: AnyConnection, schema: str) -> None:
-        self.connection = connection
-        self.schema = schema
-        self.messages: deque[Message] = deque()
-        self.blocks = 0
-        self._wait: Callable[..., Any] = connection.wait
+    def __init__(self, connection: AnyConnection) -> None:
+        self._connection = ref(connection)  # which holds this: a cycle would keep both
+        self._beneath: Callable[..., Any] | None = vars(connection).get("wait")
+        self._installed = False
         self._interrupted = False
+        #: Schema and message, in the order of sending.
+        self.messages: deque[tuple[str, Message]] = deque()
+        #: The `async with` blocks that are open: they await what a send cannot.
+        self.async_blocks: set[object] = set()
 
     @classmethod
-    def of(cls, connection: AnyConnection) -> "Pending | None":
-        """Return the one in force on `connection`, if a block is open."""
-        installed = getattr(vars(connection).get("wait"), "__self__", None)
-        return installed if isinstance(installed, cls) else None
+    def of(cls, connection: AnyConnection) -> "Pending":
+        """Return the list of `connection`, with its `wait()` replaced before anything is added.
 
-    def install(self) -> None:
-        """Take the place of the connection's own `wait()`."""
-        vars(self.connection)["wait"] = self.wait
-
-    def remove(self) -> None:
-        """Give the connection its own `wait()` back."""
-        vars(self.connection).pop("wait", None)
+        Threads that come here at one moment get the same one, and either does what is to be done.
+        """
+        own = vars(connection)
+        found = cast("Pending | None", own.get(_KEY))
+        if found is None:
+            found = cast("Pending", own.setdefault(_KEY, cls(connection)))
+        if not found._installed:
+            own["wait"] = found.wait
+            found._installed = True
+        return found
 
     def wait(self, operation: Operation[T], *args: Any, **kwargs: Any) -> Any:
         """Do what the connection's `wait()` does, with the messages inserted first."""
-        if self._due():
-            operation = self._insert_before(operation)
-        return self._wait(operation, *args, **kwargs)
+        connection: Any = self._connection()
+        # With a timeout psycopg waits for notifications: the INSERT is not to be broken off.
+        if self.messages and kwargs.get("timeout") is None and self._due(connection):
+            operation = self._insert_before(connection, operation)
+        wait = self._beneath or partial(type(connection).wait, connection)
+        return wait(operation, *args, **kwargs)
 
-    def _due(self) -> bool:
-        if not self.messages:
-            return False
-        pgconn = self.connection.pgconn
-        if pgconn.transaction_status == TransactionStatus.INERROR:
-            self.messages.clear()  # sent during a COPY that failed: they roll back with it
-            return False
-        if pgconn.transaction_status == TransactionStatus.ACTIVE:
-            # In the middle of a COPY or stream nothing else can run; nor can a savepoint.
-            return self.in_pipeline
-        return not self.connection.closed
+    def _due(self, connection: AnyConnection) -> bool:
+        match connection.pgconn.transaction_status:
+            case TransactionStatus.INERROR:
+                self.messages.clear()  # sent as the operation failed that they roll back with
+                return False
+            case TransactionStatus.ACTIVE:
+                # In the middle of a COPY or stream nothing else can run; nor can a savepoint.
+                return in_pipeline(connection)
+            case TransactionStatus.UNKNOWN:
+                return False
+        return True
 
-    def _insert_before(self, operation: Operation[T]) -> Operation[T]:
-        messages = []
+    def _insert_before(self, connection: Any, operation: Operation[T]) -> Operation[T]:
+        taken = []
         while self.messages:  # one by one, as another thread may add meanwhile
-            messages.append(self.messages.popleft())
-        entering_pipeline = self._pipeline is not None and not self.in_pipeline
-        try:
-            yield from self._noticing_interrupts(self._insert(messages))
-        except Exception as error:
-            failure = self._judge(error, messages)
-        else:
+            taken.append(self.messages.popleft())
+        entering_pipeline = connection._pipeline is not None and not in_pipeline(connection)
+        failure = yield from self._insert_all(connection, taken)
+        if failure is None:
             return (yield from operation)
         if not entering_pipeline:
             # psycopg's record of open transactions must stay right. Of a failed transaction
@@ -86,6 +99,24 @@ class Pending:
             with suppress(Error):
                 yield from operation
         raise failure
+
+    def _insert_all(
+        self, connection: Any, taken: Sequence[tuple[str, Message]]
+    ) -> Operation[Exception | None]:
+        """Insert into the outbox of each, and return what went wrong."""
+        pipeline = connection._pipeline
+        if not in_pipeline(connection):
+            connection._pipeline = None  # about to be entered, perhaps, but not yet in force
+        try:
+            for schema, group in groupby(taken, itemgetter(0)):
+                messages = [message for _, message in group]
+                try:
+                    yield from self._noticing_interrupts(self._insert(connection, schema, messages))
+                except Exception as error:
+                    return _judge(connection, error, schema, messages)
+        finally:
+            connection._pipeline = pipeline
+        return None
 
     def _noticing_interrupts(self, insert: Operation[None]) -> Operation[None]:
         """Note when psycopg goes on after a cancelled task or Ctrl-C: it sends nothing then."""
@@ -98,50 +129,73 @@ class Pending:
             ready = yield wanted
             self._interrupted = self._interrupted or ready is None
 
-    def _insert(self, messages: list[Message]) -> Operation[None]:
-        connection: Any = self.connection
-        synchronous = isinstance(connection, Connection)
-        cursor: Any = Cursor(connection) if synchronous else AsyncCursor(connection)
-        pipeline = self._pipeline
-        if not self.in_pipeline:
-            connection._pipeline = None  # about to be entered, perhaps, but not yet in force
+    def _insert(self, connection: Any, schema: str, messages: list[Message]) -> Operation[None]:
+        # As execute() does it, under the lock that the caller of wait() already holds.
+        cursor: Any = _CURSORS[isinstance(connection, Connection)](connection)
+        cursor.outbox = schema, messages
+        keys, ids = claims(messages)
+        if keys:
+            claim = statement(CLAIM_DEDUP, schema)
+            yield from cursor._execute_gen(claim.encode(), (keys, ids))
+            messages = unclaimed(messages, keys, _answers(cursor.pgresult))
+        if messages:
+            text, parameters = insert(schema, messages)
+            yield from cursor._execute_gen(text.encode(), parameters)
+        if self._interrupted and not in_pipeline(connection):
+            # The server was asked too late to cancel the insert. What comes next must not
+            # begin: psycopg would wait 5 s for its end, and close the connection.
+            yield from cursor._execute_gen(_CANCEL, ())
+
+
+class _Explaining:
+    """A cursor whose error in a pipeline, raised by a later statement, repeats no message's body.
+
+    psycopg ends a pipeline in order only after errors of its own: the class stays the same.
+    """
+
+    outbox: tuple[str, list[Message]]
+
+    def _raise_for_result(self, result: PGresult) -> NoReturn:
         try:
-            # As execute() does it, under the lock that the caller of wait() already holds.
-            keys, ids = claims(messages)
-            if keys:
-                claim = statement(CLAIM_DEDUP, self.schema)
-                yield from cursor._execute_gen(claim.encode(), (keys, ids))
-                messages = unclaimed(messages, keys, _answers(cursor.pgresult))
-            if messages:
-                text, parameters = insert(self.schema, messages)
-                yield from cursor._execute_gen(text.encode(), parameters)
-            if self._interrupted and not self.in_pipeline:
-                # The server was asked too late to cancel the insert. What comes next must not
-                # begin: psycopg would wait 5 s for its end, and close the connection.
-                yield from cursor._execute_gen(_CANCEL, ())
-        finally:
-            connection._pipeline = pipeline
+            super()._raise_for_result(result)  # type: ignore[misc]  # psycopg's, as mixed below
+        except Error as error:
+            connection = self._conn  # type: ignore[attr-defined]  # likewise
+            explained = explain(error, *self.outbox)
+            if explained is error or not in_pipeline(connection):
+                raise
+            failure = type(error)(str(explained))
+        raise failure
 
-    def _judge(self, error: Exception, messages: list[Message]) -> Exception:
-        """Return what to raise, and see that the transaction cannot commit."""
-        if getattr(error, "sqlstate", None):
-            # Aborted by the server. In a pipeline an earlier statement may be what failed. Of a
-            # cancelled task psycopg expects its own error, or it would close the connection.
-            if self.in_pipeline or isinstance(error, QueryCanceled):
-                return error
-            return explain(error, self.schema, messages)
-        if not isinstance(error, PipelineAborted):
-            self.connection.pgconn.finish()
-        return error
 
-    @property
-    def _pipeline(self) -> object | None:
-        return self.connection._pipeline
+class _Cursor(_Explaining, Cursor[Any]):
+    pass
 
-    @property
-    def in_pipeline(self) -> bool:
-        """Whether the server's answers come only later."""
-        return self.connection.pgconn.pipeline_status != PipelineStatus.OFF
+
+class _AsyncCursor(_Explaining, AsyncCursor[Any]):
+    pass
+
+
+_CURSORS: Final[dict[bool, Any]] = {True: _Cursor, False: _AsyncCursor}
+
+
+def _judge(
+    connection: Any, error: Exception, schema: str, messages: Sequence[Message]
+) -> Exception:
+    """Return what to raise, and see that the transaction cannot commit."""
+    if getattr(error, "sqlstate", None):
+        # Aborted by the server. In a pipeline an earlier statement may be what failed. Of a
+        # cancelled task psycopg expects its own error, or it would close the connection.
+        if in_pipeline(connection) or isinstance(error, QueryCanceled):
+            return error
+        return explain(error, schema, messages)
+    if not isinstance(error, PipelineAborted):
+        connection.pgconn.finish()
+    return error
+
+
+def in_pipeline(connection: AnyConnection) -> bool:
+    """Tell whether the server's answers come only later."""
+    return connection.pgconn.pipeline_status != PipelineStatus.OFF
 
 
 def _answers(result: Any) -> list[str | None]:

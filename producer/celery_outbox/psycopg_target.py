@@ -11,7 +11,13 @@ from psycopg.rows import tuple_row
 from celery_outbox.errors import UnusableTarget
 from celery_outbox.insert import explain, statement
 from celery_outbox.message import Message
-from celery_outbox.psycopg_pending import AnyConnection, Pending, nothing
+from celery_outbox.psycopg_pending import (
+    AnyConnection,
+    Operation,
+    Pending,
+    in_pipeline,
+    nothing,
+)
 from celery_outbox.target import Rows
 
 
@@ -21,52 +27,43 @@ class PsycopgTarget:
     def __init__(self, connection: AnyConnection, schema: str) -> None:
         self.connection = connection
         self.schema = schema
-        self._pending: Pending
 
     def join(self, *, blocking: bool) -> None:
-        """Put the list of pending messages in force."""
-        pending = Pending.of(self.connection)
-        if blocking and pending is None:  # or an outer block does what must be awaited
-            self._require(
-                Connection,
-                "it is asynchronous: use `async with app.outbox.using(connection)`, inside which"
-                " outbox= may name it",
-            )
+        """Refuse what cannot take messages, and let sends know of a block that awaits."""
         self._check()
-        if pending is None:
-            pending = Pending(self.connection, self.schema)
-            pending.install()
-        self._pending = pending
-        self._pending.blocks += 1
+        if isinstance(self.connection, Connection):
+            return
+        pending = Pending.of(self.connection)
+        if not blocking:
+            pending.async_blocks.add(self)
+        elif not pending.async_blocks:  # or an outer block does what must be awaited
+            raise self._unusable(
+                "it is asynchronous: use `async with app.outbox.using(connection)`, inside which"
+                " outbox= may name it"
+            )
 
     def put(self, message: Message) -> None:
-        """Add to the list; where the answer matters and can be waited for, insert at once."""
+        """Add to the list; where the answer matters and can be had, insert at once."""
         self._check()
-        if message.dedup_key is None:
-            self._pending.messages.append(message)
-            return
-        if self._pending.in_pipeline:
+        if message.dedup_key is not None and in_pipeline(self.connection):
             raise self._unusable("in pipeline mode it cannot tell whether a dedup_key is pending")
-        self._pending.messages.append(message)
-        if isinstance(self.connection, Connection):
-            with self.connection.lock:
-                self.connection.wait(nothing())
+        self._begin()
+        pending = Pending.of(self.connection)
+        pending.messages.append((self.schema, message))
+        if message.dedup_key is not None:
+            self._insert()
 
     def put_alone(self, message: Message) -> None:
-        """Insert at once, or with what an open block has on its list."""
-        self.join(blocking=True)
-        try:
-            self.put(message)
-        finally:
-            self.leave(failed=False)
+        """Insert at once; where the connection is asynchronous, with whatever it does next."""
+        if not isinstance(self.connection, Connection) and not self.in_transaction():
+            self.join(blocking=True)  # given back to a pool, nothing would roll the message back
+        self.put(message)
+        self._insert()
 
     def leave(self, *, failed: bool) -> None:
         """Insert what is still on the list."""
-        connection: Any = self.connection
-        with self._leaving(failed) as anything_left:
-            if anything_left:
-                with connection.lock:
-                    connection.wait(nothing())
+        with self._leaving(failed):
+            self._insert()
 
     async def aleave(self, *, failed: bool) -> None:
         """Insert what is still on the list."""
@@ -74,36 +71,58 @@ class PsycopgTarget:
         if isinstance(connection, Connection):
             self.leave(failed=failed)
             return
-        with self._leaving(failed) as anything_left:
-            if anything_left:
+        with self._leaving(failed):
+            pending = Pending.of(connection)
+            pending.async_blocks.discard(self)
+            if pending.messages and not (connection.closed or connection.lock.locked()):
                 async with connection.lock:
                     await connection.wait(nothing())
 
     @contextmanager
-    def _leaving(self, failed: bool) -> Iterator[bool]:
-        """Yield whether messages must be inserted now, and give the connection back in the end.
+    def _leaving(self, failed: bool) -> Iterator[None]:
+        """Insert after an error too: whoever catches it may still commit.
 
-        After an error too: whoever catches it may still commit. But then a failure to insert, which
-        aborts the transaction, does not hide the error.
+        But then a failure to insert, which aborts the transaction, does not hide the error.
         """
-        pending = self._pending
         try:
-            yield bool(pending.messages) and pending.blocks == 1 and not self.connection.closed
-            if pending.messages and pending.blocks == 1:
-                raise self._unusable(
-                    "it was closed, or left inside a COPY, before they were stored"
-                )
+            yield
+            if self.connection.closed and (messages := Pending.of(self.connection).messages):
+                messages.clear()
+                raise self._unusable("it was closed before they were stored")
         except Exception:
             if not failed:
                 raise
-        finally:
-            pending.blocks -= 1
-            if not pending.blocks:
-                pending.remove()
 
     def discard(self) -> None:
         """Empty the list."""
-        self._pending.messages.clear()
+        Pending.of(self.connection).messages.clear()
+
+    def _begin(self) -> None:
+        """Begin a transaction where there is none, as any statement does.
+
+        So a pool sees that there is something to roll back.
+        """
+        idle = not self.in_transaction() and not in_pipeline(self.connection)
+        if idle and isinstance(self.connection, Connection):
+            self._run(self.connection._start_query())
+
+    def _insert(self) -> None:
+        """Insert what is on the list, where that can be waited for."""
+        connection = self.connection
+        if isinstance(connection, Connection) and Pending.of(connection).messages:
+            self._run(nothing())
+
+    def _run(self, operation: Operation[None]) -> None:
+        """Run an operation now, unless another one runs: this one may be part of it, as in a COPY.
+
+        Whatever comes after that, the COMMIT at the latest, inserts what is on the list.
+        """
+        connection: Any = self.connection
+        if not connection.closed and connection.lock.acquire(blocking=False):
+            try:
+                connection.wait(operation)
+            finally:
+                connection.lock.release()
 
     def begin(self) -> AbstractContextManager[object]:
         """Return `connection.transaction()`."""
@@ -146,6 +165,8 @@ class PsycopgTarget:
         status = self.connection.pgconn.transaction_status
         if status == TransactionStatus.UNKNOWN:
             raise self._unusable("it is closed")
+        if vars(self.connection).get("_pool", self) is None:  # as psycopg_pool marks what it holds
+            raise self._unusable("it was given back to its pool")
         if status == TransactionStatus.INERROR:
             raise self._unusable("its transaction has failed and can only be rolled back")
         if status == TransactionStatus.IDLE and self.connection.autocommit:

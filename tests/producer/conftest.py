@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from kombu import Connection as Broker
 from psycopg.rows import namedtuple_row
+from psycopg.sql import SQL, Composed, Identifier
 
 from celery_outbox import OutboxCelery
 from servers.ports import free_port
@@ -92,14 +93,14 @@ class Stored:
         """Every committed row, in the order of insertion."""
         return self._fetch("SELECT * FROM outbox.message ORDER BY id")
 
-    def args(self) -> list[Any]:
+    def args(self, schema: str = "outbox") -> list[Any]:
         """The first argument of every committed task, in the order of insertion."""
-        query: LiteralString = (
-            "SELECT convert_from(body, 'UTF8')::json -> 0 -> 0 FROM outbox.message ORDER BY id"
-        )
+        query = SQL(
+            "SELECT convert_from(body, 'UTF8')::json -> 0 -> 0 FROM {}.message ORDER BY id"
+        ).format(Identifier(schema))
         return [row[0] for row in self._fetch(query)]
 
-    def _fetch(self, query: LiteralString) -> list[Any]:
+    def _fetch(self, query: LiteralString | Composed) -> list[Any]:
         with psycopg.connect(self._url, row_factory=namedtuple_row) as connection:
             return connection.execute(query).fetchall()
 

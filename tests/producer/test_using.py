@@ -9,6 +9,7 @@ import pytest
 from psycopg.errors import UniqueViolation
 
 from celery_outbox import OutboxClosed, UnusableTarget
+from celery_outbox.psycopg_pending import Pending
 from tests.producer.conftest import Connection, Shop, Stored
 
 
@@ -130,14 +131,13 @@ def test_many_in_one_statement(shop: Shop, connection: Connection, stored: Store
 
 
 def test_nested_on_one_connection(shop: Shop, connection: Connection, stored: Stored) -> None:
-    """Blocks of one connection nest, and the connection is itself again after the outermost."""
-    with connection:
+    """Blocks of one connection nest, and what a block sent is stored when it ends."""
+    with connection, shop.app.outbox.using(connection):
+        shop.add.delay(1, 0)
         with shop.app.outbox.using(connection):
-            shop.add.delay(1, 0)
-            with shop.app.outbox.using(connection):
-                shop.add.delay(2, 0)
-            shop.add.delay(3, 0)
-        assert "wait" not in vars(connection)
+            shop.add.delay(2, 0)
+        assert not Pending.of(connection).messages
+        shop.add.delay(3, 0)
 
     assert stored.args() == [1, 2, 3]
 
