@@ -27,7 +27,7 @@ endif
 # Tests start hundreds of Pythons, and compiling is most of a start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-faults faults-page soak test-deploy check lint types contracts lock hooks audit \
+.PHONY: help setup demo test test-faults faults-page soak test-deploy check lint types contracts lock hooks release-check audit \
 	licences scaling bench dashboard image up down clean
 
 help: ## Show this list
@@ -71,6 +71,9 @@ lock: | $(UV)
 
 hooks: .venv/.synced ## Have git run make check before each commit, where the commit touches it
 	@$(BIN)/pre-commit install
+
+release-check: .venv/.synced ## Build all wheels and sdists, and prove that each installs alone
+	@UV=$(abspath $(UV)) PYTHONPATH=tools $(BIN)/python -m release
 
 audit: | $(UV) ## Ask for known vulnerabilities of what is locked; fails where nobody answers
 	@$(UV) audit --frozen --preview-features audit-command $(ARGS) || { status=$$?; \

@@ -17,8 +17,9 @@ PACKAGES = [
     ("producer", "celery_outbox", None),
     ("worker", "celery_inbox", None),
     ("migrations", "outbox_migrations", "outbox-migrate"),
+    ("relay", "outbox_relay", None),
 ]
-FOLDERS = [*(ROOT / folder for folder, *_ in PACKAGES), ROOT / "relay"]
+FOLDERS = [ROOT / folder for folder, *_ in PACKAGES]
 
 
 def project(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Whether what would be uploaded is whole and installs alone: `make release-check`."""
