@@ -6,10 +6,10 @@ import sys
 def main() -> int:
     """Run it. What is imported here is all that a health check has to wait for."""
     if sys.argv[1:] == ["health"]:
-        from outbox_relay.commands import health
+        from outbox_relay.cli import health
 
         return health.main()
-    from outbox_relay import cli
+    from outbox_relay.cli import main as cli
 
     return cli.main()
 

@@ -1,6 +1,6 @@
 """What users, triggers and programs rely on by name is added to, never renamed or taken away.
 
-Metrics are held by `tests/relay/test_metrics.py`, rights by `tests/migrations/test_grants.py`.
+Metrics are held by `tests/relay/observe`, rights by `tests/migrations/test_grants.py`.
 """
 
 import psycopg
@@ -9,8 +9,8 @@ import pytest
 import celery_inbox
 import celery_outbox
 from outbox_migrations.grants import grant
-from outbox_relay.cli import COMMANDS
-from outbox_relay.commands.flags import VARIABLES
+from outbox_relay.cli.flags import VARIABLES
+from outbox_relay.cli.main import COMMANDS
 
 LISTED = ["id", "message_id", "task", "exchange", "routing_key", "args", "kwargs", "created_at"]
 UNSENT = [*LISTED, "available_at", "attempts", "last_error"]

@@ -15,10 +15,10 @@ from celery_outbox.settings import schema as producers_schema
 from outbox_migrations import upgrade
 from outbox_migrations.components import Component
 from outbox_migrations.errors import InvalidSetting as MigrationsRefuse
+from outbox_relay.configuration import from_environment
+from outbox_relay.core.claim import Turn
 from outbox_relay.errors import SettingsError
-from outbox_relay.message import Turn
-from outbox_relay.settings import from_environment
-from outbox_relay.store import Store
+from outbox_relay.postgres.store import Store
 from tests.fixtures.rows import commit_rows
 
 #: Words of SQL, and a name as long as Postgres has them.

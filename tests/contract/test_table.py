@@ -16,9 +16,9 @@ import celery_inbox.store
 import celery_outbox.insert
 from celery_outbox.insert import Insert
 from outbox_migrations import grant
-from outbox_relay import statements
-from outbox_relay.database import SESSION
-from outbox_relay.store import SCHEMA_VERSIONS, Store
+from outbox_relay.postgres import statements
+from outbox_relay.postgres.database import SESSION
+from outbox_relay.postgres.store import SCHEMA_VERSIONS, Store
 from tests.fixtures.rows import commit_rows
 
 Connection = psycopg.Connection[Any]

@@ -6,8 +6,8 @@ import psycopg
 import pytest
 
 from outbox_migrations import grant, upgrade
-from outbox_relay.message import Claimed, Turn
-from outbox_relay.store import Store
+from outbox_relay.core.claim import Claimed, Turn
+from outbox_relay.postgres.store import Store
 from servers import Postgres
 from tests.fixtures.postgres import OwnPostgres
 from tests.fixtures.rows import commit_rows, states

@@ -5,8 +5,9 @@ import re
 import pytest
 from prometheus_client import generate_latest
 
-from outbox_relay import logs, settings
-from outbox_relay.metrics import Metrics
+from outbox_relay.observe import logs
+from outbox_relay.observe.metrics import Metrics
+from outbox_relay.settings import reader
 from tests.deploy.board import ROOT, alerts, metrics_in
 
 PAGE = (ROOT / "docs/operations.md").read_text()
@@ -20,7 +21,7 @@ def section(title: str) -> str:
 
 def test_every_setting_is_there() -> None:
     """Each with its own row in the table, secrets also as a file."""
-    known = re.findall(r'reader\.\w+\(\s*"(OUTBOX_\w+)"', _source(settings.__file__))
+    known = re.findall(r'reader\.\w+\(\s*"(OUTBOX_\w+)"', _source(reader.__file__))
     listed = set(re.findall(r"`(OUTBOX_\w+)`", section("Settings of the relay")))
 
     assert len(known) > 15

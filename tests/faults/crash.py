@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final
 
-from outbox_relay.cli import main
+from outbox_relay.cli.main import main
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,19 @@ class Point:
 
 POINTS: Final = {
     # The claim is committed, and nothing of it published.
-    "claimed": Point("outbox_relay.core", "Core.turned", lambda given, _: bool(given[1].leased)),
+    "claimed": Point(
+        "outbox_relay.core.decide", "Core.turned", lambda given, _: bool(given[1].leased)
+    ),
     # Confirms are known, and not yet written down.
-    "confirmed": Point("outbox_relay.core", "Core.confirmed", lambda given, _: bool(given[0])),
+    "confirmed": Point(
+        "outbox_relay.core.decide", "Core.confirmed", lambda given, _: bool(given[0])
+    ),
     # They are written down, and nothing else has happened since.
-    "marked": Point("outbox_relay.core", "Core.turned", lambda given, _: bool(given[0].done)),
+    "marked": Point(
+        "outbox_relay.core.decide", "Core.turned", lambda given, _: bool(given[0].done)
+    ),
     # A refusal is known, and not yet written down.
-    "refused": Point("outbox_relay.store", "Store.park", lambda *_: True, before=True),
+    "refused": Point("outbox_relay.postgres.store", "Store.park", lambda *_: True, before=True),
 }
 
 

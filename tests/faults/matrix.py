@@ -163,7 +163,7 @@ MATRIX: Final = (
         "Silent drop",
         "x-max-length, drop-head",
         "unknowable after the confirm: `doctor` reports it",
-        ("tests/relay/commands/test_doctor_rabbitmq.py",),
+        ("tests/relay/operator/test_doctor_rabbitmq.py",),
     ),
     Fault(
         35,
@@ -200,7 +200,7 @@ MATRIX: Final = (
         "Schema newer or older",
         "migrated under load",
         "runs, or waits with a sentence that says what to do",
-        ("tests/faults/test_upgrade.py", "tests/relay/test_store.py"),
+        ("tests/faults/test_upgrade.py", "tests/relay/postgres/test_store.py"),
     ),
     Fault(
         41,
@@ -213,7 +213,7 @@ MATRIX: Final = (
         "Pooler; no LISTEN",
         "pgbouncer in either mode",
         "session mode works, transaction mode is reported by `doctor`",
-        ("tests/relay/commands/test_pooling.py",),
+        ("tests/relay/operator/test_pooling.py",),
     ),
     Fault(
         43,
@@ -240,7 +240,7 @@ MATRIX: Final = (
         "Redis crash, eviction, fail-over",
         "SIGKILL, maxmemory, replica cut off",
         "lost is exactly what is documented",
-        ("tests/relay/redis/test_sentinel.py",),
+        ("tests/relay/broker/redis/test_sentinel.py",),
     ),
     Fault(
         47,

@@ -9,8 +9,9 @@ from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
 from outbox_migrations import MigrationError, grant, upgrade
-from outbox_relay.message import Claimed, Parking, Turn
-from outbox_relay.store import Store
+from outbox_relay.core.claim import Claimed, Turn
+from outbox_relay.core.message import Parking
+from outbox_relay.postgres.store import Store
 from servers import Postgres
 from tests.fixtures.rows import commit_rows, insert_rows, states
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import ClientCursor, sql
 
-from outbox_relay.commands import queries
+from outbox_relay.operator import queries
 from servers import Postgres
 
 Connection = psycopg.Connection[Any]

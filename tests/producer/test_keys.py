@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from celery_outbox import UnpublishableMessage, UnsupportedOption, UnusableTarget
-from outbox_relay.message import Look, Turn
-from outbox_relay.store import Store
+from outbox_relay.core.claim import Look, Turn
+from outbox_relay.postgres.store import Store
 from tests.fixtures.waiting import wait_until
 from tests.producer.conftest import Connection, Shop, Stored, make_shop
 from tests.producer.test_worker import deliver

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from outbox_relay.message import Message
+from outbox_relay.core.message import Message
 
 _ORDINARY = Message(
     id=1,

@@ -12,7 +12,7 @@ from sqlalchemy.pool import NullPool
 
 from celery_inbox import InboxMissing, idempotent, purge
 from celery_inbox.retention import RETENTION
-from outbox_relay.settings import from_environment
+from outbox_relay.configuration import from_environment
 from tests.worker.ledger import Deliver, Ledger
 
 _FILL = """

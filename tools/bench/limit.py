@@ -19,8 +19,8 @@ from bench import cpu, messages, queues, stored
 from bench.lab import Lab, Unbelievable
 from bench.queues import Kind
 from bench.run import Run, Stopwatch, timed
-from outbox_relay.amqp.encode import Encoder
-from outbox_relay.message import Message
+from outbox_relay.broker.amqp.encode import Encoder
+from outbox_relay.core.message import Message
 
 WINDOW: Final = 4000
 BATCH: Final = 100

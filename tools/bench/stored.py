@@ -4,7 +4,7 @@ from time import monotonic
 from typing import Final
 
 from bench.lab import Lab
-from outbox_relay.message import Message
+from outbox_relay.core.message import Message
 
 ROWS: Final = """
 SELECT id, slot, 0, 0, 0, message_id, exchange, routing_key,

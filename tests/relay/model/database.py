@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
+from outbox_relay.core.backlog import Stats, Upkeep
+from outbox_relay.core.claim import Answer, Claim, Claimed, Leased, Turn
+from outbox_relay.core.message import Message, Parking
 from outbox_relay.errors import StoreLost
-from outbox_relay.message import Answer, Claim, Claimed, Leased, Message, Parking, Turn
-from outbox_relay.store import Stats, Upkeep
 from tests.relay.messages import a_message
 from tests.relay.model.hub import Clock, Process
 

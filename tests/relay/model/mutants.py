@@ -9,16 +9,16 @@ from math import inf
 from typing import Final
 from unittest.mock import patch
 
-from outbox_relay import core
-from outbox_relay.amqp.flight import Flight
-from outbox_relay.amqp.inbound import Confirm
-from outbox_relay.amqp.publisher import AmqpPublisher
-from outbox_relay.cursor import Cursor
-from outbox_relay.cycle import Cycle
+from outbox_relay.broker.amqp.flight import Flight
+from outbox_relay.broker.amqp.inbound import Confirm
+from outbox_relay.broker.amqp.publisher import AmqpPublisher
+from outbox_relay.core import decide as core
+from outbox_relay.core.claim import Leased, Turn
+from outbox_relay.core.cursor import Cursor
+from outbox_relay.core.message import Message, Outcomes, Parking, Reason, Refusal
 from outbox_relay.errors import BrokerLost
-from outbox_relay.message import Leased, Message, Parking, Reason, Refusal, Turn
-from outbox_relay.publisher import Outcomes
-from outbox_relay.relay import Relay
+from outbox_relay.loop.cycle import Cycle
+from outbox_relay.loop.relay import Relay
 from tests.relay.model.database import ModelDatabase, Parked, Ready
 
 

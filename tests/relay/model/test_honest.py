@@ -7,8 +7,9 @@ import psycopg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from outbox_relay.message import Message, Parking, Turn
-from outbox_relay.store import Store
+from outbox_relay.core.claim import Turn
+from outbox_relay.core.message import Message, Parking
+from outbox_relay.postgres.store import Store
 from tests.fixtures.rows import insert_rows
 from tests.relay.messages import a_message
 from tests.relay.model.database import ModelDatabase

@@ -13,17 +13,17 @@ from unittest.mock import patch
 
 import structlog
 
-from outbox_relay import cycle as cycle_module
-from outbox_relay import relay as relay_module
-from outbox_relay.amqp import isolation as isolation_module
-from outbox_relay.amqp import line as line_module
-from outbox_relay.amqp import publisher as publisher_module
-from outbox_relay.amqp.isolation import AmqpIsolation
-from outbox_relay.amqp.publisher import AmqpPublisher
-from outbox_relay.health import Health
-from outbox_relay.metrics import Metrics
-from outbox_relay.publisher import Publisher
-from outbox_relay.relay import Relay
+from outbox_relay.broker.amqp import isolation as isolation_module
+from outbox_relay.broker.amqp import line as line_module
+from outbox_relay.broker.amqp import publisher as publisher_module
+from outbox_relay.broker.amqp.isolation import AmqpIsolation
+from outbox_relay.broker.amqp.publisher import AmqpPublisher
+from outbox_relay.broker.publisher import Publisher
+from outbox_relay.loop import cycle as cycle_module
+from outbox_relay.loop import relay as relay_module
+from outbox_relay.loop.relay import Relay
+from outbox_relay.observe.health import Health
+from outbox_relay.observe.metrics import Metrics
 from outbox_relay.settings import Secret, Settings
 from tests.relay.model import broker as broker_module
 from tests.relay.model.broker import ModelBroker, ModelTopology

@@ -1,1 +1,0 @@
-"""RabbitMQ and anything else that speaks AMQP 0-9-1: publishing with confirms, at full speed."""

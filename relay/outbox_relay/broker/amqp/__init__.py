@@ -1,0 +1,33 @@
+"""RabbitMQ and other brokers of AMQP 0-9-1: pipelined, confirmed, each message by its own tag."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from outbox_relay.broker.kind import Broker, Connect
+from outbox_relay.broker.publisher import Publisher
+from outbox_relay.core.finding import Finding
+from outbox_relay.core.route import Route
+from outbox_relay.settings import Settings
+
+
+def _connector(settings: Settings) -> Connect:
+    from outbox_relay.broker.amqp.isolation import AmqpIsolation
+    from outbox_relay.broker.amqp.publisher import AmqpPublisher
+    from outbox_relay.broker.amqp.topology import Topology
+
+    def connect(url: str, _options: Mapping[str, Any], apart: bool) -> Publisher:
+        # A broker that was restarted may have lost its queues: each connection looks anew.
+        topology = Topology(url, declare=settings.declare == "missing")
+        kind = AmqpIsolation if apart else AmqpPublisher
+        return kind(url, topology, settings.confirm_timeout, settings.reserved)
+
+    return connect
+
+
+def _check(url: str, settings: Settings, routes: Sequence[Route]) -> list[Finding]:
+    from outbox_relay.broker.amqp.check import rabbitmq
+
+    return rabbitmq.check(url, settings, routes)
+
+
+BROKER: Final = Broker("RabbitMQ", ("amqp", "amqps"), _connector, _check)

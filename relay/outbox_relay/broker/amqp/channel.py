@@ -1,0 +1,37 @@
+"""What is in flight on one confirming channel, and for how long."""
+
+from collections import deque
+from collections.abc import Sequence
+
+from outbox_relay.broker.amqp.flight import Flight
+from outbox_relay.core.message import Message
+
+
+class Channel:
+    """Its number, its flight, and when each batch of it took off."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.flight = Flight()
+        self._batches: deque[tuple[int, int, float]] = deque()  # last tag, messages, when
+
+    def take_off(self, messages: Sequence[Message], now: float) -> None:
+        """These are about to be written, in this order."""
+        self.flight.take_off(messages)
+        self._batches.append((self.flight.last_tag, len(messages), now))
+
+    def landed(self, now: float) -> list[tuple[float, int]]:
+        """Batches that are confirmed to the last message: seconds, and how many messages."""
+        lowest, landed = self.flight.lowest_tag, []
+        while self._batches and self._batches[0][0] < lowest:
+            _, count, when = self._batches.popleft()
+            landed.append((now - when, count))
+        return landed
+
+    def waiting(self, now: float) -> float:
+        """For how long the oldest batch in flight has been owed a confirm."""
+        return now - self._batches[0][2] if self._batches else 0.0
+
+    def wait_anew(self, now: float) -> None:
+        """The wait was announced: the clock of every confirm owed starts again."""
+        self._batches = deque((last, count, now) for last, count, _ in self._batches)

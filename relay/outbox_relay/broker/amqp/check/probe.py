@@ -1,0 +1,107 @@
+"""Asks a RabbitMQ what exists, over AMQP alone, and changes nothing on it.
+
+A queue's limits are not told to clients. But a declaration that contradicts an existing queue is
+refused with the first difference: declared with a type that does not exist, nothing can ever come
+into being, and each refusal tells one argument more.
+"""
+
+import re
+from typing import Any, Final
+
+from amqp.exceptions import AccessRefused, AMQPError, NotFound, PreconditionFailed, ResourceLocked
+
+from outbox_relay.broker.amqp.check.queues import Queue
+from outbox_relay.broker.amqp.connect import open_connection
+from outbox_relay.errors import BrokerLost
+
+NO_SUCH_TYPE: Final = "doctor-asks-only"
+DIFFERENCE: Final = re.compile(
+    r"inequivalent arg '(?P<key>[^']+)' for queue .* but current is "
+    r"(?:none|(?:the value )?'(?P<value>.*?)'(?: of type '(?P<type>\w+)')?)$"
+)
+#: More arguments than a queue can have.
+MOST_ARGUMENTS: Final = 25
+
+
+class Probe:
+    """A connection to ask on. Raises BrokerLost where it cannot be opened, or breaks."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = open_connection(url)
+        self._channel: Any = None  # amqp.Channel, which kombu's annotations do not admit
+
+    def close(self) -> None:
+        """Drop the connection without a handshake, which could hang on a blocked broker."""
+        self._connection.collect()
+
+    def may_open_channel(self) -> None:
+        """Raise BrokerLost where not even that is allowed."""
+        self._ask(lambda _: None)
+
+    def exchange_exists(self, name: str) -> bool | None:
+        """None where this user may not know."""
+        try:
+            self._ask(lambda c: c.exchange_declare(name, "", passive=True, auto_delete=False))
+        except NotFound:
+            return False
+        except AccessRefused:
+            return None
+        return True
+
+    def queue(self, name: str) -> Queue | None:
+        """What can be known of a queue, or None where there is none."""
+        try:
+            self._ask(lambda c: c.queue_declare(name, passive=True))
+        except NotFound:
+            return None
+        except (AccessRefused, ResourceLocked):
+            return Queue(name, readable=False)
+        return self._described(name)
+
+    def _described(self, name: str) -> Queue:
+        flags = {"durable": True, "auto_delete": False}
+        arguments: dict[str, Any] = {"x-queue-type": NO_SUCH_TYPE}
+        readable = False
+        for _ in range(MOST_ARGUMENTS):
+            difference = DIFFERENCE.search(self._refusal(name, flags, arguments))
+            if not difference:
+                break
+            key, value = difference["key"], difference["value"]
+            if key == "x-queue-type":
+                readable = True  # compared last: all the others agree
+                arguments[key] = value
+                break
+            if key in flags:
+                flags[key] = value == "true"
+            elif value is not None and key not in arguments:
+                arguments[key] = _typed(value, difference["type"])
+            else:
+                break
+        known = {k: v for k, v in arguments.items() if v != NO_SUCH_TYPE}
+        return Queue(name, flags["durable"], flags["auto_delete"], known, readable=readable)
+
+    def _refusal(self, name: str, flags: dict[str, bool], arguments: dict[str, Any]) -> str:
+        try:
+            self._ask(lambda c: c.queue_declare(name, arguments=arguments, **flags))
+        except (PreconditionFailed, AccessRefused, ResourceLocked) as error:
+            return str(error)
+        return ""
+
+    def _ask(self, question: Any) -> None:
+        try:
+            if self._channel is None:
+                self._channel = self._connection.channel()
+            question(self._channel)
+        except (NotFound, AccessRefused, PreconditionFailed, ResourceLocked):
+            self._channel = None  # the broker has closed it
+            raise
+        except (OSError, AMQPError) as error:
+            raise BrokerLost(f"the broker closed the connection: {error}") from error
+
+
+def _typed(value: str, kind: str | None) -> Any:
+    if kind in ("longstr", "shortstr", None):
+        return value
+    if kind == "bool":
+        return value == "true"
+    return int(value) if re.fullmatch(r"-?\d+", value) else value

@@ -1,0 +1,158 @@
+"""Publishes each message on a channel of its own, where only that message can die.
+
+A broker that closes a channel does not say over which of its messages; over a channel that carries
+one, it need not. Suspects are cleared or convicted many at a time, and none is sent twice for it.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final
+
+from outbox_relay.broker.amqp.channel import Channel
+from outbox_relay.broker.amqp.connect import open_connection
+from outbox_relay.broker.amqp.encode import channel_closed_frame, channel_opening_frames
+from outbox_relay.broker.amqp.inbound import Blocked, Closed, Confirm, Event, Inbound, Returned
+from outbox_relay.broker.amqp.line import BLAMING, Line
+from outbox_relay.broker.amqp.outbound import Outbound
+from outbox_relay.broker.amqp.topology import Topology
+from outbox_relay.broker.publisher import WIDTH
+from outbox_relay.core.message import Message, Outcomes, Reason, Refusal
+from outbox_relay.errors import BrokerLost
+from outbox_relay.settings.names import RESERVED
+
+#: By this reply code a broker says that our user lacks a right, not that a message is bad.
+ACCESS_REFUSED: Final = 403
+
+
+class AmqpIsolation:
+    """As many channels as there are messages in flight. Implements `publisher.Publisher`."""
+
+    def __init__(
+        self,
+        url: str,
+        topology: Topology,
+        confirm_timeout: float,
+        reserved: frozenset[str] = RESERVED,
+    ) -> None:
+        self._line = Line(open_connection(url))
+        self._inbound = Inbound()
+        self._outbound = Outbound(topology, self._line.frame_max, reserved)
+        self._confirm_timeout = confirm_timeout
+        self.apart = min(WIDTH, self._line.channel_max)
+        # One that has died is the last to be begun again, and not before we have agreed to its end.
+        self._unopened = deque(range(1, min(2 * WIDTH, self._line.channel_max) + 1))
+        self._dead: set[int] = set()
+        self._free: list[Channel] = []
+        self._busy: dict[int, Channel] = {}  # oldest first
+        self._fate: BrokerLost | None = None
+        self._blocked = False
+
+    @property
+    def in_flight(self) -> int:
+        """Messages published and not confirmed."""
+        return len(self._busy)
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """The size of their bodies."""
+        return sum(channel.flight.bytes for channel in self._busy.values())
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker has an alarm."""
+        return self._blocked
+
+    def publish(self, messages: Sequence[Message]) -> list[Refusal]:
+        """Put up to `apart` messages on the wire, less those in flight."""
+        if self._fate:
+            raise self._fate
+        refused: list[Refusal] = []
+        wire: list[bytes] = []
+        failed = self._outbound.provide(messages)
+        now = monotonic()
+        for message in messages:
+            channel = self._channel(wire)
+            sent, frames, denied = self._outbound.frames([message], channel.number, now, failed)
+            refused += denied
+            if not sent:
+                self._free.append(channel)
+                continue
+            wire += frames
+            channel.take_off(sent, now)
+            self._busy[channel.number] = channel
+        if wire:
+            self._line.link.send(b"".join(wire))
+        return refused
+
+    def poll(self, timeout: float) -> Outcomes:
+        """What is known by now, waiting at most `timeout` seconds for something to be."""
+        if self._fate:
+            raise self._fate
+        confirmed: list[Message] = []
+        refused: list[Refusal] = []
+        for event in self._inbound.feed(self._line.link.pump(timeout)):
+            self._hear(event, self._inbound.channel, confirmed, refused)
+            if self._fate:
+                break
+        self._outbound.came_back(refused)
+        self._check_time(monotonic())
+        return Outcomes(confirmed, refused, [])
+
+    def in_doubt(self) -> list[Message]:
+        """Messages the broker may or may not have, once it is lost."""
+        return [message for channel in self._busy.values() for message in channel.flight.in_doubt()]
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._line.close()
+        self._busy.clear()
+
+    def _channel(self, wire: list[bytes]) -> Channel:
+        """A channel that carries nothing; one that has yet to be begun, on the wire."""
+        if self._free:
+            return self._free.pop()
+        channel = Channel(self._unopened.popleft())
+        if channel.number in self._dead:
+            self._dead.remove(channel.number)
+            wire.append(channel_closed_frame(channel.number))
+        wire.append(channel_opening_frames(channel.number))
+        return channel
+
+    def _hear(
+        self, event: Event, number: int, confirmed: list[Message], refused: list[Refusal]
+    ) -> None:
+        channel = self._busy.get(number)
+        match event:
+            case Closed(code, text, connection=True):
+                # Told at the next call, so that what was confirmed before it is not forgotten.
+                blame = code in BLAMING
+                self._fate = BrokerLost(f"the broker closed on us: {code} {text}", blame=blame)
+            case Closed(code, text):
+                reason = Reason.FORBIDDEN if code == ACCESS_REFUSED else Reason.REJECTED
+                words = f"the broker closed on us: {code} {text}"
+                carried = channel.flight.in_doubt() if channel is not None else ()
+                refused += [Refusal(message, reason, words) for message in carried]
+                self._bury(number)
+            case Confirm() if channel is not None:
+                channel.flight.confirmed(event, confirmed, refused)
+                if channel.landed(monotonic()):
+                    self._free.append(self._busy.pop(number))
+            case Returned() if channel is not None:
+                channel.flight.returned(event)
+            case Blocked(blocked):
+                self._blocked = blocked
+                self._line.link.patient(blocked)
+                for each in self._busy.values():
+                    each.wait_anew(monotonic())
+
+    def _bury(self, number: int) -> None:
+        self._busy.pop(number, None)
+        self._free = [channel for channel in self._free if channel.number != number]
+        self._dead.add(number)
+        self._unopened.append(number)
+
+    def _check_time(self, now: float) -> None:
+        overdue = max((channel.waiting(now) for channel in self._busy.values()), default=0.0)
+        if overdue > self._confirm_timeout and not self._blocked:
+            self._fate = self._fate or BrokerLost(f"no confirm for {overdue:.0f} s")

@@ -1,0 +1,46 @@
+"""From messages to frames: what has somewhere to go and can be encoded; the rest is refused."""
+
+from collections.abc import Iterable, Sequence
+
+from outbox_relay.broker.amqp.encode import Encoder
+from outbox_relay.broker.amqp.topology import Failed, Topology
+from outbox_relay.core.message import Message, Reason, Refusal
+from outbox_relay.errors import Denied, Unpublishable
+
+
+class Outbound:
+    """What every message passes on its way to a channel."""
+
+    def __init__(self, topology: Topology, frame_max: int, reserved: frozenset[str]) -> None:
+        self._topology = topology
+        self._encoder = Encoder(frame_max, reserved)
+
+    def provide(self, messages: Sequence[Message]) -> Failed:
+        """See to it that all have somewhere to go; raises BrokerLost where that cannot be done."""
+        return self._topology.prepare(messages)
+
+    def frames(
+        self, messages: Iterable[Message], channel: int, now: float, failed: Failed
+    ) -> tuple[list[Message], list[bytes], list[Refusal]]:
+        """The messages to be sent, in order; their frames, in pieces; and the refused."""
+        sent: list[Message] = []
+        frames: list[bytes] = []
+        refused: list[Refusal] = []
+        for message in messages:
+            if failed and (why := failed.get((message.declare, message.exchange))):
+                refused.append(Refusal(message, why.reason, why.detail))
+                continue
+            try:
+                frames += self._encoder.frames(message, channel, now)
+            except Unpublishable as error:
+                reason = Reason.DENIED if isinstance(error, Denied) else Reason.INVALID
+                refused.append(Refusal(message, reason, str(error)))
+            else:
+                sent.append(message)
+        return sent, frames, refused
+
+    def came_back(self, refused: Sequence[Refusal]) -> None:
+        """Of these, some had nowhere to go: their destinations are seen to anew next time."""
+        for refusal in refused:
+            if refusal.reason is Reason.UNROUTABLE:
+                self._topology.forget(refusal.message)

@@ -1,0 +1,177 @@
+"""Pipelined publishing to an AMQP broker: a window in flight, each message settled by its own tag.
+
+Every message is mandatory unless it may reach no queue by design, so that an acknowledgement means
+stored, not merely read.
+"""
+
+from collections.abc import Iterable, Sequence
+from math import inf
+from time import monotonic
+from typing import Final
+
+import structlog
+from amqp.exceptions import AMQPError
+
+from outbox_relay.broker.amqp.channel import Channel
+from outbox_relay.broker.amqp.connect import open_connection
+from outbox_relay.broker.amqp.encode import channel_closing_frame, channel_opening_frames
+from outbox_relay.broker.amqp.inbound import Blocked, Closed, Confirm, Inbound, Returned
+from outbox_relay.broker.amqp.line import BLAMING, Line
+from outbox_relay.broker.amqp.outbound import Outbound
+from outbox_relay.broker.amqp.topology import Topology
+from outbox_relay.core.message import NOTHING, Message, Outcomes, Reason, Refusal
+from outbox_relay.errors import BrokerLost
+from outbox_relay.settings.names import RESERVED
+
+log = structlog.get_logger()
+
+#: A channel has one process in RabbitMQ, which waits for queues now and then: another one works
+#: meanwhile. Batches in different channels may overtake one another.
+CHANNELS: Final = 2
+#: A channel that said no is replaced so many seconds later. What is sent to a quorum queue for the
+#: first time just as its leader dies, RabbitMQ 3.10 refuses for as long as that channel lasts.
+REPLACE_AFTER: Final = 5.0
+
+
+class AmqpPublisher:
+    """Confirming channels on a connection of their own. Implements `publisher.Publisher`."""
+
+    apart = 1  # when one of its messages kills a channel, others die with it
+
+    def __init__(
+        self,
+        url: str,
+        topology: Topology,
+        confirm_timeout: float,
+        reserved: frozenset[str] = RESERVED,
+    ) -> None:
+        connection = open_connection(url)
+        try:
+            channel = connection.channel()
+            channel.confirm_select()
+        except (OSError, AMQPError) as error:
+            connection.collect()
+            raise BrokerLost(f"the broker gave no confirming channel: {error}") from error
+        assert channel.channel_id is not None  # it is open
+        self._line = Line(connection)
+        self._inbound = Inbound()
+        self._outbound = Outbound(topology, self._line.frame_max, reserved)
+        self._confirm_timeout = confirm_timeout
+        self._channels: dict[int, Channel] = {}
+        self._begin(range(1, self._count + 1), begun=channel.channel_id)
+        self._fate: BrokerLost | None = None
+        self._dead: Channel | None = None
+        self._blocked = False
+        self._replace_at = inf
+
+    @property
+    def in_flight(self) -> int:
+        """Messages published and not confirmed."""
+        return sum(len(channel.flight) for channel in self._channels.values())
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """The size of their bodies."""
+        return sum(channel.flight.bytes for channel in self._channels.values())
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker has an alarm, or channels are replaced once nothing is in flight."""
+        return self._blocked or (self._is_stale and self.in_flight > 0)
+
+    def publish(self, messages: Sequence[Message]) -> list[Refusal]:
+        """Put messages on the wire, in order; those no broker could take come straight back."""
+        if self._fate:
+            raise self._fate  # these messages never were in flight: no suspicion falls on them
+        if self._is_stale and not self.in_flight:
+            self._begin_others()
+        now = monotonic()
+        channel = min(self._channels.values(), key=lambda channel: len(channel.flight))
+        failed = self._outbound.provide(messages)
+        sent, frames, refused = self._outbound.frames(messages, channel.number, now, failed)
+        if sent:
+            channel.take_off(sent, now)
+            self._line.link.send(b"".join(frames))
+        return refused
+
+    def poll(self, timeout: float) -> Outcomes:
+        """What is known by now, waiting at most `timeout` seconds for something to be."""
+        if self._fate:
+            raise self._fate
+        confirmed: list[Message] = []
+        refused: list[Refusal] = []
+        arrived = self._line.link.pump(timeout)
+        if not arrived and not self.in_flight:
+            return NOTHING
+        for event in self._inbound.feed(arrived):
+            channel = self._channels.get(self._inbound.channel)
+            match event:
+                case Confirm() if channel is not None:
+                    channel.flight.confirmed(event, confirmed, refused)
+                case Returned() if channel is not None:
+                    channel.flight.returned(event)
+                case Blocked():
+                    self._alarm(event)
+                case Closed(code, text, connection):
+                    # Told at the next call, so that what was confirmed before it is not forgotten.
+                    blame = code in BLAMING if connection else True
+                    self._fate = BrokerLost(f"the broker closed on us: {code} {text}", blame=blame)
+                    self._dead = channel
+                    break
+        self._outbound.came_back(refused)
+        if any(refusal.reason is Reason.NACKED for refusal in refused):
+            self._replace_at = min(self._replace_at, monotonic() + REPLACE_AFTER)
+        return Outcomes(confirmed, refused, self._landed(monotonic()))
+
+    def in_doubt(self) -> list[Message]:
+        """Messages the broker may or may not have, or may have died of, once it is lost."""
+        channels = [self._dead] if self._dead is not None else self._channels.values()
+        return [message for channel in channels for message in channel.flight.in_doubt()]
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._line.close()
+        # Bodies: this object is part of a cycle, and may stay for long.
+        self._channels, self._dead = {}, None
+
+    @property
+    def _count(self) -> int:
+        """Half as many as there may be: others take their place one day."""
+        return min(CHANNELS, max(1, self._line.channel_max // 2))
+
+    @property
+    def _is_stale(self) -> bool:
+        return monotonic() > self._replace_at
+
+    def _begin(self, numbers: Iterable[int], begun: int = 0) -> None:
+        """Open channels, but for one that is."""
+        self._channels = {number: Channel(number) for number in numbers}
+        opening = map(channel_opening_frames, self._channels.keys() - {begun})
+        self._line.link.send(b"".join(opening))
+
+    def _begin_others(self) -> None:
+        """Go on in other channels of the connection, with tags of their own."""
+        old = [*self._channels]
+        self._line.link.send(b"".join(map(channel_closing_frame, old)))
+        shift = self._count if old[0] == 1 else -self._count
+        self._begin(number + shift for number in old)
+        self._replace_at = inf
+
+    def _alarm(self, event: Blocked) -> None:
+        self._blocked = event.blocked
+        self._line.link.patient(event.blocked)
+        if event.blocked:
+            log.warning("broker_blocked", reason=event.reason)
+        else:
+            log.info("broker_unblocked")
+            for channel in self._channels.values():
+                channel.wait_anew(monotonic())
+
+    def _landed(self, now: float) -> list[tuple[float, int]]:
+        """Batches confirmed to the last message; the broker is lost where one is overdue."""
+        channels = self._channels.values()
+        landed = [batch for channel in channels for batch in channel.landed(now)]
+        overdue = max(channel.waiting(now) for channel in channels)
+        if overdue > self._confirm_timeout and not self._blocked:
+            self._fate = self._fate or BrokerLost(f"no confirm for {overdue:.0f} s")
+        return landed

@@ -1,0 +1,29 @@
+"""What a kind of broker is to the rest of the relay: the URLs it is named by, and how to use it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from outbox_relay.broker.publisher import Publisher
+from outbox_relay.core.finding import Finding
+from outbox_relay.core.route import Route
+from outbox_relay.settings import Settings
+
+
+class Connect(Protocol):
+    """Connects to one URL; raises BrokerLost, or SettingsError where no attempt could succeed."""
+
+    def __call__(self, url: str, options: Mapping[str, Any], apart: bool, /) -> Publisher:
+        """A publisher; one that keeps several messages `apart`, if asked to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """One kind of broker. It loads its client library only when it is used."""
+
+    name: str
+    schemes: tuple[str, ...]
+    #: Called once for each relay, so that what a connection leaves behind can reach the next one.
+    connector: Callable[[Settings], Connect]
+    #: What `doctor` finds at one URL, given where messages go. Raises as `Connect` does.
+    check: Callable[[str, Settings, Sequence[Route]], list[Finding]]

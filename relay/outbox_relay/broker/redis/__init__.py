@@ -1,0 +1,40 @@
+"""Redis and Valkey: what Celery's workers expect there, confirmed as strongly as Redis can."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from outbox_relay.broker.kind import Broker, Connect
+from outbox_relay.broker.publisher import Publisher
+from outbox_relay.core.finding import Finding
+from outbox_relay.core.route import Route
+from outbox_relay.settings import Settings
+
+
+def _connector(settings: Settings) -> Connect:
+    from outbox_relay.broker.redis.doubts import Doubts
+    from outbox_relay.broker.redis.publisher import RedisPublisher
+
+    doubts = Doubts()
+
+    def connect(url: str, options: Mapping[str, Any], _apart: bool) -> Publisher:
+        return RedisPublisher(
+            url,
+            dict(options),
+            settings.redis_confirm,
+            doubts,
+            declare=settings.declare == "missing",
+            confirm_timeout=settings.confirm_timeout,
+        )
+
+    return connect
+
+
+def _check(url: str, settings: Settings, routes: Sequence[Route]) -> list[Finding]:
+    from outbox_relay.broker.redis import check
+
+    return check.check(url, settings, routes)
+
+
+BROKER: Final = Broker(
+    "Redis", ("redis", "rediss", "sentinel", "valkey", "valkeys"), _connector, _check
+)

@@ -1,0 +1,130 @@
+"""Redis and Valkey: whether the server keeps what it has accepted."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any, Final
+
+from redis.exceptions import RedisError
+
+from outbox_relay.broker.redis.connect import open_server
+from outbox_relay.core.finding import Finding, ok, problem, warn
+from outbox_relay.core.route import Route
+from outbox_relay.errors import BrokerLost
+from outbox_relay.settings import Settings
+from outbox_relay.settings.values import transport_options
+
+NAME: Final = "broker"
+#: How kombu remembers what is bound to an exchange.
+BINDINGS: Final = "_kombu.binding.{exchange}"
+FULL: Final = 0.9
+
+
+def check(url: str, settings: Settings, routes: Sequence[Route]) -> list[Finding]:
+    """Everything about one server. Raises BrokerLost where it cannot be reached."""
+    with closing(open_server(url, transport_options(settings.transport_options.read()))) as server:
+        client: Any = server.channel.client
+        try:
+            info: Mapping[str, Any] = client.info()
+            findings = [_seen(info), *judge_memory(info), *judge_persistence(info)]
+            findings += _fsync(client) if info.get("aof_enabled") else []
+            return findings + [f for route in routes for f in _route(client, route, settings)]
+        except (OSError, RedisError) as error:
+            raise BrokerLost(f"the broker did not answer: {error}") from error
+
+
+def _seen(info: Mapping[str, Any]) -> Finding:
+    name = "Valkey" if info.get("server_name") == "valkey" else "Redis"
+    version = info.get("valkey_version") or info.get("redis_version")
+    if info.get("role") == "slave":
+        return problem(
+            NAME,
+            f"{name} {version} is a replica: it takes no writes, or loses them",
+            "point OUTBOX_BROKER_URL to the primary, or use sentinel://",
+        )
+    return ok(NAME, f"{name} {version} answers")
+
+
+def judge_memory(info: Mapping[str, Any]) -> list[Finding]:
+    """What happens when the memory is full, and how near that is."""
+    name, policy = "Redis eviction", str(info.get("maxmemory_policy", "noeviction"))
+    limit, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
+    findings: list[Finding] = []
+    if policy.startswith("allkeys"):
+        when = f"beyond {limit >> 20} MB" if limit else "once a maxmemory is set"
+        level = problem if limit else warn
+        findings.append(
+            level(
+                name,
+                f"maxmemory-policy {policy} evicts whole queues {when}, after they were confirmed",
+                "CONFIG SET maxmemory-policy noeviction (and in redis.conf): a full server then "
+                "refuses, and the outbox keeps them",
+            )
+        )
+    if limit and used > FULL * limit:
+        findings.append(
+            warn(
+                name,
+                f"{used / limit:.0%} of the {limit >> 20} MB of maxmemory are used",
+                "start more workers, or raise maxmemory",
+            )
+        )
+    evicted = int(info.get("evicted_keys", 0))
+    if evicted:
+        findings.append(
+            warn(name, f"{evicted:,} keys were evicted since the start", "queues may be among them")
+        )
+    return findings or [ok(name, f"maxmemory-policy {policy}: nothing is evicted")]
+
+
+def judge_persistence(info: Mapping[str, Any]) -> list[Finding]:
+    """Whether a crash of the server loses what it had."""
+    name = "Redis persistence"
+    if not int(info.get("aof_enabled", 0)):
+        return [
+            problem(
+                name,
+                "no append-only file (AOF): a crash of the server loses confirmed messages",
+                "CONFIG SET appendonly yes (and in redis.conf)",
+            )
+        ]
+    if str(info.get("aof_last_write_status", "ok")) != "ok":
+        return [
+            problem(
+                name,
+                "the last write of the append-only file (AOF) failed",
+                "look at the server's disk: it is full, or read-only",
+            )
+        ]
+    return [ok(name, "the append-only file (AOF) is on")]
+
+
+def _fsync(client: Any) -> list[Finding]:
+    name = "Redis persistence"
+    try:
+        fsync = client.config_get("appendfsync").get("appendfsync")
+    except RedisError:
+        return [ok(name, "appendfsync cannot be read here (CONFIG is forbidden)")]
+    if fsync == "no":
+        return [
+            warn(
+                name,
+                "appendfsync is no: a power failure loses what the kernel had not written",
+                "CONFIG SET appendfsync everysec, or always",
+            )
+        ]
+    return []
+
+
+def _route(client: Any, route: Route, settings: Settings) -> list[Finding]:
+    """On Redis a queue comes into being with its first message; only bindings can be missing."""
+    declared = settings.declare == "missing" and route.declared_queues
+    if not route.exchange or declared or client.exists(BINDINGS.format(exchange=route.exchange)):
+        return []
+    return [
+        (problem if route.mandatory else warn)(
+            "route",
+            f"no binding: nothing is bound to exchange {route.exchange!r}; "
+            f"{route.unsent} unsent message(s) of the sample go there",
+            "start a worker whose task_queues bind to it, or correct the task's exchange",
+        )
+    ]

@@ -1,0 +1,80 @@
+"""The first words on a publishing connection: whether it may write, and how durably.
+
+Also the moment to learn what became of the batches that an earlier connection was lost with.
+"""
+
+from time import monotonic
+from typing import Final
+
+import structlog
+from hiredis import ReplyError
+
+from outbox_relay.broker.link import Link
+from outbox_relay.broker.redis import resp
+from outbox_relay.broker.redis.connect import CONNECT_TIMEOUT
+from outbox_relay.broker.redis.conversation import Conversation
+from outbox_relay.broker.redis.doubts import Doubts, mark
+from outbox_relay.broker.redis.proof import question, shortfall
+from outbox_relay.broker.redis.verdict import LOST, PAUSE
+from outbox_relay.errors import BrokerLost, SettingsError
+from outbox_relay.settings.durability import VARIABLE, Durability
+
+log = structlog.get_logger()
+
+#: What a user of the server needs to be allowed.
+PERMISSIONS: Final = (
+    "multi, exec, lpush, publish, sadd, srem, smembers, expire, type, llen; keys outbox-relay.*"
+)
+#: How long the server may take for the first proof; some write their files once a second.
+PROOF_SECONDS: Final = 3.0
+
+
+def greet(link: Link, marker: bytes, durability: Durability, doubts: Doubts) -> str | None:
+    """Write the marker, prove the level, settle the doubts; returns why we have to pause, if so.
+
+    Raises BrokerLost, or SettingsError where the server can never do what is asked of it.
+    """
+    questions = doubts.questions()
+    written = [resp.MULTI, *mark(marker, 0, ()), resp.EXEC]
+    proof = [] if durability.by_reply else [question(durability, PROOF_SECONDS)]
+    replies = _exchange(link, [*questions, *written, *proof])
+    told, answers = replies[: len(questions)], replies[len(questions) :]
+    pause = _check_write(answers[: len(written)], durability)
+    if not durability.by_reply:
+        _check_proof(answers[-1], durability)
+    # Only now: what the marker says is as durable as everything written before that proof.
+    if questions:
+        log.info("doubts_settled", arrived=doubts.answered(told, monotonic()))
+    return pause
+
+
+def _check_write(replies: list[object], durability: Durability) -> str | None:
+    error = next((reply for reply in replies if isinstance(reply, ReplyError)), None)
+    if error is None:
+        return None
+    if durability.by_reply and resp.code(error) in PAUSE:
+        return str(error)
+    hint = f" (needed: {PERMISSIONS})" if resp.code(error) == "NOPERM" else ""
+    raise BrokerLost(f"the server takes no writes from us: {error}{hint}")
+
+
+def _check_proof(answer: object, durability: Durability) -> None:
+    if isinstance(answer, ReplyError):
+        if resp.code(answer) in LOST:
+            raise BrokerLost(str(answer))
+        raise SettingsError(f"{VARIABLE}={durability} is more than this server can do: {answer}")
+    if short := shortfall(durability, answer):
+        raise BrokerLost(short)
+
+
+def _exchange(link: Link, commands: list[bytes]) -> list[object]:
+    """Ask, and wait for all the replies."""
+    conversation: Conversation[None] = Conversation()
+    now = monotonic()
+    deadline = now + CONNECT_TIMEOUT
+    conversation.asked(None, len(commands), now)
+    link.send(b"".join(commands))
+    while (left := deadline - monotonic()) > 0:
+        for _, replies in conversation.feed(link.pump(left)):
+            return replies
+    raise BrokerLost(f"the server has said nothing for {CONNECT_TIMEOUT:.0f} s")

@@ -1,0 +1,56 @@
+"""The brokers there are, and which one a URL means; several URLs separated by `;` mean fail-over.
+
+Another broker is a package beside these, and one line in BROKERS.
+"""
+
+from typing import Final
+
+from outbox_relay.broker import amqp, redis
+from outbox_relay.broker.kind import Broker
+from outbox_relay.broker.publisher import Open, Publisher
+from outbox_relay.errors import BrokerLost, SettingsError
+from outbox_relay.settings import Settings
+from outbox_relay.settings.values import transport_options
+
+BROKERS: Final[tuple[Broker, ...]] = (amqp.BROKER, redis.BROKER)
+SCHEMES: Final = tuple(scheme for broker in BROKERS for scheme in broker.schemes)
+
+
+def broker_of(url: str) -> Broker:
+    """The broker a URL means. Raises SettingsError where it is none of these."""
+    scheme = url.partition("://")[0]
+    for broker in BROKERS:
+        if scheme in broker.schemes:
+            return broker
+    raise SettingsError(f"OUTBOX_BROKER_URL: {scheme}:// is not supported")
+
+
+def publisher_factory(settings: Settings) -> Open:
+    """Connects to the first broker that answers, reading the secrets anew.
+
+    Raises SettingsError where those it was started with are wrong; others are being replaced.
+    """
+    connectors = {broker.name: broker.connector(settings) for broker in BROKERS}
+    first: tuple[str, str] | None = None
+
+    def connect(*, apart: bool = False) -> Publisher:
+        nonlocal first
+        try:
+            secrets = settings.broker_url.read(), settings.transport_options.read()
+        except SettingsError as error:  # it was readable at the start
+            raise BrokerLost(str(error)) from error
+        first = first or secrets
+        urls, options = map(str.strip, secrets[0].split(";")), transport_options(secrets[1])
+        failures = []
+        for url in urls:
+            try:
+                return connectors[broker_of(url).name](url, options, apart)
+            except BrokerLost as error:
+                failures.append(str(error))
+            except SettingsError as error:
+                if secrets == first:
+                    raise
+                failures.append(str(error))
+        raise BrokerLost("; ".join(failures))
+
+    return connect

@@ -1,0 +1,69 @@
+"""`outbox-relay`: finds the command, reads the settings, and turns what happens into an exit code.
+
+Exit codes: 0 done, 1 the operation found or left a problem, 2 wrong usage or settings.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from outbox_relay.cli import bench, doctor, health, look, purge, replay, run, show, status, steer
+from outbox_relay.cli.command import Command
+from outbox_relay.cli.flags import add_flags, given
+from outbox_relay.configuration import from_environment
+from outbox_relay.errors import RelayError, SettingsError
+from outbox_relay.observe import logs
+
+COMMANDS: Final[Sequence[Command]] = (
+    run.command(),
+    status.command(),
+    health.command(),
+    doctor.command(),
+    *look.commands(),
+    show.command(),
+    *steer.commands(),
+    replay.command(),
+    purge.command(),
+    bench.command(),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; an error is one sentence on stderr, never a traceback."""
+    arguments = _parser().parse_args(argv)
+    command: Command = arguments.command
+    try:
+        settings = from_environment(
+            os.environ, need_broker=command.need_broker, flags=given(arguments)
+        )
+        logs.configure(settings.log_format, settings.log_level)
+        return command.run(arguments, settings)
+    except SettingsError as error:
+        print(f"outbox-relay: {error}", file=sys.stderr)
+        return 2
+    except RelayError as error:
+        print(f"outbox-relay: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 1
+    except BrokenPipeError:
+        # The reader has seen enough (`| head`); what Python still wants to flush goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="outbox-relay",
+        description="Publishes a Postgres outbox, confirmed; shows, steers and diagnoses it.",
+        epilog="Exit codes: 0 done, 1 found or left a problem, 2 wrong usage or settings.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        own = commands.add_parser(command.name, help=command.help, description=command.help)
+        own.set_defaults(command=command)
+        command.arguments(own)
+        add_flags(own, command.variables)
+    return parser

@@ -1,0 +1,58 @@
+"""`replay`: what was sent between two times is published again, under the ids it had.
+
+Portion by portion, so that a large replay holds no transaction open. What is sent anew meanwhile
+lies after the end of the interval: nothing is replayed twice.
+"""
+
+from argparse import ArgumentParser, Namespace
+from datetime import datetime
+
+from outbox_relay.cli.command import Command
+from outbox_relay.cli.confirm import add_yes, agreed
+from outbox_relay.cli.flags import DATABASE
+from outbox_relay.cli.values import Moment, moment
+from outbox_relay.errors import SettingsError
+from outbox_relay.operator import queries
+from outbox_relay.operator.session import Session
+from outbox_relay.operator.steer import replay
+from outbox_relay.operator.text import printable
+from outbox_relay.settings import Settings
+
+
+def command() -> Command:
+    """The command."""
+    return Command("replay", "sent messages are published again", _replay, _arguments, DATABASE)
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--since",
+        required=True,
+        type=moment,
+        help="2h for two hours ago, or 2030-01-31T08:00:00Z (UTC where no offset is given)",
+    )
+    parser.add_argument("--until", type=moment, default=Moment(), help="the same (now)")
+    parser.add_argument("--task", metavar="NAME", help="only messages of this task")
+    add_yes(parser)
+
+
+def _replay(arguments: Namespace, settings: Settings) -> int:
+    with Session.open(settings) as session:
+        now: datetime = session.value(queries.NOW)
+        since = arguments.since.before(now)
+        until = min(arguments.until.before(now), now)
+        if since >= until:
+            raise SettingsError(
+                f"--since={printable(since)} is not before --until={printable(until)}"
+            )
+        confirmed = session.value(queries.CONFIRMED, since=since, until=until)
+        which = f"those of {arguments.task!r} among " if arguments.task else ""
+        # Some may have been forgotten since, or be counted twice, having been replayed before.
+        question = (
+            f"Publish again {which}up to {confirmed:,} messages sent between {printable(since)} "
+            f"and {printable(until)}? Workers receive them a second time."
+        )
+        if not agreed(question, yes=arguments.yes):
+            return 1
+        print(f"{replay(session, since, until, arguments.task)} pending again")
+    return 0

@@ -1,0 +1,82 @@
+"""`run`: the daemon, and `run --drain`, which publishes what is due and ends."""
+
+import gc
+import os
+import secrets
+import signal
+import threading
+from argparse import ArgumentParser, Namespace
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from outbox_relay.broker.registry import publisher_factory
+from outbox_relay.cli.command import Command
+from outbox_relay.cli.flags import DAEMON
+from outbox_relay.loop.relay import Relay
+from outbox_relay.observe.health import Endpoint, Health
+from outbox_relay.observe.metrics import Metrics
+from outbox_relay.postgres.store import open_store
+from outbox_relay.settings import Settings
+
+log = structlog.get_logger()
+
+#: The share of the grace period for what is in flight. The rest is for settling and giving back.
+LANDING: Final = 0.8
+
+
+def command() -> Command:
+    """The command."""
+    return Command("run", "publish until told to stop", _run, _arguments, DAEMON, need_broker=True)
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--drain", action="store_true", help="publish everything due, then exit")
+
+
+def _run(arguments: Namespace, settings: Settings) -> int:
+    drain: bool = arguments.drain
+    metrics, health = Metrics(), Health()
+    relay = Relay(
+        replace(settings, grace_period=LANDING * settings.grace_period),
+        open_store=lambda: open_store(settings),
+        open_publisher=publisher_factory(settings),
+        # 31 random bits name this relay, 32 count its claims: no two claims are alike.
+        first_lease=secrets.randbits(31) << 32,
+        metrics=metrics,
+        health=health,
+    )
+
+    def stop(*_: object) -> None:
+        relay.stop()
+        _end_within(settings.grace_period)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    _spare_the_collector()
+    address = settings.http_address
+    with Endpoint(address, health, metrics.registry) if address and not drain else nullcontext():
+        if drain:
+            return 0 if relay.drain() else 1
+        relay.run()
+        return 0
+
+
+def _end_within(seconds: float) -> None:
+    """End the process then, whatever it waits for: claims it still has run out by themselves."""
+
+    def end() -> None:
+        log.warning("grace_over", seconds=seconds)
+        os._exit(1)
+
+    guard = threading.Timer(seconds, end)
+    guard.daemon = True
+    guard.start()
+
+
+def _spare_the_collector() -> None:
+    """Collect garbage less often: messages come and go by the thousand and make no cycles."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)

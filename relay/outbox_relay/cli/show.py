@@ -1,0 +1,73 @@
+"""`show ID`: everything about a message, and where it stands; its body only with `--body`.
+
+A task that Celery retried has several rows under one message id: all are shown, oldest first.
+"""
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from typing import Any
+
+from outbox_relay.cli.command import Command
+from outbox_relay.cli.flags import DATABASE
+from outbox_relay.cli.output import print_json
+from outbox_relay.cli.values import message_id
+from outbox_relay.operator.session import Session
+from outbox_relay.operator.show import Whole, find
+from outbox_relay.operator.text import printable
+from outbox_relay.settings import Settings
+
+
+def command() -> Command:
+    """The command."""
+    return Command("show", "everything about one message", _show, _arguments, DATABASE)
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("id", metavar="ID", type=message_id, help="message id, or id of the row")
+    parser.add_argument("--body", action="store_true", help="with the payload")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _show(arguments: Namespace, settings: Settings) -> int:
+    wanted: str = arguments.id
+    with Session.open(settings) as session:
+        found = find(session, wanted, body=arguments.body)
+    if not found:
+        print(
+            f"outbox-relay: no message has the id {wanted!r}: it was never committed, "
+            "was discarded, or is older than the retention",
+            file=sys.stderr,
+        )
+        return 1
+    shown = [_fields(each, with_body=arguments.body) for each in found]
+    if arguments.json:
+        print_json(shown)
+        return 0
+    for number, fields in enumerate(shown):
+        if number:
+            print()
+        for name, value in fields.items():
+            if value is not None:
+                text = json.dumps(value) if isinstance(value, dict | list) else value
+                print(f"{name:<18}{printable(text)}")
+    return 0
+
+
+def _fields(whole: Whole, *, with_body: bool) -> dict[str, Any]:
+    fields = asdict(whole)
+    body = fields.pop("body")
+    for shown in ("argsrepr", "kwargsrepr"):
+        fields["headers"].pop(shown, None)
+    if with_body:
+        fields["body"] = _readable(body)
+    return fields
+
+
+def _readable(body: bytes) -> str:
+    """The text of a text body, else hexadecimal digits, as Postgres writes bytea."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return rf"\x{body.hex()}"

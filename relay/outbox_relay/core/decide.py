@@ -1,0 +1,200 @@
+"""What the relay decides. Pure: no I/O, no clock; told what happened, it says what to do.
+
+It guarantees that a message becomes sent only after a confirm of its own; that an outage costs no
+message an attempt; that a message under suspicion is published apart; and that every message leased
+is settled, parked or given back.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from outbox_relay.core.backoff import retry_delay
+from outbox_relay.core.claim import Answer, Claim, Turn
+from outbox_relay.core.cursor import Cursor
+from outbox_relay.core.lanes import Lanes
+from outbox_relay.core.message import Message, Parking, Reason, Refusal
+from outbox_relay.core.policy import Policy
+from outbox_relay.core.suspects import Suspects
+from outbox_relay.settings import Settings
+
+#: Refusals that are nobody's fault, or an operator's: they wait, but cost no attempt.
+FREE: Final = frozenset({Reason.NACKED, Reason.FORBIDDEN, Reason.SUSPECTED, Reason.UNDECLARED})
+#: Refusals that no further attempt could change.
+FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED, Reason.DENIED})
+#: Refusals after which a message is still to be published apart.
+SUSPICIOUS: Final = (FREE - {Reason.NACKED}) | {Reason.REJECTED}
+#: Bodies in flight, in bytes, at which claiming pauses.
+WINDOW_BYTES: Final = 64 << 20
+#: How often within a claim's term those older than one such interval are renewed.
+RENEWALS_PER_TERM: Final = 3
+
+
+class Core:
+    """The relay's memory of what it holds, and the rules it follows."""
+
+    def __init__(self, settings: Settings, first_lease: int) -> None:
+        self._settings = settings
+        self._cursor = Cursor()
+        self._lanes = Lanes()
+        self._policy = Policy(settings.allow_content_types, settings.allow_exchanges)
+        self._lease = first_lease
+        self._limit = settings.batch_size
+        self._leases: dict[int, int] = {}
+        self._done: list[Message] = []
+        self._suspects = Suspects()
+        self._renewed = 0.0
+        self._renewable = first_lease  # claims before this one were already held at the last look
+
+    @property
+    def holding(self) -> int:
+        """Messages leased and not yet confirmed or refused."""
+        return len(self._leases)
+
+    @property
+    def next_lease(self) -> int:
+        """The number of the next claim; no claim before had it."""
+        return self._lease
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is leased, and nothing confirmed is still to be settled."""
+        return not self._leases and not self._done
+
+    def turn(self, now: float, *, claiming: bool, blocked: bool, in_flight_bytes: int) -> Turn:
+        """What the next statement should do."""
+        # Suspects wait apart: they must not take the room of messages that do no harm.
+        room = self._settings.window - (len(self._leases) - len(self._suspects))
+        if not claiming or blocked or in_flight_bytes > WINDOW_BYTES:
+            room = 0
+        limit = max(0, min(self._limit, room))
+        # Small claims from a nearly full window cost as much as large ones: wait for half a batch.
+        if self._leases and limit < min(self._limit, self._settings.window) // 2:
+            limit = 0
+        lanes = self._lanes.look(now, limit, settling=bool(self._done)) if limit else None
+        if lanes:
+            limit -= lanes.most
+        floor = self._cursor.floor(now) if limit else 0
+        return Turn(self._done, floor, limit, self._lease, self._settings.lease, lanes)
+
+    def nothing_waits(self, turn: Turn) -> None:
+        """The turn was not taken: there was nothing to be found."""
+        if turn.lanes:
+            self._lanes.seen(turn.lanes, [])
+
+    def turned(self, turn: Turn, answer: Answer) -> None:
+        """The turn was committed: its confirms are settled, its rows are ours."""
+        self._done = []
+        self._lease += 1
+        if turn.lanes:
+            self._lanes.seen(turn.lanes, answer.news)
+        if turn.limit:
+            self._cursor.claimed([row.id for row in answer.leased], turn.limit)
+        for row in (*answer.heads, *answer.leased):
+            self._leases[row.id] = turn.lease
+
+    def fetched(self, claim: Claim) -> tuple[list[Message], list[Refusal], list[tuple[int, int]]]:
+        """Sort what was claimed: to publish now, refused unpublished, to give back for later."""
+        allowed, refused = self._policy.sort(claim.messages)
+        publish = [m for m in allowed if not (m.expired or m.suspicion)]
+        for message in allowed if len(publish) < len(allowed) else ():
+            if message.expired:
+                detail = "it expired before it could be published"
+                refused.append(Refusal(message, Reason.EXPIRED, detail))
+            elif message.suspect and not self._suspects.full:
+                self._suspects.add(message)
+            elif message.suspect:
+                detail = "a channel died with it in flight: it waits to be published apart"
+                refused.append(Refusal(message, Reason.SUSPECTED, detail))
+        self._adapt(claim)
+        return publish, refused, claim.too_large
+
+    def _adapt(self, claim: Claim) -> None:
+        """Claim only as many rows as can be fetched at once while bodies are large."""
+        if claim.too_large:
+            self._limit = max(1, len(claim.messages))
+            self._cursor.rewind()
+        else:
+            self._limit = min(self._settings.batch_size, self._limit * 2)
+
+    @property
+    def suspecting(self) -> bool:
+        """Whether messages wait to be published where their death harms no other."""
+        return len(self._suspects) > 0
+
+    def next_suspects(self, count: int) -> list[Message]:
+        """Up to so many messages to publish where their death harms no other."""
+        return self._suspects.take(count)
+
+    def still_suspected(self, messages: Iterable[Message]) -> None:
+        """These are to be published apart once more, if their claim has not ended meanwhile."""
+        for message in messages:
+            if self._leases.get(message.id) == message.lease:
+                self._suspects.add(message)
+
+    def confirmed(self, messages: Collection[Message]) -> None:
+        """The broker has them: they wait to be settled."""
+        for message in messages:
+            self._leases.pop(message.id, None)
+        self._done += messages
+
+    def ours(self, refusals: Iterable[Refusal]) -> list[Refusal]:
+        """Those of messages still held by the claim they were published under."""
+        return [r for r in refusals if self._leases.get(r.message.id) == r.message.lease]
+
+    def refused(self, refusals: Iterable[Refusal]) -> list[Parking]:
+        """Where each refused message goes."""
+        return [self._parking(refusal) for refusal in refusals]
+
+    def parked(self, parkings: Iterable[Parking]) -> None:
+        """The parking was committed."""
+        for parking in parkings:
+            self._leases.pop(parking.message.id, None)
+
+    def _parking(self, refusal: Refusal) -> Parking:
+        message, settings = refusal.message, self._settings
+        free = refusal.reason in FREE
+        attempts = message.attempts if free else message.attempts + 1
+        dead = refusal.reason in FINAL or attempts >= settings.max_attempts
+        return Parking(
+            message,
+            state="dead" if dead and not free else "retry",
+            attempts=attempts,
+            suspicion=message.suspicion if refusal.reason in SUSPICIOUS else 0,
+            delay=retry_delay(settings.retry_delay, max(1, attempts)),
+            error=f"{refusal.reason}: {refusal.detail}",
+        )
+
+    def holdings(
+        self, doubtful: Collection[int] = ()
+    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """All claims, as (id, lease): the innocent, and those the broker may have died of."""
+        innocent = [pair for pair in self._leases.items() if pair[0] not in doubtful]
+        suspects = [pair for pair in self._leases.items() if pair[0] in doubtful]
+        return innocent, suspects
+
+    def given_back(self, ids: Iterable[int]) -> None:
+        """The release was committed, or is left to the leases' own end."""
+        if not (gone := set(ids)):
+            return
+        for id_ in gone:
+            self._leases.pop(id_, None)
+        self._suspects.forget(gone)
+        self._cursor.rewind()
+
+    def renewal(self, now: float) -> list[tuple[int, int]]:
+        """Claims to be renewed now: mostly none, as most messages are confirmed long before.
+
+        All of them after a pause: each that no other relay has taken meanwhile is ours again.
+        """
+        interval = self._settings.lease / RENEWALS_PER_TERM
+        if (since := now - self._renewed) < interval:
+            return []
+        self._renewed = now
+        before, self._renewable = self._renewable, self._lease
+        if since >= 2 * interval:
+            before = self._lease
+        return [(id_, lease) for id_, lease in self._leases.items() if lease < before]
+
+    def still_ours(self, claimed_at: float, now: float) -> bool:
+        """Whether a claim made then is surely ours now, and not another relay's."""
+        return now - claimed_at < self._settings.lease / 2

@@ -1,0 +1,85 @@
+"""A claimed message: what goes on the wire, and the claim that entitles us to send it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+
+class Message(NamedTuple):
+    """One row to publish.
+
+    A named tuple, not a dataclass: thousands are made a second, straight from the driver's rows.
+    """
+
+    id: int
+    slot: int
+    lease: int
+    attempts: int
+    suspicion: int
+    message_id: str
+    exchange: str
+    routing_key: str
+    headers: bytes  # JSON text
+    properties: bytes  # JSON text
+    body: bytes
+    content_type: str
+    content_encoding: str
+    mandatory: bool
+    declare: str  # JSON text
+    expired: bool
+    born: float  # when it was inserted or became due, on this process's monotonic clock
+
+    @property
+    def suspect(self) -> bool:
+        """Whether a channel has died with this message on it: then it is published apart."""
+        return self.suspicion > 0
+
+
+class Reason(StrEnum):
+    """Why a message was not confirmed. The values label `outbox_publish_failures_total`."""
+
+    INVALID = "invalid"  # no broker could take it
+    DENIED = "denied"  # the relay's settings do not let it pass
+    EXPIRED = "expired"  # its time had passed before it could be published
+    UNROUTABLE = "unroutable"  # the broker returned it: no queue is bound
+    REJECTED = "rejected"  # the broker closed the channel over it
+    FORBIDDEN = "forbidden"  # our user may not publish there
+    SUSPECTED = "suspected"  # it could not be published apart yet
+    UNDECLARED = "undeclared"  # its queue was one of too many to be declared at once
+    NACKED = "nacked"  # a queue could not take it now
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A message the broker did not take, with the broker's words for it."""
+
+    message: Message
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What became of messages in flight since the last look.
+
+    `latencies` holds (seconds from publish to confirm, how many messages) for whole batches.
+    """
+
+    confirmed: list[Message]
+    refused: list[Refusal]
+    latencies: list[tuple[float, int]]
+
+
+NOTHING: Final = Outcomes([], [], [])
+
+
+@dataclass(frozen=True, slots=True)
+class Parking:
+    """Where a refused message waits: `delay` seconds for another attempt, or as `dead`."""
+
+    message: Message
+    state: str
+    attempts: int
+    suspicion: int
+    delay: float
+    error: str

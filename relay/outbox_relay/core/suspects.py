@@ -1,0 +1,60 @@
+"""Messages that wait to be published where their death harms no other. Pure.
+
+Each is there once, and all of them together take no more memory than may be in flight.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final
+
+from outbox_relay.core.message import Message
+
+#: How many may wait here; more of them wait outside the hot table.
+MOST: Final = 4000
+#: The size of their bodies, in bytes, at which no more are taken.
+MOST_BYTES: Final = 64 << 20
+
+
+class Suspects:
+    """In the order in which they were claimed; taken from both ends."""
+
+    def __init__(self) -> None:
+        self._messages: OrderedDict[int, Message] = OrderedDict()
+        self._bytes = 0
+        self._from_the_end = True  # where the last one was taken
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another."""
+        return len(self._messages) >= MOST or self._bytes >= MOST_BYTES
+
+    def add(self, message: Message) -> None:
+        """Let it wait; the same message claimed before waits no longer."""
+        self._drop(message.id)
+        self._messages[message.id] = message
+        self._bytes += len(message.body)
+
+    def take(self, count: int) -> list[Message]:
+        """Up to so many, from both ends in turn.
+
+        Good ones stand around a block of bad ones, not within it, and do not wait for all of it.
+        """
+        taken = []
+        for _ in range(min(count, len(self._messages))):
+            self._from_the_end = not self._from_the_end
+            _, message = self._messages.popitem(last=self._from_the_end)
+            self._bytes -= len(message.body)
+            taken.append(message)
+        return taken
+
+    def forget(self, ids: Iterable[int]) -> None:
+        """These are not ours any more."""
+        for id_ in ids if self._messages else ():
+            self._drop(id_)
+
+    def _drop(self, id_: int) -> None:
+        if message := self._messages.pop(id_, None):
+            self._bytes -= len(message.body)

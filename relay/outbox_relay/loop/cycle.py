@@ -1,0 +1,236 @@
+"""One step of the relay after another: claim, publish, settle. Raises what it cannot outlive.
+
+All decisions are `core`'s; here they are carried out, on a store and a publisher that work. Nothing
+is published before its claim is committed, nothing is marked sent before its confirm has come.
+
+The database works while messages are encoded: a step publishes what the last one fetched, while
+the messages of the rows claimed last are on their way and the next rows are being claimed.
+"""
+
+from time import monotonic
+from typing import NamedTuple
+
+import structlog
+
+from outbox_relay.broker.publisher import Publisher
+from outbox_relay.core.backoff import BUSY_POLL, IDLE_POLL, poll_interval
+from outbox_relay.core.claim import Answer, Claim, Claimed, Turn
+from outbox_relay.core.decide import Core
+from outbox_relay.core.message import Message, Outcomes, Refusal
+from outbox_relay.loop.incidents import Refusals
+from outbox_relay.loop.quarantine import Quarantine
+from outbox_relay.observe.metrics import Metrics
+from outbox_relay.postgres.store import Store
+
+log = structlog.get_logger()
+
+
+class Fetched(NamedTuple):
+    """Messages ready to be published, and since when they are ours."""
+
+    messages: list[Message]
+    since: float
+
+
+class Cycle:
+    """What is held, by how far it has come: claimed, fetched, in flight, landed."""
+
+    def __init__(
+        self, core: Core, quarantine: Quarantine, metrics: Metrics, *, forget: bool
+    ) -> None:
+        self._core = core
+        self._quarantine = quarantine
+        self._metrics = metrics
+        self._forget = forget  # what is sent is not kept
+        self._refusals = Refusals()
+        self._claimed: Claimed | None = None
+        self._fetched: Fetched | None = None
+        self._refused: list[Refusal] = []
+        self._doubtful: frozenset[int] = frozenset()
+        self._idle = False  # the last claim found nothing
+        self._shown = (0, False)  # what the gauges of the broker show
+        self._last_turn = self._next_turn = 0.0
+        # When one was claimed or confirmed, and when one was settled for good; monotonic.
+        self.last_message = self.last_landed = 0.0
+
+    @property
+    def holding(self) -> int:
+        """Messages leased and not yet confirmed or refused."""
+        return self._core.holding
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is held, and nothing is left to be written down."""
+        return self._core.at_rest and not self._refused
+
+    def hurry(self) -> None:
+        """Claim at the next step."""
+        self._next_turn = 0.0
+
+    def step(self, store: Store, publisher: Publisher, *, claiming: bool) -> None:
+        """Do what there is to do now, then wait a moment for the broker."""
+        turn = self._turn(store, publisher, claiming=claiming)
+        self._exchange(turn, store, publisher)
+        self.look(publisher, self._pause(publisher))
+        self._note(self._quarantine.step(self._core))
+        if self._refused:
+            self._park(store)
+
+    def look(self, publisher: Publisher, wait: float) -> None:
+        """See what the broker says, waiting for it no longer than that."""
+        self._note(publisher.poll(min(wait, BUSY_POLL) if self._quarantine.busy else wait))
+        if (now := (publisher.in_flight, publisher.blocked)) != self._shown:
+            self._shown = now
+            self._metrics.in_flight.set(publisher.in_flight)
+            self._metrics.broker_blocked.set(publisher.blocked)
+
+    def say(self) -> None:
+        """Log the refusals of late, summed up."""
+        self._refusals.say()
+
+    def close(self) -> None:
+        """Say what is still to be said; what is held is left to the leases' own end."""
+        self._refusals.say(all_of_them=True)
+        self._quarantine.close()
+
+    def broker_lost(self, suspects: list[Message]) -> None:
+        """Nothing is in flight any more; the broker may have died of one of `suspects`."""
+        if suspects:
+            self._doubtful = frozenset(message.id for message in suspects)
+            log.warning("suspects_isolated", messages=len(suspects))
+        self._metrics.in_flight.set(0)
+        self._shown = (0, False)
+
+    def give_back(self, store: Store) -> None:
+        """Settle what was confirmed, park what was refused, and return every other claim.
+
+        For when nothing is in flight any more. No attempt is counted for what is returned.
+        """
+        turn = self._core.turn(monotonic(), claiming=False, blocked=False, in_flight_bytes=0)
+        if turn.done:
+            self._turned(turn, store.exchange(None, turn), monotonic())
+            self._forget_settled(turn, store)
+        if self._refused:
+            self._park(store)
+        innocent, suspects = self._core.holdings(self._doubtful)
+        for held, suspicious in ((innocent, False), (suspects, True)):
+            if held:
+                store.release(held, suspicious=suspicious)
+                self._core.given_back([id_ for id_, _ in held])
+        self._claimed = self._fetched = None
+        self._doubtful = frozenset()
+        self._quarantine.close()
+
+    def _turn(self, store: Store, publisher: Publisher, *, claiming: bool) -> Turn | None:
+        """The next turn, if it is time for one and there is something it could do."""
+        if (now := monotonic()) < self._next_turn:
+            return None
+        turn = self._core.turn(
+            now,
+            claiming=claiming,
+            blocked=publisher.blocked,
+            in_flight_bytes=publisher.in_flight_bytes,
+        )
+        if turn.done:
+            return turn if turn.room or now - self._last_turn > BUSY_POLL else None
+        if self._idle and turn.room and not store.waiting(turn):
+            self._core.nothing_waits(turn)
+            self._next_turn = now + poll_interval(now - self.last_message)
+            return None
+        return turn if turn.room else None
+
+    def _pause(self, publisher: Publisher) -> float:
+        """For how long nothing but the broker can have news."""
+        if self._claimed or self._fetched:
+            return 0.0
+        if (pause := self._next_turn - monotonic()) > 0:
+            return pause
+        return IDLE_POLL if publisher.in_flight else BUSY_POLL
+
+    def _exchange(self, turn: Turn | None, store: Store, publisher: Publisher) -> None:
+        """Publish what is here, while the database fetches, settles and claims what is next."""
+        claimed, began = self._claimed, monotonic()
+        if not (claimed or turn):
+            self._publish(publisher)
+            return
+        store.ask(claimed, turn)
+        try:
+            self._publish(publisher)
+        finally:  # what is leased is known, and can be given back, whatever the broker did
+            answer = store.answer()
+            self._claimed = None
+            if turn:
+                self._turned(turn, answer, began)
+            if claimed and answer.claim:
+                self._arrived(answer.claim, claimed.since, store)
+            if turn:
+                self._forget_settled(turn, store)
+
+    def _publish(self, publisher: Publisher) -> None:
+        """Publish what was fetched, if it is still ours."""
+        if self._fetched is None:
+            return
+        (messages, since), self._fetched = self._fetched, None
+        if self._core.still_ours(since, now := monotonic()):
+            self._refuse(publisher.publish(messages))
+            return
+        log.warning("claim_outlived", messages=len(messages), seconds=round(now - since, 1))
+        self._core.given_back([message.id for message in messages])
+
+    def _arrived(self, claim: Claim, since: float, store: Store) -> None:
+        """Sort what was fetched; let go of what is not there, or too large to be fetched now."""
+        publish, refused, later = self._core.fetched(claim)
+        self._fetched = Fetched(publish, since)
+        self._refuse(refused)
+        # Ours no longer, whether or not the database hears of it.
+        self._core.given_back([id_ for id_, _ in (*later, *claim.astray)])
+        if later:
+            store.release(later)
+        if claim.astray and (dropped := store.drop_orphans(claim.astray)):
+            log.warning("orphans_dropped", messages=dropped)
+
+    def _turned(self, turn: Turn, answer: Answer, began: float) -> None:
+        """The turn is committed."""
+        self._last_turn = began
+        self._core.turned(turn, answer)
+        if not turn.room:
+            return
+        leased = answer.heads + answer.leased
+        self._idle = not leased
+        if not leased:
+            self._next_turn = began + poll_interval(began - self.last_message)
+            return
+        self._claimed = Claimed(leased, turn.lease, began)
+        self.last_message = now = monotonic()
+        # A short batch means the table is drained: no hurry to ask again.
+        self._next_turn = now if len(answer.leased) == turn.limit else now + BUSY_POLL
+        self._metrics.batch.observe(len(leased))
+        log.debug("batch", claimed=len(leased), settled=len(turn.done))
+
+    def _forget_settled(self, turn: Turn, store: Store) -> None:
+        if turn.done and self._forget:
+            store.forget(turn.done)
+
+    def _note(self, outcomes: Outcomes) -> None:
+        if not (outcomes.confirmed or outcomes.refused or outcomes.latencies):
+            return
+        if outcomes.confirmed:
+            self._core.confirmed(outcomes.confirmed)
+            self.last_message = self.last_landed = monotonic()
+        self._refused += outcomes.refused
+        self._metrics.landed(outcomes)
+
+    def _refuse(self, refused: list[Refusal]) -> None:
+        self._refused += refused
+        self._metrics.refused(refused)
+
+    def _park(self, store: Store) -> None:
+        refused = self._core.ours(self._refused)
+        if refused:
+            parkings = self._core.refused(refused)
+            store.park(parkings)
+            self._core.parked(parkings)
+            if any(parking.state == "dead" for parking in parkings):
+                self.last_landed = monotonic()
+            self._refusals.add(refused, parkings)
+        self._refused = []

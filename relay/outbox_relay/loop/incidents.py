@@ -1,0 +1,96 @@
+"""What the log says of outages and refusals: once an incident, then sums, never once an attempt.
+
+However long a server is away and however many messages are refused, a minute holds a few lines. The
+first line comes at once. No payload is ever in one: a refused message is named by its id.
+"""
+
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import Final
+
+import structlog
+
+from outbox_relay.core.message import Parking, Reason, Refusal
+
+log = structlog.get_logger()
+
+#: An outage that goes on is mentioned again, with its newest reason, after that many seconds.
+REMIND_EVERY: Final = 60.0
+#: It is over when everything has worked for that many seconds: a server that takes connections and
+#: then drops them has not come back.
+CALM: Final = 1.0
+#: Refusals for the same reason are summed up at most that often, in seconds.
+SUM_EVERY: Final = 10.0
+#: The most characters of a detail: names in it come from rows.
+LONGEST: Final = 300
+
+
+class Outage:
+    """Whether a server was last said to be up or lost."""
+
+    def __init__(self, server: str, clock: Callable[[], float]) -> None:
+        self._server, self._clock = server, clock
+        self._said_up: bool | None = None
+        self._said = self._lost = float("-inf")
+
+    def lost(self, reason: str) -> None:
+        """An attempt to reach it, or to work with it, has failed."""
+        self._lost = self._clock()
+        if self._said_up is not False or self._lost - self._said >= REMIND_EVERY:
+            self._said_up, self._said = False, self._lost
+            log.warning(f"{self._server}_lost", reason=reason)
+
+    def works(self) -> None:
+        """It did what it was asked."""
+        if not self._said_up and self._clock() - self._lost >= CALM:
+            self._said_up = True
+            log.info(f"{self._server}_up")
+
+
+class Refusals:
+    """Counts by reason, and says them."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._sums: dict[Reason | None, _Sum] = {}  # None stands for the dead
+
+    def add(self, refusals: Iterable[Refusal], parkings: Iterable[Parking]) -> None:
+        """Count them; a reason that was not heard lately is said at once."""
+        for refusal in refusals:
+            self._sum(refusal.reason).add(refusal.message.message_id, refusal.detail)
+        for parking in parkings:
+            if parking.state == "dead":
+                self._sum(None).add(parking.message.message_id, parking.error)
+        self.say()
+
+    def say(self, *, all_of_them: bool = False) -> None:
+        """Say the sums whose time has come, or all."""
+        now = self._clock()
+        for reason, sum_ in self._sums.items():
+            if sum_.messages and (all_of_them or now - sum_.said >= SUM_EVERY):
+                sum_.say(reason, now)
+
+    def _sum(self, reason: Reason | None) -> "_Sum":
+        return self._sums.setdefault(reason, _Sum())
+
+
+class _Sum:
+    """Messages since the last line, and the first of them."""
+
+    def __init__(self) -> None:
+        self.said = float("-inf")
+        self.messages = 0
+        self._first = self._detail = ""
+
+    def add(self, message_id: str, detail: str) -> None:
+        if not self.messages:
+            self._first, self._detail = message_id[:LONGEST], detail[:LONGEST]
+        self.messages += 1
+
+    def say(self, reason: Reason | None, now: float) -> None:
+        about = {"messages": self.messages, "first": self._first, "detail": self._detail}
+        if reason is None:
+            log.error("messages_dead", **about)
+        else:
+            log.warning("messages_refused", reason=str(reason), **about)
+        self.said, self.messages = now, 0

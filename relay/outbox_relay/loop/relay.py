@@ -1,0 +1,257 @@
+"""The loop: step after step, outliving whatever fails in between. Every wait has an end."""
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+from traceback import clear_frames
+from typing import Final
+
+import structlog
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    stop_when_event_set,
+    wait_random_exponential,
+)
+
+from outbox_relay.broker.publisher import Open, Publisher
+from outbox_relay.core.backoff import IDLE_POLL
+from outbox_relay.core.decide import Core
+from outbox_relay.errors import BrokerLost, RelayError, SchemaError, StoreLost
+from outbox_relay.loop.cycle import Cycle
+from outbox_relay.loop.housekeeping import Housekeeping
+from outbox_relay.loop.incidents import Outage
+from outbox_relay.loop.quarantine import Quarantine
+from outbox_relay.observe.health import Health
+from outbox_relay.observe.metrics import Metrics
+from outbox_relay.postgres.store import Store
+from outbox_relay.settings import Settings
+
+log = structlog.get_logger()
+
+#: The longest pause between two attempts to reach a server, in seconds.
+LONGEST_RECONNECT: Final = 5.0
+
+#: Full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog), so that a fleet of relays
+#: does not come back as one.
+RECONNECT: Final = wait_random_exponential(multiplier=0.1, max=LONGEST_RECONNECT)
+#: What the relay waits out. A schema that was right and no longer is, is being mended.
+TRANSIENT: Final = (StoreLost, BrokerLost, SchemaError)
+#: How often the chores beside publishing are looked through, in seconds.
+CHORES_EVERY: Final = 0.1
+#: A drain gives up this long after its last progress, once other relays' claims have run out.
+DRAIN_PATIENCE: Final = 15.0
+
+
+class Relay:
+    """One relay process. `run` works until `stop`; `drain` until nothing due is left."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        open_store: Callable[[], Store],
+        open_publisher: Open,
+        first_lease: int,
+        metrics: Metrics,
+        health: Health,
+    ) -> None:
+        self._settings = settings
+        self._open_store = open_store
+        self._open_publisher = open_publisher
+        self._metrics = metrics
+        self._remember_nothing(first_lease)
+        self._health = health
+        self._store: Store | None = None
+        self._timeline: str | None = None
+        self._publisher: Publisher | None = None
+        self._database = Outage("database", monotonic)
+        self._broker = Outage("broker", monotonic)
+        self._stopping = threading.Event()
+        self._draining = False
+        self._next_chores = 0.0
+        self._housekeeping = Housekeeping(metrics, settings.retention, monotonic())
+
+    def _remember_nothing(self, first_lease: int) -> None:
+        self._core = Core(self._settings, first_lease)
+        quarantine, forget = Quarantine(self._open_publisher), not self._settings.retention
+        self._cycle = Cycle(self._core, quarantine, self._metrics, forget=forget)
+
+    def stop(self) -> None:
+        """No new claims; `run` returns once what is in flight has landed, or the grace is over."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Publish until `stop` is called. Raises SchemaError if the tables are not ours to use."""
+        self._begin()
+        log.info("relay_started", window=self._settings.window, batch=self._settings.batch_size)
+        while not self._stopping.is_set():
+            self._round()
+        deadline = monotonic() + self._settings.grace_period
+        while not self._cycle.at_rest and monotonic() < deadline:
+            self._round()
+        self._leave()
+        log.info("relay_stopped", left_behind=self._cycle.holding)
+
+    def drain(self) -> bool:
+        """Publish what is due; whether all of it was. Raises SchemaError as `run` does."""
+        self._begin()
+        self._draining = True
+        progress = monotonic()
+        drained = False
+        while not self._stopping.is_set() and monotonic() - progress < DRAIN_PATIENCE:
+            self._round()
+            progress = max(progress, self._cycle.last_landed)
+            if drained := self._drained():
+                break
+        self._leave()
+        return drained
+
+    def _drained(self) -> bool:
+        try:
+            return bool(self._cycle.at_rest and self._store and not self._store.anything_left())
+        except TRANSIENT:
+            return False  # the next round finds the connection closed, and opens another
+
+    def _begin(self) -> None:
+        """A schema that is wrong from the start is an error, not something to wait out."""
+        try:
+            self._store = self._open_store()
+        except StoreLost as error:
+            self._lose_store(error)
+        else:
+            self._note_store(self._store)
+            self._database.works()
+
+    def _round(self) -> None:
+        """One step; where it fails, attempts to resume until one has succeeded."""
+        self._health.progress()
+        try:
+            if self._store and self._publisher:
+                self._step(self._store, self._publisher)
+            else:
+                self._resume()
+        except TRANSIENT as error:
+            self._lose(error)
+            Retrying(
+                wait=RECONNECT,
+                stop=stop_when_event_set(self._stopping) | stop_after_delay(DRAIN_PATIENCE)
+                if self._draining
+                else stop_when_event_set(self._stopping),
+                sleep=self._rest,
+                retry=retry_if_exception_type(TRANSIENT),
+                retry_error_callback=lambda _: self._rest(IDLE_POLL),
+            )(self._try_to_resume)
+
+    def _try_to_resume(self) -> None:
+        try:
+            self._resume()
+        except TRANSIENT as error:
+            self._lose(error)
+            raise
+
+    def _resume(self) -> None:
+        """Connect what is missing; a whole step, with a claim, shows that it works."""
+        if self._store is None:
+            self._store = self._open_store()
+            self._note_store(self._store)
+        if self._publisher is None:
+            self._cycle.give_back(self._store)
+            self._publisher = self._open_publisher()
+            self._health.broker_up = True
+            self._metrics.broker_up.set(1)
+        self._cycle.hurry()
+        self._next_chores = 0.0
+        self._step(self._store, self._publisher)
+
+    def _rest(self, seconds: float) -> None:
+        """Wait out a back-off, keeping alive whichever connection is left."""
+        until = monotonic() + seconds
+        while (left := until - monotonic()) > 0:
+            self._health.progress()
+            pause = min(0.25, left)
+            if self._publisher:
+                try:
+                    self._cycle.look(self._publisher, pause)
+                except BrokerLost as error:
+                    self._lose_broker(error)
+            elif self._stopping.wait(pause):
+                # Still bounded by the grace period, but never at full speed.
+                threading.Event().wait(IDLE_POLL)
+                return
+
+    def _step(self, store: Store, publisher: Publisher) -> None:
+        # Chores first: what was in flight during a pause is still ours if we ask before others do.
+        if (now := monotonic()) >= self._next_chores:
+            self._next_chores = now + CHORES_EVERY
+            self._keep_house(store, now)
+        self._cycle.step(store, publisher, claiming=not self._stopping.is_set())
+
+    def _keep_house(self, store: Store, now: float) -> None:
+        """What has to be done now and then."""
+        if held := self._core.renewal(now):
+            store.renew(held, self._settings.lease)
+        self._housekeeping.do(store, now)
+        self._cycle.say()
+        self._database.works()
+        self._broker.works()
+
+    def _note_store(self, store: Store) -> None:
+        if self._timeline not in (None, store.timeline):
+            self._start_over()
+        self._timeline = store.timeline
+        self._health.database_up = True
+        self._metrics.database_up.set(1)
+        self._housekeeping.count_soon()
+
+    def _start_over(self) -> None:
+        """Another server took over; it may give other messages the ids of those held here.
+
+        Confirms still to come are not waited for: what is in flight may be published twice.
+        """
+        log.warning("database_promoted", forgotten=self._cycle.holding)
+        self._cycle.broker_lost([])
+        self._cycle.close()
+        if self._publisher:
+            self._publisher.close()
+        self._publisher = None
+        self._remember_nothing(self._core.next_lease)
+
+    def _lose(self, error: RelayError) -> None:
+        # Its frames hold what was in flight, and stay until the collector comes, which is rarely.
+        clear_frames(error.__traceback__)
+        if isinstance(error, BrokerLost):
+            self._lose_broker(error)
+        else:
+            self._lose_store(error)
+
+    def _lose_store(self, error: RelayError) -> None:
+        self._database.lost(str(error))
+        if self._store:
+            self._store.close()
+        self._store = None
+        self._health.database_up = False
+        self._metrics.database_lost()
+
+    def _lose_broker(self, error: BrokerLost) -> None:
+        self._broker.lost(str(error))
+        if self._publisher:
+            self._cycle.broker_lost(self._publisher.in_doubt() if error.blame else [])
+            self._publisher.close()
+        self._publisher = None
+        self._health.broker_up = False
+        self._metrics.broker_up.set(0)
+        self._metrics.broker_blocked.set(0)
+
+    def _leave(self) -> None:
+        """Settle and give back what can be, and close; never raises."""
+        try:
+            if self._store:
+                self._cycle.give_back(self._store)
+        except TRANSIENT as error:
+            self._database.lost(str(error))
+        self._cycle.close()
+        if self._publisher:
+            self._publisher.close()
+        if self._store:
+            self._store.close()

@@ -1,0 +1,1 @@
+"""What the relay says of itself: metrics, probes and log lines."""

@@ -1,0 +1,198 @@
+"""Every Prometheus name of the relay, in one place. The names are public: dashboards rely on them.
+
+| name | type | meaning |
+|---|---|---|
+| outbox_pending_messages | gauge | to be published now, or after another attempt's pause |
+| outbox_scheduled_messages | gauge | held until their eta |
+| outbox_dead_messages | gauge | given up, waiting for a person |
+| outbox_oldest_pending_age_seconds | gauge | lag |
+| outbox_published_total | counter | confirmed, by exchange and routing_key (100, then "other") |
+| outbox_publish_failures_total | counter | refused, by reason |
+| outbox_returned_total | counter | came back unroutable |
+| outbox_confirm_seconds | histogram | publish to confirm |
+| outbox_delivery_seconds | histogram | inserted (or due) to confirm |
+| outbox_batch_messages | histogram | messages claimed at a time |
+| outbox_in_flight_messages | gauge | published, not confirmed |
+| outbox_broker_up, outbox_broker_blocked, outbox_database_up | gauge | 1 or 0 |
+| outbox_last_confirm_timestamp_seconds | gauge | when the broker last confirmed anything |
+| outbox_work_table_bytes | gauge | size of the hot tables, by table: ready, parked |
+| outbox_work_table_dead_tuples | gauge | rows in them that vacuum has yet to remove, by table |
+| outbox_horizon_age_seconds | gauge | how long a transaction has kept vacuum from removing rows |
+| outbox_build_info | gauge | 1, labelled with the version |
+
+What the database tells is refreshed every 5 seconds and NaN while it is unknown: before the first
+answer, while the database is away, and the horizon also where this login may not see it.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import version
+from math import nan
+from operator import attrgetter
+from time import monotonic, time
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from outbox_relay.core.backlog import Stats, Upkeep
+from outbox_relay.core.message import Message, Outcomes, Reason, Refusal
+
+SECONDS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    60,
+    300,
+)
+MESSAGES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+#: Distinct routes counted by name; a label per task argument would be a label without end.
+ROUTES: Final = 100
+_route: Callable[[Message], tuple[str, str]] = attrgetter("exchange", "routing_key")
+
+
+class BulkHistogram(Collector):
+    """A histogram that counts many equal observations at once, for what happens in batches."""
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
+        self._name, self._text, self._bounds = name, text, bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float, count: int = 1) -> None:
+        """Count `value` `count` times."""
+        self._counts[bisect_left(self._bounds, value)] += count
+        self._sum += value * count
+
+    def observe_each(self, values: Iterable[float]) -> None:
+        """Count many values at once."""
+        ordered = sorted(values)
+        below = 0
+        for place, bound in enumerate(self._bounds):
+            upto = bisect_right(ordered, bound, below)
+            self._counts[place] += upto - below
+            below = upto
+        self._counts[-1] += len(ordered) - below
+        self._sum += sum(ordered)
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Cumulative buckets, as Prometheus wants them."""
+        total = 0
+        buckets = []
+        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
+            total += count
+            buckets.append(("+Inf" if bound == float("inf") else str(float(bound)), total))
+        yield HistogramMetricFamily(self._name, self._text, buckets=buckets, sum_value=self._sum)
+
+
+class Metrics:
+    """What one relay process measures."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"outbox_{name}", text, registry=registry)
+
+        def histogram(name: str, text: str, bounds: Sequence[float]) -> BulkHistogram:
+            made = BulkHistogram(f"outbox_{name}", text, bounds)
+            registry.register(made)
+            return made
+
+        self.pending = gauge("pending_messages", "To be published")
+        self.scheduled = gauge("scheduled_messages", "Held until their eta")
+        self.dead = gauge("dead_messages", "Given up")
+        self.oldest = gauge("oldest_pending_age_seconds", "Age of the oldest pending message")
+        self.in_flight = gauge("in_flight_messages", "Published and not yet confirmed")
+        self.broker_up = gauge("broker_up", "Whether the broker is connected")
+        self.broker_blocked = gauge("broker_blocked", "Whether the broker has an alarm")
+        self.database_up = gauge("database_up", "Whether the database is connected")
+        self.last_confirm = gauge("last_confirm_timestamp_seconds", "Time of the last confirm")
+        self.published = Counter(
+            "outbox_published", "Confirmed", ["exchange", "routing_key"], registry=registry
+        )
+        self.failures = Counter("outbox_publish_failures", "Refused", ["reason"], registry=registry)
+        self.returned = Counter("outbox_returned", "Came back unroutable", registry=registry)
+        self.confirm = histogram("confirm_seconds", "Publish to confirm", SECONDS)
+        self.delivery = histogram("delivery_seconds", "Inserted or due to confirm", SECONDS)
+        self.batch = histogram("batch_messages", "Messages claimed at a time", MESSAGES)
+        self.bytes = Gauge(
+            "outbox_work_table_bytes", "Size of a hot table", ["table"], registry=registry
+        )
+        self.dead_tuples = Gauge(
+            "outbox_work_table_dead_tuples", "Rows to be vacuumed", ["table"], registry=registry
+        )
+        self.horizon = gauge("horizon_age_seconds", "Age of what keeps vacuum from removing rows")
+        info = Gauge("outbox_build_info", "Version", ["version"], registry=registry)
+        info.labels(version("outbox-relay")).set(1)
+        for reason in Reason:
+            self.failures.labels(reason)
+        self.database_lost()
+        self._routes: set[tuple[str, str]] = set()
+
+    def landed(self, outcomes: Outcomes) -> None:
+        """Count what one look at the broker brought."""
+        if outcomes.confirmed:
+            self._confirmed(outcomes.confirmed)
+        for seconds, count in outcomes.latencies:
+            self.confirm.observe(seconds, count)
+        self.refused(outcomes.refused)
+
+    def refused(self, refusals: Iterable[Refusal]) -> None:
+        """Count messages the broker did not take, or was never asked to."""
+        for refusal in refusals:
+            self.failures.labels(refusal.reason).inc()
+            if refusal.reason is Reason.UNROUTABLE:
+                self.returned.inc()
+
+    def _confirmed(self, messages: list[Message]) -> None:
+        now = monotonic()
+        self.delivery.observe_each([now - message.born for message in messages])
+        for route, count in Tally(map(_route, messages)).items():
+            self.published.labels(*self._bounded(route)).inc(count)
+        self.last_confirm.set(time())
+
+    def _bounded(self, route: tuple[str, str]) -> tuple[str, str]:
+        if route in self._routes:
+            return route
+        if len(self._routes) >= ROUTES:
+            return ("other", "other")
+        self._routes.add(route)
+        return route
+
+    def stats(self, stats: Stats) -> None:
+        """Show what the outbox holds."""
+        self.pending.set(stats.pending)
+        self.scheduled.set(stats.scheduled)
+        self.dead.set(stats.dead)
+        self.oldest.set(stats.oldest_pending_age)
+
+    def upkeep(self, upkeep: Upkeep) -> None:
+        """Show whether vacuum keeps up."""
+        self.bytes.labels("ready").set(upkeep.ready_bytes)
+        self.bytes.labels("parked").set(upkeep.parked_bytes)
+        self.dead_tuples.labels("ready").set(upkeep.ready_dead_tuples)
+        self.dead_tuples.labels("parked").set(upkeep.parked_dead_tuples)
+        self.horizon.set(upkeep.horizon_age)
+
+    def database_lost(self) -> None:
+        """Unknown is not zero, and the last numbers must not look like today's."""
+        self.database_up.set(0)
+        unknown = [self.pending, self.scheduled, self.dead, self.oldest, self.horizon]
+        for table in ("ready", "parked"):
+            unknown += [self.bytes.labels(table), self.dead_tuples.labels(table)]
+        for shown in unknown:
+            shown.set(nan)

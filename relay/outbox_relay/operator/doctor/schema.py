@@ -1,0 +1,68 @@
+"""Whether the outbox is there, in a version this relay knows, and writable: first of all."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from outbox_relay.core.finding import Finding, ok, problem
+from outbox_relay.operator.session import Session
+from outbox_relay.postgres.store import SCHEMA_VERSIONS
+
+TABLES: Final = [
+    *("message", "ready", "parked", "lane", "receipt"),
+    *("pending", "scheduled", "dead", "sent"),
+]
+
+READ_ONLY: Final = """
+SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean
+"""
+EXISTS: Final = "SELECT to_regnamespace(quote_ident(%(schema)s)) IS NOT NULL"
+MISSING: Final = """
+SELECT array_agg(name) FROM unnest(%(tables)s::text[]) AS expected (name)
+WHERE to_regclass(format('%%I.%%I', %(schema)s::text, name)) IS NULL
+"""
+HAS_VERSION: Final = """
+SELECT to_regprocedure(format('%%I.version()', %(schema)s::text)) IS NOT NULL
+"""
+VERSION: Final = "SELECT {outbox}.version()"
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What was found of the schema; `usable` says whether looking further makes sense."""
+
+    findings: list[Finding]
+    usable: bool
+
+
+def check(session: Session) -> Schema:
+    """The schema, its tables and its version."""
+    name = session.schema
+    up = "run: outbox-migrate up"
+    if not session.value(EXISTS, schema=name):
+        text = f"there is no schema {name!r} in this database"
+        return _unusable(text, f"{up}; or correct OUTBOX_SCHEMA or OUTBOX_DATABASE_URL")
+    if missing := session.value(MISSING, schema=name, tables=TABLES):
+        return _unusable(f"missing in schema {name!r}: {', '.join(missing)}", up)
+    if not session.value(HAS_VERSION, schema=name):
+        return _unusable(f"the schema {name!r} has no version()", up)
+    version = session.value(VERSION)
+    if version not in SCHEMA_VERSIONS:
+        known = ", ".join(map(str, SCHEMA_VERSIONS))
+        way_out = "upgrade outbox-relay" if version > max(SCHEMA_VERSIONS) else up
+        text = f"the schema {name!r} has version {version}, this relay works with {known}"
+        return _unusable(text, way_out)
+    findings = [ok("schema", f"{name!r}, version {version}")]
+    if session.value(READ_ONLY):
+        findings.append(
+            problem(
+                "database writable",
+                "the database is read-only: a standby, or told so",
+                "point OUTBOX_DATABASE_URL to the primary (target_session_attrs=read-write), or "
+                "reset default_transaction_read_only",
+            )
+        )
+    return Schema(findings, usable=True)
+
+
+def _unusable(text: str, remedy: str) -> Schema:
+    return Schema([problem("schema", text, remedy)], usable=False)

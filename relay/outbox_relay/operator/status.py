@@ -1,0 +1,76 @@
+"""Is it flowing, how far behind, is anybody publishing: counts, lag and relays at one moment."""
+
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from outbox_relay.core.backlog import Stats
+from outbox_relay.operator.session import Session
+
+STATS: Final = """
+SELECT pending, scheduled, dead,
+       extract(epoch FROM oldest_pending_age)::float8 AS oldest_pending_age
+FROM {outbox}.stats
+"""
+
+#: Relays name themselves; the name is visible to every login, the rest to some (pg_read_all_stats).
+RELAYS: Final = """
+SELECT pid, usename AS login, host(client_addr) AS address,
+       extract(epoch FROM clock_timestamp() - backend_start)::float8 AS connected_for
+FROM pg_stat_activity
+WHERE application_name = 'outbox-relay' AND datname = current_database()
+ORDER BY pid
+"""
+
+#: An inspector may read the counts, and not this.
+MAY_READ_RECEIPTS: Final = "SELECT has_table_privilege(%(receipt)s, 'SELECT')"
+
+FLOW: Final = """
+SELECT (SELECT extract(epoch FROM clock_timestamp() - max(sent_at))::float8
+          FROM {outbox}.receipt) AS last_sent_age,
+       (SELECT coalesce(sum(cardinality(ids)), 0)::bigint FROM {outbox}.receipt
+         WHERE sent_at > now() - interval '1 minute') AS sent_last_minute
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySeen:
+    """A relay's connection to the database."""
+
+    pid: int
+    login: str
+    address: str | None
+    connected_for: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What was confirmed lately; None where this login may not know."""
+
+    last_sent_age: float | None = None
+    sent_last_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All of it, at one moment."""
+
+    stats: Stats
+    flow: Flow
+    relays: list[RelaySeen]
+
+    def as_json(self) -> dict[str, object]:
+        """For programs."""
+        return {
+            **asdict(self.stats),
+            **asdict(self.flow),
+            "relays_alive": len(self.relays),
+            "relays": [asdict(relay) for relay in self.relays],
+        }
+
+
+def read(session: Session) -> Status:
+    """Look once."""
+    stats = session.fetch(Stats, STATS)[0]
+    allowed = session.value(MAY_READ_RECEIPTS, receipt=f'"{session.schema}".receipt')
+    flow = session.fetch(Flow, FLOW)[0] if allowed else Flow()
+    return Status(stats, flow, session.fetch(RelaySeen, RELAYS))

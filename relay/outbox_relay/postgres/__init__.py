@@ -1,0 +1,1 @@
+"""The outbox in Postgres: every statement, and a connection on which every wait ends."""

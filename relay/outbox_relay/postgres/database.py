@@ -1,0 +1,129 @@
+"""A connection to Postgres on which every wait ends, and whose errors say what to do.
+
+Raises StoreLost where the database is gone, silent or too slow (the connection is then to be closed
+and opened anew), SchemaError where the tables are missing or not ours to use, and SettingsError
+where the URL is none. No message repeats what a row contains.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from outbox_relay.errors import SchemaError, SettingsError, StoreLost
+from outbox_relay.settings.table import flag_of
+
+CONNECT_TIMEOUT_SECONDS: Final = 5
+#: How much longer than the server's own limit a statement is waited for, in seconds.
+GRACE_SECONDS: Final = 2
+#: A dead peer is noticed by the kernel too, where a firewall drops packets silently.
+TCP_DEFAULTS: Final = {
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+
+#: Whatever the server would choose: a database made without an encoding is read as what it holds.
+ENCODING: Final = {"client_encoding": "UTF8"}
+
+#: Forbids every plan but index look-ups: on tables that are empty one minute and huge the next,
+#: statistics are always old. What is committed here survives a crash of the database. Rows that
+#: others have changed are passed over, not stumbled over: that takes READ COMMITTED.
+SESSION: Final = """
+SELECT set_config('application_name', %(name)s, false),
+       set_config('synchronous_commit', 'on', false),
+       set_config('timezone', 'UTC', false),
+       set_config('default_transaction_isolation', 'read committed', false),
+       set_config('jit', 'off', false),
+       set_config('enable_seqscan', 'off', false),
+       set_config('enable_bitmapscan', 'off', false),
+       set_config('enable_hashjoin', 'off', false),
+       set_config('enable_mergejoin', 'off', false),
+       set_config('statement_timeout', %(timeout_ms)s, false),
+       set_config('lock_timeout', %(timeout_ms)s, false),
+       set_config('idle_in_transaction_session_timeout', '60s', false)
+"""
+
+
+class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
+    """No statement waits longer than `deadline` seconds, even for a server that is frozen.
+
+    statement_timeout cannot do that: a frozen server does not look at its clock.
+    """
+
+    deadline = 10.0
+
+    def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
+        """Run one of psycopg's generators until it is done or the time is over."""
+        try:
+            return super().wait(gen, timeout=self.deadline)
+        except psycopg.OperationalError:
+            # After a time-out the reply may still come: the connection cannot be used again.
+            self.pgconn.finish()
+            raise
+
+
+def connect(
+    url: str, name: str, statement_timeout: float, *, prepare: bool = False
+) -> BoundedConnection:
+    """Connect as `name`, with every statement a transaction of its own, of at most so many seconds.
+
+    `prepare` keeps the server's plans between statements, which not every pooler allows.
+    """
+    try:
+        conninfo = make_conninfo("", **{**TCP_DEFAULTS, **conninfo_to_dict(url), **ENCODING})
+    except (psycopg.ProgrammingError, UnicodeDecodeError) as error:
+        raise SettingsError("OUTBOX_DATABASE_URL is not a libpq URL or conninfo") from error
+    with translated():
+        connection = BoundedConnection.connect(
+            conninfo,
+            autocommit=True,
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            prepare_threshold=0 if prepare else None,
+        )
+        connection.deadline = statement_timeout + GRACE_SECONDS
+        timeout_ms = str(int(statement_timeout * 1000))
+        try:
+            connection.execute(SESSION, {"name": name, "timeout_ms": timeout_ms})
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's errors into ours, in one sentence that says what to do."""
+    try:
+        yield
+    except psycopg.errors.QueryCanceled as error:
+        flag = flag_of("OUTBOX_STATEMENT_TIMEOUT")
+        raise StoreLost(f"{first_line(error)}: allow it more time with {flag}") from error
+    except psycopg.OperationalError as error:
+        raise StoreLost(f"the database does not answer: {first_line(error)}") from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise SchemaError(
+            f"{first_line(error)}: run outbox-migrate grant and GRANT outbox_relay to this login"
+        ) from error
+    except (
+        psycopg.errors.UndefinedTable,
+        psycopg.errors.UndefinedColumn,
+        psycopg.errors.UndefinedFunction,
+        psycopg.errors.InvalidSchemaName,
+    ) as error:
+        raise SchemaError(
+            f"the outbox is not there ({first_line(error)}): run outbox-migrate up"
+        ) from error
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise StoreLost("the database is read-only (a standby, or told so)") from error
+    except psycopg.Error as error:
+        code = error.sqlstate or type(error).__name__
+        raise StoreLost(f"{code}: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """The driver's summary; what follows it may quote a row."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

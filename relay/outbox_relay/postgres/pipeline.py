@@ -1,0 +1,100 @@
+"""Statements sent ahead of their replies, through libpq: what the relay's speed hangs on.
+
+Statements asked together are one transaction and one round trip, and the caller works while the
+server does. psycopg's own pipeline mode reads every reply before it goes on.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+from psycopg import generators
+from psycopg.adapt import Transformer
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGresult
+from psycopg.rows import RowMaker
+from psycopg.types.string import ByteaBinaryLoader
+
+from outbox_relay.postgres.database import BoundedConnection
+
+PARAMETER: Final = re.compile(r"%\((\w+)\)s")
+BINARY: Final = 1
+SUCCESS: Final = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.PIPELINE_SYNC)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A prepared statement to run, and what to make of each of its rows."""
+
+    name: str
+    parameters: Mapping[str, object]
+    make: RowMaker[Any] = tuple
+
+
+class Pipeline:
+    """Asks prepared statements on a connection. JSON is returned as its text in bytes.
+
+    Between `ask` and `answer` the connection can do nothing else; after an error, nothing at all.
+    """
+
+    def __init__(self, connection: BoundedConnection) -> None:
+        connection.adapters.register_loader("json", ByteaBinaryLoader)
+        self._connection = connection
+        self._rows = Transformer(connection)
+        self._parameters: dict[str, list[str]] = {}
+        self._asked: tuple[Query, ...] = ()
+
+    def prepare(self, name: str, statement: str) -> None:
+        """Give a statement with %(named)s parameters to the server."""
+        names = list(dict.fromkeys(PARAMETER.findall(statement)))
+        text = PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", statement)
+        self._connection.pgconn.send_prepare(name.encode(), text.encode())
+        _check(self._connection.wait(generators.execute(self._connection.pgconn)))
+        self._parameters[name] = names
+
+    def run(self, query: Query) -> list[Any]:
+        """Run one statement and wait for its rows: the shortest way there and back."""
+        self._send(query)
+        execution = generators.execute(self._connection.pgconn)
+        return self._made(_check(self._connection.wait(execution)), query.make)
+
+    def ask(self, *queries: Query) -> None:
+        """Send the statements, to be run one after another in one transaction."""
+        pgconn = self._connection.pgconn
+        pgconn.enter_pipeline_mode()
+        for query in queries:
+            self._send(query)
+        pgconn.pipeline_sync()
+        self._asked = queries
+        self._connection.wait(generators.send(pgconn))
+
+    def answer(self) -> list[list[Any]]:
+        """Wait for the rows of each statement asked; by then they are committed."""
+        asked, self._asked = self._asked, ()
+        replies = [self._made(self._reply(), query.make) for query in asked]
+        self._reply()  # the end of the transaction
+        self._connection.pgconn.exit_pipeline_mode()
+        return replies
+
+    def _send(self, query: Query) -> None:
+        values = [str(query.parameters[name]).encode() for name in self._parameters[query.name]]
+        self._connection.pgconn.send_query_prepared(
+            query.name.encode(), values, result_format=BINARY
+        )
+
+    def _reply(self) -> PGresult:
+        return _check(self._connection.wait(generators.fetch_many(self._connection.pgconn)))
+
+    def _made(self, result: PGresult, make: RowMaker[Any]) -> list[Any]:
+        self._rows.set_pgresult(result)
+        return self._rows.load_rows(0, result.ntuples, make)
+
+
+def _check(results: list[PGresult]) -> PGresult:
+    """The only result of a statement; raises the server's error."""
+    (result,) = results
+    if result.status not in SUCCESS:
+        raise psycopg.errors.error_from_result(result)
+    return result

@@ -1,0 +1,93 @@
+"""How the value of each setting is read. Every parser raises ValueError, saying what to give."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+from outbox_relay.errors import SettingsError
+from outbox_relay.settings.durations import duration
+
+#: Host and port to listen on; None for nowhere.
+Address = tuple[str, int] | None
+DEFAULT_ADDRESS: Final[Address] = ("127.0.0.1", 9464)
+
+
+def management_url(text: str) -> str | None:
+    """The address of RabbitMQ's management API."""
+    if not re.fullmatch(r"https?://[^/@?#\s]+(/[^@?#\s]*)?", text):
+        # Not a ValueError: the text may hold a password and must not be repeated.
+        raise SettingsError("OUTBOX_MANAGEMENT_URL: give http://host:15672, without a password")
+    return text.rstrip("/")
+
+
+def transport_options(text: str) -> dict[str, Any]:
+    """What Celery calls broker_transport_options, from JSON; nothing from nothing."""
+    try:
+        options = json.loads(text or "{}")
+    except ValueError as error:
+        raise ValueError(f"give a JSON object: {error}") from error
+    if not isinstance(options, dict):
+        raise ValueError("give a JSON object")
+    return options
+
+
+def identifier(text: str) -> str:
+    """The name of a schema that needs no quotes."""
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", text):
+        raise ValueError("use lower-case letters, digits and underscores, at most 63")
+    return text
+
+
+def declare(text: str) -> Literal["missing", "never"]:
+    """What to do about queues and exchanges that are missing."""
+    if text == "missing":
+        return "missing"
+    if text == "never":
+        return "never"
+    raise ValueError("say missing or never")
+
+
+def log_format(text: str) -> Literal["json", "console"]:
+    """How log lines are written."""
+    if text == "json":
+        return "json"
+    if text == "console":
+        return "console"
+    raise ValueError("say json or console")
+
+
+def log_level(text: str) -> str:
+    """The lowest level that is logged."""
+    if text.lower() not in ("debug", "info", "warning", "error"):
+        raise ValueError("say debug, info, warning or error")
+    return text.lower()
+
+
+def between(low: int, high: int) -> Callable[[str], int]:
+    """A parser of whole numbers within these bounds."""
+
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise ValueError(f"give a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def positive_duration(text: str) -> float:
+    """A duration of at least a second."""
+    seconds = duration(text)
+    if seconds < 1:
+        raise ValueError("give at least 1s")
+    return seconds
+
+
+def address(text: str) -> Address:
+    """Host and port, or None for `off`."""
+    if text == "off":
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError("give host:port, such as 0.0.0.0:9464, or off")
+    return host.strip("[]") or "0.0.0.0", int(port)

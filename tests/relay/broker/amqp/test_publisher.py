@@ -1,0 +1,521 @@
+"""Publishing to a real RabbitMQ: each message's own confirm decides, and nothing else."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+import pytest
+from kombu import Connection, Exchange, Queue
+
+from outbox_relay.broker.amqp import connect as connect_module
+from outbox_relay.broker.amqp import publisher as publisher_module
+from outbox_relay.broker.amqp.publisher import AmqpPublisher
+from outbox_relay.broker.amqp.topology import Topology
+from outbox_relay.core.message import Message, Reason, Refusal
+from outbox_relay.errors import BrokerLost
+from tests.fixtures.broker import Broker, OwnRabbitMQ
+from tests.fixtures.waiting import wait_until
+from tests.relay.messages import a_message, messages
+
+DEADLINE = 30.0
+
+
+@dataclass
+class Line:
+    """A publisher, and everything it has reported."""
+
+    publisher: AmqpPublisher
+    confirmed: list[Message] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+
+    def publish(self, *batch: Message) -> None:
+        """Put messages on the wire."""
+        self.refused += self.publisher.publish(batch)
+
+    def listen(self) -> None:
+        """Look once."""
+        outcomes = self.publisher.poll(0.05)
+        self.confirmed += outcomes.confirmed
+        self.refused += outcomes.refused
+
+    def land(self) -> None:
+        """Listen until nothing is in flight."""
+        deadline = monotonic() + DEADLINE
+        while self.publisher.in_flight:
+            assert monotonic() < deadline, "no confirm came"
+            self.listen()
+
+    def until_lost(self) -> BrokerLost:
+        """Listen until the link is gone, and return how."""
+        deadline = monotonic() + DEADLINE
+        while monotonic() < deadline:
+            try:
+                self.listen()
+            except BrokerLost as lost:
+                return lost
+        raise AssertionError("the link held")
+
+    @property
+    def reasons(self) -> dict[int, Reason]:
+        """Why each refused message was."""
+        return {refusal.message.id: refusal.reason for refusal in self.refused}
+
+
+OpenLine = Callable[..., Line]
+
+
+@pytest.fixture
+def open_line() -> Iterator[OpenLine]:
+    """Connect a publisher to a URL."""
+    opened: list[AmqpPublisher] = []
+
+    def connect(url: str, *, declare: bool = True, confirm_timeout: float = DEADLINE) -> Line:
+        topology = Topology(url, declare=declare)
+        # Nothing is reserved: another user's id is what makes a broker close the channel.
+        publisher = AmqpPublisher(url, topology, confirm_timeout, reserved=frozenset())
+        opened.append(publisher)
+        return Line(publisher)
+
+    yield connect
+    for publisher in opened:
+        publisher.close()
+
+
+@pytest.fixture
+def line(open_line: OpenLine, broker: Broker) -> Line:
+    """A publisher on the test's virtual host, with a queue named celery."""
+    broker.declare("celery")
+    return open_line(broker.url)
+
+
+def declares(*entities: dict[str, Any]) -> str:
+    """The `declare` column."""
+    return json.dumps(entities)
+
+
+def test_every_message_is_confirmed_and_there(line: Line, broker: Broker) -> None:
+    """Two thousand in one go: each confirmed once, each in the queue, in order."""
+    line.publish(*messages(2000))
+    line.land()
+
+    assert sorted(m.id for m in line.confirmed) == list(range(1, 2001))
+    assert line.refused == []
+    assert broker.depth("celery") == 2000
+    assert line.publisher.in_flight_bytes == 0
+
+
+def test_what_arrives_is_what_was_sent(line: Line, broker: Broker) -> None:
+    """Headers of every kind, properties and body, as another client reads them."""
+    headers = {
+        "text": "é",
+        "n": None,
+        "big": 2**40,
+        "neg": -(2**40),
+        "f": 1.5,
+        "l": [True, {"x": 1}],
+    }
+    properties = {"delivery_mode": 2, "priority": 5, "correlation_id": "c", "reply_to": "r"}
+    line.publish(
+        a_message(headers=json.dumps(headers), properties=json.dumps(properties), body=b"\x00\xff")
+    )
+    line.land()
+
+    (received,) = broker.take_all("celery")
+
+    assert received.headers == headers
+    assert received.body == b"\x00\xff"
+    assert {name: received.properties[name] for name in properties} == properties
+
+
+def test_bodies_of_many_frames_arrive_whole(line: Line, broker: Broker) -> None:
+    """Five megabytes, interleaved with small ones."""
+    large = bytes(range(256)) * 20_000
+    line.publish(a_message(id=1), a_message(id=2, body=large), a_message(id=3))
+    line.land()
+
+    assert [len(m.body) for m in broker.take_all("celery")] == [
+        len(a_message().body),
+        len(large),
+        len(a_message().body),
+    ]
+
+
+def test_the_unroutable_come_back_and_the_others_do_not(line: Line) -> None:
+    """In the middle of a batch, by name."""
+    batch = [
+        a_message(id=n, message_id=f"m{n}", routing_key="nowhere" if n % 3 == 0 else "celery")
+        for n in range(1, 31)
+    ]
+    line.publish(*batch)
+    line.land()
+
+    assert set(line.reasons) == {n for n in range(1, 31) if n % 3 == 0}
+    assert set(line.reasons.values()) == {Reason.UNROUTABLE}
+    assert len(line.confirmed) == 20
+
+
+def test_a_queue_deleted_meanwhile_is_noticed(line: Line, broker: Broker) -> None:
+    """The broker acknowledges what it throws away; the return says so."""
+    line.publish(a_message(id=1))
+    line.land()
+    with Connection(broker.url) as connection:
+        channel: Any = connection.default_channel
+        channel.queue_delete("celery")
+
+    line.publish(a_message(id=2))
+    line.land()
+
+    assert line.reasons == {2: Reason.UNROUTABLE}
+
+
+def test_a_message_that_may_reach_nobody_is_confirmed(line: Line) -> None:
+    """A fanout without a queue is as it should be."""
+    entity = {"kind": "exchange", "name": "news", "type": "fanout"}
+    line.publish(a_message(exchange="news", mandatory=False, declare=declares(entity)))
+    line.land()
+
+    assert len(line.confirmed) == 1
+
+
+def test_a_missing_exchange_is_told_before_it_can_do_harm(line: Line) -> None:
+    """404 would close the channel under the neighbours: the message is refused by itself."""
+    line.publish(a_message(id=1), a_message(id=2, exchange="nowhere"), a_message(id=3))
+    line.land()
+
+    assert line.reasons == {2: Reason.UNROUTABLE}
+    assert "404" in line.refused[0].detail
+    assert [m.id for m in line.confirmed] == [1, 3]
+
+
+def test_an_exchange_deleted_meanwhile_puts_all_in_doubt(line: Line, broker: Broker) -> None:
+    """The channel dies: nobody is convicted, nobody is confirmed for what was not."""
+    entity = {"kind": "exchange", "name": "shop", "type": "topic"}
+    shop = {"exchange": "shop", "mandatory": False, "declare": declares(entity)}
+    line.publish(a_message(id=1, **shop))
+    line.land()
+    with Connection(broker.url) as connection:
+        channel: Any = connection.default_channel
+        channel.exchange_delete("shop")
+
+    line.publish(a_message(id=2, **shop), a_message(id=3))
+    lost = line.until_lost()
+
+    assert lost.blame
+    assert "404" in str(lost)
+    in_doubt = {m.id for m in line.publisher.in_doubt()}
+    assert in_doubt | {m.id for m in line.confirmed} == {1, 2, 3}
+    assert 2 in in_doubt
+
+
+def test_only_the_channel_that_died_is_suspect(line: Line) -> None:
+    """Batches take channels in turn; what is on the other one cannot be the cause."""
+    line.publish(*messages(500))
+    line.publish(a_message(id=501, properties='{"user_id": "somebody-else"}'))
+
+    lost = line.until_lost()
+
+    assert lost.blame
+    assert [message.id for message in line.publisher.in_doubt()] == [501]
+
+
+def test_after_the_broker_closed_nothing_more_is_sent(line: Line) -> None:
+    """What is published on a dead channel would join the suspects without having done anything."""
+    line.publish(a_message(id=1, properties='{"user_id": "somebody-else"}'))
+    wait_until(lambda: _closed(line), DEADLINE, "the broker to close the channel")
+
+    with pytest.raises(BrokerLost):
+        line.publish(a_message(id=2))
+
+    assert 2 not in {m.id for m in line.publisher.in_doubt()}
+
+
+def _closed(line: Line) -> bool:
+    if line.publisher._fate is None:
+        line.listen()
+    return line.publisher._fate is not None
+
+
+def test_a_full_queue_says_no_and_is_believed(line: Line, broker: Broker) -> None:
+    """reject-publish: what does not fit is nacked, what fits is not."""
+    broker.declare("narrow", **{"x-max-length": 2, "x-overflow": "reject-publish"})
+    line.publish(*messages(20, routing_key="narrow"))
+    line.land()
+
+    assert set(line.reasons.values()) == {Reason.NACKED}
+    assert len(line.confirmed) == broker.depth("narrow")
+    assert len(line.confirmed) + len(line.refused) == 20
+
+
+def test_channels_that_say_no_are_replaced(
+    line: Line, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the same connection, again and again, each time with tags of their own."""
+    monkeypatch.setattr(publisher_module, "REPLACE_AFTER", 0.0)
+    broker.declare("narrow", **{"x-max-length": 2, "x-overflow": "reject-publish"})
+    for fresh in ([3, 4], [1, 2], [3, 4]):
+        line.publish(*messages(20, routing_key="narrow"))
+        line.land()
+        line.publish(*messages(500))
+        line.land()
+        wait_until(lambda fresh=fresh: channels(broker) == fresh, DEADLINE, "the other channels")  # type: ignore[misc]  # a default binds the loop's value; mypy infers no such lambda
+
+    assert broker.depth("celery") == 1500
+    assert len(line.confirmed) == 1500 + broker.depth("narrow")
+    assert set(line.reasons.values()) == {Reason.NACKED}
+
+
+def test_channels_are_not_replaced_under_what_is_in_flight(line: Line, broker: Broker) -> None:
+    """A pause is asked for, until all of it has landed."""
+    line.publish(*messages(500))
+    line.publisher._replace_at = 0.0
+    assert line.publisher.blocked
+    line.publish(*messages(500))
+    line.land()
+
+    assert not line.publisher.blocked
+    assert channels(broker) == [1, 2]
+    assert len(line.confirmed) == broker.depth("celery") == 1000
+
+
+def channels(broker: Broker) -> list[int]:
+    """The numbers of the channels that are open on the virtual host."""
+    answer = broker.node.evaluate(
+        "[{channel, N} || [{vhost, V}, {number, N}] <- rabbit_channel:info_all([vhost, number]),"
+        f' V =:= <<"{broker.vhost}">>]'
+    )
+    return sorted(int(number) for number in re.findall(r"\d+", answer))
+
+
+def test_what_the_broker_will_not_take_is_blamed(line: Line) -> None:
+    """Another user's id closes the channel: suspicion falls on what was in flight."""
+    line.publish(a_message(properties='{"user_id": "somebody-else"}'))
+
+    lost = line.until_lost()
+
+    assert lost.blame
+    assert "406" in str(lost)
+
+
+def test_what_cannot_be_encoded_never_reaches_the_wire(line: Line) -> None:
+    """Its neighbours do, and their tags are their own."""
+    line.publish(a_message(id=1), a_message(id=2, headers='{"x": "\\ud800"}'), a_message(id=3))
+    line.land()
+
+    assert line.reasons == {2: Reason.INVALID}
+    assert [m.id for m in line.confirmed] == [1, 3]
+
+
+NONSENSE = {
+    "no JSON": "{",
+    "not a list": '{"kind": "queue"}',
+    "null": "[null]",
+    "a number": "[1]",
+    "kind unknown": '[{"kind": "stream", "name": "x"}]',
+    "no kind": '[{"name": "x"}]',
+    "name a number": '[{"kind": "queue", "name": 5}]',
+    "name a list": '[{"kind": "queue", "name": ["x"]}]',
+    "name of half a surrogate": '[{"kind": "queue", "name": "\\ud800"}]',
+    "name too long": json.dumps([{"kind": "queue", "name": "q" * 300}]),
+    "arguments a text": '[{"kind": "queue", "name": "x", "queue_arguments": "abc"}]',
+    "argument of a wrong type": '[{"kind": "queue", "name": "x", "max_length": "many"}]',
+    "argument too large": json.dumps(
+        [{"kind": "queue", "name": "x", "queue_arguments": {"x": 2**70}}]
+    ),
+    "exchange of an unknown type": '[{"kind": "exchange", "name": "x", "type": "nonsense"}]',
+    "exchange type a number": '[{"kind": "exchange", "name": "x", "type": 7}]',
+    "exchange a text": '[{"kind": "queue", "name": "x", "exchange": "y"}]',
+    "nested too deeply": "[" * 900 + "]" * 900,
+}
+
+
+@pytest.mark.parametrize("declare", NONSENSE.values(), ids=NONSENSE)
+def test_a_nonsensical_declaration_harms_only_its_row(line: Line, declare: str) -> None:
+    """It may be refused or ignored; the relay, the link and the neighbours live on."""
+    line.publish(
+        a_message(id=1), a_message(id=2, routing_key="x", declare=declare), a_message(id=3)
+    )
+    line.land()
+
+    assert {1, 3} <= {m.id for m in line.confirmed}
+
+
+def test_a_queue_somebody_keeps_to_himself_harms_only_its_row(line: Line, broker: Broker) -> None:
+    """405: an exclusive queue of another connection can be neither declared nor waited out."""
+    with Connection(broker.url) as owner:
+        channel: Any = owner.default_channel
+        channel.queue_declare("private", exclusive=True)
+
+        entity = {"kind": "queue", "name": "private"}
+        line.publish(a_message(id=1, declare=declares(entity)), a_message(id=2))
+        line.land()
+
+    assert {m.id for m in line.confirmed} == {1, 2}
+
+
+def test_a_missing_queue_is_declared_as_celery_would(line: Line, broker: Broker) -> None:
+    """Durable, bound to its exchange, with its arguments: Celery can declare it again."""
+    arguments = {"x-queue-type": "quorum"}
+    quorum = {
+        "kind": "queue",
+        "name": "bills",
+        "routing_key": "bills",
+        "queue_arguments": arguments,
+        "exchange": {"name": "bills"},
+    }
+    levels = {
+        "kind": "queue",
+        "name": "urgent",
+        "routing_key": "urgent",
+        "max_priority": 10,
+        "exchange": {"name": "tasks", "type": "topic"},
+    }
+    line.publish(
+        a_message(id=1, routing_key="bills", declare=declares(quorum)),
+        a_message(id=2, exchange="tasks", routing_key="urgent", declare=declares(levels)),
+    )
+    line.land()
+
+    assert [m.id for m in line.confirmed] == [1, 2]
+    with Connection(broker.url) as connection:
+        for queue in (
+            Queue("bills", Exchange("bills"), "bills", queue_arguments=arguments),
+            Queue("urgent", Exchange("tasks", "topic"), "urgent", max_priority=10),
+        ):
+            queue(connection.default_channel).declare()
+    assert (broker.depth("bills"), broker.depth("urgent")) == (1, 1)
+
+
+def test_a_queue_that_exists_otherwise_is_left_alone(line: Line, broker: Broker) -> None:
+    """The operator's definition wins; the message goes there."""
+    broker.declare("bills", **{"x-max-priority": 3})
+    entity = {"kind": "queue", "name": "bills", "routing_key": "bills"}
+    line.publish(a_message(routing_key="bills", declare=declares(entity)))
+    line.land()
+
+    assert len(line.confirmed) == 1
+    assert broker.depth("bills") == 1
+
+
+def test_never_means_never(open_line: OpenLine, broker: Broker) -> None:
+    """OUTBOX_DECLARE=never: nothing is made, and the message comes back."""
+    line = open_line(broker.url, declare=False)
+    line.publish(
+        a_message(routing_key="bills", declare=declares({"kind": "queue", "name": "bills"}))
+    )
+    line.land()
+
+    assert line.reasons == {1: Reason.UNROUTABLE}
+    assert not broker.has("bills")
+
+
+def test_a_returned_message_has_its_queue_declared_anew(line: Line, broker: Broker) -> None:
+    """A queue somebody deleted is back for the next attempt."""
+    message = a_message(
+        routing_key="bills",
+        declare=declares({"kind": "queue", "name": "bills", "routing_key": "bills"}),
+    )
+    line.publish(message)
+    line.land()
+    with Connection(broker.url) as connection:
+        channel: Any = connection.default_channel
+        channel.queue_delete("bills")
+
+    line.publish(message)
+    line.land()
+    line.publish(message)
+    line.land()
+
+    assert len(line.confirmed) == 2
+    assert line.reasons == {1: Reason.UNROUTABLE}
+    assert broker.depth("bills") == 1
+
+
+def test_an_alarm_is_noticed_and_waited_out(open_line: OpenLine, broker: Broker) -> None:
+    """Blocked, no confirm is overdue; unblocked, what was in flight is confirmed."""
+    broker.declare("celery")
+    line = open_line(broker.url, confirm_timeout=0.2)
+    broker.node.ctl("set_vm_memory_high_watermark", "0.0000001")
+    try:
+        line.publish(a_message())
+        deadline = monotonic() + DEADLINE
+        while not line.publisher.blocked:
+            assert monotonic() < deadline, "no alarm came"
+            line.listen()
+        for _ in range(10):
+            line.listen()
+        assert line.publisher.in_flight == 1
+    finally:
+        broker.node.ctl("set_vm_memory_high_watermark", "0.4")
+    line.land()
+
+    assert len(line.confirmed) == 1
+    assert not line.publisher.blocked
+
+
+def test_an_idle_link_is_kept(
+    open_line: OpenLine, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heartbeats go both ways while there is nothing to say."""
+    monkeypatch.setattr(connect_module, "HEARTBEAT", 1.0)
+    broker.declare("celery")
+    line = open_line(broker.url)
+    ends = monotonic() + 4
+    while monotonic() < ends:  # four heartbeats, of which the broker forgives two
+        line.listen()
+
+    line.publish(a_message())
+    line.land()
+
+    assert len(line.confirmed) == 1
+
+
+def test_a_silent_broker_is_given_up(open_line: OpenLine, own_rabbitmq: OwnRabbitMQ) -> None:
+    """Frozen, it owes a confirm longer than it may; and a killed one is noticed, too."""
+    node = own_rabbitmq()
+    url = node.url(node.create_vhost())
+    with Connection(url) as connection:
+        channel: Any = connection.default_channel
+        channel.queue_declare("celery", durable=True, auto_delete=False)
+    frozen = open_line(url, confirm_timeout=0.5)
+    killed = open_line(url)
+    for line in (frozen, killed):
+        line.publish(a_message())
+        line.land()
+    with node.frozen():
+        frozen.publish(a_message(id=2))
+        lost = frozen.until_lost()
+    assert not lost.blame
+    assert [m.id for m in frozen.publisher.in_doubt()] == [2]
+
+    node.kill()
+
+    assert not killed.until_lost().blame
+
+
+def test_a_wrong_password_is_transient_and_stays_secret(broker: Broker) -> None:
+    """It may be rotated while we wait; it never shows."""
+    url = broker.url.replace(broker.node.password, "hunter2")
+
+    with pytest.raises(BrokerLost) as lost:
+        AmqpPublisher(url, Topology(url, declare=True), DEADLINE)
+
+    assert "hunter2" not in str(lost.value)
+    assert not lost.value.blame
+
+
+@pytest.mark.parametrize("url", ["amqp://guest:hunter2@127.0.0.1:1//", "amqp://nowhere.invalid//"])
+def test_nobody_there_is_transient(url: str) -> None:
+    """Refused, or not to be found."""
+    with pytest.raises(BrokerLost) as lost:
+        AmqpPublisher(url, Topology(url, declare=True), DEADLINE)
+
+    assert "hunter2" not in str(lost.value)
+
+
+def test_a_virtual_host_that_is_not_there_is_transient(broker: Broker) -> None:
+    """530 closes the connection during its opening."""
+    with pytest.raises(BrokerLost):
+        AmqpPublisher(broker.node.url("absent"), Topology("", declare=True), DEADLINE)

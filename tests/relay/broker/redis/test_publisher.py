@@ -1,0 +1,220 @@
+"""Each message is settled by its own reply, and what a server cannot do now costs no message."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+import pytest
+import redis
+
+from outbox_relay.broker.redis.doubts import Doubt, Doubts
+from outbox_relay.core.message import Reason
+from outbox_relay.errors import BrokerLost, SettingsError
+from servers import Valkey
+from tests.fixtures.waiting import wait_until
+from tests.relay.broker.redis.conftest import Client, OpenPublisher, land, publish, waiting
+from tests.relay.messages import a_message, messages
+
+
+@contextmanager
+def full(client: Client) -> Iterator[None]:
+    """The server is out of memory for the length of a block."""
+    client.config_set("maxmemory", "1")
+    try:
+        yield
+    finally:
+        client.config_set("maxmemory", "0")
+
+
+def test_all_arrive_in_order(valkey: Valkey, client: Client, open_publisher: OpenPublisher) -> None:
+    """A worker takes them in the order they were inserted, through any number of batches."""
+    publisher = open_publisher(valkey.url)
+    sent = [
+        message._replace(properties=b'{"correlation_id": "%d"}' % message.id)
+        for message in messages(1000)
+    ]
+
+    for start in range(0, len(sent), 100):
+        assert publisher.publish(sent[start : start + 100]) == []
+    assert publisher.in_flight_bytes == sum(len(message.body) for message in sent)
+    confirmed = land(publisher).confirmed
+
+    assert confirmed == sent
+    assert publisher.in_flight_bytes == 0
+    arrived = [each["properties"]["correlation_id"] for each in waiting(client, "celery")]
+    assert arrived == [str(message.id) for message in sent]
+
+
+def test_priorities_have_lists_of_their_own(
+    valkey: Valkey, client: Client, open_publisher: OpenPublisher
+) -> None:
+    """Each of kombu's steps, and what lies between and beyond them."""
+    publisher = open_publisher(valkey.url)
+    sent = [
+        a_message(id=priority, properties=f'{{"priority": {priority}}}')
+        for priority in (0, 2, 3, 5, 8, 9, 200)
+    ]
+
+    assert len(publish(publisher, sent).confirmed) == 7
+
+    depths = {step: client.llen(f"celery\x06\x16{step}") for step in (3, 6, 9)}
+    assert (client.llen("celery"), depths) == (2, {3: 2, 6: 1, 9: 2})
+
+
+def test_celerys_transport_options_are_honoured(
+    valkey: Valkey, client: Client, open_publisher: OpenPublisher
+) -> None:
+    """Prefix, separator and priority steps are what the workers are told they are."""
+    options = {"global_keyprefix": "shop:", "sep": ":", "priority_steps": [0, 5]}
+    publisher = open_publisher(valkey.url, **options)
+
+    publish(publisher, [a_message(properties='{"priority": 6}')])
+
+    assert client.llen("shop:celery:5") == 1
+    assert all(key.startswith(b"shop:") for key in client.keys("*"))
+
+
+def test_a_key_that_is_no_list_refuses_only_its_own_messages(
+    valkey: Valkey, client: Client, open_publisher: OpenPublisher
+) -> None:
+    """The neighbours in the same transaction are confirmed."""
+    client.set("taken", "by something else")
+    good, bad = a_message(id=1), a_message(id=2, routing_key="taken")
+
+    said = publish(open_publisher(valkey.url), [good, bad])
+
+    assert said.confirmed == [good]
+    assert [(r.message, r.reason) for r in said.refused] == [(bad, Reason.REJECTED)]
+
+
+def test_a_forbidden_queue_refuses_only_its_own_messages(
+    valkey: Valkey, client: Client, open_publisher: OpenPublisher
+) -> None:
+    """Redis then drops the whole transaction; the others are sent again, once."""
+    client.acl_setuser(
+        "relay", enabled=True, passwords=["+secret"], keys=["celery", "outbox-relay.*"]
+    )
+    client.execute_command("ACL", "SETUSER", "relay", "+@all")
+    url = f"redis://relay:secret@127.0.0.1:{valkey.port}/0"
+    good, bad = messages(3), a_message(id=9, routing_key="private")
+
+    said = publish(open_publisher(url), [*good, bad])
+
+    assert said.confirmed == good
+    assert [(r.message, r.reason) for r in said.refused] == [(bad, Reason.FORBIDDEN)]
+    assert client.llen("celery") == 3
+
+
+def test_a_full_server_is_waited_for(
+    valkey: Valkey, client: Client, open_publisher: OpenPublisher
+) -> None:
+    """Nothing is refused, nothing is published twice, and meanwhile the publisher is blocked."""
+    publisher = open_publisher(valkey.url)
+    with full(client):
+        assert publisher.publish(messages(50)) == []
+        wait_until(lambda: publisher.poll(0.05) and publisher.blocked, 10, "the pause")
+        assert publisher.in_flight == 50
+
+    said = land(publisher)
+
+    assert (len(said.confirmed), said.refused) == (50, [])
+    assert client.llen("celery") == 50
+    assert not publisher.blocked
+
+
+def test_a_server_full_from_the_start_is_waited_for(
+    valkey: Valkey, client: Client, open_publisher: OpenPublisher
+) -> None:
+    """Connecting succeeds; the pause shows in `blocked`."""
+    with full(client):
+        publisher = open_publisher(valkey.url)
+        assert publisher.blocked
+
+    wait_until(lambda: publisher.poll(0.05) and not publisher.blocked, 10, "the end of the pause")
+
+
+def test_a_replica_takes_no_messages(valkey: Valkey, open_publisher: OpenPublisher) -> None:
+    """A server that becomes a replica is lost; a replica is no broker at all."""
+    publisher = open_publisher(valkey.url)
+    with redis.Redis.from_url(valkey.url) as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+
+    publisher.publish(messages(1))
+    with pytest.raises(BrokerLost, match="READONLY"):
+        wait_until(lambda: publisher.poll(0.1) and None, 10, "the loss")
+    with pytest.raises(BrokerLost, match="READONLY"):
+        open_publisher(valkey.url)
+
+
+def test_a_frozen_server_is_lost_after_the_confirm_timeout(
+    valkey: Valkey, open_publisher: OpenPublisher
+) -> None:
+    """No wait is without an end, and what was in flight is in doubt."""
+    publisher = open_publisher(valkey.url, confirm_timeout=1.0)
+    sent = messages(3)
+    with valkey.frozen():
+        publisher.publish(sent)
+        with pytest.raises(BrokerLost, match="no confirm for"):
+            wait_until(lambda: publisher.poll(0.1) and None, 10, "the loss")
+
+        assert publisher.in_doubt() == sent
+
+
+def test_a_dead_server_is_lost(valkey: Valkey, open_publisher: OpenPublisher) -> None:
+    """Also where nothing is in flight; connecting anew says where it was looked for."""
+    publisher = open_publisher(valkey.url)
+    valkey.kill()
+
+    with pytest.raises(BrokerLost):
+        wait_until(lambda: publisher.poll(0.1) and None, 10, "the loss")
+    with pytest.raises(BrokerLost, match=rf"127\.0\.0\.1:{valkey.port}"):
+        open_publisher(valkey.url)
+
+
+def test_what_had_arrived_is_remembered_through_another_loss(
+    valkey: Valkey, open_publisher: OpenPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection breaks in the call that found it out: found out again, and not sent twice."""
+    arrived, other = messages(2)
+    ids = (arrived.id, arrived.message_id)
+    doubts = Doubts()
+    doubts.remember(b"marker", [Doubt(1, (ids,), set())])
+    doubts.answered([[b"1"]], monotonic())
+    publisher = open_publisher(valkey.url, doubts=doubts)
+
+    def broken(data: bytes) -> None:
+        raise BrokerLost(f"after {len(data)} bytes")
+
+    monkeypatch.setattr(publisher._link, "send", broken)
+    with pytest.raises(BrokerLost):
+        publisher.publish([arrived, other])
+    publisher.close()
+
+    assert doubts.arrived(ids, monotonic())
+
+
+def test_a_wrong_password_is_an_outage(valkey: Valkey, open_publisher: OpenPublisher) -> None:
+    """It may be rotated any moment; the password itself is in no message."""
+    with pytest.raises(BrokerLost) as caught:
+        open_publisher(f"redis://:hunter2@127.0.0.1:{valkey.port}/0")
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_sentinel_needs_the_name_of_its_master(open_publisher: OpenPublisher) -> None:
+    """The message names the variable in which to give it."""
+    with pytest.raises(SettingsError, match=r"OUTBOX_BROKER_TRANSPORT_OPTIONS.*master_name"):
+        open_publisher("sentinel://127.0.0.1:1")
+
+
+def test_the_markers_disappear_by_themselves(
+    valkey: Valkey, client: Client, open_publisher: OpenPublisher
+) -> None:
+    """And hold no more than what may be in doubt."""
+    publisher = open_publisher(valkey.url)
+    for message in messages(20):
+        publish(publisher, [message])
+
+    (marker,) = client.keys("outbox-relay.*")
+    assert client.scard(marker) < 5
+    assert 0 < client.ttl(marker) <= 86_400

@@ -1,0 +1,180 @@
+"""Steering: each command changes what it names and nothing else, and asks before it destroys."""
+
+import pytest
+
+from tests.relay.conftest import Cli, Outbox
+
+
+def test_retry_by_id_makes_dead_messages_pending(cli: Cli, outbox: Outbox) -> None:
+    """Message ids and row ids both serve; the others stay dead."""
+    first, second, other = outbox.add_dead(), outbox.add_dead(), outbox.add_dead()
+
+    answer = cli("retry", first, str(outbox.row(second)))
+
+    assert (answer.code, answer.out) == (0, "2 pending again\n")
+    assert outbox.ids("pending") == {first, second}
+    assert outbox.ids("dead") == {other}
+
+
+def test_retry_by_task_and_all(cli: Cli, outbox: Outbox) -> None:
+    """--task takes the dead of one task, --all the rest."""
+    bill, mail = outbox.add_dead("shop.bill"), outbox.add_dead("shop.mail")
+
+    cli("retry", "--task", "shop.bill")
+    assert outbox.ids("pending") == {bill}
+
+    cli("retry", "--all")
+    assert outbox.ids("pending") == {bill, mail}
+
+
+def test_retry_of_more_than_a_page(cli: Cli, outbox: Outbox) -> None:
+    """However many are dead, --all reaches every one."""
+    outbox.connection.execute(
+        """
+        WITH made AS (SELECT outbox.enqueue('shop.bill') FROM generate_series(1, 2500))
+        SELECT count(*) FROM made
+        """
+    )
+    outbox.connection.execute(
+        """
+        WITH refused AS (DELETE FROM outbox.ready RETURNING id, slot)
+        INSERT INTO outbox.parked (id, slot, state, available_at)
+        SELECT id, slot, 'dead', now() FROM refused
+        """
+    )
+
+    answer = cli("retry", "--all")
+
+    assert answer.out == "2500 pending again\n"
+    assert not outbox.ids("dead")
+
+
+def test_an_id_that_is_not_dead_is_named(cli: Cli, outbox: Outbox) -> None:
+    """What could be done is done; the rest is named and the exit code is 1."""
+    dead, sent = outbox.add_dead(), outbox.add_sent()
+
+    answer = cli("retry", dead, sent, "nobody")
+
+    assert answer.code == 1
+    assert answer.out == "1 pending again\n"
+    assert f"{sent} is not dead" in answer.err
+    assert "no message has the id 'nobody'" in answer.err
+
+
+def test_discard_deletes_dead_and_pending_by_id(cli: Cli, outbox: Outbox) -> None:
+    """They are gone, from every list; what is sent stays."""
+    dead, pending, sent = outbox.add_dead(), outbox.add(), outbox.add_sent()
+
+    answer = cli("discard", dead, pending, sent, "--yes")
+
+    assert answer.code == 1
+    assert f"{sent} is neither dead nor pending" in answer.err
+    assert cli("show", dead).code == cli("show", pending).code == 1
+    assert outbox.ids("sent") == {sent}
+
+
+def test_discard_all_takes_only_the_dead(cli: Cli, outbox: Outbox) -> None:
+    """A pending message is never deleted in bulk."""
+    dead, pending = outbox.add_dead(), outbox.add()
+
+    assert cli("discard", "--all", "--yes").out == "1 deleted\n"
+    assert cli("show", dead).code == 1
+    assert outbox.ids("pending") == {pending}
+
+
+def test_discard_leaves_alone_what_a_relay_holds(cli: Cli, outbox: Outbox) -> None:
+    """It may be on the wire already."""
+    held = outbox.add()
+    outbox.lease(held)
+
+    answer = cli("discard", held, "--yes")
+
+    assert answer.code == 1
+    assert outbox.ids("pending") == {held}
+
+
+def test_replay_sends_an_interval_again(cli: Cli, outbox: Outbox) -> None:
+    """Only what was confirmed in it, with the ids it had."""
+    old, new = outbox.add_sent(ago="3 hours"), outbox.add_sent(ago="1 hour")
+
+    answer = cli("replay", "--since", "2h", "--yes")
+
+    assert (answer.code, answer.out) == (0, "1 pending again\n")
+    assert outbox.ids("pending") == {new}
+    assert outbox.ids("sent") == {old}
+
+
+def test_replay_by_task_and_until(cli: Cli, outbox: Outbox) -> None:
+    """--task and --until narrow it down."""
+    bill = outbox.add_sent("shop.bill", ago="3 hours")
+    outbox.add_sent("shop.mail", ago="3 hours")
+    outbox.add_sent("shop.bill", ago="1 hour")
+
+    cli("replay", "--since", "4h", "--until", "2h", "--task", "shop.bill", "--yes")
+
+    assert outbox.ids("pending") == {bill}
+
+
+def test_replay_of_many_batches_sends_each_once(cli: Cli, outbox: Outbox) -> None:
+    """An interval longer than a portion is replayed whole."""
+    sent = {outbox.add_sent(ago=f"{n} min") for n in range(45)}
+
+    assert cli("replay", "--since", "1h", "--yes").out == "45 pending again\n"
+    assert outbox.ids("pending") == sent
+
+
+def test_purge_forgets_what_is_sent_and_old(cli: Cli, outbox: Outbox) -> None:
+    """Unsent messages survive any purge, new ones one with an age."""
+    pending, dead, sent = outbox.add(), outbox.add_dead(), outbox.add_sent()
+
+    cli("purge", "--older-than", "1h", "--yes")
+    assert outbox.ids("sent") == {sent}
+
+    cli("purge", "--older-than", "0", "--yes")
+    assert outbox.ids("sent") == set()
+    assert outbox.ids("pending") == {pending}
+    assert outbox.ids("dead") == {dead}
+
+
+DESTRUCTIVE = [
+    ("discard", "--all"),
+    ("discard", "some-id"),
+    ("replay", "--since", "1h"),
+    ("purge", "--older-than", "1h"),
+]
+
+
+@pytest.mark.parametrize("arguments", DESTRUCTIVE, ids=" ".join)
+def test_without_a_terminal_destruction_needs_yes(
+    cli: Cli, outbox: Outbox, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 2 and a sentence that says what would be done and how to confirm it."""
+    outbox.add_dead(), outbox.add_sent()
+
+    answer = cli(*arguments)
+
+    assert answer.code == 2
+    assert "confirm with --yes" in answer.err
+    assert len(outbox.ids("dead")) == len(outbox.ids("sent")) == 1
+
+
+@pytest.mark.parametrize(("said", "code", "left"), [("y", 0, 0), ("n", 1, 1), ("", 1, 1)])
+def test_on_a_terminal_it_asks(
+    cli: Cli, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, said: str, code: int, left: int
+) -> None:
+    """Only a yes destroys."""
+    outbox.add_dead()
+    asked: list[str] = []
+
+    def answers(question: str) -> str:
+        asked.append(question)
+        return said
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", answers)
+
+    answer = cli("discard", "--all")
+
+    assert asked == ["Delete every dead message for good? [y/N] "]
+    assert answer.code == code
+    assert len(outbox.ids("dead")) == left

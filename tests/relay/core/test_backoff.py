@@ -1,0 +1,62 @@
+"""Pauses grow, have a ceiling, and differ between relays."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outbox_relay.core.backoff import (
+    BUSY_POLL,
+    IDLE_POLL,
+    LONGEST_RETRY,
+    QUIET,
+    QUIET_POLL,
+    poll_interval,
+    retry_delay,
+)
+from outbox_relay.loop.relay import LONGEST_RECONNECT, RECONNECT
+
+
+@given(st.floats(0, 1e6))
+def test_a_look_at_the_table_is_never_far_off(idle: float) -> None:
+    """Soon after a message, and still often after a day of none."""
+    assert BUSY_POLL <= poll_interval(idle) <= QUIET_POLL
+    assert idle >= QUIET or poll_interval(idle) <= IDLE_POLL
+
+
+def test_the_longer_idle_the_rarer_the_look() -> None:
+    """Right after a message as often as can be, later as rarely as may be."""
+    pauses = [poll_interval(idle) for idle in (0, 0.01, 0.05, 1, 60)]
+
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (BUSY_POLL, QUIET_POLL)
+
+
+@given(st.floats(0, 3600), st.integers(1, 10_000))
+def test_no_retry_waits_beyond_the_ceiling(first: float, attempts: int) -> None:
+    """However many attempts there were, the next one comes, and never before its pause."""
+    assert min(first, LONGEST_RETRY) <= retry_delay(first, attempts) <= 1.25 * LONGEST_RETRY
+
+
+@given(st.integers(1, 7))
+def test_a_retry_waits_about_twice_as_long_as_the_last_one(attempts: int) -> None:
+    """Doubling, with up to a quarter on top so that a crowd does not come back as one."""
+    expected = 2.0 ** (attempts - 1)
+
+    assert expected <= retry_delay(1.0, attempts) <= 1.25 * expected
+
+
+@given(st.integers(1, 10_000))
+def test_reconnecting_has_a_ceiling(attempt: int) -> None:
+    """A server that comes back after an hour is noticed within seconds."""
+    state: Any = SimpleNamespace(attempt_number=attempt)
+
+    assert 0 <= RECONNECT(state) <= LONGEST_RECONNECT
+
+
+def test_two_relays_do_not_come_back_as_one() -> None:
+    """The pause before reconnecting is random over its whole length."""
+    state: Any = SimpleNamespace(attempt_number=10)
+
+    assert len({RECONNECT(state) for _ in range(20)}) > 1

@@ -1,0 +1,456 @@
+"""What the relay decides: sent only after a confirm, attempts only for refusals, nothing forgotten.
+
+Everything here is pure; the clock is a number.
+"""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings as bounded
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from outbox_relay.core.claim import Answer, Claim, Leased, Turn
+from outbox_relay.core.decide import FINAL, FREE, WINDOW_BYTES, Core
+from outbox_relay.core.message import Message, Parking, Reason, Refusal
+from outbox_relay.core.suspects import MOST_BYTES
+from outbox_relay.settings import Secret, Settings
+from tests.relay.messages import a_message, messages
+
+#: A body of which two fill the room for suspects.
+HALF = bytes(MOST_BYTES // 2)
+NOWHERE = Secret("OUTBOX_DATABASE_URL", path=Path("/nonexistent"))
+
+
+def settings(
+    *, batch_size: int = 10, window: int = 40, max_attempts: int = 3, lease: float = 10
+) -> Settings:
+    """Settings small enough to fill a window by hand."""
+    return Settings(
+        NOWHERE,
+        NOWHERE,
+        batch_size=batch_size,
+        window=window,
+        max_attempts=max_attempts,
+        lease=lease,
+    )
+
+
+def core(**changes: int) -> Core:
+    """A core whose first claim is number 100."""
+    return Core(settings(**changes), first_lease=100)
+
+
+def a_turn(core: Core, now: float = 0.0, *, claiming: bool = True, blocked: bool = False) -> Turn:
+    """The next statement where nothing is in flight by size."""
+    return core.turn(now, claiming=claiming, blocked=blocked, in_flight_bytes=0)
+
+
+def answer(*ids: int) -> Answer:
+    """What a turn leased."""
+    return Answer(None, [Leased(id_, slot=0, attempts=0, suspicion=0) for id_ in ids])
+
+
+def claim(core: Core, rows: list[Message]) -> list[Message]:
+    """Claim these rows; returns what is to be published."""
+    core.turned(a_turn(core), answer(*(m.id for m in rows)))
+    publish, _, _ = core.fetched(Claim(rows, []))
+    return publish
+
+
+def park(core: Core, message: Message, reason: Reason) -> Parking:
+    """Refuse a message, and carry the decision out."""
+    (parking,) = core.refused([Refusal(message, reason, "detail")])
+    core.parked([parking])
+    return parking
+
+
+def test_only_what_was_confirmed_is_settled() -> None:
+    """Two of three were confirmed: the next statement marks those two."""
+    relay = core()
+    first, second, third = claim(relay, messages(3))
+
+    relay.confirmed([third, first])
+
+    assert a_turn(relay).done == [third, first]
+    assert relay.holding == 1
+    assert not relay.at_rest
+    assert second not in a_turn(relay).done
+
+
+def test_a_settlement_that_was_not_committed_is_tried_again() -> None:
+    """The database went away between the statement and its answer: the confirm is not forgotten."""
+    relay = core()
+    relay.confirmed(claim(relay, messages(1)))
+
+    lost = a_turn(relay)
+    again = a_turn(relay)
+
+    assert lost.done == again.done == messages(1)
+    relay.turned(again, answer())
+    assert a_turn(relay).done == []
+    assert relay.at_rest
+
+
+def test_every_claim_has_a_number_of_its_own() -> None:
+    """Fencing rests on it."""
+    relay = core()
+    numbers = []
+    for _ in range(3):
+        turn = a_turn(relay)
+        numbers.append(turn.lease)
+        relay.turned(turn, answer())
+
+    assert numbers == [100, 101, 102]
+
+
+def test_the_window_bounds_what_is_held() -> None:
+    """Held, refused and suspected messages all take room; what is confirmed gives it back."""
+    relay = core(batch_size=10, window=12)
+    held = claim(relay, messages(10))
+    assert a_turn(relay).room == 0  # a claim of two would cost as much as one of ten
+
+    relay.confirmed(held[:5])
+
+    assert a_turn(relay).room == 7
+
+
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_the_smallest_windows_still_let_messages_through(window: int) -> None:
+    """A window smaller than a batch is no reason to stand still."""
+    relay = core(batch_size=10, window=window)
+    for round_ in range(5):
+        turn = a_turn(relay)
+        assert turn.room == window
+        relay.turned(turn, answer(round_))
+        relay.confirmed([a_message(id=round_)])
+
+
+def test_nothing_is_claimed_while_the_broker_is_blocked() -> None:
+    """An alarm stops claims; what was confirmed is settled all the same."""
+    relay = core()
+    relay.confirmed(claim(relay, messages(1)))
+
+    turn = a_turn(relay, blocked=True)
+
+    assert (turn.limit, turn.done) == (0, messages(1))
+
+
+def test_nothing_is_claimed_while_much_is_in_flight() -> None:
+    """Large bodies count by the byte, whatever room the window has."""
+    turn = core().turn(0.0, claiming=True, blocked=False, in_flight_bytes=WINDOW_BYTES + 1)
+
+    assert turn.limit == 0
+
+
+def test_nothing_is_claimed_by_a_relay_that_stops() -> None:
+    """SIGTERM: no new claims, settlements go on."""
+    assert a_turn(core(), claiming=False).limit == 0
+
+
+def test_an_expired_message_is_dead_without_being_published() -> None:
+    """Its time had passed: no attempt, no further one."""
+    relay = core()
+    relay.turned(a_turn(relay), answer(1))
+
+    publish, refused, _ = relay.fetched(Claim([a_message(expired=True)], []))
+
+    assert publish == []
+    assert [r.reason for r in refused] == [Reason.EXPIRED]
+    assert relay.refused(refused)[0].state == "dead"
+
+
+def test_a_suspect_is_kept_apart() -> None:
+    """What a channel may have died of is not published among others, but apart from them."""
+    relay = core()
+    guilty = a_message(id=2, suspicion=1)
+
+    publish = claim(relay, [a_message(id=1), guilty])
+
+    assert publish == [a_message(id=1)]
+    assert relay.suspecting
+    assert relay.next_suspects(5) == [guilty]
+    assert relay.next_suspects(5) == []
+    assert not relay.suspecting
+    assert relay.holding == 2
+
+
+def test_suspects_beyond_what_memory_may_hold_wait_in_the_table() -> None:
+    """It costs them no attempt, and when there is room again they are taken."""
+    relay = core()
+    rows = [a_message(id=id_, suspicion=1, lease=100, body=HALF) for id_ in range(1, 4)]
+    relay.turned(a_turn(relay), answer(1, 2, 3))
+
+    publish, refused, _ = relay.fetched(Claim(rows, []))
+
+    assert publish == []
+    assert [(r.message.id, r.reason) for r in refused] == [(3, Reason.SUSPECTED)]
+    assert relay.refused(refused)[0].attempts == 0
+    assert len(relay.next_suspects(1)) == 1
+    assert relay.fetched(Claim(rows[2:], []))[1] == []
+
+
+def test_what_died_among_others_is_suspected_once_more() -> None:
+    """Unless it is another claim's by now: that one knows about it."""
+    relay = core()
+    rows = [a_message(id=id_, suspicion=1, lease=100) for id_ in range(1, 4)]
+    claim(relay, rows)
+    taken = relay.next_suspects(3)
+    relay.given_back([2])
+
+    relay.still_suspected(taken)
+
+    assert {message.id for message in relay.next_suspects(3)} == {1, 3}
+
+
+def test_what_another_claim_holds_is_not_refused_any_more() -> None:
+    """A refusal that comes after its claim ran out, and the row was claimed anew, says nothing."""
+    relay = core()
+    relay.turned(a_turn(relay), answer(1, 2))
+    late, timely = (Refusal(a_message(id=id_, lease=100), Reason.NACKED, "") for id_ in (1, 2))
+    relay.turned(a_turn(relay, now=20.0), answer(1))
+
+    assert relay.ours([late, timely]) == [timely]
+
+
+@pytest.mark.parametrize("reason", sorted(FREE))
+def test_what_is_nobodys_fault_costs_no_attempt(reason: Reason) -> None:
+    """A full queue or a missing right never kills a message, however often it is met."""
+    relay = core(max_attempts=1)
+    message = a_message(attempts=0)
+    for _ in range(5):
+        parking = park(relay, message, reason)
+        assert (parking.state, parking.attempts) == ("retry", 0)
+        message = message._replace(attempts=parking.attempts)
+
+
+@pytest.mark.parametrize("reason", sorted(FINAL))
+def test_what_no_attempt_could_change_is_dead_at_once(reason: Reason) -> None:
+    """No broker is asked ten times to take what it cannot."""
+    parking = park(core(max_attempts=10), a_message(), reason)
+
+    assert parking.state == "dead"
+    assert parking.error == f"{reason}: detail"
+
+
+@pytest.mark.parametrize("reason", sorted(set(Reason) - FREE - FINAL))
+def test_refusals_are_counted_up_to_the_limit(reason: Reason) -> None:
+    """The last permitted attempt makes it dead, not the one before and not one more."""
+    message, states = a_message(), []
+    for _ in range(3):
+        parking = park(core(max_attempts=3), message, reason)
+        states.append(parking.state)
+        message = message._replace(attempts=parking.attempts)
+
+    assert states == ["retry", "retry", "dead"]
+
+
+@pytest.mark.parametrize(
+    "reason", [Reason.REJECTED, Reason.FORBIDDEN, Reason.SUSPECTED, Reason.UNDECLARED]
+)
+def test_what_killed_a_channel_stays_under_suspicion(reason: Reason) -> None:
+    """On its next attempt it would kill the channel of its neighbours again."""
+    parking = park(core(), a_message(suspicion=1), reason)
+
+    assert parking.suspicion == 1
+
+
+@pytest.mark.parametrize("reason", [Reason.NACKED, Reason.UNROUTABLE])
+def test_a_suspect_the_broker_answered_is_cleared(reason: Reason) -> None:
+    """Its channel lived: it may travel with others again."""
+    parking = park(core(), a_message(suspicion=1), reason)
+
+    assert parking.suspicion == 0
+
+
+def test_bodies_that_had_no_room_are_given_back_and_fewer_claimed() -> None:
+    """Two of ten could be fetched: the next claim asks for two, and finds the others at once."""
+    relay = core()
+    relay.turned(a_turn(relay), answer(*range(1, 11)))
+    withheld = [(id_, 100) for id_ in range(3, 11)]
+
+    publish, _, later = relay.fetched(Claim(messages(2), withheld))
+    relay.given_back([id_ for id_, _ in later])
+    relay.confirmed(publish)
+    turn = a_turn(relay, now=0.1)
+
+    assert later == withheld
+    assert (turn.room, turn.floor) == (2, 0)
+    relay.turned(turn, answer(3, 4))
+    relay.fetched(Claim(messages(2), []))
+    relay.confirmed(messages(2))
+    assert a_turn(relay, now=0.1).room == 4  # and grows again once they fit
+
+
+def test_an_outage_gives_everything_back_as_it_was() -> None:
+    """No attempt, no suspicion: the broker went away by itself."""
+    relay = core()
+    claim(relay, [*messages(2), a_message(id=3, suspicion=1)])
+
+    innocent, suspects = relay.holdings()
+
+    assert sorted(innocent) == [(1, 100), (2, 100), (3, 100)]
+    assert suspects == []
+    relay.given_back([1, 2, 3])
+    assert relay.at_rest
+    assert not relay.suspecting
+
+
+def test_what_was_confirmed_before_an_outage_is_not_given_back() -> None:
+    """A confirm is final: that message is settled, not sent again."""
+    relay = core()
+    first, _ = claim(relay, messages(2))
+    relay.confirmed([first])
+
+    innocent, _ = relay.holdings()
+
+    assert innocent == [(2, 100)]
+    assert a_turn(relay).done == [first]
+
+
+def test_only_what_was_in_flight_comes_under_suspicion() -> None:
+    """The broker blamed us: what had not been sent yet cannot be the cause."""
+    relay = core()
+    claim(relay, messages(3))
+
+    innocent, suspects = relay.holdings(doubtful=frozenset({2}))
+
+    assert innocent == [(1, 100), (3, 100)]
+    assert suspects == [(2, 100)]
+
+
+def test_claims_are_renewed_before_they_end() -> None:
+    """What is still held after a third of its term is kept; a claim just made needs nothing yet."""
+    relay = core(lease=10)
+    relay.renewal(100.0)
+    claim(relay, messages(2))
+
+    assert relay.renewal(101.0) == []
+    assert relay.renewal(103.4) == []
+    assert relay.renewal(106.8) == [(1, 100), (2, 100)]
+    assert relay.renewal(107.0) == []
+    assert relay.renewal(110.2) == [(1, 100), (2, 100)]
+
+
+def test_after_a_pause_all_claims_are_renewed() -> None:
+    """Those made just before it as well: they are ours while nobody else has taken them."""
+    relay = core(lease=10)
+    relay.renewal(100.0)
+    claim(relay, messages(2))
+
+    assert relay.renewal(112.0) == [(1, 100), (2, 100)]
+
+
+def test_every_claim_is_renewed_within_its_term() -> None:
+    """Whenever a claim is made, two thirds of its term do not pass without a renewal."""
+    for offset in (0.0, 0.1, 1.7, 3.2):
+        relay = core(lease=10)
+        looks = [100 + 0.1 * n for n in range(200)]
+        made = None
+        for now in looks:
+            if made is None and now >= 105 + offset:
+                claim(relay, messages(1))
+                made = now
+            if relay.renewal(now):
+                assert made is not None
+                assert now - made < 2 / 3 * 10 + 0.2
+                break
+        else:
+            raise AssertionError("never renewed")
+
+
+def test_a_claim_that_grew_old_is_not_published() -> None:
+    """After a pause of the process, another relay may hold the rows by now."""
+    relay = core()
+
+    assert relay.still_ours(claimed_at=0.0, now=4.9)
+    assert not relay.still_ours(claimed_at=0.0, now=5.1)
+
+
+class Accounts(RuleBasedStateMachine):
+    """A core, and a ledger of what became of every row it was ever given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.core = core(batch_size=4, window=10)
+        self.now = 0.0
+        self.next_id = 1
+        self.in_flight: dict[int, Message] = {}
+        self.confirmed: set[int] = set()
+        self.settled: set[int] = set()
+        self.parked: set[int] = set()
+        self.given_back: set[int] = set()
+
+    @rule(suspicious=st.booleans(), withheld=st.booleans(), committed=st.booleans())
+    def turn(self, suspicious: bool, withheld: bool, committed: bool) -> None:
+        """A statement, which may fail to commit, and what it leads to."""
+        self.now += 0.3
+        turn = a_turn(self.core, self.now)
+        assert {m.id for m in turn.done} <= self.confirmed
+        assert self.core.holding - self.suspected + turn.room <= 10 or not turn.room
+        if not committed:
+            return
+        ids = list(range(self.next_id, self.next_id + turn.room))
+        self.next_id += turn.room
+        self.core.turned(turn, answer(*ids))
+        self.settled |= {m.id for m in turn.done}
+        kept = ids[:1] if withheld else ids
+        rows = [a_message(id=id_, lease=turn.lease, suspicion=int(suspicious)) for id_ in kept]
+        claim = Claim(rows, [(id_, turn.lease) for id_ in ids[len(kept) :]])
+        publish, refused, later = self.core.fetched(claim)
+        self.core.parked(self.core.refused(refused))
+        self.parked |= {r.message.id for r in refused}
+        self.core.given_back([id_ for id_, _ in later])
+        self.given_back |= {id_ for id_, _ in later}
+        self.in_flight |= {m.id: m for m in publish}
+
+    @property
+    def suspected(self) -> int:
+        """Rows held that are not in flight: under suspicion, waiting for their turn alone."""
+        return self.core.holding - len(self.in_flight)
+
+    @rule(count=st.integers(0, 3))
+    def publish_suspects(self, count: int) -> None:
+        """The quarantine takes the next ones."""
+        for suspect in self.core.next_suspects(count):
+            assert suspect.id not in self.in_flight
+            self.in_flight[suspect.id] = suspect
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def confirm(self, data: st.DataObject) -> None:
+        """The broker takes one."""
+        id_ = data.draw(st.sampled_from(sorted(self.in_flight)))
+        self.core.confirmed([self.in_flight.pop(id_)])
+        self.confirmed.add(id_)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data(), reason=st.sampled_from(list(Reason)))
+    def refuse(self, data: st.DataObject, reason: Reason) -> None:
+        """The broker refuses one."""
+        id_ = data.draw(st.sampled_from(sorted(self.in_flight)))
+        park(self.core, self.in_flight.pop(id_), reason)
+        self.parked.add(id_)
+
+    @rule()
+    def lose_the_broker(self) -> None:
+        """Everything unsettled is given back."""
+        innocent, suspects = self.core.holdings(set(self.in_flight))
+        ids = {id_ for id_, _ in innocent + suspects}
+        assert ids.isdisjoint(self.confirmed)
+        self.core.given_back(ids)
+        self.given_back |= ids
+        self.in_flight.clear()
+        assert self.core.holding == 0
+
+    @invariant()
+    def accounts_balance(self) -> None:
+        """Every row is in exactly one place: held, confirmed, parked or given back."""
+        ever = self.next_id - 1
+        fates = len(self.confirmed) + len(self.parked) + len(self.given_back)
+        assert self.core.holding == ever - fates
+        assert self.settled <= self.confirmed
+
+
+TestAccounts = Accounts.TestCase
+TestAccounts.settings = bounded(max_examples=50, deadline=None)

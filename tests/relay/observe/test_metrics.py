@@ -1,0 +1,176 @@
+"""The names and label values that dashboards rely on, and no label without end."""
+
+from math import isnan, nan
+
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from outbox_relay.core.backlog import Stats, Upkeep
+from outbox_relay.core.message import Outcomes, Reason, Refusal
+from outbox_relay.observe.metrics import ROUTES, BulkHistogram, Metrics
+from tests.relay.messages import a_message
+
+PROMISED = {
+    "outbox_pending_messages",
+    "outbox_scheduled_messages",
+    "outbox_dead_messages",
+    "outbox_oldest_pending_age_seconds",
+    "outbox_published_total",
+    "outbox_publish_failures_total",
+    "outbox_returned_total",
+    "outbox_confirm_seconds",
+    "outbox_delivery_seconds",
+    "outbox_batch_messages",
+    "outbox_in_flight_messages",
+    "outbox_broker_up",
+    "outbox_broker_blocked",
+    "outbox_database_up",
+    "outbox_last_confirm_timestamp_seconds",
+    "outbox_work_table_bytes",
+    "outbox_work_table_dead_tuples",
+    "outbox_horizon_age_seconds",
+    "outbox_build_info",
+}
+
+
+def samples(metrics: Metrics) -> dict[str, float]:
+    """Every sample as Prometheus reads it, by name and labels."""
+    text = generate_latest(metrics.registry).decode()
+    return {
+        f"{sample.name}{sorted(sample.labels.items()) or ''}": sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def confirmed(count: int, exchange: str = "", routing_key: str = "celery") -> Outcomes:
+    """Confirms of that many messages on a route."""
+    message = a_message(exchange=exchange, routing_key=routing_key)
+    return Outcomes([message] * count, [], [(0.003, count)])
+
+
+def test_every_promised_name_is_there() -> None:
+    """Also before anything has happened: an absent series looks like a broken relay."""
+    metrics = Metrics()
+    metrics.landed(confirmed(1))
+    shown = {name.partition("[")[0] for name in samples(metrics)}
+    families = shown | {name.removesuffix("_bucket") for name in shown}
+
+    assert families >= PROMISED
+
+
+def test_confirms_are_counted_by_route() -> None:
+    """As many as were confirmed, under exchange and routing key."""
+    metrics = Metrics()
+    metrics.landed(confirmed(3))
+    metrics.landed(confirmed(2, "events", "shop.order"))
+
+    shown = samples(metrics)
+
+    assert shown["outbox_published_total[('exchange', ''), ('routing_key', 'celery')]"] == 3
+    route = "[('exchange', 'events'), ('routing_key', 'shop.order')]"
+    assert shown[f"outbox_published_total{route}"] == 2
+    assert shown["outbox_confirm_seconds_count"] == 5
+    assert shown["outbox_delivery_seconds_count"] == 5
+    assert shown["outbox_last_confirm_timestamp_seconds"] > 0
+
+
+def test_routes_are_labels_only_up_to_a_bound() -> None:
+    """A routing key per customer must not become a series per customer."""
+    metrics = Metrics()
+    for number in range(ROUTES + 50):
+        metrics.landed(confirmed(1, "events", f"customer.{number}"))
+
+    published = {n: v for n, v in samples(metrics).items() if n.startswith("outbox_published_t")}
+
+    assert len(published) == ROUTES + 1
+    other = "outbox_published_total[('exchange', 'other'), ('routing_key', 'other')]"
+    assert published[other] == 50
+    assert sum(published.values()) == ROUTES + 50
+
+
+def test_refusals_are_counted_by_reason() -> None:
+    """Every reason is a series from the start; a return also counts as one."""
+    metrics = Metrics()
+    message = a_message()
+    metrics.landed(Outcomes([], [Refusal(message, Reason.UNROUTABLE, "")] * 2, []))
+    metrics.refused([Refusal(message, Reason.INVALID, "")])
+
+    shown = samples(metrics)
+
+    counts = {r: shown[f"outbox_publish_failures_total[('reason', '{r}')]"] for r in Reason}
+    expected: dict[Reason, float] = dict.fromkeys(Reason, 0)
+    assert counts == expected | {Reason.UNROUTABLE: 2, Reason.INVALID: 1}
+    assert shown["outbox_returned_total"] == 2
+
+
+def test_the_backlog_is_shown_as_the_database_counts_it() -> None:
+    """The four gauges of `outbox.stats`."""
+    metrics = Metrics()
+    metrics.stats(Stats(pending=7, scheduled=3, dead=1, oldest_pending_age=2.5))
+
+    shown = samples(metrics)
+
+    assert shown["outbox_pending_messages"] == 7
+    assert shown["outbox_scheduled_messages"] == 3
+    assert shown["outbox_dead_messages"] == 1
+    assert shown["outbox_oldest_pending_age_seconds"] == 2.5
+
+
+def test_the_upkeep_is_shown_by_table() -> None:
+    """Size and dead rows of both hot tables, and the horizon where it can be seen."""
+    metrics = Metrics()
+    metrics.upkeep(Upkeep(1, 2, 3, 4, nan))
+
+    shown = samples(metrics)
+
+    assert shown["outbox_work_table_bytes[('table', 'ready')]"] == 1
+    assert shown["outbox_work_table_bytes[('table', 'parked')]"] == 2
+    assert shown["outbox_work_table_dead_tuples[('table', 'ready')]"] == 3
+    assert shown["outbox_work_table_dead_tuples[('table', 'parked')]"] == 4
+    assert isnan(shown["outbox_horizon_age_seconds"])
+
+
+def test_what_is_unknown_is_not_shown_as_a_number() -> None:
+    """Neither before the database has answered nor once it is lost: a frozen lag would mislead."""
+    metrics = Metrics()
+    assert isnan(samples(metrics)["outbox_pending_messages"])
+
+    metrics.stats(Stats(7, 3, 1, 2.5))
+    metrics.upkeep(Upkeep(1, 2, 3, 4, 5.0))
+    metrics.database_up.set(1)
+    metrics.database_lost()
+
+    unknown = {name for name, value in samples(metrics).items() if isnan(value)}
+    assert unknown == {
+        "outbox_pending_messages",
+        "outbox_scheduled_messages",
+        "outbox_dead_messages",
+        "outbox_oldest_pending_age_seconds",
+        "outbox_horizon_age_seconds",
+        *(
+            f"outbox_work_table_{what}[('table', '{table}')]"
+            for what in ("bytes", "dead_tuples")
+            for table in ("ready", "parked")
+        ),
+    }
+    assert samples(metrics)["outbox_database_up"] == 0
+
+
+def test_a_histogram_counts_many_at_once() -> None:
+    """Buckets are cumulative and a bound belongs to its own bucket, as in Prometheus."""
+    histogram = BulkHistogram("seconds", "text", bounds=(1, 5))
+    histogram.observe(1.0, 3)
+    histogram.observe(2.0, 2)
+    histogram.observe(9.0)
+
+    (family,) = histogram.collect()
+
+    values = {(s.name, s.labels.get("le")): s.value for s in family.samples}
+    assert values == {
+        ("seconds_bucket", "1.0"): 3,
+        ("seconds_bucket", "5.0"): 5,
+        ("seconds_bucket", "+Inf"): 6,
+        ("seconds_count", None): 6,
+        ("seconds_sum", None): 16,
+    }
