@@ -15,10 +15,11 @@ from celery.app.amqp import AMQP
 from kombu import Producer
 from kombu.exceptions import EncodeError
 
-from celery_outbox import capture, overrides
+from celery_outbox import capture, destination, overrides
 from celery_outbox.backend import keep_quiet
 from celery_outbox.capture import CapturingProducer, Keys
 from celery_outbox.dedup import Dedup
+from celery_outbox.destination import NotingRouter
 from celery_outbox.errors import InvalidSetting, UnsupportedOption
 from celery_outbox.outbox import Outbox
 from celery_outbox.worker import continuing_canvas, goes_on
@@ -55,7 +56,16 @@ class OutboxCelery(Celery):
         """Return a block with `producer`, or with one that captures instead of connecting."""
         return nullcontext(producer or self.outbox.producer)
 
-    def send_task(self, name: str, *args: Any, **options: Any) -> Any:
+    def send_task(
+        self,
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        countdown: Any = None,
+        eta: Any = None,
+        *more: Any,
+        **options: Any,
+    ) -> Any:
         """Send a task by name, as celery.Celery does, with options of our own.
 
         `outbox=` names the transaction to join. `ordering_key=`: the tasks with one are published
@@ -65,8 +75,10 @@ class OutboxCelery(Celery):
         # Celery gives the parent explicitly for what follows a task, and for nothing else.
         follows = options.get("parent_id") is not None
         dedup = _dedup(name, options)
+        router = options.get("router") or self.amqp.router
+        options["router"] = NotingRouter(router, countdown, eta)
         with continuing_canvas() if follows else nullcontext():
-            result = super().send_task(name, *args, **options)
+            result = super().send_task(name, args, kwargs, countdown, eta, *more, **options)
         return dedup.returned(result) if dedup else result
 
     def _get_backend(self) -> Any:
@@ -94,7 +106,10 @@ class TaskSender:
         if keys.dedup and goes_on(self._app, message):
             keys = keys._replace(dedup=None)  # not sent, the running task would never end
         outbox = self._app.outbox
+        noted = destination.take_noted(options, self._amqp.queues)
         put = outbox.place_of_task(name, message, options.pop("outbox", None), keys)
+        if put is not None or not destination.is_native_delay(options.get("exchange")):
+            destination.replace(options, noted)
         if put is None:
             with Celery.producer_or_acquire(self._app) as connected:
                 self._publish(connected, name, message, **options)

@@ -21,8 +21,6 @@ from celery_outbox.dedup import Dedup
 from celery_outbox.errors import UnpublishableMessage
 from celery_outbox.message import Message
 
-#: Celery's native delayed delivery: the broker holds these until their time, not the outbox.
-NATIVE_DELAY = "celery_delayed_"
 #: What an event may be sent with. kombu lets anything else pass, and AMQP then leaves it out.
 EVENT_OPTIONS: Final = wire.PROPERTIES | (
     {*signature(Producer.publish).parameters} - {"self", "body", "properties"}
@@ -122,13 +120,12 @@ def task_message(
     if mandatory is None:
         destinations = (options.get("queue"), options.get("exchange"))
         mandatory = not is_fanout(app, captured.exchange, destinations)
-    held_by_broker = captured.exchange.startswith(NATIVE_DELAY)
     return build(
         captured,
         message_id=facts["id"],
         task=name,
         mandatory=mandatory,
-        available_at=None if held_by_broker else _time(app, facts["eta"]),
+        available_at=_time(app, facts["eta"]),
         expires_at=_time(app, facts["expires"]),
         keys=keys,
     )

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-import celery
 import pytest
 from celery import Celery, signals
 from kombu import Exchange, Queue
@@ -54,16 +53,6 @@ def test_eta_means_what_it_means_to_a_worker(settings: dict[str, Any]) -> None:
 
     for row in (aware, naive, text):
         assert row.available_at == datetime(2030, 1, 1, 12, tzinfo=UTC)
-
-
-@pytest.mark.skipif(celery.VERSION < (5, 5), reason="came with Celery 5.5")
-def test_native_delayed_delivery() -> None:
-    """Where the broker holds a message until its time, the outbox does not hold it as well."""
-    queue = Queue("q", Exchange("t", "topic"), "k", queue_arguments={"x-queue-type": "quorum"})
-    row = send(settings={"task_queues": [queue]}, queue="q", countdown=5)
-
-    assert row.exchange == "celery_delayed_27"
-    assert row.available_at is None
 
 
 def test_protocol_1() -> None:
