@@ -1,6 +1,6 @@
 """SQLAlchemy sessions and connections as targets, synchronous and on asyncio.
 
-How rows get into their transactions is the job of sqlalchemy_pending.
+How rows get into their transactions is the job of sqlalchemy_pending and sqlalchemy_session.
 """
 
 from collections.abc import Awaitable
@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any
 
 from sqlalchemy import Connection, NestedTransaction, Transaction
-from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.exc import InvalidRequestError, UnboundExecutionError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncSession,
@@ -19,13 +19,8 @@ from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 from celery_outbox.errors import UnusableTarget
 from celery_outbox.insert import explain, statement
 from celery_outbox.message import Message
-from celery_outbox.sqlalchemy_pending import (
-    STYLES,
-    OnConnection,
-    OnSession,
-    check_autocommit,
-    connection_of,
-)
+from celery_outbox.sqlalchemy_pending import STYLES, OnConnection, check_autocommit
+from celery_outbox.sqlalchemy_session import OnSession, connection_of, is_connecting
 from celery_outbox.target import Rows
 
 #: What libpq says of a transaction that has failed, and of a connection that is lost.
@@ -48,28 +43,37 @@ class SQLAlchemyTarget:
         self._asynchronous = isinstance(given, AsyncSession | AsyncConnection)
 
     def join(self, *, blocking: bool) -> None:
-        """Put the list of pending messages in force."""
+        """Refuse what cannot take messages. Which driver it has matters when something is sent."""
         if blocking and self._asynchronous:
             raise self._unusable("it is asynchronous: use `async with` here")
-        self._check()
+        if self._dialect is None or self._dialect.driver in STYLES:
+            self._check_transaction()
 
     def put(self, message: Message) -> None:
         """Add to the list. As any statement does, this begins a transaction where there is none."""
-        self._check()
-        if not self.in_transaction():
-            self._behind.begin()
+        self._check_driver()
+        self._check_transaction()
+        self._begin()
         if isinstance(self._behind, Session):
-            OnSession.of(self._behind, self._schema).put(self._behind, message)
+            OnSession.of(self._behind).put(self._behind, self._schema, message)
         else:
-            OnConnection.of(self._behind, self._schema).messages.append(message)
-        if message.dedup_key is not None and not self._asynchronous:
-            self._insert()
+            OnConnection.of(self._behind).messages.append((self._schema, message))
+        if message.dedup_key is not None:
+            self._insert(message)
 
     def put_alone(self, message: Message) -> None:
         """Insert at once; where the target is asynchronous, with whatever it does next."""
         self.put(message)
-        if not self._asynchronous:
-            self._insert()
+        self._insert(message)
+
+    def _begin(self) -> None:
+        if self.in_transaction():
+            return
+        try:
+            self._behind.begin()
+        except InvalidRequestError:
+            if not self.in_transaction():  # begun by another thread meanwhile
+                raise self._unusable("another thread or task is at work with it") from None
 
     def leave(self, *, failed: bool) -> None:
         """Insert what is still on the list.
@@ -78,10 +82,13 @@ class SQLAlchemyTarget:
         aborts the transaction, does not hide the error.
         """
         try:
-            self._insert()
+            self._flush()
         except Exception:
             if not failed:
                 raise
+        finally:
+            if failed and isinstance(self._behind, Session):
+                OnSession.of(self._behind).excuse()
 
     async def aleave(self, *, failed: bool) -> None:
         """Insert what is still on the list."""
@@ -93,9 +100,9 @@ class SQLAlchemyTarget:
     def discard(self) -> None:
         """Empty the list."""
         if isinstance(self._behind, Session):
-            OnSession.of(self._behind, self._schema).discard(self._behind)
+            OnSession.of(self._behind).discard(self._behind)
         else:
-            OnConnection.of(self._behind, self._schema).discard()
+            OnConnection.of(self._behind).discard()
 
     def begin(self) -> AbstractContextManager[object]:
         """Return `begin()`, or `begin_nested()` where a transaction is in progress."""
@@ -118,7 +125,8 @@ class SQLAlchemyTarget:
 
     def fetch(self, query: str, *parameters: object) -> Rows | Awaitable[Rows]:
         """Execute and fetch all."""
-        self._check()
+        self._check_driver()
+        self._check_transaction()
         if self._asynchronous:
             return self._run(lambda behind: self._fetch(behind, query, parameters))
         return self._fetch(self._behind, query, parameters)
@@ -132,31 +140,62 @@ class SQLAlchemyTarget:
             failure = explain(error, self._schema, ())
         raise failure
 
-    def _insert(self) -> None:
-        if isinstance(self._behind, Session):
-            OnSession.of(self._behind, self._schema).insert(self._behind)
+    def _insert(self, message: Message) -> None:
+        """Insert what is on the list, if that needs no await; or refuse the message."""
+        if self._asynchronous:
             return
-        OnConnection.of(self._behind, self._schema).insert(self._behind)
+        try:
+            self._flush()
+        except Exception:
+            if isinstance(self._behind, Session):
+                OnSession.of(self._behind).take_back(self._schema, message)
+            raise
+
+    def _flush(self) -> None:
+        if isinstance(self._behind, Session):
+            OnSession.of(self._behind).insert_if_free(self._behind)
+        elif not self._behind.closed:
+            on_connection = OnConnection.of(self._behind)
+            if on_connection.messages:
+                on_connection.insert_if_free(self._behind)
 
     def _run(self, work: Any) -> Awaitable[Any]:
         given: Any = self._given
         ran: Awaitable[Any] = given.run_sync(work)
         return ran
 
-    def _check(self) -> None:
+    def _check_driver(self) -> None:
+        """Refuse a database that is none of ours."""
+        dialect = self._dialect
+        if dialect is None:
+            raise self._unusable(
+                "it has no database of its own, only of its mappers: give"
+                " session.connection(bind_arguments=...) instead"
+            )
+        if dialect.driver not in STYLES:
+            raise self._unusable(
+                f"its driver is {dialect.name}+{dialect.driver}; known are {', '.join(STYLES)}"
+            )
+
+    @property
+    def _dialect(self) -> Any:
+        try:
+            bind = self._behind.get_bind() if isinstance(self._behind, Session) else self._behind
+        except UnboundExecutionError:
+            return None
+        return bind.dialect
+
+    def _check_transaction(self) -> None:
         """Refuse what could not commit a message."""
+        connection: Connection | None
         if isinstance(self._behind, Session):
-            if not self._behind.is_active:
+            if not (self._behind.is_active or is_connecting(self._behind)):
                 raise self._unusable(f"{FAILED}, or it is over already, as in an after_commit hook")
-            self._check_driver(self._dialect_of(self._behind))
             connection = connection_of(self._behind, self._behind.get_transaction())
         else:
-            self._check_driver(self._behind.dialect)
             connection = self._behind
-        if connection is not None:
-            self._check_connection(connection)
-
-    def _check_connection(self, connection: Connection) -> None:
+        if connection is None:
+            return
         if connection.closed:
             raise self._unusable("it is closed")
         check_autocommit(connection)
@@ -164,22 +203,6 @@ class SQLAlchemyTarget:
         info = getattr(driver, "info", None)  # asyncpg has none, and cannot tell
         if info is not None and info.transaction_status in (INERROR, UNKNOWN):
             raise self._unusable(FAILED)
-
-    def _dialect_of(self, session: Session) -> Any:
-        try:
-            return session.get_bind().dialect
-        except UnboundExecutionError:
-            pass
-        raise self._unusable(
-            "it has no database of its own, only of its mappers: give"
-            " session.connection(bind_arguments=...) instead"
-        )
-
-    def _check_driver(self, dialect: Any) -> None:
-        if dialect.driver not in STYLES:
-            raise self._unusable(
-                f"its driver is {dialect.name}+{dialect.driver}; known are {', '.join(STYLES)}"
-            )
 
     def _unusable(self, reason: str) -> UnusableTarget:
         return UnusableTarget.about(target=repr(self._given), reason=reason)
