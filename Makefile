@@ -80,6 +80,10 @@ audit: | $(UV) ## Ask for known vulnerabilities of what is locked; fails where n
 		[ $$status = 1 ] || echo "Not audited: nobody could be asked, so nothing is known." >&2; \
 		exit $$status; }
 
+.PHONY: baseline
+baseline: .venv/.synced ## Write the first migrations from migrations/outbox_migrations/schema
+	@PYTHONPATH=tools $(BIN)/python -m baseline
+
 licences: .venv/.synced ## Generate docs/licences.md again
 	@PYTHONPATH=tools $(BIN)/python -m licences
 

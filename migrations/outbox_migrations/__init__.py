@@ -7,7 +7,7 @@ environment of your own whose `version_locations` list `outbox_migrations:outbox
 
 from importlib.metadata import version
 
-from outbox_migrations.commands import Status, downgrade, sql, status, upgrade
+from outbox_migrations.commands import Status, downgrade, rebuild, sql, status, upgrade
 from outbox_migrations.errors import DatabaseUnreachable, InvalidSetting, MigrationError
 from outbox_migrations.grants import grant
 
@@ -19,6 +19,7 @@ __all__ = [
     "__version__",
     "downgrade",
     "grant",
+    "rebuild",
     "sql",
     "status",
     "upgrade",

@@ -1,4 +1,4 @@
-"""`outbox-migrate`: up, down, status, sql and grant, for people and for deployments.
+"""`outbox-migrate`: up, down, status, sql, grant and rebuild, for people and for deployments.
 
 Exit codes: 0 done, 1 failed or not up to date, 2 wrong usage or settings.
 """
@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="version", version=f"outbox-migrate {version('outbox-migrations')}"
     )
-    parser.add_argument("command", choices=["up", "down", "status", "sql", "grant"])
+    parser.add_argument("command", choices=["up", "down", "status", "sql", "grant", "rebuild"])
     parser.add_argument("component", nargs="?", choices=["outbox", "inbox", "both"], default="both")
     parser.add_argument("--database-url", help="libpq URL or conninfo (OUTBOX_DATABASE_URL)")
     parser.add_argument(
@@ -60,6 +60,8 @@ def _run(arguments: argparse.Namespace) -> int:
         if not arguments.yes and not _agreed(component):
             return 1
         commands.downgrade(url, schema, component)
+    elif arguments.command == "rebuild":
+        commands.rebuild(url, schema, component)
     elif arguments.command == "grant":
         print("granted: " + ", ".join(grant(url, schema, component)))
         return 0

@@ -13,6 +13,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from outbox_migrations import prerelease
 from outbox_migrations.components import Component
 from outbox_migrations.errors import (
     DatabaseUnreachable,
@@ -55,7 +56,19 @@ def upgrade(database_url: str, schema: str = "outbox", component: Which = "both"
     """
     for each in components(component, schema):
         with _connect(database_url) as connection:
+            prerelease.refuse(each, _found(connection, each))
             command.upgrade(_config(each, connection), "head")
+
+
+def rebuild(database_url: str, schema: str = "outbox", component: Which = "both") -> None:
+    """Replace schemas of before the first release by today's, keeping every row.
+
+    Raises MigrationError where a schema is no such one; it is then as it was. Rights are to be
+    granted anew.
+    """
+    for each in components(component, schema):
+        with _connect(database_url) as connection:
+            prerelease.rebuild(connection, each, _config(each, connection))
 
 
 def downgrade(database_url: str, schema: str = "outbox", component: Which = "both") -> None:
@@ -70,13 +83,17 @@ def status(database_url: str, schema: str = "outbox", component: Which = "both")
     found = []
     for each in components(component, schema):
         with _connect(database_url) as connection:
-            context = MigrationContext.configure(
-                connection,
-                opts={"version_table": "schema_version", "version_table_schema": each.schema},
-            )
             newest = ScriptDirectory.from_config(_config(each)).get_current_head()
-            found.append(Status(each, context.get_current_revision(), str(newest)))
+            found.append(Status(each, _found(connection, each), str(newest)))
     return found
+
+
+def _found(connection: sqlalchemy.Connection, component: Component) -> str | None:
+    context = MigrationContext.configure(
+        connection,
+        opts={"version_table": "schema_version", "version_table_schema": component.schema},
+    )
+    return context.get_current_revision()
 
 
 def sql(schema: str = "outbox", component: Which = "both") -> str:

@@ -4,11 +4,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from alembic import command
 from psycopg import errors
 
-from outbox_migrations import commands, downgrade, grant, upgrade
-from tests.fixtures.rows import commit_rows, ids_in, insert_rows, states
+from outbox_migrations import grant
+from tests.fixtures.rows import insert_rows, states
 
 Connection = psycopg.Connection[Any]
 
@@ -77,56 +76,3 @@ def test_a_producer_needs_no_further_right(database: str) -> None:
                 connection.execute(f"SELECT FROM outbox.{table}".encode())
         with pytest.raises(errors.InsufficientPrivilege), connection.transaction():
             connection.execute("SELECT outbox.claim_lanes(0, 1, 1, 1)")
-
-
-def test_an_upgrade_keeps_messages_and_rights(empty_database: str) -> None:
-    """From a schema without keys: its roles go on without another `outbox-migrate grant`."""
-    (component,) = commands.components("outbox")
-    with commands._connect(empty_database) as connection:
-        command.upgrade(commands._config(component, connection), "outbox_0004")
-    with psycopg.connect(empty_database) as session:
-        session.execute(OLD_GRANTS)
-        session.execute("SELECT outbox.enqueue('shop.bill')")
-
-    upgrade(empty_database)
-
-    assert len(ids_in(empty_database, "pending")) == 1
-    with psycopg.connect(empty_database) as session:
-        session.execute("SET ROLE old_producer")
-        insert_rows(session, ordering_key="a")
-        session.execute("SELECT outbox.enqueue('shop.bill', ordering_key => 'a', dedup_key => 'd')")
-        session.execute("SET ROLE old_relay")
-        row = session.execute("SELECT ids FROM outbox.claim_lanes(0, 9, 1, 60)").fetchone()
-        assert row is not None
-        assert len(row[0]) == 1
-        session.execute("SELECT * FROM outbox.lane, outbox.lane_news")
-        session.execute("RESET ROLE")
-        session.execute("DROP OWNED BY old_producer, old_relay")
-        session.execute("DROP ROLE old_producer, old_relay")
-
-
-OLD_GRANTS = """
-CREATE ROLE old_producer; CREATE ROLE old_relay;
-GRANT USAGE ON SCHEMA outbox TO old_producer, old_relay;
-GRANT INSERT (message_id, task, exchange, routing_key, headers, properties, body, content_type,
-              content_encoding, mandatory, declare, available_at, expires_at)
-    ON outbox.message TO old_producer;
-GRANT EXECUTE ON FUNCTION outbox.enqueue TO old_producer;
-GRANT SELECT ON ALL TABLES IN SCHEMA outbox TO old_relay;
-GRANT INSERT, UPDATE, DELETE ON outbox.ready, outbox.parked TO old_relay;
-"""
-
-
-def test_a_downgrade_opens_the_lanes(database: str) -> None:
-    """Going back to a schema without them, nothing that waits is lost."""
-    ids = commit_rows(database, 3, ordering_key="a")
-    (component,) = commands.components("outbox")
-    with commands._connect(database) as connection:
-        command.downgrade(commands._config(component, connection), "outbox_0004")
-
-    assert ids_in(database, "pending") == set(ids)
-    with psycopg.connect(database) as session:
-        assert value(session, "SELECT count(*) FROM outbox.ready") == 3
-        session.execute("SELECT outbox.enqueue('shop.bill')")
-    upgrade(database)
-    downgrade(database)

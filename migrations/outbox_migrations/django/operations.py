@@ -12,6 +12,7 @@ from django.db.migrations.operations.base import (  # type: ignore[import-untype
     Operation,
 )
 
+from outbox_migrations import prerelease
 from outbox_migrations.commands import step_sql
 from outbox_migrations.components import Component
 
@@ -35,6 +36,7 @@ class AlembicRevision(Operation):  # type: ignore[misc]  # Django ships no types
             return
         if not schema_editor.collect_sql:
             version = self._version(schema_editor)
+            prerelease.refuse(self._component(), version)
             if version is not None and version >= self.revision:  # numbered: names have an order
                 return
         schema_editor.execute(step_sql(self._component(), self.revision), params=None)

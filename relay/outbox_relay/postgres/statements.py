@@ -115,7 +115,7 @@ WITH due AS (
 SELECT count(*) FROM due
 """
 
-#: The next message of each lane there is news of is ours; see outbox_0005.
+#: The next message of each lane there is news of is ours; see schema/outbox/2_lanes.sql.
 CLAIM_LANES: Final = """
 SELECT * FROM {outbox}.claim_lanes(%(above)s, %(most)s, %(lease)s, %(term)s)
 """

@@ -5,7 +5,7 @@ from alembic import op
 revision = "shop_0001"
 down_revision = None
 branch_labels = ("shop",)
-depends_on = "outbox_0005"
+depends_on = "outbox_0001"
 
 
 def upgrade() -> None:

@@ -1,37 +1,12 @@
-"""Bound what had no bound: two columns of a message, and how long retention holds its locks.
+-- Forgets what was sent long enough ago: whole slots by TRUNCATE, single rows in portions.
+-- Nothing here deletes a message that is not sent, and nothing waits for a lock under a producer.
 
-Receipts are no longer compressed: of what Postgres does for a message, that was a twelfth.
-
-A relay holds a batch of messages in memory: of headers and bodies the table knew how large they may
-be, of properties and declarations it did not.
-
-`{outbox}` stands for the schema's quoted name.
-"""
-
-from alembic import op
-
-from outbox_migrations import redefined_by_lanes
-from outbox_migrations.components import schema_of
-
-revision = "outbox_0007"
-down_revision = "outbox_0006"
-branch_labels = None
-
-# NOT VALID: what is there is not read, so that the lock is held for a moment only. It is too late
-# to refuse it anyway.
-CHECKS = """
-ALTER TABLE {outbox}.message
-    ADD CONSTRAINT properties_fit_a_frame
-        CHECK (octet_length(properties::text) <= 131072) NOT VALID,
-    ADD CONSTRAINT declare_is_short CHECK (octet_length(declare::text) <= 131072) NOT VALID;
-"""
-
-# Every refusal to empty the slot is an exception: it ends a subtransaction, and with it the lock.
-# lock_timeout belongs to the function: what its caller does afterwards may wait again.
-EMPTY_SLOT = """
-CREATE OR REPLACE FUNCTION {outbox}.empty_slot(old smallint) RETURNS bigint
+-- Empties one slot; what is not sent yet moves to the current slot first. Every refusal to empty
+-- it is an exception: it ends a subtransaction, and with it the lock. lock_timeout belongs to the
+-- function: what its caller does afterwards may wait again.
+CREATE FUNCTION outbox.empty_slot(old smallint) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = {outbox}, pg_temp SET lock_timeout = '50ms' AS $$
+SET search_path = outbox, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
     part constant text := format('message_%s', old);
     now_slot constant smallint := (extract(epoch FROM now())::bigint / 43200 % 16)::smallint;
@@ -75,14 +50,16 @@ EXCEPTION
         RAISE NOTICE 'slot % holds a message too large to be moved', old;
         RETURN 0;
 END $$;
-"""
+COMMENT ON FUNCTION outbox.empty_slot IS
+    'Private: truncates a partition, and keeps what is not sent.';
 
-# Slots are emptied last: their locks end with the transaction.
-PURGE = """
-CREATE OR REPLACE FUNCTION {outbox}.purge(
+-- Forgets sent messages older than that. Whole slots go by TRUNCATE; single rows are deleted, at
+-- most 10,000 a call, only when asked for (`exact`) or when a retention outlives the sixteen
+-- slots. Slots are emptied last: their locks end with the transaction.
+CREATE FUNCTION outbox.purge(
     older_than interval, exact boolean DEFAULT false
 ) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = {outbox}, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
 DECLARE
     horizon constant timestamptz := now() - older_than;
     newest timestamptz;
@@ -115,26 +92,20 @@ BEGIN
     END LOOP;
     RETURN gone;
 END $$;
-"""
+COMMENT ON FUNCTION outbox.purge IS
+    'Forgets sent messages older than that. Returns about how many.';
 
-RECEIPTS = """
-ALTER TABLE {outbox}.receipt ALTER COLUMN ids SET STORAGE EXTERNAL;
-"""
-
-DOWN = """
-ALTER TABLE {outbox}.receipt ALTER COLUMN ids SET STORAGE EXTENDED;
-ALTER TABLE {outbox}.message
-    DROP CONSTRAINT properties_fit_a_frame, DROP CONSTRAINT declare_is_short;
-"""
-
-
-def upgrade() -> None:
-    """Add the checks, replace what retention does, and let receipts be as they are."""
-    for part in (CHECKS, EMPTY_SLOT, PURGE, RECEIPTS):
-        op.execute(part.replace("{outbox}", schema_of("outbox")))
-
-
-def downgrade() -> None:
-    """Make it as it was."""
-    for part in (DOWN, redefined_by_lanes.RETENTION):
-        op.execute(part.replace("{outbox}", schema_of("outbox")))
+-- Retention 0: what was confirmed leaves at once.
+CREATE FUNCTION outbox.forget(slots smallint[], ids bigint[]) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+    WITH gone AS (
+        DELETE FROM message m USING unnest($1, $2) AS done (slot, id)
+        WHERE m.slot = done.slot AND m.id = done.id
+          AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id)
+          AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id)
+          AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id)
+        RETURNING 1
+    ) SELECT count(*) FROM gone
+$$;
+COMMENT ON FUNCTION outbox.forget IS
+    'Private: with a retention of 0, what was confirmed leaves at once.';

@@ -1,4 +1,4 @@
-"""The Alembic migration outbox_0005."""
+"""The Alembic migration outbox_0001."""
 
 from typing import ClassVar
 
@@ -8,9 +8,7 @@ from outbox_migrations.django.operations import AlembicRevision
 
 
 class Migration(migrations.Migration):  # type: ignore[misc]  # Django ships no types
-    """Runs outbox_0005_lanes."""
+    """Creates the outbox."""
 
-    dependencies: ClassVar[list[tuple[str, str]]] = [
-        ("outbox_migrations", "0006_inbox_0002_retention")
-    ]
-    operations: ClassVar = [AlembicRevision("outbox", "outbox_0005")]
+    dependencies: ClassVar[list[tuple[str, str]]] = []
+    operations: ClassVar = [AlembicRevision("outbox", "outbox_0001")]

@@ -1,4 +1,4 @@
-"""The Alembic migration inbox_0002."""
+"""The Alembic migration inbox_0001."""
 
 from typing import ClassVar
 
@@ -8,9 +8,7 @@ from outbox_migrations.django.operations import AlembicRevision
 
 
 class Migration(migrations.Migration):  # type: ignore[misc]  # Django ships no types
-    """Runs inbox_0002_retention."""
+    """Creates the inbox."""
 
-    dependencies: ClassVar[list[tuple[str, str]]] = [
-        ("outbox_migrations", "0005_inbox_0001_create_inbox")
-    ]
-    operations: ClassVar = [AlembicRevision("inbox", "inbox_0002")]
+    dependencies: ClassVar[list[tuple[str, str]]] = [("outbox_migrations", "0001_outbox")]
+    operations: ClassVar = [AlembicRevision("inbox", "inbox_0001")]

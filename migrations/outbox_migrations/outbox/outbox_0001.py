@@ -1,0 +1,37 @@
+"""Create the outbox: tables, lanes, views and functions.
+
+What it runs is `outbox_0001.sql`, complete in itself: a copy of `schema/outbox/` made by `make
+baseline`, and never changed again once it was released.
+"""
+
+from alembic import op
+
+from outbox_migrations.components import schema_of
+from outbox_migrations.schema_files import filled, version
+
+revision = "outbox_0001"
+down_revision = None
+branch_labels = ("outbox",)
+
+#: What belongs to the tables goes with them. The functions of views go after the views.
+DROP = """
+DROP VIEW outbox.pending, outbox.scheduled, outbox.dead, outbox.sent, outbox.stats;
+DROP TABLE outbox.message, outbox.ready, outbox.parked, outbox.receipt, outbox.lane,
+    outbox.lane_news, outbox.lane_gate, outbox.dedup;
+DROP FUNCTION outbox.make_work, outbox.joined_lane, outbox.left_work, outbox.claim_lanes,
+    outbox.claim_dedup, outbox.forget_dedup, outbox.by_index, outbox.short_repr,
+    outbox.rough_count, outbox.cancel, outbox.retry, outbox.discard, outbox.replay,
+    outbox.empty_slot, outbox.purge, outbox.forget, outbox.enqueue, outbox.version;
+"""
+
+
+def upgrade() -> None:
+    """Create everything in the configured schema."""
+    schema = schema_of("outbox")
+    op.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+    op.execute(filled(version("outbox", revision), "outbox", schema))
+
+
+def downgrade() -> None:
+    """Drop the outbox and everything in it, sent or not."""
+    op.execute(filled(DROP, "outbox", schema_of("outbox")))

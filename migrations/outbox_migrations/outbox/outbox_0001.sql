@@ -1,0 +1,937 @@
+-- Made by `make baseline` from schema/outbox/: change it there.
+
+-- The tables: insert-only messages, and narrow work rows beside them.
+--
+-- `message` is what goes on the wire and is never updated. `ready` and `parked` hold the work
+-- still to be done, a few dozen bytes a row, so that claims stay cheap whatever the payload, the
+-- backlog or the age of the oldest transaction. docs/decisions/0001-physical-design.md has the
+-- measurements.
+
+COMMENT ON SCHEMA outbox IS
+    'Transactional outbox for Celery: look at pending, scheduled, sent, dead, stats.';
+
+CREATE TABLE outbox.message (
+    id               bigint GENERATED ALWAYS AS IDENTITY,
+    slot             smallint NOT NULL
+                     DEFAULT (extract(epoch FROM now())::bigint / 43200 % 16)::smallint,
+    message_id       text NOT NULL,
+    task             text NOT NULL,
+    exchange         text NOT NULL DEFAULT '',
+    routing_key      text NOT NULL DEFAULT '',
+    headers          json NOT NULL DEFAULT '{}',
+    properties       json NOT NULL DEFAULT '{}',
+    body             bytea NOT NULL,
+    content_type     text NOT NULL,
+    content_encoding text NOT NULL,
+    mandatory        boolean NOT NULL DEFAULT true,
+    declare          json NOT NULL DEFAULT '[]',
+    available_at     timestamptz,
+    expires_at       timestamptz,
+    created_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ordering_key     text,
+    dedup_key        text,
+    PRIMARY KEY (id, slot),
+    -- AMQP carries these as short strings: one length byte.
+    CONSTRAINT message_id_is_short CHECK (octet_length(message_id) BETWEEN 1 AND 255),
+    CONSTRAINT task_is_named CHECK (octet_length(task) BETWEEN 1 AND 1000),
+    CONSTRAINT exchange_is_short CHECK (octet_length(exchange) <= 255),
+    CONSTRAINT routing_key_is_short CHECK (octet_length(routing_key) <= 255),
+    CONSTRAINT content_type_is_short CHECK (octet_length(content_type) BETWEEN 1 AND 255),
+    CONSTRAINT content_encoding_is_short CHECK (octet_length(content_encoding) BETWEEN 1 AND 255),
+    CONSTRAINT headers_are_an_object CHECK (json_typeof(headers) = 'object'),
+    CONSTRAINT properties_are_an_object CHECK (json_typeof(properties) = 'object'),
+    CONSTRAINT declare_is_an_array CHECK (json_typeof(declare) = 'array'),
+    -- The default max_message_size of RabbitMQ 3; headers must fit one frame.
+    CONSTRAINT body_fits_a_broker CHECK (octet_length(body) <= 134217728),
+    CONSTRAINT headers_fit_a_frame CHECK (octet_length(headers::text) <= 131072),
+    -- A relay holds a batch of messages in memory.
+    CONSTRAINT properties_fit_a_frame CHECK (octet_length(properties::text) <= 131072),
+    CONSTRAINT declare_is_short CHECK (octet_length(declare::text) <= 131072)
+) PARTITION BY LIST (slot);
+CREATE INDEX message_message_id ON outbox.message (message_id);
+COMMENT ON TABLE outbox.message IS
+    'Every message kept, exactly as it will go or went on the wire. Insert-only.';
+COMMENT ON COLUMN outbox.message.id IS 'Order of insertion. Not the task id.';
+COMMENT ON COLUMN outbox.message.slot IS
+    'Private: the half-day partition the message is stored in.';
+COMMENT ON COLUMN outbox.message.message_id IS 'The Celery task id.';
+COMMENT ON COLUMN outbox.message.task IS 'The Celery task name, or the name given to an event.';
+COMMENT ON COLUMN outbox.message.exchange IS
+    'Exchange it is published to; empty is the default exchange.';
+COMMENT ON COLUMN outbox.message.routing_key IS
+    'Routing key; with the default exchange, the name of the queue.';
+COMMENT ON COLUMN outbox.message.headers IS
+    'Application headers. json, not jsonb: the text is kept to the letter.';
+COMMENT ON COLUMN outbox.message.properties IS
+    'The other AMQP properties: delivery_mode, priority, correlation_id, expiration ...';
+COMMENT ON COLUMN outbox.message.body IS 'The serialised (and perhaps compressed) body.';
+COMMENT ON COLUMN outbox.message.content_type IS 'MIME type of the body, such as application/json.';
+COMMENT ON COLUMN outbox.message.content_encoding IS 'Encoding of the body, such as utf-8.';
+COMMENT ON COLUMN outbox.message.mandatory IS
+    'Whether reaching no queue is a failure. False for fanout.';
+COMMENT ON COLUMN outbox.message.declare IS
+    'Queues and exchanges Celery would have declared before publishing.';
+COMMENT ON COLUMN outbox.message.available_at IS
+    'Not published before this time (the eta). Null: at once.';
+COMMENT ON COLUMN outbox.message.expires_at IS
+    'Not published after this time. Null: never expires.';
+COMMENT ON COLUMN outbox.message.created_at IS
+    'When the row was inserted, by the clock of this server.';
+COMMENT ON COLUMN outbox.message.ordering_key IS
+    'Messages with the same key are published one after another. Null: in no order.';
+COMMENT ON COLUMN outbox.message.dedup_key IS
+    'Stored only while no other message with this key was pending. Null: always stored.';
+
+-- Sixteen fixed slots of half a day. Retention empties a slot with TRUNCATE, which locks that
+-- slot alone; creating and dropping partitions at run time would lock the parent under the
+-- producers.
+CREATE TABLE outbox.message_0 PARTITION OF outbox.message FOR VALUES IN (0);
+CREATE TABLE outbox.message_1 PARTITION OF outbox.message FOR VALUES IN (1);
+CREATE TABLE outbox.message_2 PARTITION OF outbox.message FOR VALUES IN (2);
+CREATE TABLE outbox.message_3 PARTITION OF outbox.message FOR VALUES IN (3);
+CREATE TABLE outbox.message_4 PARTITION OF outbox.message FOR VALUES IN (4);
+CREATE TABLE outbox.message_5 PARTITION OF outbox.message FOR VALUES IN (5);
+CREATE TABLE outbox.message_6 PARTITION OF outbox.message FOR VALUES IN (6);
+CREATE TABLE outbox.message_7 PARTITION OF outbox.message FOR VALUES IN (7);
+CREATE TABLE outbox.message_8 PARTITION OF outbox.message FOR VALUES IN (8);
+CREATE TABLE outbox.message_9 PARTITION OF outbox.message FOR VALUES IN (9);
+CREATE TABLE outbox.message_10 PARTITION OF outbox.message FOR VALUES IN (10);
+CREATE TABLE outbox.message_11 PARTITION OF outbox.message FOR VALUES IN (11);
+CREATE TABLE outbox.message_12 PARTITION OF outbox.message FOR VALUES IN (12);
+CREATE TABLE outbox.message_13 PARTITION OF outbox.message FOR VALUES IN (13);
+CREATE TABLE outbox.message_14 PARTITION OF outbox.message FOR VALUES IN (14);
+CREATE TABLE outbox.message_15 PARTITION OF outbox.message FOR VALUES IN (15);
+
+-- Half-empty pages keep the lease a heap-only update: no index entry, a short WAL record.
+CREATE TABLE outbox.ready (
+    id          bigint PRIMARY KEY,
+    slot        smallint NOT NULL,
+    attempts    smallint NOT NULL DEFAULT 0,
+    suspicion   smallint NOT NULL DEFAULT 0,
+    lease       bigint,
+    lease_until timestamptz NOT NULL DEFAULT '-infinity',
+    last_error  text,
+    lane        text
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX ready_lane ON outbox.ready (lane) WHERE lane IS NOT NULL;
+COMMENT ON TABLE outbox.ready IS
+    'Private: messages to publish now; a row lives until its message is confirmed.';
+COMMENT ON COLUMN outbox.ready.id IS 'The id of the message.';
+COMMENT ON COLUMN outbox.ready.slot IS 'The partition the message is stored in.';
+COMMENT ON COLUMN outbox.ready.attempts IS
+    'How often the broker has refused it; outages do not count.';
+COMMENT ON COLUMN outbox.ready.suspicion IS
+    'How often a channel died with this message on it; such rows are published alone.';
+COMMENT ON COLUMN outbox.ready.lease IS
+    'The claim that holds the row; failures of an older claim are ignored.';
+COMMENT ON COLUMN outbox.ready.lease_until IS
+    'When another relay may claim the row, by the clock of this server.';
+COMMENT ON COLUMN outbox.ready.last_error IS 'Why the broker refused it last.';
+COMMENT ON COLUMN outbox.ready.lane IS
+    'The ordering key, of a message that was taken out of its lane.';
+
+CREATE TABLE outbox.parked (
+    id           bigint PRIMARY KEY,
+    slot         smallint NOT NULL,
+    state        text NOT NULL CHECK (state IN ('scheduled', 'retry', 'dead')),
+    available_at timestamptz NOT NULL,
+    attempts     smallint NOT NULL DEFAULT 0,
+    suspicion    smallint NOT NULL DEFAULT 0,
+    last_error   text,
+    lane         text
+);
+CREATE INDEX parked_due ON outbox.parked (available_at) WHERE state <> 'dead';
+CREATE INDEX parked_lane ON outbox.parked (lane) WHERE lane IS NOT NULL AND state = 'retry';
+-- One for each state, instead of one for all: then state and order are settled by the choice of
+-- the index. NOT IN, because without statistics the planner takes `=` for one row in 200, and
+-- that many rows for so few that it reads them all; what it excludes, it takes for nearly none.
+-- `attempts` is in one index alone, so that asking for it asks for that index.
+CREATE INDEX parked_retry ON outbox.parked (id) WHERE state NOT IN ('scheduled', 'dead');
+CREATE INDEX parked_dead ON outbox.parked (id) WHERE state NOT IN ('scheduled', 'retry');
+CREATE INDEX parked_scheduled ON outbox.parked (id, available_at)
+    WHERE state NOT IN ('retry', 'dead');
+CREATE INDEX parked_scheduled_at ON outbox.parked (available_at, id, attempts)
+    WHERE state NOT IN ('retry', 'dead');
+COMMENT ON TABLE outbox.parked IS
+    'Private: messages that wait for their time (scheduled, retry) or for a person (dead).';
+COMMENT ON COLUMN outbox.parked.id IS 'The id of the message.';
+COMMENT ON COLUMN outbox.parked.slot IS 'The partition the message is stored in.';
+COMMENT ON COLUMN outbox.parked.state IS
+    'scheduled (until its eta), retry (until its next attempt) or dead.';
+COMMENT ON COLUMN outbox.parked.available_at IS
+    'When it becomes ready again, or since when it is dead.';
+COMMENT ON COLUMN outbox.parked.attempts IS
+    'How often the broker has refused it; outages do not count.';
+COMMENT ON COLUMN outbox.parked.suspicion IS 'How often a channel died with this message on it.';
+COMMENT ON COLUMN outbox.parked.last_error IS 'Why the broker refused it last.';
+COMMENT ON COLUMN outbox.parked.lane IS 'The ordering key, if the message has one.';
+
+-- One row per settled batch: a sent time for every message at eight bytes each.
+CREATE TABLE outbox.receipt (
+    sent_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    span    int8range NOT NULL,
+    ids     bigint[] NOT NULL
+);
+CREATE INDEX receipt_sent_at ON outbox.receipt (sent_at);
+CREATE INDEX receipt_span ON outbox.receipt USING gist (span);
+CREATE INDEX receipt_highest ON outbox.receipt (upper(span));
+-- Not compressed: of what Postgres does for a message, that was a twelfth.
+ALTER TABLE outbox.receipt ALTER COLUMN ids SET STORAGE EXTERNAL;
+COMMENT ON TABLE outbox.receipt IS 'Private: when each batch was confirmed.';
+COMMENT ON COLUMN outbox.receipt.sent_at IS 'When the batch was settled.';
+COMMENT ON COLUMN outbox.receipt.span IS 'From the lowest to the highest id of the batch.';
+COMMENT ON COLUMN outbox.receipt.ids IS 'The ids of the messages that were confirmed.';
+
+-- Whoever inserts a message makes its work row, with no right beyond INSERT on `message`. What
+-- nearly every message needs comes first.
+CREATE FUNCTION outbox.make_work() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+DECLARE
+    claimed record;
+BEGIN
+    PERFORM FROM inserted
+        WHERE available_at > now() OR ordering_key IS NOT NULL OR dedup_key IS NOT NULL LIMIT 1;
+    IF NOT FOUND THEN
+        INSERT INTO ready (id, slot) SELECT id, slot FROM inserted;
+        RETURN NULL;
+    END IF;
+    INSERT INTO parked (id, slot, state, available_at, lane)
+        SELECT id, slot, 'scheduled', available_at, ordering_key FROM inserted
+        WHERE available_at > now();
+    INSERT INTO lane (id, slot, key)
+        SELECT id, slot, ordering_key FROM inserted
+        WHERE ordering_key IS NOT NULL AND (available_at IS NULL OR available_at <= now());
+    INSERT INTO ready (id, slot)
+        SELECT id, slot FROM inserted
+        WHERE ordering_key IS NULL AND (available_at IS NULL OR available_at <= now());
+    FOR claimed IN SELECT * FROM inserted WHERE dedup_key IS NOT NULL LOOP
+        UPDATE dedup SET id = claimed.id
+            WHERE key = claimed.dedup_key AND message_id = claimed.message_id;
+    END LOOP;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION outbox.make_work IS 'Private: makes a work row of each message inserted.';
+
+CREATE TRIGGER make_work AFTER INSERT ON outbox.message
+    REFERENCING NEW TABLE AS inserted
+    FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_work();
+
+-- What the relay asks before it trusts this schema.
+CREATE FUNCTION outbox.version() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+COMMENT ON FUNCTION outbox.version IS 'The version of this schema that relays ask for.';
+
+-- Order within a key: messages with an ordering key wait in lanes, and leave them one at a time.
+--
+-- At most one message of a key is among the work (`ready`, or `parked` for another attempt); all
+-- others of that key are in `lane`. Only `claim_lanes`, which one relay at a time can run, takes
+-- the next one out. Every way the work can lose a message (confirmed, given up, discarded,
+-- deleted by hand) leaves word of its key in `lane_news`: no lane is ever forgotten, and none
+-- looked at without need. docs/decisions/0006-lanes.md has the reasons.
+
+CREATE TABLE outbox.lane (
+    id   bigint PRIMARY KEY,
+    slot smallint NOT NULL,
+    key  text NOT NULL,
+    CONSTRAINT ordering_key_is_short CHECK (octet_length(key) BETWEEN 1 AND 200)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX lane_key ON outbox.lane (key, id);
+COMMENT ON TABLE outbox.lane IS
+    'Private: messages that wait for others with the same ordering key.';
+COMMENT ON COLUMN outbox.lane.id IS 'The id of the message.';
+COMMENT ON COLUMN outbox.lane.slot IS 'The partition the message is stored in.';
+COMMENT ON COLUMN outbox.lane.key IS 'The ordering key.';
+
+CREATE TABLE outbox.lane_news (
+    id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    key text NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+COMMENT ON TABLE outbox.lane_news IS
+    'Private: ordering keys whose next message may have to be taken out of its lane.';
+COMMENT ON COLUMN outbox.lane_news.id IS 'Order of the news.';
+COMMENT ON COLUMN outbox.lane_news.key IS 'The ordering key that there is news of.';
+
+-- Whoever holds its only row is the one that may take messages out of lanes.
+CREATE TABLE outbox.lane_gate ();
+INSERT INTO outbox.lane_gate DEFAULT VALUES;
+COMMENT ON TABLE outbox.lane_gate IS
+    'Private: its only row is locked by whoever takes messages out of lanes.';
+
+CREATE FUNCTION outbox.joined_lane() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+BEGIN
+    INSERT INTO lane_news (key) SELECT DISTINCT key FROM joined;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION outbox.joined_lane IS
+    'Private: leaves word of the keys of messages that joined a lane.';
+
+CREATE TRIGGER joined_lane AFTER INSERT ON outbox.lane
+    REFERENCING NEW TABLE AS joined
+    FOR EACH STATEMENT EXECUTE FUNCTION outbox.joined_lane();
+
+-- Also where the message only moved, from one attempt to the wait for the next: then the news
+-- finds its lane still taken, and is forgotten.
+CREATE FUNCTION outbox.left_work() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+BEGIN
+    INSERT INTO lane_news (key) VALUES (OLD.lane);
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION outbox.left_work IS
+    'Private: leaves word of the key of a message that has left the work.';
+
+CREATE TRIGGER left_work AFTER DELETE ON outbox.ready
+    FOR EACH ROW WHEN (OLD.lane IS NOT NULL) EXECUTE FUNCTION outbox.left_work();
+CREATE TRIGGER left_work AFTER DELETE ON outbox.parked
+    FOR EACH ROW WHEN (OLD.lane IS NOT NULL) EXECUTE FUNCTION outbox.left_work();
+
+-- Takes the next message out of each lane there is news of, and leases it: `claim`, for `term`
+-- seconds. Looks at `most` news above `above`, or fewer; `news` are those it looked at. News of a
+-- lane whose first message somebody holds (about to cancel it, say) is kept for another time.
+CREATE FUNCTION outbox.claim_lanes(
+    above bigint, most integer, claim bigint, term double precision,
+    OUT news bigint[], OUT ids bigint[], OUT slots smallint[]
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+BEGIN
+    PERFORM FROM lane_news n WHERE n.id > above LIMIT 1;
+    IF NOT FOUND THEN RETURN; END IF;
+    PERFORM FROM lane_gate FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN RETURN; END IF;
+    -- A statement of its own, begun behind the gate: it sees all that was taken out before.
+    WITH heard AS MATERIALIZED (
+        SELECT n.id, n.key FROM lane_news n WHERE n.id > above ORDER BY n.id LIMIT most
+    ), head AS MATERIALIZED (
+        SELECT k.key, first.id
+        FROM (SELECT DISTINCT key FROM heard) k
+        CROSS JOIN LATERAL (
+            SELECT l.id FROM lane l WHERE l.key = k.key ORDER BY l.id LIMIT 1) first
+        WHERE NOT EXISTS (SELECT FROM ready r WHERE r.lane = k.key OFFSET 0)
+          AND NOT EXISTS (
+            SELECT FROM parked p WHERE p.lane = k.key AND p.state = 'retry' OFFSET 0)
+    ), gone AS (
+        DELETE FROM lane WHERE id = ANY (ARRAY(
+            SELECT l.id FROM lane l WHERE l.id = ANY (ARRAY(SELECT head.id FROM head))
+            FOR UPDATE SKIP LOCKED))
+        RETURNING id, slot, key
+    ), held AS MATERIALIZED (
+        SELECT head.key FROM head WHERE head.id <> ALL (ARRAY(SELECT gone.id FROM gone))
+    ), done AS (
+        DELETE FROM lane_news WHERE id = ANY (ARRAY(
+            SELECT heard.id FROM heard WHERE heard.key <> ALL (ARRAY(SELECT held.key FROM held))))
+    ), made AS (
+        INSERT INTO ready (id, slot, lane, lease, lease_until)
+        SELECT id, slot, key, claim, now() + term * interval '1 second' FROM gone
+        ON CONFLICT (id) DO NOTHING RETURNING id, slot
+    )
+    SELECT (SELECT array_agg(heard.id) FROM heard), array_agg(made.id), array_agg(made.slot)
+    INTO news, ids, slots FROM made;
+END $$;
+COMMENT ON FUNCTION outbox.claim_lanes IS
+    'Private: leases the next message of each lane there is news of.';
+
+-- Deduplication: of messages with the same `dedup_key` one is pending at a time.
+--
+-- A producer asks `claim_dedup` before it inserts. Where another message with the key is pending,
+-- that one is locked until the producer's transaction ends: no relay publishes it before what the
+-- second producer wrote can be seen. docs/decisions/0007-deduplication.md has the reasons.
+
+-- `id` is null until the message is inserted, for good if its transaction never inserts it.
+CREATE TABLE outbox.dedup (
+    key        text PRIMARY KEY,
+    message_id text NOT NULL,
+    id         bigint,
+    looked_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT dedup_key_is_short CHECK (octet_length(key) BETWEEN 1 AND 200)
+) WITH (fillfactor = 70);
+CREATE INDEX dedup_looked_at ON outbox.dedup (looked_at);
+COMMENT ON TABLE outbox.dedup IS 'Private: the last message stored with each dedup_key.';
+COMMENT ON COLUMN outbox.dedup.key IS 'The dedup_key.';
+COMMENT ON COLUMN outbox.dedup.message_id IS 'Of the last message stored with it.';
+COMMENT ON COLUMN outbox.dedup.id IS 'The id of that message; null until it is inserted.';
+COMMENT ON COLUMN outbox.dedup.looked_at IS
+    'When it was last looked whether that message is still pending.';
+
+-- Null: no other message with this key is pending, so insert yours. Otherwise the message id of
+-- the one that is; do not insert. Producers with the same key take turns, each until it commits.
+-- A message that a relay has claimed, were it only once, may be on the wire: it counts no more.
+CREATE FUNCTION outbox.claim_dedup(dedup_key text, message_id text) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+DECLARE
+    first record;
+    locked text;
+BEGIN
+    LOOP
+        INSERT INTO dedup AS d (key, message_id) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING;
+        IF FOUND THEN RETURN NULL; END IF;
+        SELECT d.id, d.message_id INTO first FROM dedup d WHERE d.key = $1 FOR UPDATE;
+        CONTINUE WHEN NOT FOUND;
+        LOOP
+            PERFORM FROM parked p WHERE p.id = first.id
+                AND (p.state = 'scheduled' OR p.state = 'retry' AND p.suspicion = 0) FOR UPDATE;
+            IF FOUND THEN RETURN first.message_id; END IF;
+            SELECT l.key INTO locked FROM lane l WHERE l.id = first.id FOR UPDATE;
+            IF FOUND THEN
+                -- A relay that passes by meanwhile leaves it alone: heard when this is committed.
+                INSERT INTO lane_news (key) VALUES (locked);
+                RETURN first.message_id;
+            END IF;
+            PERFORM FROM ready r
+                WHERE r.id = first.id AND r.lease IS NULL AND r.suspicion = 0 FOR UPDATE;
+            IF FOUND THEN RETURN first.message_id; END IF;
+            -- Between two of these looks it may have moved from one table to another.
+            PERFORM FROM parked p WHERE p.id = first.id
+                AND (p.state = 'scheduled' OR p.state = 'retry' AND p.suspicion = 0);
+            EXIT WHEN NOT FOUND AND NOT EXISTS (SELECT FROM lane l WHERE l.id = first.id)
+                AND NOT EXISTS (SELECT FROM ready r
+                    WHERE r.id = first.id AND r.lease IS NULL AND r.suspicion = 0);
+        END LOOP;
+        UPDATE dedup d SET message_id = $2, id = NULL, looked_at = clock_timestamp()
+            WHERE d.key = $1;
+        RETURN NULL;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION outbox.claim_dedup IS
+    'Null: insert your message with this key. Otherwise the id of the one that is pending.';
+
+-- Forgets keys whose message is not pending any more. Each is looked at once an hour.
+CREATE FUNCTION outbox.forget_dedup() RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+    WITH old AS (
+        SELECT d.key, d.id FROM dedup d WHERE d.looked_at < now() - interval '1 hour'
+        ORDER BY d.looked_at LIMIT 20000 FOR UPDATE SKIP LOCKED
+    ), kept AS (
+        SELECT o.key FROM old o
+        WHERE EXISTS (SELECT FROM ready r WHERE r.id = o.id OFFSET 0)
+           OR EXISTS (SELECT FROM parked p WHERE p.id = o.id AND p.state <> 'dead' OFFSET 0)
+           OR EXISTS (SELECT FROM lane l WHERE l.id = o.id OFFSET 0)
+    ), gone AS (
+        DELETE FROM dedup WHERE key = ANY (ARRAY(
+            SELECT old.key FROM old EXCEPT SELECT kept.key FROM kept))
+    )
+    UPDATE dedup SET looked_at = now() WHERE key = ANY (ARRAY(SELECT kept.key FROM kept))
+$$;
+COMMENT ON FUNCTION outbox.forget_dedup IS
+    'Private: forgets keys whose message is not pending any more.';
+
+-- The views people read. The first four are disjoint and together every message kept.
+--
+-- Each is cheap on any backlog: it reads about as many rows as it shows. A person looks during an
+-- incident, when a million rows wait and statistics are old, so no plan may depend on statistics:
+-- every view begins with the narrow work rows, in an index's order, and looks each message up.
+-- docs/decisions/0008-views-without-statistics.md has the reasons and what was measured.
+
+-- A comparison with an expensive value is cheap only in an index, which computes it once; a plan
+-- that reads a table from end to end computes it for every row, and is not chosen.
+CREATE FUNCTION outbox.by_index(value anyelement) RETURNS anyelement
+LANGUAGE plpgsql STABLE COST 2000 AS 'BEGIN RETURN value; END';
+COMMENT ON FUNCTION outbox.by_index IS
+    'Private: its argument, at a price that only an index look-up pays just once.';
+
+-- Arguments as short text. Some escapes are legal in json and impossible in text: NUL, and half a
+-- surrogate pair. One such row must not make a view unreadable, so its arguments are not shown.
+CREATE FUNCTION outbox.short_repr(headers json, key text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN headers::text !~* '\\u(0000|d[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..\\u)d[c-f])'
+        THEN left(headers ->> key, 200) END
+$$;
+COMMENT ON FUNCTION outbox.short_repr IS
+    'Private: positional or named arguments as Celery renders them, at most 200 characters.';
+
+-- How each view finds the message of a work row: an outer join can only begin with the work row;
+-- but a condition on message_id, the one column shown as it is, makes it an inner join, which
+-- begins with the message that has that id. All other columns are wrapped, so that a condition on
+-- them does not. Compared with arrays of one, because neither a hash nor a merge join can do
+-- that: each would read all.
+
+-- `kind` picks the branch's own condition; the others fold to false while planning. What is due
+-- and not promoted yet has no index in the order of ids: `id + 0` keeps the planner from wading
+-- through all that is not due, in search of one.
+CREATE VIEW outbox.pending AS
+    SELECT w.id, m.message_id, coalesce(m.task, '') AS task,
+           coalesce(m.exchange, '') AS exchange, coalesce(m.routing_key, '') AS routing_key,
+           outbox.short_repr(m.headers, 'argsrepr') AS args,
+           outbox.short_repr(m.headers, 'kwargsrepr') AS kwargs,
+           coalesce(m.created_at, '-infinity') AS created_at,
+           coalesce(w.available_at, m.available_at, m.created_at) AS available_at,
+           w.attempts, w.last_error
+    FROM (
+        SELECT 'ready' AS kind, NULL AS state, id, id AS key, slot,
+               NULL::timestamptz AS available_at, attempts, last_error FROM outbox.ready
+        UNION ALL
+        SELECT 'lane', NULL, id, id, slot, NULL, 0::smallint, NULL FROM outbox.lane
+        UNION ALL
+        SELECT 'retry', state, id, id, slot, available_at, attempts, last_error
+            FROM outbox.parked
+        UNION ALL
+        SELECT 'due', state, id + 0, id, slot, available_at, attempts, last_error
+            FROM outbox.parked
+    ) w LEFT JOIN outbox.message m
+           ON m.id = ANY (ARRAY[w.key]) AND m.slot = ANY (ARRAY[w.slot])
+          AND w.key = ANY (ARRAY[outbox.by_index(m.id)])
+    WHERE w.key >= outbox.by_index(0)
+      AND (w.kind = 'ready' OR w.kind = 'lane'
+        OR w.kind = 'retry' AND w.state NOT IN ('scheduled', 'dead')
+        OR w.kind = 'due' AND w.state NOT IN ('retry', 'dead') AND w.available_at <= now()
+            AND w.available_at >= outbox.by_index('-infinity'::timestamptz)
+            AND w.attempts >= outbox.by_index(0))
+      AND coalesce(m.id, 0) <> 0;
+COMMENT ON VIEW outbox.pending IS
+    'To be published: due, claimed at this moment, waiting in its lane or for another attempt.';
+COMMENT ON COLUMN outbox.pending.id IS 'Order of insertion. Not the task id.';
+COMMENT ON COLUMN outbox.pending.message_id IS 'The Celery task id.';
+COMMENT ON COLUMN outbox.pending.task IS 'The Celery task name, or the name given to an event.';
+COMMENT ON COLUMN outbox.pending.exchange IS
+    'Exchange it is published to; empty is the default exchange.';
+COMMENT ON COLUMN outbox.pending.routing_key IS
+    'Routing key; with the default exchange, the name of the queue.';
+COMMENT ON COLUMN outbox.pending.args IS
+    'Positional arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.pending.kwargs IS
+    'Named arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.pending.created_at IS 'When it was inserted, by the clock of this server.';
+COMMENT ON COLUMN outbox.pending.available_at IS
+    'Since when, or from when on, it may be published.';
+COMMENT ON COLUMN outbox.pending.attempts IS
+    'How often the broker has refused it; outages do not count.';
+COMMENT ON COLUMN outbox.pending.last_error IS 'Why the broker refused it last.';
+
+CREATE VIEW outbox.scheduled AS
+    SELECT w.id, m.message_id, coalesce(m.task, '') AS task,
+           coalesce(m.exchange, '') AS exchange, coalesce(m.routing_key, '') AS routing_key,
+           outbox.short_repr(m.headers, 'argsrepr') AS args,
+           outbox.short_repr(m.headers, 'kwargsrepr') AS kwargs,
+           coalesce(m.created_at, '-infinity') AS created_at,
+           w.available_at, w.attempts, w.last_error
+    FROM (SELECT id AS key, * FROM outbox.parked) w LEFT JOIN outbox.message m
+           ON m.id = ANY (ARRAY[w.key]) AND m.slot = ANY (ARRAY[w.slot])
+          AND w.key = ANY (ARRAY[outbox.by_index(m.id)])
+    WHERE w.state NOT IN ('retry', 'dead') AND w.available_at > outbox.by_index(now())
+      AND w.key >= outbox.by_index(0) AND coalesce(m.id, 0) <> 0;
+COMMENT ON VIEW outbox.scheduled IS 'Held until available_at (eta or countdown).';
+COMMENT ON COLUMN outbox.scheduled.id IS 'Order of insertion. Not the task id.';
+COMMENT ON COLUMN outbox.scheduled.message_id IS 'The Celery task id.';
+COMMENT ON COLUMN outbox.scheduled.task IS 'The Celery task name, or the name given to an event.';
+COMMENT ON COLUMN outbox.scheduled.exchange IS
+    'Exchange it is published to; empty is the default exchange.';
+COMMENT ON COLUMN outbox.scheduled.routing_key IS
+    'Routing key; with the default exchange, the name of the queue.';
+COMMENT ON COLUMN outbox.scheduled.args IS
+    'Positional arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.scheduled.kwargs IS
+    'Named arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.scheduled.created_at IS
+    'When it was inserted, by the clock of this server.';
+COMMENT ON COLUMN outbox.scheduled.available_at IS 'Held until this time (eta or countdown).';
+COMMENT ON COLUMN outbox.scheduled.attempts IS
+    'How often the broker has refused it; outages do not count.';
+COMMENT ON COLUMN outbox.scheduled.last_error IS 'Why the broker refused it last.';
+
+CREATE VIEW outbox.dead AS
+    SELECT w.id, m.message_id, coalesce(m.task, '') AS task,
+           coalesce(m.exchange, '') AS exchange, coalesce(m.routing_key, '') AS routing_key,
+           outbox.short_repr(m.headers, 'argsrepr') AS args,
+           outbox.short_repr(m.headers, 'kwargsrepr') AS kwargs,
+           coalesce(m.created_at, '-infinity') AS created_at,
+           w.available_at, w.attempts, w.last_error
+    FROM (SELECT id AS key, * FROM outbox.parked) w LEFT JOIN outbox.message m
+           ON m.id = ANY (ARRAY[w.key]) AND m.slot = ANY (ARRAY[w.slot])
+          AND w.key = ANY (ARRAY[outbox.by_index(m.id)])
+    WHERE w.state NOT IN ('scheduled', 'retry') AND w.key >= outbox.by_index(0)
+      AND coalesce(m.id, 0) <> 0;
+COMMENT ON VIEW outbox.dead IS
+    'Given up; last_error says why. outbox.retry(message_id) tries again, outbox.discard deletes.';
+COMMENT ON COLUMN outbox.dead.id IS 'Order of insertion. Not the task id.';
+COMMENT ON COLUMN outbox.dead.message_id IS 'The Celery task id.';
+COMMENT ON COLUMN outbox.dead.task IS 'The Celery task name, or the name given to an event.';
+COMMENT ON COLUMN outbox.dead.exchange IS
+    'Exchange it is published to; empty is the default exchange.';
+COMMENT ON COLUMN outbox.dead.routing_key IS
+    'Routing key; with the default exchange, the name of the queue.';
+COMMENT ON COLUMN outbox.dead.args IS
+    'Positional arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.dead.kwargs IS
+    'Named arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.dead.created_at IS 'When it was inserted, by the clock of this server.';
+COMMENT ON COLUMN outbox.dead.available_at IS 'When it was given up.';
+COMMENT ON COLUMN outbox.dead.attempts IS
+    'How often the broker has refused it; outages do not count.';
+COMMENT ON COLUMN outbox.dead.last_error IS 'Why the broker refused it last.';
+
+-- A message is sent when no work is left for it. Nothing above the highest confirmed id was ever
+-- sent: a backlog, which lies above it, is not even looked at.
+CREATE VIEW outbox.sent AS
+    SELECT w.id, m.message_id, coalesce(m.task, '') AS task,
+           coalesce(m.exchange, '') AS exchange, coalesce(m.routing_key, '') AS routing_key,
+           outbox.short_repr(m.headers, 'argsrepr') AS args,
+           outbox.short_repr(m.headers, 'kwargsrepr') AS kwargs,
+           coalesce(m.created_at, '-infinity') AS created_at,
+           (SELECT max(r.sent_at) FROM outbox.receipt r
+             WHERE r.span @> w.id AND w.id = ANY (r.ids)) AS sent_at
+    FROM (SELECT id, id AS key, slot FROM outbox.message) w
+    LEFT JOIN LATERAL (
+        SELECT true AS waits FROM outbox.ready r WHERE r.id = w.id
+        UNION ALL SELECT true FROM outbox.parked p WHERE p.id = w.id
+        UNION ALL SELECT true FROM outbox.lane l WHERE l.id = w.id LIMIT 1) work ON true
+    LEFT JOIN outbox.message m
+           ON m.id = ANY (ARRAY[w.key]) AND m.slot = ANY (ARRAY[w.slot])
+          AND w.key = ANY (ARRAY[outbox.by_index(m.id)]) AND w.slot = ANY (ARRAY[m.slot])
+    WHERE w.key < outbox.by_index((
+            SELECT coalesce(max(upper(r.span)), 9223372036854775807) FROM outbox.receipt r))
+      AND NOT coalesce(work.waits, false) AND coalesce(m.id, 0) <> 0;
+COMMENT ON VIEW outbox.sent IS
+    'Confirmed by the broker, and not yet forgotten by retention. The newest: ORDER BY id DESC.';
+COMMENT ON COLUMN outbox.sent.id IS 'Order of insertion. Not the task id.';
+COMMENT ON COLUMN outbox.sent.message_id IS 'The Celery task id.';
+COMMENT ON COLUMN outbox.sent.task IS 'The Celery task name, or the name given to an event.';
+COMMENT ON COLUMN outbox.sent.exchange IS
+    'Exchange it is published to; empty is the default exchange.';
+COMMENT ON COLUMN outbox.sent.routing_key IS
+    'Routing key; with the default exchange, the name of the queue.';
+COMMENT ON COLUMN outbox.sent.args IS
+    'Positional arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.sent.kwargs IS
+    'Named arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.sent.created_at IS 'When it was inserted, by the clock of this server.';
+COMMENT ON COLUMN outbox.sent.sent_at IS
+    'When the broker confirmed it; after a replay, the last time.';
+
+-- Counts a table exactly while it is small, from a sample of its pages when it is not.
+CREATE FUNCTION outbox.rough_count(source regclass, condition text) RETURNS bigint
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    pages   bigint := pg_relation_size(source) / current_setting('block_size')::bigint;
+    percent float8 := 100.0 * 1000 / greatest(pages, 1000);
+    counted bigint;
+BEGIN
+    IF pages <= 1000 THEN
+        EXECUTE format('SELECT count(*) FROM %s WHERE %s', source, condition) INTO counted;
+        RETURN counted;
+    END IF;
+    EXECUTE format('SELECT count(*) FROM %s TABLESAMPLE SYSTEM (%s) WHERE %s',
+                   source, percent, condition) INTO counted;
+    RETURN round(counted * 100.0 / percent);
+END $$;
+COMMENT ON FUNCTION outbox.rough_count IS
+    'Private: counts a small table exactly, and a large one by a sample.';
+
+CREATE VIEW outbox.stats AS
+    SELECT outbox.rough_count('outbox.ready', 'true')
+             + outbox.rough_count('outbox.lane', 'true')
+             + outbox.rough_count('outbox.parked',
+                   $$state = 'retry' OR (state = 'scheduled' AND available_at <= now())$$)
+               AS pending,
+           outbox.rough_count('outbox.parked',
+                   $$state = 'scheduled' AND available_at > now()$$) AS scheduled,
+           outbox.rough_count('outbox.parked', $$state = 'dead'$$) AS dead,
+           -- The lowest id stands for the oldest row: an index look-up instead of a sort.
+           coalesce(clock_timestamp() - (
+               SELECT min(coalesce(m.available_at, m.created_at)) FROM (
+                   (SELECT id, slot FROM outbox.ready
+                     WHERE id >= outbox.by_index(0) ORDER BY id LIMIT 1)
+                   UNION ALL
+                   (SELECT id, slot FROM outbox.lane
+                     WHERE id >= outbox.by_index(0) ORDER BY id LIMIT 1)
+                   UNION ALL
+                   (SELECT id, slot FROM outbox.parked
+                     WHERE state NOT IN ('scheduled', 'dead') AND id >= outbox.by_index(0)
+                     ORDER BY id LIMIT 1)
+                   UNION ALL
+                   (SELECT id, slot FROM outbox.parked
+                     WHERE state NOT IN ('retry', 'dead') AND available_at <= now()
+                       AND available_at >= outbox.by_index('-infinity'::timestamptz)
+                       AND id >= outbox.by_index(0) AND attempts >= outbox.by_index(0)
+                     ORDER BY available_at LIMIT 1)) w
+               JOIN outbox.message m
+                 ON m.id = ANY (ARRAY[w.id]) AND m.slot = ANY (ARRAY[w.slot])),
+               interval '0') AS oldest_pending_age;
+COMMENT ON VIEW outbox.stats IS
+    'One row, cheap on any backlog: counts are exact to about 75,000 and sampled beyond.';
+COMMENT ON COLUMN outbox.stats.pending IS
+    'How many are to be published; exact to about 75,000, sampled beyond.';
+COMMENT ON COLUMN outbox.stats.scheduled IS 'How many are held until their time.';
+COMMENT ON COLUMN outbox.stats.dead IS 'How many were given up.';
+COMMENT ON COLUMN outbox.stats.oldest_pending_age IS
+    'For how long the oldest pending message has been due.';
+
+-- What people and programs do to messages by id: take back, try again, delete, send once more.
+--
+-- Each works in the caller's transaction and is safe beside running relays. Without statistics
+-- the planner would read the whole backlog to find the one message it is about: hence the
+-- settings.
+
+-- The producer's own second thoughts, in its own transaction. Dead rows are discard()'s business.
+CREATE FUNCTION outbox.cancel(message_id text) RETURNS boolean
+LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+    WITH wanted AS (
+        SELECT m.id, m.slot FROM message m WHERE m.message_id = $1
+    ), unready AS (
+        DELETE FROM ready r USING wanted w WHERE r.id = w.id AND r.lease_until < now()
+        RETURNING r.id, r.slot
+    ), unparked AS (
+        DELETE FROM parked p USING wanted w WHERE p.id = w.id AND p.state <> 'dead'
+        RETURNING p.id, p.slot
+    ), unlaned AS (
+        DELETE FROM lane l USING wanted w WHERE l.id = w.id RETURNING l.id, l.slot
+    ), gone AS (
+        DELETE FROM message m
+        USING (SELECT * FROM unready UNION ALL SELECT * FROM unparked
+               UNION ALL SELECT * FROM unlaned) d
+        WHERE m.id = d.id AND m.slot = d.slot RETURNING 1
+    ) SELECT count(*) > 0 FROM gone
+$$;
+COMMENT ON FUNCTION outbox.cancel IS
+    'Takes back a message that is still pending, in your transaction. False: too late, or unknown.';
+
+-- dead -> pending, with a fresh count of attempts; of a lane: to its place in it.
+CREATE FUNCTION outbox.retry(message_id text) RETURNS bigint
+LANGUAGE sql SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+    WITH revived AS (
+        DELETE FROM parked p USING message m
+        WHERE m.message_id = $1 AND p.id = m.id AND p.slot = m.slot AND p.state = 'dead'
+        RETURNING p.id, p.slot, p.lane
+    ), made AS (
+        INSERT INTO ready (id, slot) SELECT id, slot FROM revived WHERE lane IS NULL
+    ), queued AS (
+        INSERT INTO lane (id, slot, key)
+        SELECT id, slot, lane FROM revived WHERE lane IS NOT NULL
+    ) SELECT count(*) FROM revived
+$$;
+COMMENT ON FUNCTION outbox.retry IS 'dead -> pending. Returns how many.';
+
+-- dead or pending -> gone. A message a relay holds at this moment may already be on the wire:
+-- kept.
+CREATE FUNCTION outbox.discard(message_id text) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+    WITH wanted AS (
+        SELECT m.id, m.slot FROM message m WHERE m.message_id = $1
+    ), unready AS (
+        DELETE FROM ready r USING wanted w WHERE r.id = w.id AND r.lease_until < now()
+        RETURNING r.id, r.slot
+    ), unparked AS (
+        DELETE FROM parked p USING wanted w WHERE p.id = w.id RETURNING p.id, p.slot
+    ), unlaned AS (
+        DELETE FROM lane l USING wanted w WHERE l.id = w.id RETURNING l.id, l.slot
+    ), gone AS (
+        DELETE FROM message m
+        USING (SELECT * FROM unready UNION ALL SELECT * FROM unparked
+               UNION ALL SELECT * FROM unlaned) d
+        WHERE m.id = d.id AND m.slot = d.slot RETURNING 1
+    ) SELECT count(*) FROM gone
+$$;
+COMMENT ON FUNCTION outbox.discard IS 'dead or pending -> gone. Returns how many.';
+
+-- sent -> pending again, with the ids they had.
+CREATE FUNCTION outbox.replay(
+    since timestamptz, until timestamptz DEFAULT now(), task text DEFAULT NULL
+) RETURNS bigint LANGUAGE sql SET search_path = outbox, pg_temp AS $$
+    WITH confirmed AS (
+        SELECT DISTINCT unnest(r.ids) AS id FROM receipt r WHERE r.sent_at BETWEEN $1 AND $2
+    ), sent AS (
+        SELECT m.id, m.slot, m.ordering_key FROM confirmed c JOIN message m ON m.id = c.id
+        WHERE ($3 IS NULL OR m.task = $3)
+          AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id)
+          AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id)
+    ), made AS (
+        INSERT INTO ready (id, slot) SELECT id, slot FROM sent WHERE ordering_key IS NULL
+        ON CONFLICT (id) DO NOTHING RETURNING 1
+    ), queued AS (
+        INSERT INTO lane (id, slot, key)
+        SELECT id, slot, ordering_key FROM sent WHERE ordering_key IS NOT NULL
+        ON CONFLICT (id) DO NOTHING RETURNING 1
+    ) SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM queued)
+$$;
+COMMENT ON FUNCTION outbox.replay IS
+    'sent -> pending again, for messages confirmed between the two times. Returns how many.';
+
+-- Forgets what was sent long enough ago: whole slots by TRUNCATE, single rows in portions.
+-- Nothing here deletes a message that is not sent, and nothing waits for a lock under a producer.
+
+-- Empties one slot; what is not sent yet moves to the current slot first. Every refusal to empty
+-- it is an exception: it ends a subtransaction, and with it the lock. lock_timeout belongs to the
+-- function: what its caller does afterwards may wait again.
+CREATE FUNCTION outbox.empty_slot(old smallint) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = outbox, pg_temp SET lock_timeout = '50ms' AS $$
+DECLARE
+    part constant text := format('message_%s', old);
+    now_slot constant smallint := (extract(epoch FROM now())::bigint / 43200 % 16)::smallint;
+    kept bigint[];
+    rows_then bigint;
+BEGIN
+    -- At any other level the snapshot is older than the lock: what came between them is not seen.
+    IF now_slot = old OR current_setting('transaction_isolation') <> 'read committed' THEN
+        RETURN 0;
+    END IF;
+    -- Waiting here would queue every producer and relay behind us; a later run tries again.
+    EXECUTE format('LOCK TABLE ONLY %I IN ACCESS EXCLUSIVE MODE', part);
+    IF EXISTS (SELECT FROM ready WHERE slot = old AND lease_until > now()) THEN
+        RAISE lock_not_available;
+    END IF;
+    SELECT array_agg(id) INTO kept FROM (
+        SELECT id FROM ready WHERE slot = old UNION ALL SELECT id FROM parked WHERE slot = old
+        UNION ALL SELECT id FROM lane WHERE slot = old) w;
+    IF cardinality(kept) > 10000 THEN
+        RAISE NOTICE 'slot % still holds % messages to be sent', old, cardinality(kept);
+        RAISE lock_not_available;
+    END IF;
+    UPDATE message SET slot = now_slot WHERE slot = old AND id = ANY (kept);
+    UPDATE ready SET slot = now_slot WHERE id = ANY (kept);
+    UPDATE parked SET slot = now_slot WHERE id = ANY (kept);
+    UPDATE lane SET slot = now_slot WHERE id = ANY (kept);
+    -- A relay may have moved work between the tables meanwhile: a later run tries again.
+    IF EXISTS (SELECT FROM ready WHERE slot = old)
+            OR EXISTS (SELECT FROM parked WHERE slot = old)
+            OR EXISTS (SELECT FROM lane WHERE slot = old) THEN
+        RAISE lock_not_available;
+    END IF;
+    SELECT greatest(reltuples, 0) INTO rows_then FROM pg_class WHERE oid = part::regclass;
+    EXECUTE format('TRUNCATE %I', part);
+    RETURN rows_then;
+EXCEPTION
+    WHEN lock_not_available THEN
+        RETURN 0;
+    WHEN check_violation THEN
+        -- From before the checks: it cannot be moved, and is kept where it is until it is sent.
+        RAISE NOTICE 'slot % holds a message too large to be moved', old;
+        RETURN 0;
+END $$;
+COMMENT ON FUNCTION outbox.empty_slot IS
+    'Private: truncates a partition, and keeps what is not sent.';
+
+-- Forgets sent messages older than that. Whole slots go by TRUNCATE; single rows are deleted, at
+-- most 10,000 a call, only when asked for (`exact`) or when a retention outlives the sixteen
+-- slots. Slots are emptied last: their locks end with the transaction.
+CREATE FUNCTION outbox.purge(
+    older_than interval, exact boolean DEFAULT false
+) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+DECLARE
+    horizon constant timestamptz := now() - older_than;
+    newest timestamptz;
+    oldest timestamptz;
+    over smallint[] := '{}';
+    gone bigint := 0;
+    deleted bigint;
+BEGIN
+    DELETE FROM receipt WHERE sent_at < horizon - interval '12 hours';
+    PERFORM forget_dedup();
+    FOR s IN 0..15 LOOP
+        SELECT created_at INTO newest FROM message WHERE slot = s ORDER BY id DESC LIMIT 1;
+        SELECT created_at INTO oldest FROM message WHERE slot = s ORDER BY id LIMIT 1;
+        IF newest < horizon AND s <> extract(epoch FROM now())::bigint / 43200 % 16 THEN
+            over := over || s::smallint;
+        ELSIF oldest < horizon - (CASE WHEN exact THEN interval '0' ELSE interval '12h' END) THEN
+            DELETE FROM message m WHERE m.slot = s AND m.id IN (
+                SELECT o.id FROM message o
+                WHERE o.slot = s AND o.created_at < horizon
+                  AND NOT EXISTS (SELECT FROM ready r WHERE r.id = o.id)
+                  AND NOT EXISTS (SELECT FROM parked p WHERE p.id = o.id)
+                  AND NOT EXISTS (SELECT FROM lane l WHERE l.id = o.id)
+                ORDER BY o.id LIMIT 10000);
+            GET DIAGNOSTICS deleted = ROW_COUNT;
+            gone := gone + deleted;
+        END IF;
+    END LOOP;
+    FOR s IN 1..cardinality(over) LOOP
+        gone := gone + empty_slot(over[s]);
+    END LOOP;
+    RETURN gone;
+END $$;
+COMMENT ON FUNCTION outbox.purge IS
+    'Forgets sent messages older than that. Returns about how many.';
+
+-- Retention 0: what was confirmed leaves at once.
+CREATE FUNCTION outbox.forget(slots smallint[], ids bigint[]) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+    WITH gone AS (
+        DELETE FROM message m USING unnest($1, $2) AS done (slot, id)
+        WHERE m.slot = done.slot AND m.id = done.id
+          AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id)
+          AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id)
+          AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id)
+        RETURNING 1
+    ) SELECT count(*) FROM gone
+$$;
+COMMENT ON FUNCTION outbox.forget IS
+    'Private: with a retention of 0, what was confirmed leaves at once.';
+
+-- A Celery task from psql, a trigger or any language: protocol 2, JSON, as Celery writes it.
+
+CREATE FUNCTION outbox.enqueue(
+    task text, args jsonb DEFAULT '[]', kwargs jsonb DEFAULT '{}', queue text DEFAULT 'celery',
+    eta timestamptz DEFAULT NULL, task_id text DEFAULT NULL, expires timestamptz DEFAULT NULL,
+    priority integer DEFAULT NULL, ordering_key text DEFAULT NULL, dedup_key text DEFAULT NULL
+) RETURNS text LANGUAGE plpgsql SET search_path = outbox, pg_temp AS $$
+DECLARE
+    new_id text := coalesce(task_id, gen_random_uuid()::text);
+    first text;
+    iso constant text := 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"';
+BEGIN
+    IF coalesce(task, '') !~ '^[^[:space:][:cntrl:]]+$' THEN
+        RAISE EXCEPTION 'enqueue: % is not a task name', coalesce(quote_literal(task), 'NULL')
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Give the name the worker registered it under, such as shop.tasks.bill.';
+    END IF;
+    IF coalesce(queue, '') = '' THEN
+        RAISE EXCEPTION 'enqueue: the queue of task % has no name', task
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave queue out to use ''celery''.';
+    END IF;
+    IF args IS NULL OR jsonb_typeof(args) <> 'array' THEN
+        RAISE EXCEPTION 'enqueue: args of task % must be a JSON array, not %',
+            task, coalesce(jsonb_typeof(args), 'NULL')
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'One argument is an array of one: ''[42]''. Named ones go into kwargs.';
+    END IF;
+    IF kwargs IS NULL OR jsonb_typeof(kwargs) <> 'object' THEN
+        RAISE EXCEPTION 'enqueue: kwargs of task % must be a JSON object, not %',
+            task, coalesce(jsonb_typeof(kwargs), 'NULL')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'For example ''{"order_id": 42}''.';
+    END IF;
+    IF priority NOT BETWEEN 0 AND 255 THEN
+        RAISE EXCEPTION 'enqueue: priority % of task % is outside 0 to 255', priority, task
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF dedup_key IS NOT NULL THEN
+        first := claim_dedup(dedup_key, new_id);
+        IF first IS NOT NULL THEN RETURN first; END IF;
+    END IF;
+    INSERT INTO message (message_id, task, routing_key, headers, properties, body, content_type,
+                         content_encoding, declare, available_at, expires_at, ordering_key,
+                         dedup_key)
+    VALUES (
+        new_id, task, queue,
+        json_build_object(
+            'lang', 'py', 'task', task, 'id', new_id, 'shadow', NULL,
+            'eta', to_char(eta AT TIME ZONE 'UTC', iso),
+            'expires', to_char(expires AT TIME ZONE 'UTC', iso),
+            'group', NULL, 'group_index', NULL, 'retries', 0,
+            'timelimit', json_build_array(NULL, NULL), 'root_id', new_id, 'parent_id', NULL,
+            'argsrepr', left(args::text, 1024), 'kwargsrepr', left(kwargs::text, 1024),
+            'origin', 'sql@' || current_database(), 'ignore_result', false,
+            'replaced_task_nesting', 0, 'stamped_headers', NULL, 'stamps', json_build_object()),
+        json_strip_nulls(json_build_object(
+            'delivery_mode', 2, 'priority', priority, 'correlation_id', new_id)),
+        convert_to(jsonb_build_array(args, kwargs, jsonb_build_object(
+            'callbacks', NULL, 'errbacks', NULL, 'chain', NULL, 'chord', NULL))::text, 'UTF8'),
+        'application/json', 'utf-8',
+        json_build_array(json_build_object(
+            'kind', 'queue', 'name', queue, 'routing_key', queue,
+            'exchange', json_build_object('name', queue))),
+        eta, expires, ordering_key, dedup_key);
+    RETURN new_id;
+END $$;
+COMMENT ON FUNCTION outbox.enqueue IS 'Enqueues a Celery task from SQL; returns its task id.';
+
+-- A function runs for everyone unless this is said; outbox-migrate grant gives each role its own.
+
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA outbox FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION outbox.version, outbox.by_index, outbox.short_repr TO PUBLIC;

@@ -1,0 +1,219 @@
+-- The tables: insert-only messages, and narrow work rows beside them.
+--
+-- `message` is what goes on the wire and is never updated. `ready` and `parked` hold the work
+-- still to be done, a few dozen bytes a row, so that claims stay cheap whatever the payload, the
+-- backlog or the age of the oldest transaction. docs/decisions/0001-physical-design.md has the
+-- measurements.
+
+COMMENT ON SCHEMA outbox IS
+    'Transactional outbox for Celery: look at pending, scheduled, sent, dead, stats.';
+
+CREATE TABLE outbox.message (
+    id               bigint GENERATED ALWAYS AS IDENTITY,
+    slot             smallint NOT NULL
+                     DEFAULT (extract(epoch FROM now())::bigint / 43200 % 16)::smallint,
+    message_id       text NOT NULL,
+    task             text NOT NULL,
+    exchange         text NOT NULL DEFAULT '',
+    routing_key      text NOT NULL DEFAULT '',
+    headers          json NOT NULL DEFAULT '{}',
+    properties       json NOT NULL DEFAULT '{}',
+    body             bytea NOT NULL,
+    content_type     text NOT NULL,
+    content_encoding text NOT NULL,
+    mandatory        boolean NOT NULL DEFAULT true,
+    declare          json NOT NULL DEFAULT '[]',
+    available_at     timestamptz,
+    expires_at       timestamptz,
+    created_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ordering_key     text,
+    dedup_key        text,
+    PRIMARY KEY (id, slot),
+    -- AMQP carries these as short strings: one length byte.
+    CONSTRAINT message_id_is_short CHECK (octet_length(message_id) BETWEEN 1 AND 255),
+    CONSTRAINT task_is_named CHECK (octet_length(task) BETWEEN 1 AND 1000),
+    CONSTRAINT exchange_is_short CHECK (octet_length(exchange) <= 255),
+    CONSTRAINT routing_key_is_short CHECK (octet_length(routing_key) <= 255),
+    CONSTRAINT content_type_is_short CHECK (octet_length(content_type) BETWEEN 1 AND 255),
+    CONSTRAINT content_encoding_is_short CHECK (octet_length(content_encoding) BETWEEN 1 AND 255),
+    CONSTRAINT headers_are_an_object CHECK (json_typeof(headers) = 'object'),
+    CONSTRAINT properties_are_an_object CHECK (json_typeof(properties) = 'object'),
+    CONSTRAINT declare_is_an_array CHECK (json_typeof(declare) = 'array'),
+    -- The default max_message_size of RabbitMQ 3; headers must fit one frame.
+    CONSTRAINT body_fits_a_broker CHECK (octet_length(body) <= 134217728),
+    CONSTRAINT headers_fit_a_frame CHECK (octet_length(headers::text) <= 131072),
+    -- A relay holds a batch of messages in memory.
+    CONSTRAINT properties_fit_a_frame CHECK (octet_length(properties::text) <= 131072),
+    CONSTRAINT declare_is_short CHECK (octet_length(declare::text) <= 131072)
+) PARTITION BY LIST (slot);
+CREATE INDEX message_message_id ON outbox.message (message_id);
+COMMENT ON TABLE outbox.message IS
+    'Every message kept, exactly as it will go or went on the wire. Insert-only.';
+COMMENT ON COLUMN outbox.message.id IS 'Order of insertion. Not the task id.';
+COMMENT ON COLUMN outbox.message.slot IS
+    'Private: the half-day partition the message is stored in.';
+COMMENT ON COLUMN outbox.message.message_id IS 'The Celery task id.';
+COMMENT ON COLUMN outbox.message.task IS 'The Celery task name, or the name given to an event.';
+COMMENT ON COLUMN outbox.message.exchange IS
+    'Exchange it is published to; empty is the default exchange.';
+COMMENT ON COLUMN outbox.message.routing_key IS
+    'Routing key; with the default exchange, the name of the queue.';
+COMMENT ON COLUMN outbox.message.headers IS
+    'Application headers. json, not jsonb: the text is kept to the letter.';
+COMMENT ON COLUMN outbox.message.properties IS
+    'The other AMQP properties: delivery_mode, priority, correlation_id, expiration ...';
+COMMENT ON COLUMN outbox.message.body IS 'The serialised (and perhaps compressed) body.';
+COMMENT ON COLUMN outbox.message.content_type IS 'MIME type of the body, such as application/json.';
+COMMENT ON COLUMN outbox.message.content_encoding IS 'Encoding of the body, such as utf-8.';
+COMMENT ON COLUMN outbox.message.mandatory IS
+    'Whether reaching no queue is a failure. False for fanout.';
+COMMENT ON COLUMN outbox.message.declare IS
+    'Queues and exchanges Celery would have declared before publishing.';
+COMMENT ON COLUMN outbox.message.available_at IS
+    'Not published before this time (the eta). Null: at once.';
+COMMENT ON COLUMN outbox.message.expires_at IS
+    'Not published after this time. Null: never expires.';
+COMMENT ON COLUMN outbox.message.created_at IS
+    'When the row was inserted, by the clock of this server.';
+COMMENT ON COLUMN outbox.message.ordering_key IS
+    'Messages with the same key are published one after another. Null: in no order.';
+COMMENT ON COLUMN outbox.message.dedup_key IS
+    'Stored only while no other message with this key was pending. Null: always stored.';
+
+-- Sixteen fixed slots of half a day. Retention empties a slot with TRUNCATE, which locks that
+-- slot alone; creating and dropping partitions at run time would lock the parent under the
+-- producers.
+CREATE TABLE outbox.message_0 PARTITION OF outbox.message FOR VALUES IN (0);
+CREATE TABLE outbox.message_1 PARTITION OF outbox.message FOR VALUES IN (1);
+CREATE TABLE outbox.message_2 PARTITION OF outbox.message FOR VALUES IN (2);
+CREATE TABLE outbox.message_3 PARTITION OF outbox.message FOR VALUES IN (3);
+CREATE TABLE outbox.message_4 PARTITION OF outbox.message FOR VALUES IN (4);
+CREATE TABLE outbox.message_5 PARTITION OF outbox.message FOR VALUES IN (5);
+CREATE TABLE outbox.message_6 PARTITION OF outbox.message FOR VALUES IN (6);
+CREATE TABLE outbox.message_7 PARTITION OF outbox.message FOR VALUES IN (7);
+CREATE TABLE outbox.message_8 PARTITION OF outbox.message FOR VALUES IN (8);
+CREATE TABLE outbox.message_9 PARTITION OF outbox.message FOR VALUES IN (9);
+CREATE TABLE outbox.message_10 PARTITION OF outbox.message FOR VALUES IN (10);
+CREATE TABLE outbox.message_11 PARTITION OF outbox.message FOR VALUES IN (11);
+CREATE TABLE outbox.message_12 PARTITION OF outbox.message FOR VALUES IN (12);
+CREATE TABLE outbox.message_13 PARTITION OF outbox.message FOR VALUES IN (13);
+CREATE TABLE outbox.message_14 PARTITION OF outbox.message FOR VALUES IN (14);
+CREATE TABLE outbox.message_15 PARTITION OF outbox.message FOR VALUES IN (15);
+
+-- Half-empty pages keep the lease a heap-only update: no index entry, a short WAL record.
+CREATE TABLE outbox.ready (
+    id          bigint PRIMARY KEY,
+    slot        smallint NOT NULL,
+    attempts    smallint NOT NULL DEFAULT 0,
+    suspicion   smallint NOT NULL DEFAULT 0,
+    lease       bigint,
+    lease_until timestamptz NOT NULL DEFAULT '-infinity',
+    last_error  text,
+    lane        text
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX ready_lane ON outbox.ready (lane) WHERE lane IS NOT NULL;
+COMMENT ON TABLE outbox.ready IS
+    'Private: messages to publish now; a row lives until its message is confirmed.';
+COMMENT ON COLUMN outbox.ready.id IS 'The id of the message.';
+COMMENT ON COLUMN outbox.ready.slot IS 'The partition the message is stored in.';
+COMMENT ON COLUMN outbox.ready.attempts IS
+    'How often the broker has refused it; outages do not count.';
+COMMENT ON COLUMN outbox.ready.suspicion IS
+    'How often a channel died with this message on it; such rows are published alone.';
+COMMENT ON COLUMN outbox.ready.lease IS
+    'The claim that holds the row; failures of an older claim are ignored.';
+COMMENT ON COLUMN outbox.ready.lease_until IS
+    'When another relay may claim the row, by the clock of this server.';
+COMMENT ON COLUMN outbox.ready.last_error IS 'Why the broker refused it last.';
+COMMENT ON COLUMN outbox.ready.lane IS
+    'The ordering key, of a message that was taken out of its lane.';
+
+CREATE TABLE outbox.parked (
+    id           bigint PRIMARY KEY,
+    slot         smallint NOT NULL,
+    state        text NOT NULL CHECK (state IN ('scheduled', 'retry', 'dead')),
+    available_at timestamptz NOT NULL,
+    attempts     smallint NOT NULL DEFAULT 0,
+    suspicion    smallint NOT NULL DEFAULT 0,
+    last_error   text,
+    lane         text
+);
+CREATE INDEX parked_due ON outbox.parked (available_at) WHERE state <> 'dead';
+CREATE INDEX parked_lane ON outbox.parked (lane) WHERE lane IS NOT NULL AND state = 'retry';
+-- One for each state, instead of one for all: then state and order are settled by the choice of
+-- the index. NOT IN, because without statistics the planner takes `=` for one row in 200, and
+-- that many rows for so few that it reads them all; what it excludes, it takes for nearly none.
+-- `attempts` is in one index alone, so that asking for it asks for that index.
+CREATE INDEX parked_retry ON outbox.parked (id) WHERE state NOT IN ('scheduled', 'dead');
+CREATE INDEX parked_dead ON outbox.parked (id) WHERE state NOT IN ('scheduled', 'retry');
+CREATE INDEX parked_scheduled ON outbox.parked (id, available_at)
+    WHERE state NOT IN ('retry', 'dead');
+CREATE INDEX parked_scheduled_at ON outbox.parked (available_at, id, attempts)
+    WHERE state NOT IN ('retry', 'dead');
+COMMENT ON TABLE outbox.parked IS
+    'Private: messages that wait for their time (scheduled, retry) or for a person (dead).';
+COMMENT ON COLUMN outbox.parked.id IS 'The id of the message.';
+COMMENT ON COLUMN outbox.parked.slot IS 'The partition the message is stored in.';
+COMMENT ON COLUMN outbox.parked.state IS
+    'scheduled (until its eta), retry (until its next attempt) or dead.';
+COMMENT ON COLUMN outbox.parked.available_at IS
+    'When it becomes ready again, or since when it is dead.';
+COMMENT ON COLUMN outbox.parked.attempts IS
+    'How often the broker has refused it; outages do not count.';
+COMMENT ON COLUMN outbox.parked.suspicion IS 'How often a channel died with this message on it.';
+COMMENT ON COLUMN outbox.parked.last_error IS 'Why the broker refused it last.';
+COMMENT ON COLUMN outbox.parked.lane IS 'The ordering key, if the message has one.';
+
+-- One row per settled batch: a sent time for every message at eight bytes each.
+CREATE TABLE outbox.receipt (
+    sent_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    span    int8range NOT NULL,
+    ids     bigint[] NOT NULL
+);
+CREATE INDEX receipt_sent_at ON outbox.receipt (sent_at);
+CREATE INDEX receipt_span ON outbox.receipt USING gist (span);
+CREATE INDEX receipt_highest ON outbox.receipt (upper(span));
+-- Not compressed: of what Postgres does for a message, that was a twelfth.
+ALTER TABLE outbox.receipt ALTER COLUMN ids SET STORAGE EXTERNAL;
+COMMENT ON TABLE outbox.receipt IS 'Private: when each batch was confirmed.';
+COMMENT ON COLUMN outbox.receipt.sent_at IS 'When the batch was settled.';
+COMMENT ON COLUMN outbox.receipt.span IS 'From the lowest to the highest id of the batch.';
+COMMENT ON COLUMN outbox.receipt.ids IS 'The ids of the messages that were confirmed.';
+
+-- Whoever inserts a message makes its work row, with no right beyond INSERT on `message`. What
+-- nearly every message needs comes first.
+CREATE FUNCTION outbox.make_work() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+DECLARE
+    claimed record;
+BEGIN
+    PERFORM FROM inserted
+        WHERE available_at > now() OR ordering_key IS NOT NULL OR dedup_key IS NOT NULL LIMIT 1;
+    IF NOT FOUND THEN
+        INSERT INTO ready (id, slot) SELECT id, slot FROM inserted;
+        RETURN NULL;
+    END IF;
+    INSERT INTO parked (id, slot, state, available_at, lane)
+        SELECT id, slot, 'scheduled', available_at, ordering_key FROM inserted
+        WHERE available_at > now();
+    INSERT INTO lane (id, slot, key)
+        SELECT id, slot, ordering_key FROM inserted
+        WHERE ordering_key IS NOT NULL AND (available_at IS NULL OR available_at <= now());
+    INSERT INTO ready (id, slot)
+        SELECT id, slot FROM inserted
+        WHERE ordering_key IS NULL AND (available_at IS NULL OR available_at <= now());
+    FOR claimed IN SELECT * FROM inserted WHERE dedup_key IS NOT NULL LOOP
+        UPDATE dedup SET id = claimed.id
+            WHERE key = claimed.dedup_key AND message_id = claimed.message_id;
+    END LOOP;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION outbox.make_work IS 'Private: makes a work row of each message inserted.';
+
+CREATE TRIGGER make_work AFTER INSERT ON outbox.message
+    REFERENCING NEW TABLE AS inserted
+    FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_work();
+
+-- What the relay asks before it trusts this schema.
+CREATE FUNCTION outbox.version() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+COMMENT ON FUNCTION outbox.version IS 'The version of this schema that relays ask for.';

@@ -1,0 +1,239 @@
+-- The views people read. The first four are disjoint and together every message kept.
+--
+-- Each is cheap on any backlog: it reads about as many rows as it shows. A person looks during an
+-- incident, when a million rows wait and statistics are old, so no plan may depend on statistics:
+-- every view begins with the narrow work rows, in an index's order, and looks each message up.
+-- docs/decisions/0008-views-without-statistics.md has the reasons and what was measured.
+
+-- A comparison with an expensive value is cheap only in an index, which computes it once; a plan
+-- that reads a table from end to end computes it for every row, and is not chosen.
+CREATE FUNCTION outbox.by_index(value anyelement) RETURNS anyelement
+LANGUAGE plpgsql STABLE COST 2000 AS 'BEGIN RETURN value; END';
+COMMENT ON FUNCTION outbox.by_index IS
+    'Private: its argument, at a price that only an index look-up pays just once.';
+
+-- Arguments as short text. Some escapes are legal in json and impossible in text: NUL, and half a
+-- surrogate pair. One such row must not make a view unreadable, so its arguments are not shown.
+CREATE FUNCTION outbox.short_repr(headers json, key text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN headers::text !~* '\\u(0000|d[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..\\u)d[c-f])'
+        THEN left(headers ->> key, 200) END
+$$;
+COMMENT ON FUNCTION outbox.short_repr IS
+    'Private: positional or named arguments as Celery renders them, at most 200 characters.';
+
+-- How each view finds the message of a work row: an outer join can only begin with the work row;
+-- but a condition on message_id, the one column shown as it is, makes it an inner join, which
+-- begins with the message that has that id. All other columns are wrapped, so that a condition on
+-- them does not. Compared with arrays of one, because neither a hash nor a merge join can do
+-- that: each would read all.
+
+-- `kind` picks the branch's own condition; the others fold to false while planning. What is due
+-- and not promoted yet has no index in the order of ids: `id + 0` keeps the planner from wading
+-- through all that is not due, in search of one.
+CREATE VIEW outbox.pending AS
+    SELECT w.id, m.message_id, coalesce(m.task, '') AS task,
+           coalesce(m.exchange, '') AS exchange, coalesce(m.routing_key, '') AS routing_key,
+           outbox.short_repr(m.headers, 'argsrepr') AS args,
+           outbox.short_repr(m.headers, 'kwargsrepr') AS kwargs,
+           coalesce(m.created_at, '-infinity') AS created_at,
+           coalesce(w.available_at, m.available_at, m.created_at) AS available_at,
+           w.attempts, w.last_error
+    FROM (
+        SELECT 'ready' AS kind, NULL AS state, id, id AS key, slot,
+               NULL::timestamptz AS available_at, attempts, last_error FROM outbox.ready
+        UNION ALL
+        SELECT 'lane', NULL, id, id, slot, NULL, 0::smallint, NULL FROM outbox.lane
+        UNION ALL
+        SELECT 'retry', state, id, id, slot, available_at, attempts, last_error
+            FROM outbox.parked
+        UNION ALL
+        SELECT 'due', state, id + 0, id, slot, available_at, attempts, last_error
+            FROM outbox.parked
+    ) w LEFT JOIN outbox.message m
+           ON m.id = ANY (ARRAY[w.key]) AND m.slot = ANY (ARRAY[w.slot])
+          AND w.key = ANY (ARRAY[outbox.by_index(m.id)])
+    WHERE w.key >= outbox.by_index(0)
+      AND (w.kind = 'ready' OR w.kind = 'lane'
+        OR w.kind = 'retry' AND w.state NOT IN ('scheduled', 'dead')
+        OR w.kind = 'due' AND w.state NOT IN ('retry', 'dead') AND w.available_at <= now()
+            AND w.available_at >= outbox.by_index('-infinity'::timestamptz)
+            AND w.attempts >= outbox.by_index(0))
+      AND coalesce(m.id, 0) <> 0;
+COMMENT ON VIEW outbox.pending IS
+    'To be published: due, claimed at this moment, waiting in its lane or for another attempt.';
+COMMENT ON COLUMN outbox.pending.id IS 'Order of insertion. Not the task id.';
+COMMENT ON COLUMN outbox.pending.message_id IS 'The Celery task id.';
+COMMENT ON COLUMN outbox.pending.task IS 'The Celery task name, or the name given to an event.';
+COMMENT ON COLUMN outbox.pending.exchange IS
+    'Exchange it is published to; empty is the default exchange.';
+COMMENT ON COLUMN outbox.pending.routing_key IS
+    'Routing key; with the default exchange, the name of the queue.';
+COMMENT ON COLUMN outbox.pending.args IS
+    'Positional arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.pending.kwargs IS
+    'Named arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.pending.created_at IS 'When it was inserted, by the clock of this server.';
+COMMENT ON COLUMN outbox.pending.available_at IS
+    'Since when, or from when on, it may be published.';
+COMMENT ON COLUMN outbox.pending.attempts IS
+    'How often the broker has refused it; outages do not count.';
+COMMENT ON COLUMN outbox.pending.last_error IS 'Why the broker refused it last.';
+
+CREATE VIEW outbox.scheduled AS
+    SELECT w.id, m.message_id, coalesce(m.task, '') AS task,
+           coalesce(m.exchange, '') AS exchange, coalesce(m.routing_key, '') AS routing_key,
+           outbox.short_repr(m.headers, 'argsrepr') AS args,
+           outbox.short_repr(m.headers, 'kwargsrepr') AS kwargs,
+           coalesce(m.created_at, '-infinity') AS created_at,
+           w.available_at, w.attempts, w.last_error
+    FROM (SELECT id AS key, * FROM outbox.parked) w LEFT JOIN outbox.message m
+           ON m.id = ANY (ARRAY[w.key]) AND m.slot = ANY (ARRAY[w.slot])
+          AND w.key = ANY (ARRAY[outbox.by_index(m.id)])
+    WHERE w.state NOT IN ('retry', 'dead') AND w.available_at > outbox.by_index(now())
+      AND w.key >= outbox.by_index(0) AND coalesce(m.id, 0) <> 0;
+COMMENT ON VIEW outbox.scheduled IS 'Held until available_at (eta or countdown).';
+COMMENT ON COLUMN outbox.scheduled.id IS 'Order of insertion. Not the task id.';
+COMMENT ON COLUMN outbox.scheduled.message_id IS 'The Celery task id.';
+COMMENT ON COLUMN outbox.scheduled.task IS 'The Celery task name, or the name given to an event.';
+COMMENT ON COLUMN outbox.scheduled.exchange IS
+    'Exchange it is published to; empty is the default exchange.';
+COMMENT ON COLUMN outbox.scheduled.routing_key IS
+    'Routing key; with the default exchange, the name of the queue.';
+COMMENT ON COLUMN outbox.scheduled.args IS
+    'Positional arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.scheduled.kwargs IS
+    'Named arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.scheduled.created_at IS
+    'When it was inserted, by the clock of this server.';
+COMMENT ON COLUMN outbox.scheduled.available_at IS 'Held until this time (eta or countdown).';
+COMMENT ON COLUMN outbox.scheduled.attempts IS
+    'How often the broker has refused it; outages do not count.';
+COMMENT ON COLUMN outbox.scheduled.last_error IS 'Why the broker refused it last.';
+
+CREATE VIEW outbox.dead AS
+    SELECT w.id, m.message_id, coalesce(m.task, '') AS task,
+           coalesce(m.exchange, '') AS exchange, coalesce(m.routing_key, '') AS routing_key,
+           outbox.short_repr(m.headers, 'argsrepr') AS args,
+           outbox.short_repr(m.headers, 'kwargsrepr') AS kwargs,
+           coalesce(m.created_at, '-infinity') AS created_at,
+           w.available_at, w.attempts, w.last_error
+    FROM (SELECT id AS key, * FROM outbox.parked) w LEFT JOIN outbox.message m
+           ON m.id = ANY (ARRAY[w.key]) AND m.slot = ANY (ARRAY[w.slot])
+          AND w.key = ANY (ARRAY[outbox.by_index(m.id)])
+    WHERE w.state NOT IN ('scheduled', 'retry') AND w.key >= outbox.by_index(0)
+      AND coalesce(m.id, 0) <> 0;
+COMMENT ON VIEW outbox.dead IS
+    'Given up; last_error says why. outbox.retry(message_id) tries again, outbox.discard deletes.';
+COMMENT ON COLUMN outbox.dead.id IS 'Order of insertion. Not the task id.';
+COMMENT ON COLUMN outbox.dead.message_id IS 'The Celery task id.';
+COMMENT ON COLUMN outbox.dead.task IS 'The Celery task name, or the name given to an event.';
+COMMENT ON COLUMN outbox.dead.exchange IS
+    'Exchange it is published to; empty is the default exchange.';
+COMMENT ON COLUMN outbox.dead.routing_key IS
+    'Routing key; with the default exchange, the name of the queue.';
+COMMENT ON COLUMN outbox.dead.args IS
+    'Positional arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.dead.kwargs IS
+    'Named arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.dead.created_at IS 'When it was inserted, by the clock of this server.';
+COMMENT ON COLUMN outbox.dead.available_at IS 'When it was given up.';
+COMMENT ON COLUMN outbox.dead.attempts IS
+    'How often the broker has refused it; outages do not count.';
+COMMENT ON COLUMN outbox.dead.last_error IS 'Why the broker refused it last.';
+
+-- A message is sent when no work is left for it. Nothing above the highest confirmed id was ever
+-- sent: a backlog, which lies above it, is not even looked at.
+CREATE VIEW outbox.sent AS
+    SELECT w.id, m.message_id, coalesce(m.task, '') AS task,
+           coalesce(m.exchange, '') AS exchange, coalesce(m.routing_key, '') AS routing_key,
+           outbox.short_repr(m.headers, 'argsrepr') AS args,
+           outbox.short_repr(m.headers, 'kwargsrepr') AS kwargs,
+           coalesce(m.created_at, '-infinity') AS created_at,
+           (SELECT max(r.sent_at) FROM outbox.receipt r
+             WHERE r.span @> w.id AND w.id = ANY (r.ids)) AS sent_at
+    FROM (SELECT id, id AS key, slot FROM outbox.message) w
+    LEFT JOIN LATERAL (
+        SELECT true AS waits FROM outbox.ready r WHERE r.id = w.id
+        UNION ALL SELECT true FROM outbox.parked p WHERE p.id = w.id
+        UNION ALL SELECT true FROM outbox.lane l WHERE l.id = w.id LIMIT 1) work ON true
+    LEFT JOIN outbox.message m
+           ON m.id = ANY (ARRAY[w.key]) AND m.slot = ANY (ARRAY[w.slot])
+          AND w.key = ANY (ARRAY[outbox.by_index(m.id)]) AND w.slot = ANY (ARRAY[m.slot])
+    WHERE w.key < outbox.by_index((
+            SELECT coalesce(max(upper(r.span)), 9223372036854775807) FROM outbox.receipt r))
+      AND NOT coalesce(work.waits, false) AND coalesce(m.id, 0) <> 0;
+COMMENT ON VIEW outbox.sent IS
+    'Confirmed by the broker, and not yet forgotten by retention. The newest: ORDER BY id DESC.';
+COMMENT ON COLUMN outbox.sent.id IS 'Order of insertion. Not the task id.';
+COMMENT ON COLUMN outbox.sent.message_id IS 'The Celery task id.';
+COMMENT ON COLUMN outbox.sent.task IS 'The Celery task name, or the name given to an event.';
+COMMENT ON COLUMN outbox.sent.exchange IS
+    'Exchange it is published to; empty is the default exchange.';
+COMMENT ON COLUMN outbox.sent.routing_key IS
+    'Routing key; with the default exchange, the name of the queue.';
+COMMENT ON COLUMN outbox.sent.args IS
+    'Positional arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.sent.kwargs IS
+    'Named arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.sent.created_at IS 'When it was inserted, by the clock of this server.';
+COMMENT ON COLUMN outbox.sent.sent_at IS
+    'When the broker confirmed it; after a replay, the last time.';
+
+-- Counts a table exactly while it is small, from a sample of its pages when it is not.
+CREATE FUNCTION outbox.rough_count(source regclass, condition text) RETURNS bigint
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    pages   bigint := pg_relation_size(source) / current_setting('block_size')::bigint;
+    percent float8 := 100.0 * 1000 / greatest(pages, 1000);
+    counted bigint;
+BEGIN
+    IF pages <= 1000 THEN
+        EXECUTE format('SELECT count(*) FROM %s WHERE %s', source, condition) INTO counted;
+        RETURN counted;
+    END IF;
+    EXECUTE format('SELECT count(*) FROM %s TABLESAMPLE SYSTEM (%s) WHERE %s',
+                   source, percent, condition) INTO counted;
+    RETURN round(counted * 100.0 / percent);
+END $$;
+COMMENT ON FUNCTION outbox.rough_count IS
+    'Private: counts a small table exactly, and a large one by a sample.';
+
+CREATE VIEW outbox.stats AS
+    SELECT outbox.rough_count('outbox.ready', 'true')
+             + outbox.rough_count('outbox.lane', 'true')
+             + outbox.rough_count('outbox.parked',
+                   $$state = 'retry' OR (state = 'scheduled' AND available_at <= now())$$)
+               AS pending,
+           outbox.rough_count('outbox.parked',
+                   $$state = 'scheduled' AND available_at > now()$$) AS scheduled,
+           outbox.rough_count('outbox.parked', $$state = 'dead'$$) AS dead,
+           -- The lowest id stands for the oldest row: an index look-up instead of a sort.
+           coalesce(clock_timestamp() - (
+               SELECT min(coalesce(m.available_at, m.created_at)) FROM (
+                   (SELECT id, slot FROM outbox.ready
+                     WHERE id >= outbox.by_index(0) ORDER BY id LIMIT 1)
+                   UNION ALL
+                   (SELECT id, slot FROM outbox.lane
+                     WHERE id >= outbox.by_index(0) ORDER BY id LIMIT 1)
+                   UNION ALL
+                   (SELECT id, slot FROM outbox.parked
+                     WHERE state NOT IN ('scheduled', 'dead') AND id >= outbox.by_index(0)
+                     ORDER BY id LIMIT 1)
+                   UNION ALL
+                   (SELECT id, slot FROM outbox.parked
+                     WHERE state NOT IN ('retry', 'dead') AND available_at <= now()
+                       AND available_at >= outbox.by_index('-infinity'::timestamptz)
+                       AND id >= outbox.by_index(0) AND attempts >= outbox.by_index(0)
+                     ORDER BY available_at LIMIT 1)) w
+               JOIN outbox.message m
+                 ON m.id = ANY (ARRAY[w.id]) AND m.slot = ANY (ARRAY[w.slot])),
+               interval '0') AS oldest_pending_age;
+COMMENT ON VIEW outbox.stats IS
+    'One row, cheap on any backlog: counts are exact to about 75,000 and sampled beyond.';
+COMMENT ON COLUMN outbox.stats.pending IS
+    'How many are to be published; exact to about 75,000, sampled beyond.';
+COMMENT ON COLUMN outbox.stats.scheduled IS 'How many are held until their time.';
+COMMENT ON COLUMN outbox.stats.dead IS 'How many were given up.';
+COMMENT ON COLUMN outbox.stats.oldest_pending_age IS
+    'For how long the oldest pending message has been due.';
