@@ -21,7 +21,7 @@ def test_the_migrations_lead_to_the_schema_of_today(
     with psycopg.connect(read) as connection:
         for component in ("outbox", "inbox"):
             connection.execute(f"CREATE SCHEMA {component}".encode())
-            connection.execute(today(component).encode())
+            connection.execute(filled(today(component), component, f'"{component}"').encode())
     upgrade(empty_database)
     made = [
         row
