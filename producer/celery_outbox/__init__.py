@@ -1,10 +1,12 @@
 """Celery tasks written to a Postgres outbox, in the caller's own transaction.
 
-Importing this package replaces two methods of Celery's own classes, for every app of the process
+Importing this package replaces methods of Celery's own classes, for every app of the process
 (`overrides.py`): `Task.retry`, which then hands on a rejection by the outbox instead of discarding
-the task, and `chord.apply_async`, which takes `outbox=`. For an app without an outbox both do what
-they did. Two receivers wait for the start of a worker and of beat (`worker_init`, `beat_init`), and
-leave other apps alone. Nothing else of Celery or kombu is changed.
+the task; `apply_async` of signatures, chains, groups and chords, and the call of a chain, by which
+what follows a task is known as that, and a chord takes `outbox=`; and the producer of beat's
+Scheduler. For an app without an outbox all do what they did. Two receivers wait for the start of a
+worker and of beat (`worker_init`, `beat_init`), and leave other apps alone. Nothing else of Celery
+or kombu is changed.
 """
 
 from importlib.metadata import version
@@ -14,6 +16,7 @@ from celery_outbox.errors import (
     AmbiguousBlock,
     DatabaseUnavailable,
     InvalidSetting,
+    NoChannel,
     NoTransaction,
     OutboxClosed,
     OutboxError,
@@ -31,6 +34,7 @@ __all__ = [
     "DatabaseUnavailable",
     "InvalidSetting",
     "Message",
+    "NoChannel",
     "NoTransaction",
     "Outbox",
     "OutboxCelery",

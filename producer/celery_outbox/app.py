@@ -16,8 +16,8 @@ from kombu import Producer
 from kombu.exceptions import EncodeError
 
 from celery_outbox import capture, destination, overrides
-from celery_outbox.backend import keep_quiet
-from celery_outbox.capture import CapturingProducer, Keys
+from celery_outbox.backend import keep_quiet, reply_queues
+from celery_outbox.capture import Keys, OutboxProducer
 from celery_outbox.dedup import Dedup
 from celery_outbox.destination import NotingRouter
 from celery_outbox.errors import InvalidSetting, UnsupportedOption
@@ -53,8 +53,10 @@ class OutboxCelery(Celery):
         return cast(AMQP, amqp)
 
     def producer_or_acquire(self, producer: Producer | None = None) -> Any:
-        """Return a block with `producer`, or with one that captures instead of connecting."""
+        """Return a block with `producer`, or with one that makes rows of what it publishes."""
         return nullcontext(producer or self.outbox.producer)
+
+    default_producer = producer_or_acquire  # as Celery calls it, too
 
     def send_task(
         self,
@@ -118,11 +120,12 @@ class TaskSender:
         options["retry"] = False
         try:
             captured = self._publish(
-                outbox.producer, name, message._replace(sent_event=None), **options
+                outbox.capturing, name, message._replace(sent_event=None), **options
             )
         except EncodeError as error:
             raise capture.unencodable(name, error) from error
-        put(capture.task_message(self._app, name, message, captured, options, keys))
+        replies = [] if message.headers.get("ignore_result") else reply_queues(self._app.backend)
+        put(capture.task_message(self._app, name, message, captured, options, keys, replies))
 
 
 def _dedup(name: str, options: dict[str, Any]) -> Dedup | None:
@@ -137,7 +140,7 @@ def _dedup(name: str, options: dict[str, Any]) -> Dedup | None:
 
 
 def _refuse_connection(name: str, producer: Producer) -> None:
-    if not isinstance(producer, CapturingProducer):
+    if not isinstance(producer, OutboxProducer):
         reason = "these name a connection to the broker, which the relay has and this process"
         reason += " does not. For the transaction to join, use outbox="
         raise _unsupported(name, "connection= or producer=", reason)
@@ -196,7 +199,6 @@ def _begin_work(sender: Any, **_: Any) -> None:
 
 
 @signals.beat_init.connect
-def _give_beat_a_producer(sender: Any, **_: Any) -> None:
+def _begin_beat(sender: Any, **_: Any) -> None:
     if isinstance(sender.app, OutboxCelery):
         _begin(sender.app)
-        sender.scheduler.producer = sender.app.outbox.producer

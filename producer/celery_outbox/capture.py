@@ -4,7 +4,7 @@ Routing, serialisation, compression, signing and expiry are done by Celery's and
 only the channel, their last step, is replaced by one that hands the message back.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from inspect import signature
@@ -18,13 +18,12 @@ from kombu.exceptions import EncodeError
 from celery_outbox import wire
 from celery_outbox.declare import concerning, describe
 from celery_outbox.dedup import Dedup
-from celery_outbox.errors import UnpublishableMessage
+from celery_outbox.errors import NoChannel, UnpublishableMessage
 from celery_outbox.message import Message
 
 #: What an event may be sent with. kombu lets anything else pass, and AMQP then leaves it out.
-EVENT_OPTIONS: Final = wire.PROPERTIES | (
-    {*signature(Producer.publish).parameters} - {"self", "body", "properties"}
-)
+PUBLISH: Final = signature(Producer.publish)
+EVENT_OPTIONS: Final = wire.PROPERTIES | ({*PUBLISH.parameters} - {"self", "body", "properties"})
 
 
 class Captured(NamedTuple):
@@ -62,34 +61,73 @@ class _Channel:
     ) -> Captured:
         return message._replace(exchange=exchange, routing_key=routing_key)
 
+    def __getattr__(self, name: str) -> Any:
+        raise NoChannel.about(operation=name)
 
-class _NoConnection:
-    """What Celery asks of a producer's connection while it sends a task."""
+
+class LazyConnection:
+    """What Celery, and who watches it, ask of a producer's connection while a task is sent.
+
+    Nothing connects for that. Anything else is answered by a connection to the app's broker.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
 
     def _reraise_as_library_errors(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._app.pool.connection, name)
 
 
 class CapturingProducer(Producer):
     """A kombu producer whose `publish` returns the message instead of sending it.
 
-    It has no connection and no state: every thread shares one.
+    It has no connection of its own and no state: every thread shares one.
     """
 
-    def __init__(self) -> None:
+    #: No transport puts several captured messages together.
+    supports_batch_publish = False
+
+    def __init__(self, app: Celery) -> None:
         channel: Any = _Channel()
         super().__init__(channel, auto_declare=False)
+        self._connection = LazyConnection(app)
 
     @property
     def connection(self) -> Any:
-        """Nothing that could connect."""
-        return _NoConnection()
+        """Nothing that connects unasked."""
+        return self._connection
 
     def publish(self, *args: Any, **options: Any) -> Any:
         """Return the message as Captured, prepared in every way but sent."""
         declare = options.pop("declare", None) or ()
         publish: Any = super().publish  # returns what the channel returns
-        return publish(*args, **options)._replace(declare=tuple(declare))
+        # There is no broker to retry.
+        captured: Captured = publish(*args, **{**options, "retry": False})
+        return captured._replace(declare=tuple(declare))
+
+
+class OutboxProducer(CapturingProducer):
+    """What Celery and everybody else get instead of a producer that is connected to the broker.
+
+    A task's sender recognises it. What others publish with it becomes a row as well.
+    """
+
+    def __init__(self, app: Celery, store: Callable[..., object]) -> None:
+        super().__init__(app)
+        self._store = store
+
+    def publish(self, *args: Any, **options: Any) -> Any:
+        """Store a message, as `app.outbox.publish(None, ...)` does."""
+        given = PUBLISH.bind(self, *args, **options).arguments
+        del given["self"]
+        self._store(given.pop("body"), **given.pop("properties", {}), **given)
+
+    def maybe_declare(self, *_: Any, **__: Any) -> Any:
+        """Refuse: to declare something takes a channel."""
+        raise NoChannel.about(operation="maybe_declare")
 
 
 class Keys(NamedTuple):
@@ -105,16 +143,24 @@ class Keys(NamedTuple):
 
 
 def task_message(
-    app: Celery, name: str, task: Any, captured: Captured, options: Mapping[str, Any], keys: Keys
+    app: Celery,
+    name: str,
+    task: Any,
+    captured: Captured,
+    options: Mapping[str, Any],
+    keys: Keys,
+    replies: Iterable[Queue] = (),
 ) -> Message:
     """Return the row for a captured task: `task` as Celery made it, sent with `options`.
 
-    Raises UnpublishableMessage for what no relay could publish.
+    `replies` are declared with what the task itself needs, for the worker to answer to. Raises
+    UnpublishableMessage for what no relay could publish.
     """
     facts = captured.headers if "id" in captured.headers else task.body  # task protocol 1
     if options.get("declare") is None:
         needed = concerning(captured.declare, captured.exchange, captured.routing_key)
         captured = captured._replace(declare=tuple(needed))
+    captured = captured._replace(declare=(*captured.declare, *replies))
     captured = captured._replace(headers=_with_printable_repr(captured.headers))
     mandatory = options.get("mandatory")
     if mandatory is None:

@@ -49,8 +49,30 @@ class DjangoTarget:
         self.put(message)
 
     def put_unasked(self, message: Message) -> None:
-        """Insert the message, in the transaction in progress or in one of its own."""
+        """Insert the message, in the transaction in progress or in one of its own.
+
+        Raises UnusableTarget where only another database is in a transaction: its rollback would
+        not take the message along.
+        """
         self._check()
+        if (other := self._other_in_atomic()) is not None:
+            raise self._unusable(
+                f"it is in no transaction, but {other!r} is, which would commit or roll back"
+                " without the message. Set OUTBOX_DATABASE_ALIAS to the database that the message"
+                f" belongs to, or give outbox={other!r}, where the outbox's tables are there too;"
+                " to store it whatever becomes of the other, send it within"
+                f" `with app.outbox.transaction({self._alias!r})`"
+            )
+        self._insert_unasked(message)
+
+    def _other_in_atomic(self) -> str | None:
+        """Return the alias of another database that is in `atomic` while this one is not."""
+        if self._connection.in_atomic_block or not self._connection.get_autocommit():
+            return None
+        others = connections.all(initialized_only=True)
+        return next((other.alias for other in others if other.in_atomic_block), None)
+
+    def _insert_unasked(self, message: Message) -> None:
         connection = self._connection
         if not connection.in_atomic_block:
             _replace_if_lost(connection)
@@ -60,7 +82,8 @@ class DjangoTarget:
     def put_durably(self, message: Message) -> None:
         """Insert the message in a transaction of its own, whatever is in progress."""
         if self._connection.get_autocommit():
-            self.put_unasked(message)
+            self._check()
+            self._insert_unasked(message)
             return
         another = self._connection.copy()
         try:

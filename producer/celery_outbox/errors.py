@@ -46,6 +46,14 @@ class UnusableTarget(OutboxError):
     """{target} cannot take messages now: {reason}."""
 
 
+class NoChannel(OutboxError, AttributeError):
+    """The outbox's producer has no channel to the broker, and {operation} was asked of one.
+
+    For what a message needs, give declare=[...] to publish(): the relay declares it. For anything
+    else take a connection: `with app.connection_for_write() as connection`.
+    """
+
+
 class UnsupportedOption(OutboxError):
     """{task} was sent with {option}: {reason}."""
 

@@ -5,16 +5,16 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
-from uuid import uuid4
 
 from celery import Celery
 from kombu import Exchange, Queue
-from kombu.exceptions import EncodeError
 
 from celery_outbox import capture, settings, worker
 from celery_outbox.block import Transaction, Using, current_block
+from celery_outbox.capture import CapturingProducer, OutboxProducer
 from celery_outbox.dedup import Dedup
 from celery_outbox.errors import InvalidSetting, NoTransaction, UnsupportedOption
+from celery_outbox.event import event, name_of
 from celery_outbox.insert import CANCEL
 from celery_outbox.message import Message
 from celery_outbox.target import AsyncTarget, Rows, SyncTarget, target_for
@@ -37,7 +37,9 @@ class Outbox:
         self._main_process: int | None = None
         self._warned = False
         #: What Celery is given instead of a producer with a connection.
-        self.producer = capture.CapturingProducer()
+        self.producer = OutboxProducer(app, self._publish_by_producer)
+        #: What hands back a message that is finished.
+        self.capturing = CapturingProducer(app)
 
     def begin_work(self) -> None:
         """Take note that this is the main process of a worker, or beat, and check the settings.
@@ -99,44 +101,31 @@ class Outbox:
 
         Raises UnpublishableMessage, UnsupportedOption, UnusableTarget or NoTransaction.
         """
-        declare = [*declare]
-        if isinstance(exchange, Exchange):
-            declare.append(exchange)
-        exchange_name = exchange.name if isinstance(exchange, Exchange) else exchange
-        name = name or routing_key or exchange_name
+        name = name or name_of(exchange, routing_key, headers or {})
         put = self._place(name, target)
         if put is None:
             raise NoTransaction.about(task=name)
-        options |= {"exchange": exchange, "routing_key": routing_key, "declare": declare}
-        captured = self._captured(name, payload, {**options, "headers": dict(headers or {})})
-        if mandatory is None:
-            mandatory = not capture.is_fanout(self._app, exchange_name, [exchange])
         dedup = None if dedup_key is None else Dedup(dedup_key)
-        message = capture.build(
-            captured,
-            message_id=captured.properties["message_id"],
-            task=name,
+        message = event(
+            self._app,
+            name,
+            payload,
+            exchange=exchange,
+            headers=headers or {},
             mandatory=mandatory,
-            keys=capture.Keys(ordering_key, dedup),
+            declare=declare,
+            ordering_key=ordering_key,
+            dedup=dedup,
+            options={**options, "routing_key": routing_key},
         )
         put(message)
         return (dedup and dedup.first) or message.message_id
 
-    def _captured(self, name: str, payload: Any, options: Mapping[str, Any]) -> capture.Captured:
-        """Return an event as it would go on the wire."""
-        if unknown := sorted(options.keys() - capture.EVENT_OPTIONS):
-            raise UnsupportedOption.about(
-                task=name,
-                option=f"{unknown[0]}=",
-                reason="this is neither an option of kombu.Producer.publish nor a property of AMQP",
-            )
-        try:
-            captured: capture.Captured = self.producer.publish(
-                payload, **{"message_id": str(uuid4()), **options}
-            )
-        except EncodeError as error:
-            raise capture.unencodable(name, error) from error
-        return captured
+    def _publish_by_producer(self, body: Any, **options: Any) -> None:
+        """Store what somebody publishes with the producer that Celery would take from its pool."""
+        # What is not given: an exchange and a routing key by default, and whether it must arrive.
+        given = {k: v for k, v in options.items() if v is not None and v is not False}
+        self.publish(None, body, **given)
 
     @overload
     def cancel(self, target: SyncTarget | str, task_id: str) -> bool: ...

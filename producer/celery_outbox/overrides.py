@@ -1,16 +1,20 @@
-"""The two methods of Celery's own classes that must know of an outbox, whoever derives from them.
+"""The methods of Celery's own classes that must know of an outbox, whoever derives from them.
 
 Without one they do what they did.
 """
 
 from collections.abc import Callable
-from functools import wraps
+from contextlib import nullcontext
+from functools import cached_property, wraps
 from typing import Any
 
-from celery import Task, chord
+from celery import Signature, Task, chord, group
+from celery.beat import Scheduler
+from celery.canvas import _chain
 from celery.exceptions import Reject
 
 from celery_outbox.outbox import Outbox
+from celery_outbox.worker import continuing_canvas, in_errbacks
 
 
 def passing_rejections(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,8 +48,53 @@ def opening_a_block(original: Callable[..., Any]) -> Callable[..., Any]:
     return apply_async
 
 
+def continuing(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Have everything sent by a signature that follows a task known as the continuation it is.
+
+    Celery gives the parent explicitly for what follows a task, and for nothing else; but a chain
+    does not hand it on to its first task.
+    """
+
+    @wraps(original)
+    def apply_async(self: Any, *args: Any, **options: Any) -> Any:
+        if options.get("parent_id") is None:
+            return original(self, *args, **options)
+        with continuing_canvas():
+            return original(self, *args, **options)
+
+    return apply_async
+
+
+def continuing_as_errback(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a chain that is an errback known as a continuation: Celery calls it without a parent."""
+
+    @wraps(original)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with continuing_canvas() if in_errbacks() else nullcontext():
+            return original(self, *args, **kwargs)
+
+    return call
+
+
+def producing_for_beat(original: Any) -> Any:
+    """Have a Scheduler, by whomever it is run, send with the app's outbox and not connect."""
+
+    def producer(self: Any) -> Any:
+        outbox = getattr(self.app, "outbox", None)
+        return outbox.producer if isinstance(outbox, Outbox) else original.__get__(self)
+
+    return cached_property(producer)
+
+
 def install() -> None:
     """Override them, once for the process."""
-    kinds: tuple[Any, Any] = Task, chord
-    kinds[0].retry = passing_rejections(Task.retry)
-    kinds[1].apply_async = opening_a_block(chord.apply_async)
+    task: Any = Task
+    scheduler: Any = Scheduler
+    kinds: tuple[Any, ...] = (Signature, _chain, group, chord)
+    task.retry = passing_rejections(Task.retry)
+    scheduler.producer = producing_for_beat(vars(Scheduler)["producer"])
+    scheduler.producer.__set_name__(Scheduler, "producer")
+    kinds[-1].apply_async = opening_a_block(chord.apply_async)
+    kinds[1].__call__ = continuing_as_errback(_chain.__call__)
+    for kind in kinds:
+        kind.apply_async = continuing(kind.apply_async)

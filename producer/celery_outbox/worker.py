@@ -28,6 +28,22 @@ PATIENCE: Final = 30.0
 CANVAS_TASKS: Final = frozenset({"celery.chord_unlock", "celery.chord", "celery.group"})
 
 _continuing: ContextVar[bool] = ContextVar("celery_outbox_continuing", default=False)
+_in_errbacks: ContextVar[bool] = ContextVar("celery_outbox_in_errbacks", default=False)
+
+
+@contextmanager
+def calling_errbacks() -> Iterator[None]:
+    """Mark what runs inside as Celery's calls of the errbacks of a task that failed."""
+    token = _in_errbacks.set(True)
+    try:
+        yield
+    finally:
+        _in_errbacks.reset(token)
+
+
+def in_errbacks() -> bool:
+    """Tell whether Celery is calling errbacks."""
+    return _in_errbacks.get()
 
 
 @contextmanager

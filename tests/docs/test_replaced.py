@@ -58,7 +58,17 @@ def test_nothing_but_what_the_page_says() -> None:
     )
     changed, signals = json.loads(done.stdout.splitlines()[-1])
 
-    assert changed == ["celery.app.task.Task.retry", "celery.canvas._chord.apply_async"]
+    kinds = ("Signature", "_chain", "_chord", "group")
+    assert changed == sorted(
+        [
+            "celery.app.task.Task.retry",
+            "celery.beat.Scheduler.producer",
+            "celery.canvas._chain.__call__",
+            *(f"celery.canvas.{kind}.apply_async" for kind in kinds),
+        ]
+    )
     assert signals == ["beat_init", "worker_init"]
-    for name in ("`celery.Task.retry`", "`celery.chord.apply_async`", "`beat_init`"):
+    named = ("`celery.Task.retry`", "`celery.chord.apply_async`", "`beat_init`")
+    more = ("`celery.beat.Scheduler.producer`", "`Signature`, `chain`, `group` and `chord`")
+    for name in (*named, *more):
         assert name in README

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Timer
 from time import monotonic
 from typing import Any
 
@@ -143,6 +144,49 @@ def test_group_while_redis_is_away(
         worker.map(finish, [1, 2])
 
         assert result.get(timeout=60) == [0, 2, 4]
+
+
+@pytest.fixture
+def remembering(trap: str, valkey_url: str) -> Shop:
+    """An app whose results are kept in Redis."""
+    return make_shop(trap, result_backend=valkey_url)
+
+
+def test_a_second_group_with_the_same_tasks(remembering: Shop, connection: Connection) -> None:
+    """Each of two groups of the same task ids is told of their results."""
+    tasks = [remembering.add.s(i, i).set(task_id=f"task-{i}") for i in range(2)]
+    with connection, remembering.app.outbox.using(connection):
+        first, second = (group(tasks, app=remembering.app).delay() for _ in range(2))
+    for number in range(2):
+        remembering.app.backend.store_result(f"task-{number}", 2 * number, "SUCCESS")
+
+    assert first.get(timeout=20) == second.get(timeout=20) == [0, 2]
+
+
+@pytest.mark.parametrize("finished", ["before", "meanwhile"])
+def test_what_a_group_then_does(remembering: Shop, connection: Connection, finished: str) -> None:
+    """GroupResult.then is called while any other result is waited for."""
+    called: list[Any] = []
+    with connection, remembering.app.outbox.using(connection):
+        result = group(remembering.add.s(i, i) for i in range(2)).delay()
+        other = remembering.add.delay(5, 5)
+    result.then(called.append)
+    parts: Any = result  # celery-types knows no result of a group
+
+    def finish() -> None:
+        for number, one in enumerate([*parts.results, other]):
+            remembering.app.backend.store_result(one.id, number, "SUCCESS")
+
+    if finished == "before":
+        finish()
+        assert other.get(timeout=20) == 2
+    else:
+        timer = Timer(0.1, finish)
+        timer.start()
+        assert other.get(timeout=20) == 2
+        timer.join()
+
+    assert called == [result]
 
 
 def test_results_that_were_read_need_redis_no_more(

@@ -1,5 +1,6 @@
 """In Django nothing is named: what is sent joins `atomic`, or is stored at once without one."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -64,6 +65,47 @@ def test_joins_a_transaction_without_atomic(shop: Shop, stored: Stored) -> None:
         transaction.set_autocommit(True)
 
     assert stored.args() == [2]
+
+
+@pytest.fixture
+def orders(django_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The alias of another database, whose transactions are its own."""
+    monkeypatch.setitem(connections.settings, "orders", connections.settings[django_database])
+    yield "orders"
+    forget("orders")
+
+
+def test_another_database_in_atomic(shop: Shop, stored: Stored, orders: str) -> None:
+    """A send that would not join the transaction it stands in is refused, with the ways out."""
+    with transaction.atomic(using=orders):
+        with pytest.raises(UnusableTarget, match=r"'orders' is.*OUTBOX_DATABASE_ALIAS") as refusal:
+            shop.add.delay(1, 0)
+        assert "outbox.transaction('default')" in str(refusal.value)
+        assert "outbox='orders'" in str(refusal.value)
+        with pytest.raises(UnusableTarget, match="'orders' is"):
+            shop.app.outbox.publish(None, {}, exchange="events")
+
+        with shop.app.outbox.transaction("default"):
+            shop.add.delay(2, 0)
+        shop.add.apply_async((3, 0), outbox="orders")
+        with transaction.atomic():
+            shop.add.delay(4, 0)
+        assert stored.args() == [2, 4]
+    shop.add.delay(5, 0)
+
+    assert stored.args() == [2, 3, 4, 5]
+
+
+def test_a_retry_within_another_databases_atomic(shop: Shop, stored: Stored, orders: str) -> None:
+    """It belongs to no transaction, and must be sent."""
+
+    @shop.app.task(name="shop.flaky", shared=False, bind=True)
+    def flaky(self: Any) -> None:
+        with transaction.atomic(using=orders):
+            raise self.retry(countdown=0)
+
+    assert deliver(shop.app, "shop.flaky")[0] == "RETRY"
+    assert [row.message_id for row in stored.rows()] == [OWN_ID]
 
 
 def test_the_alias_as_target(shop: Shop, stored: Stored) -> None:

@@ -15,7 +15,7 @@ from kombu.transport.pyamqp import Channel
 from kombu.utils.json import loads
 
 from celery_outbox import Message, OutboxCelery
-from celery_outbox.capture import CapturingProducer
+from celery_outbox.capture import LazyConnection
 
 NOW = datetime(2029, 12, 1, tzinfo=UTC)
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
@@ -137,11 +137,14 @@ class RecordingChannel:
 class RecordingProducer(Producer):
     """kombu's producer, except that it notes what it would have declared."""
 
-    connection = CapturingProducer.connection
-
     def __init__(self, channel: Any) -> None:
         super().__init__(channel, auto_declare=False)
         self.declared: list[Any] = []
+
+    @property
+    def connection(self) -> Any:
+        """Nothing that connects."""
+        return LazyConnection(None)
 
     def maybe_declare(self, entity: Any, *_: Any, **__: Any) -> bool:
         """Note the entity."""
