@@ -18,22 +18,23 @@ from celery_outbox.insert import Insert
 from outbox_migrations import grant
 from outbox_relay.postgres import statements
 from outbox_relay.postgres.database import SESSION
+from outbox_relay.postgres.statement import Statement
 from outbox_relay.postgres.store import SCHEMA_VERSIONS, Store
 from tests.fixtures.rows import commit_rows
 
 Connection = psycopg.Connection[Any]
 
 #: Statements of the loop, with parameters as the relay would give them.
-HELD = {"ids": "{1,2,3}", "leases": "{1,1,1}"}
+HELD = {"ids": "{1,2,3}", "claim_ids": "{1,1,1}"}
 LOOP: dict[str, dict[str, Any]] = {
     "SETTLE": {"done": "{1,2,3}"},
-    "CLAIM": {"floor": 0, "limit": 500, "lease": 1, "term": 10.0},
+    "CLAIM": {"floor": 0, "limit": 500, "claim_id": 1, "lease_seconds": 10.0},
     "PROBE": {"floor": 0, "above": 0},
-    "FETCH": {"slot": 3, "ids": "{1,2,3}", "lease": 1, "small": 1 << 15, "clock": 1.0},
+    "FETCH": {"slot": 3, "ids": "{1,2,3}", "claim_id": 1, "small": 1 << 15, "clock": 1.0},
     "FETCH_LARGE": {"slots": "{3,4}", "ids": "{1,2,3}", "bytes": 1 << 24},
     "PARK": {
         "ids": [1],
-        "leases": [1],
+        "claim_ids": [1],
         "states": ["retry"],
         "attempts": [1],
         "suspicions": [0],
@@ -42,9 +43,11 @@ LOOP: dict[str, dict[str, Any]] = {
     },
     "PROMOTE": {},
     "RELEASE": {**HELD, "suspicion": 1},
-    "RENEW": {**HELD, "term": 10.0},
+    "RENEW": {**HELD, "lease_seconds": 10.0},
     "DROP_ORPHANS": HELD,
 }
+#: Every statement there is.
+STATEMENTS = {name: s for name, s in vars(statements).items() if isinstance(s, Statement)}
 #: These call functions or views, set the session up, or stop at the first row there is.
 SELDOM = {"VERSION", "FORGET", "PURGE", "STATS", "UPKEEP", "LEFT", "CLAIM_LANES", "TIMELINE"}
 #: What each statement may not read from end to end: everything but a short array of its own.
@@ -58,7 +61,7 @@ def as_the_relay(connection: Connection) -> None:
 
 def plan(connection: Connection, name: str) -> dict[str, Any]:
     """How the database would carry a statement of the relay out, whatever its parameters."""
-    text = getattr(statements, name).format(outbox="outbox")
+    text = STATEMENTS[name].in_schema("outbox").text
     with connection.transaction(force_rollback=True):
         row = connection.execute(f"EXPLAIN (FORMAT JSON) {text}".encode(), LOOP[name]).fetchone()
     assert row is not None
@@ -121,9 +124,7 @@ def test_no_statement_of_the_loop_reads_a_table_from_end_to_end(
 
 def test_every_statement_of_the_loop_is_known_here() -> None:
     """A new statement has to be looked at, too."""
-    known = {name for name in vars(statements) if name.isupper()}
-
-    assert known - LOOP.keys() == SELDOM
+    assert STATEMENTS.keys() - LOOP.keys() == SELDOM
 
 
 def test_the_relay_knows_this_version(database: str) -> None:

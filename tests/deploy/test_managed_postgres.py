@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from outbox_migrations import grant, upgrade
-from outbox_relay.core.claim import Claimed, Turn
+from outbox_relay.core.claim import Claim, Turn
 from outbox_relay.postgres.store import Store
 from servers import Postgres
 from tests.fixtures.postgres import OwnPostgres
@@ -47,10 +47,10 @@ def test_a_managed_service_is_enough(managed: Postgres) -> None:
             )
     commit_rows(as_login(superuser, "my_producer"), 3)
     store = Store.connect(as_login(superuser, "my_relay"), "outbox", statement_timeout=10)
-    leased = store.exchange(None, Turn([], 0, 10, 1, 60.0)).leased
-    claim = store.exchange(Claimed(leased, 1, 0.0), None).claim
+    leased = store.round_trip(None, Turn([], 0, 10, 1, 60.0)).rows
+    claim = store.round_trip(Claim(leased, 1, 0.0), None).fetched
     assert claim is not None
-    store.exchange(None, Turn(claim.messages, 0, 0, 2, 60.0))
+    store.round_trip(None, Turn(claim.messages, 0, 0, 2, 60.0))
     store.purge(86400.0)
     store.upkeep()
     store.close()

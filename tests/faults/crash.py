@@ -29,7 +29,7 @@ class Point:
 POINTS: Final = {
     # The claim is committed, and nothing of it published.
     "claimed": Point(
-        "outbox_relay.core.decide", "Core.turned", lambda given, _: bool(given[1].leased)
+        "outbox_relay.core.decide", "Core.turned", lambda given, _: bool(given[1].rows)
     ),
     # Confirms are known, and not yet written down.
     "confirmed": Point(

@@ -9,7 +9,7 @@ from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
 from outbox_migrations import MigrationError, grant, upgrade
-from outbox_relay.core.claim import Claimed, Turn
+from outbox_relay.core.claim import Claim, Turn
 from outbox_relay.core.message import Parking
 from outbox_relay.postgres.store import Store
 from servers import Postgres
@@ -133,11 +133,11 @@ def test_a_relay_does_all_its_work(login_as: LoginAs, database: str) -> None:
     commit_rows(database, 7)
     commit_rows(database, available_in=0.001)
     store = Store.connect(login_as("outbox_relay"), "outbox", statement_timeout=5)
-    rows = store.exchange(None, Turn([], 0, 100, 1, 60)).leased
-    claim = store.exchange(Claimed(rows, 1, 0.0), None).claim
+    rows = store.round_trip(None, Turn([], 0, 100, 1, 60)).rows
+    claim = store.round_trip(Claim(rows, 1, 0.0), None).fetched
     assert claim is not None
     messages = claim.messages
-    store.renew([(m.id, 1) for m in messages], 60)
+    store.renew([m.held for m in messages], 60)
     store.park(
         [
             Parking(messages[0], "dead", 1, 0, 0.0, "why"),
@@ -145,9 +145,9 @@ def test_a_relay_does_all_its_work(login_as: LoginAs, database: str) -> None:
         ]
     )
     store.promote()
-    store.release([(messages[2].id, 1)])
-    store.drop_orphans([(messages[2].id, 1)])
-    store.exchange(None, Turn(messages[3:], 0, 0, 2, 60))
+    store.release([messages[2].held])
+    store.drop_orphans([messages[2].held])
+    store.round_trip(None, Turn(messages[3:], 0, 0, 2, 60))
     store.forget(messages[3:4])
     store.purge(3600)
 

@@ -16,14 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from celery_outbox import UnpublishableMessage, UnsupportedOption, UnusableTarget
-from outbox_relay.core.claim import Look, Turn
+from outbox_relay.core.claim import LaneClaim, Turn
 from outbox_relay.postgres.store import Store
 from tests.fixtures.waiting import wait_until
 from tests.producer.conftest import Connection, Shop, Stored, make_shop
 from tests.producer.test_worker import deliver
 
 Open = Callable[[], AbstractContextManager[None]]
-TURN = Turn([], 0, 100, 1, 60.0, Look(0, 100))
+TURN = Turn([], 0, 100, 1, 60.0, LaneClaim(0, 100))
 
 
 @pytest.fixture(params=["psycopg", "psycopg2", "sqlalchemy", "django", "own"])
@@ -61,8 +61,8 @@ def claim(database: str) -> list[int]:
     """Claim whatever a relay could, as one; the rows' ids."""
     store = Store.connect(database, "outbox", statement_timeout=5)
     try:
-        answer = store.exchange(None, TURN)
-        return sorted(row.id for row in answer.heads + answer.leased)
+        answer = store.round_trip(None, TURN)
+        return sorted(row.id for row in answer.heads + answer.rows)
     finally:
         store.close()
 

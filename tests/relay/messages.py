@@ -7,7 +7,7 @@ from outbox_relay.core.message import Message
 _ORDINARY = Message(
     id=1,
     slot=0,
-    lease=7,
+    claim_id=7,
     attempts=0,
     suspicion=0,
     message_id="11111111-1111-1111-1111-111111111111",

@@ -161,7 +161,7 @@ def _relay(settings: Settings, stopwatch: Metrics) -> Relay:
             settings.database_url.read(), settings.schema, settings.statement_timeout
         ),
         open_publisher=publisher_factory(settings),
-        first_lease=secrets.randbits(31) << 32,
+        first_claim_id=secrets.randbits(31) << 32,
         metrics=stopwatch,
         health=Health(),
     )

@@ -44,7 +44,7 @@ def _run(arguments: Namespace, settings: Settings) -> int:
         open_store=lambda: open_store(settings),
         open_publisher=publisher_factory(settings),
         # 31 random bits name this relay, 32 count its claims: no two claims are alike.
-        first_lease=secrets.randbits(31) << 32,
+        first_claim_id=secrets.randbits(31) << 32,
         metrics=metrics,
         health=health,
     )

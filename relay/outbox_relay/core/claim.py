@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from outbox_relay.core.message import Message
+from outbox_relay.core.message import Held, Message
 
 
-class Leased(NamedTuple):
-    """A row of the work table that is ours for a while."""
+class ClaimedRow(NamedTuple):
+    """A row of the work table that a claim has taken."""
 
     id: int
     slot: int
@@ -16,59 +16,59 @@ class Leased(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """Take what is next out of lanes, going by up to `most` news with ids above `above`."""
+class LaneClaim:
+    """Claim what is next in its lane, going by up to `limit` news with ids above `above`."""
 
     above: int
-    most: int
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One transaction: settle `done`, look into `lanes`, lease up to `limit` rows above `floor`.
+    """One transaction: settle `done`, claim from `lanes`, claim up to `limit` rows above `floor`.
 
-    What is leased, under the number `lease`, is ours for `term` seconds.
+    What is claimed, under the number `claim_id`, is ours for `lease_seconds`.
     """
 
     done: list[Message]
     floor: int
     limit: int
-    lease: int
-    term: float
-    lanes: Look | None = None
+    claim_id: int
+    lease_seconds: float
+    lanes: LaneClaim | None = None
 
     @property
     def room(self) -> int:
-        """How many rows it may lease."""
-        return self.limit + (self.lanes.most if self.lanes else 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """Rows leased, whose messages are still to be fetched."""
-
-    rows: list[Leased]
-    lease: int
-    since: float  # before the lease began, on this process's monotonic clock
+        """How many rows it may claim."""
+        return self.limit + (self.lanes.limit if self.lanes else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one turn leased: messages to publish, and rows whose body must wait for room."""
+    """Rows that are claimed, and whose messages are still to be fetched."""
 
-    messages: list[Message]
-    too_large: list[tuple[int, int]]  # id, lease
-    astray: list[tuple[int, int]] = field(default_factory=list)  # work without a message
+    rows: list[ClaimedRow]
+    claim_id: int
+    since: float  # before the lease began, on this process's monotonic clock
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What one exchange with the database brought: messages leased before, and rows leased now.
+class Fetched:
+    """What a claim brought: messages, rows too large to be fetched now, rows without a message."""
+
+    messages: list[Message]
+    too_large: list[Held]
+    orphans: list[Held] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one round trip brought: the messages of an earlier claim, and rows claimed now.
 
     `heads` were the first of their lanes, found by these `news`.
     """
 
-    claim: Claim | None
-    leased: list[Leased]
-    heads: list[Leased] = field(default_factory=list)
+    fetched: Fetched | None
+    rows: list[ClaimedRow]
+    heads: list[ClaimedRow] = field(default_factory=list)
     news: list[int] = field(default_factory=list)

@@ -1,18 +1,19 @@
 """What the relay decides. Pure: no I/O, no clock; told what happened, it says what to do.
 
 It guarantees that a message becomes sent only after a confirm of its own; that an outage costs no
-message an attempt; that a message under suspicion is published apart; and that every message leased
-is settled, parked or given back.
+message an attempt; that a message under suspicion is published apart; and that every message
+claimed is settled, parked or given back.
 """
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from outbox_relay.core.backoff import retry_delay
-from outbox_relay.core.claim import Answer, Claim, Turn
+from outbox_relay.core.claim import Fetched, Reply, Turn
 from outbox_relay.core.cursor import Cursor
 from outbox_relay.core.lanes import Lanes
-from outbox_relay.core.message import Message, Parking, Reason, Refusal
+from outbox_relay.core.message import Held, Message, Parking, Reason, Refusal
 from outbox_relay.core.policy import Policy
 from outbox_relay.core.suspects import Suspects
 from outbox_relay.settings import Settings
@@ -25,76 +26,87 @@ FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED, Reason.DENIED})
 SUSPICIOUS: Final = (FREE - {Reason.NACKED}) | {Reason.REJECTED}
 #: Bodies in flight, in bytes, at which claiming pauses.
 WINDOW_BYTES: Final = 64 << 20
-#: How often within a claim's term those older than one such interval are renewed.
-RENEWALS_PER_TERM: Final = 3
+#: How often within a lease the claims older than one such interval are renewed.
+RENEWALS_PER_LEASE: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """What was fetched: to be published now, refused unpublished, given back for later."""
+
+    publish: list[Message]
+    refused: list[Refusal]
+    later: list[Held]
 
 
 class Core:
     """The relay's memory of what it holds, and the rules it follows."""
 
-    def __init__(self, settings: Settings, first_lease: int) -> None:
+    def __init__(self, settings: Settings, first_claim_id: int) -> None:
         self._settings = settings
         self._cursor = Cursor()
         self._lanes = Lanes()
         self._policy = Policy(settings.allow_content_types, settings.allow_exchanges)
-        self._lease = first_lease
+        self._claim_id = first_claim_id
         self._limit = settings.batch_size
-        self._leases: dict[int, int] = {}
+        self._held: dict[int, Held] = {}
         self._done: list[Message] = []
         self._suspects = Suspects()
         self._renewed = 0.0
-        self._renewable = first_lease  # claims before this one were already held at the last look
+        self._renewable = (
+            first_claim_id  # claims before this one were already held at the last look
+        )
 
     @property
     def holding(self) -> int:
-        """Messages leased and not yet confirmed or refused."""
-        return len(self._leases)
+        """Messages claimed and not yet confirmed or refused."""
+        return len(self._held)
 
     @property
-    def next_lease(self) -> int:
+    def next_claim_id(self) -> int:
         """The number of the next claim; no claim before had it."""
-        return self._lease
+        return self._claim_id
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing is leased, and nothing confirmed is still to be settled."""
-        return not self._leases and not self._done
+        """Whether nothing is claimed, and nothing confirmed is still to be settled."""
+        return not self._held and not self._done
 
     def turn(self, now: float, *, claiming: bool, blocked: bool, in_flight_bytes: int) -> Turn:
         """What the next statement should do."""
         # Suspects wait apart: they must not take the room of messages that do no harm.
-        room = self._settings.window - (len(self._leases) - len(self._suspects))
+        room = self._settings.window - (len(self._held) - len(self._suspects))
         if not claiming or blocked or in_flight_bytes > WINDOW_BYTES:
             room = 0
         limit = max(0, min(self._limit, room))
         # Small claims from a nearly full window cost as much as large ones: wait for half a batch.
-        if self._leases and limit < min(self._limit, self._settings.window) // 2:
+        if self._held and limit < min(self._limit, self._settings.window) // 2:
             limit = 0
         lanes = self._lanes.look(now, limit, settling=bool(self._done)) if limit else None
         if lanes:
-            limit -= lanes.most
+            limit -= lanes.limit
         floor = self._cursor.floor(now) if limit else 0
-        return Turn(self._done, floor, limit, self._lease, self._settings.lease, lanes)
+        return Turn(self._done, floor, limit, self._claim_id, self._settings.lease, lanes)
 
     def nothing_waits(self, turn: Turn) -> None:
         """The turn was not taken: there was nothing to be found."""
         if turn.lanes:
             self._lanes.seen(turn.lanes, [])
 
-    def turned(self, turn: Turn, answer: Answer) -> None:
+    def turned(self, turn: Turn, answer: Reply) -> None:
         """The turn was committed: its confirms are settled, its rows are ours."""
         self._done = []
-        self._lease += 1
+        self._claim_id += 1
         if turn.lanes:
             self._lanes.seen(turn.lanes, answer.news)
         if turn.limit:
-            self._cursor.claimed([row.id for row in answer.leased], turn.limit)
-        for row in (*answer.heads, *answer.leased):
-            self._leases[row.id] = turn.lease
+            self._cursor.claimed([row.id for row in answer.rows], turn.limit)
+        for row in (*answer.heads, *answer.rows):
+            self._held[row.id] = Held(row.id, row.slot, turn.claim_id)
 
-    def fetched(self, claim: Claim) -> tuple[list[Message], list[Refusal], list[tuple[int, int]]]:
-        """Sort what was claimed: to publish now, refused unpublished, to give back for later."""
-        allowed, refused = self._policy.sort(claim.messages)
+    def fetched(self, fetched: Fetched) -> Sorted:
+        """Sort what was fetched by what is to be done with it."""
+        allowed, refused = self._policy.sort(fetched.messages)
         publish = [m for m in allowed if not (m.expired or m.suspicion)]
         for message in allowed if len(publish) < len(allowed) else ():
             if message.expired:
@@ -105,13 +117,13 @@ class Core:
             elif message.suspect:
                 detail = "a channel died with it in flight: it waits to be published apart"
                 refused.append(Refusal(message, Reason.SUSPECTED, detail))
-        self._adapt(claim)
-        return publish, refused, claim.too_large
+        self._adapt(fetched)
+        return Sorted(publish, refused, fetched.too_large)
 
-    def _adapt(self, claim: Claim) -> None:
+    def _adapt(self, fetched: Fetched) -> None:
         """Claim only as many rows as can be fetched at once while bodies are large."""
-        if claim.too_large:
-            self._limit = max(1, len(claim.messages))
+        if fetched.too_large:
+            self._limit = max(1, len(fetched.messages))
             self._cursor.rewind()
         else:
             self._limit = min(self._settings.batch_size, self._limit * 2)
@@ -128,27 +140,27 @@ class Core:
     def still_suspected(self, messages: Iterable[Message]) -> None:
         """These are to be published apart once more, if their claim has not ended meanwhile."""
         for message in messages:
-            if self._leases.get(message.id) == message.lease:
+            if self._held.get(message.id) == message.held:
                 self._suspects.add(message)
 
     def confirmed(self, messages: Collection[Message]) -> None:
         """The broker has them: they wait to be settled."""
         for message in messages:
-            self._leases.pop(message.id, None)
+            self._held.pop(message.id, None)
         self._done += messages
 
-    def ours(self, refusals: Iterable[Refusal]) -> list[Refusal]:
+    def still_held(self, refusals: Iterable[Refusal]) -> list[Refusal]:
         """Those of messages still held by the claim they were published under."""
-        return [r for r in refusals if self._leases.get(r.message.id) == r.message.lease]
+        return [r for r in refusals if self._held.get(r.message.id) == r.message.held]
 
-    def refused(self, refusals: Iterable[Refusal]) -> list[Parking]:
+    def parkings(self, refusals: Iterable[Refusal]) -> list[Parking]:
         """Where each refused message goes."""
         return [self._parking(refusal) for refusal in refusals]
 
     def parked(self, parkings: Iterable[Parking]) -> None:
         """The parking was committed."""
         for parking in parkings:
-            self._leases.pop(parking.message.id, None)
+            self._held.pop(parking.message.id, None)
 
     def _parking(self, refusal: Refusal) -> Parking:
         message, settings = refusal.message, self._settings
@@ -164,36 +176,34 @@ class Core:
             error=f"{refusal.reason}: {refusal.detail}",
         )
 
-    def holdings(
-        self, doubtful: Collection[int] = ()
-    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """All claims, as (id, lease): the innocent, and those the broker may have died of."""
-        innocent = [pair for pair in self._leases.items() if pair[0] not in doubtful]
-        suspects = [pair for pair in self._leases.items() if pair[0] in doubtful]
-        return innocent, suspects
+    def held(self, suspects: Collection[int] = ()) -> tuple[list[Held], list[Held]]:
+        """All that is held: first what is above suspicion, then what is among the `suspects`."""
+        cleared = [held for held in self._held.values() if held.id not in suspects]
+        suspected = [held for held in self._held.values() if held.id in suspects]
+        return cleared, suspected
 
     def given_back(self, ids: Iterable[int]) -> None:
-        """The release was committed, or is left to the leases' own end."""
+        """The release was committed, or is left to the end of the lease."""
         if not (gone := set(ids)):
             return
         for id_ in gone:
-            self._leases.pop(id_, None)
+            self._held.pop(id_, None)
         self._suspects.forget(gone)
         self._cursor.rewind()
 
-    def renewal(self, now: float) -> list[tuple[int, int]]:
+    def renewal(self, now: float) -> list[Held]:
         """Claims to be renewed now: mostly none, as most messages are confirmed long before.
 
         All of them after a pause: each that no other relay has taken meanwhile is ours again.
         """
-        interval = self._settings.lease / RENEWALS_PER_TERM
+        interval = self._settings.lease / RENEWALS_PER_LEASE
         if (since := now - self._renewed) < interval:
             return []
         self._renewed = now
-        before, self._renewable = self._renewable, self._lease
+        before, self._renewable = self._renewable, self._claim_id
         if since >= 2 * interval:
-            before = self._lease
-        return [(id_, lease) for id_, lease in self._leases.items() if lease < before]
+            before = self._claim_id
+        return [held for held in self._held.values() if held.claim_id < before]
 
     def still_ours(self, claimed_at: float, now: float) -> bool:
         """Whether a claim made then is surely ours now, and not another relay's."""

@@ -1,8 +1,16 @@
-"""A claimed message: what goes on the wire, and the claim that entitles us to send it."""
+"""A claimed message: what goes on the wire, the claim that entitles us to send it, its outcome."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
+
+
+class Held(NamedTuple):
+    """A message that is ours under a claim, and for as long as that claim holds it."""
+
+    id: int
+    slot: int
+    claim_id: int
 
 
 class Message(NamedTuple):
@@ -13,7 +21,7 @@ class Message(NamedTuple):
 
     id: int
     slot: int
-    lease: int
+    claim_id: int
     attempts: int
     suspicion: int
     message_id: str
@@ -28,6 +36,11 @@ class Message(NamedTuple):
     declare: str  # JSON text
     expired: bool
     born: float  # when it was inserted or became due, on this process's monotonic clock
+
+    @property
+    def held(self) -> "Held":
+        """What fences every write about it."""
+        return Held(self.id, self.slot, self.claim_id)
 
     @property
     def suspect(self) -> bool:

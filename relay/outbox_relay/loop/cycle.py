@@ -14,7 +14,7 @@ import structlog
 
 from outbox_relay.broker.publisher import Publisher
 from outbox_relay.core.backoff import BUSY_POLL, IDLE_POLL, poll_interval
-from outbox_relay.core.claim import Answer, Claim, Claimed, Turn
+from outbox_relay.core.claim import Claim, Fetched, Reply, Turn
 from outbox_relay.core.decide import Core
 from outbox_relay.core.message import Message, Outcomes, Refusal
 from outbox_relay.loop.incidents import Refusals
@@ -25,7 +25,7 @@ from outbox_relay.postgres.store import Store
 log = structlog.get_logger()
 
 
-class Fetched(NamedTuple):
+class Batch(NamedTuple):
     """Messages ready to be published, and since when they are ours."""
 
     messages: list[Message]
@@ -43,10 +43,10 @@ class Cycle:
         self._metrics = metrics
         self._forget = forget  # what is sent is not kept
         self._refusals = Refusals()
-        self._claimed: Claimed | None = None
-        self._fetched: Fetched | None = None
+        self._claimed: Claim | None = None
+        self._fetched: Batch | None = None
         self._refused: list[Refusal] = []
-        self._doubtful: frozenset[int] = frozenset()
+        self._suspects: frozenset[int] = frozenset()
         self._idle = False  # the last claim found nothing
         self._shown = (0, False)  # what the gauges of the broker show
         self._last_turn = self._next_turn = 0.0
@@ -55,7 +55,7 @@ class Cycle:
 
     @property
     def holding(self) -> int:
-        """Messages leased and not yet confirmed or refused."""
+        """Messages claimed and not yet confirmed or refused."""
         return self._core.holding
 
     @property
@@ -70,7 +70,7 @@ class Cycle:
     def step(self, store: Store, publisher: Publisher, *, claiming: bool) -> None:
         """Do what there is to do now, then wait a moment for the broker."""
         turn = self._turn(store, publisher, claiming=claiming)
-        self._exchange(turn, store, publisher)
+        self._round_trip(turn, store, publisher)
         self.look(publisher, self._pause(publisher))
         self._note(self._quarantine.step(self._core))
         if self._refused:
@@ -89,14 +89,14 @@ class Cycle:
         self._refusals.say()
 
     def close(self) -> None:
-        """Say what is still to be said; what is held is left to the leases' own end."""
+        """Say what is still to be said; what is held is left until its lease ends."""
         self._refusals.say(all_of_them=True)
         self._quarantine.close()
 
     def broker_lost(self, suspects: list[Message]) -> None:
         """Nothing is in flight any more; the broker may have died of one of `suspects`."""
         if suspects:
-            self._doubtful = frozenset(message.id for message in suspects)
+            self._suspects = frozenset(message.id for message in suspects)
             log.warning("suspects_isolated", messages=len(suspects))
         self._metrics.in_flight.set(0)
         self._shown = (0, False)
@@ -108,17 +108,17 @@ class Cycle:
         """
         turn = self._core.turn(monotonic(), claiming=False, blocked=False, in_flight_bytes=0)
         if turn.done:
-            self._turned(turn, store.exchange(None, turn), monotonic())
+            self._turned(turn, store.round_trip(None, turn), monotonic())
             self._forget_settled(turn, store)
         if self._refused:
             self._park(store)
-        innocent, suspects = self._core.holdings(self._doubtful)
-        for held, suspicious in ((innocent, False), (suspects, True)):
+        cleared, suspected = self._core.held(self._suspects)
+        for held, suspicious in ((cleared, False), (suspected, True)):
             if held:
                 store.release(held, suspicious=suspicious)
-                self._core.given_back([id_ for id_, _ in held])
+                self._core.given_back([each.id for each in held])
         self._claimed = self._fetched = None
-        self._doubtful = frozenset()
+        self._suspects = frozenset()
         self._quarantine.close()
 
     def _turn(self, store: Store, publisher: Publisher, *, claiming: bool) -> Turn | None:
@@ -147,7 +147,7 @@ class Cycle:
             return pause
         return IDLE_POLL if publisher.in_flight else BUSY_POLL
 
-    def _exchange(self, turn: Turn | None, store: Store, publisher: Publisher) -> None:
+    def _round_trip(self, turn: Turn | None, store: Store, publisher: Publisher) -> None:
         """Publish what is here, while the database fetches, settles and claims what is next."""
         claimed, began = self._claimed, monotonic()
         if not (claimed or turn):
@@ -156,13 +156,13 @@ class Cycle:
         store.ask(claimed, turn)
         try:
             self._publish(publisher)
-        finally:  # what is leased is known, and can be given back, whatever the broker did
+        finally:  # what is claimed is known, and can be given back, whatever the broker did
             answer = store.answer()
             self._claimed = None
             if turn:
                 self._turned(turn, answer, began)
-            if claimed and answer.claim:
-                self._arrived(answer.claim, claimed.since, store)
+            if claimed and answer.fetched:
+                self._arrived(answer.fetched, claimed.since, store)
             if turn:
                 self._forget_settled(turn, store)
 
@@ -177,35 +177,35 @@ class Cycle:
         log.warning("claim_outlived", messages=len(messages), seconds=round(now - since, 1))
         self._core.given_back([message.id for message in messages])
 
-    def _arrived(self, claim: Claim, since: float, store: Store) -> None:
+    def _arrived(self, fetched: Fetched, since: float, store: Store) -> None:
         """Sort what was fetched; let go of what is not there, or too large to be fetched now."""
-        publish, refused, later = self._core.fetched(claim)
-        self._fetched = Fetched(publish, since)
-        self._refuse(refused)
+        work = self._core.fetched(fetched)
+        self._fetched = Batch(work.publish, since)
+        self._refuse(work.refused)
         # Ours no longer, whether or not the database hears of it.
-        self._core.given_back([id_ for id_, _ in (*later, *claim.astray)])
-        if later:
-            store.release(later)
-        if claim.astray and (dropped := store.drop_orphans(claim.astray)):
+        self._core.given_back([held.id for held in (*work.later, *fetched.orphans)])
+        if work.later:
+            store.release(work.later)
+        if fetched.orphans and (dropped := store.drop_orphans(fetched.orphans)):
             log.warning("orphans_dropped", messages=dropped)
 
-    def _turned(self, turn: Turn, answer: Answer, began: float) -> None:
+    def _turned(self, turn: Turn, answer: Reply, began: float) -> None:
         """The turn is committed."""
         self._last_turn = began
         self._core.turned(turn, answer)
         if not turn.room:
             return
-        leased = answer.heads + answer.leased
-        self._idle = not leased
-        if not leased:
+        rows = answer.heads + answer.rows
+        self._idle = not rows
+        if not rows:
             self._next_turn = began + poll_interval(began - self.last_message)
             return
-        self._claimed = Claimed(leased, turn.lease, began)
+        self._claimed = Claim(rows, turn.claim_id, began)
         self.last_message = now = monotonic()
         # A short batch means the table is drained: no hurry to ask again.
-        self._next_turn = now if len(answer.leased) == turn.limit else now + BUSY_POLL
-        self._metrics.batch.observe(len(leased))
-        log.debug("batch", claimed=len(leased), settled=len(turn.done))
+        self._next_turn = now if len(answer.rows) == turn.limit else now + BUSY_POLL
+        self._metrics.batch.observe(len(rows))
+        log.debug("batch", claimed=len(rows), settled=len(turn.done))
 
     def _forget_settled(self, turn: Turn, store: Store) -> None:
         if turn.done and self._forget:
@@ -225,9 +225,9 @@ class Cycle:
         self._metrics.refused(refused)
 
     def _park(self, store: Store) -> None:
-        refused = self._core.ours(self._refused)
+        refused = self._core.still_held(self._refused)
         if refused:
-            parkings = self._core.refused(refused)
+            parkings = self._core.parkings(refused)
             store.park(parkings)
             self._core.parked(parkings)
             if any(parking.state == "dead" for parking in parkings):

@@ -52,7 +52,7 @@ class Relay:
         settings: Settings,
         open_store: Callable[[], Store],
         open_publisher: Open,
-        first_lease: int,
+        first_claim_id: int,
         metrics: Metrics,
         health: Health,
     ) -> None:
@@ -60,7 +60,7 @@ class Relay:
         self._open_store = open_store
         self._open_publisher = open_publisher
         self._metrics = metrics
-        self._remember_nothing(first_lease)
+        self._remember_nothing(first_claim_id)
         self._health = health
         self._store: Store | None = None
         self._timeline: str | None = None
@@ -72,8 +72,8 @@ class Relay:
         self._next_chores = 0.0
         self._housekeeping = Housekeeping(metrics, settings.retention, monotonic())
 
-    def _remember_nothing(self, first_lease: int) -> None:
-        self._core = Core(self._settings, first_lease)
+    def _remember_nothing(self, first_claim_id: int) -> None:
+        self._core = Core(self._settings, first_claim_id)
         quarantine, forget = Quarantine(self._open_publisher), not self._settings.retention
         self._cycle = Cycle(self._core, quarantine, self._metrics, forget=forget)
 
@@ -215,7 +215,7 @@ class Relay:
         if self._publisher:
             self._publisher.close()
         self._publisher = None
-        self._remember_nothing(self._core.next_lease)
+        self._remember_nothing(self._core.next_claim_id)
 
     def _lose(self, error: RelayError) -> None:
         # Its frames hold what was in flight, and stay until the collector comes, which is rarely.

@@ -18,6 +18,7 @@ from psycopg.rows import RowMaker
 from psycopg.types.string import ByteaBinaryLoader
 
 from outbox_relay.postgres.database import BoundedConnection
+from outbox_relay.postgres.statement import Statement
 
 PARAMETER: Final = re.compile(r"%\((\w+)\)s")
 BINARY: Final = 1
@@ -28,7 +29,7 @@ SUCCESS: Final = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.PIPELI
 class Query:
     """A prepared statement to run, and what to make of each of its rows."""
 
-    name: str
+    statement: Statement
     parameters: Mapping[str, object]
     make: RowMaker[Any] = tuple
 
@@ -46,13 +47,13 @@ class Pipeline:
         self._parameters: dict[str, list[str]] = {}
         self._asked: tuple[Query, ...] = ()
 
-    def prepare(self, name: str, statement: str) -> None:
+    def prepare(self, statement: Statement) -> None:
         """Give a statement with %(named)s parameters to the server."""
-        names = list(dict.fromkeys(PARAMETER.findall(statement)))
-        text = PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", statement)
-        self._connection.pgconn.send_prepare(name.encode(), text.encode())
+        names = list(dict.fromkeys(PARAMETER.findall(statement.text)))
+        text = PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", statement.text)
+        self._connection.pgconn.send_prepare(statement.name.encode(), text.encode())
         _check(self._connection.wait(generators.execute(self._connection.pgconn)))
-        self._parameters[name] = names
+        self._parameters[statement.name] = names
 
     def run(self, query: Query) -> list[Any]:
         """Run one statement and wait for its rows: the shortest way there and back."""
@@ -79,10 +80,9 @@ class Pipeline:
         return replies
 
     def _send(self, query: Query) -> None:
-        values = [str(query.parameters[name]).encode() for name in self._parameters[query.name]]
-        self._connection.pgconn.send_query_prepared(
-            query.name.encode(), values, result_format=BINARY
-        )
+        name = query.statement.name
+        values = [str(query.parameters[each]).encode() for each in self._parameters[name]]
+        self._connection.pgconn.send_query_prepared(name.encode(), values, result_format=BINARY)
 
     def _reply(self) -> PGresult:
         return _check(self._connection.wait(generators.fetch_many(self._connection.pgconn)))

@@ -5,19 +5,30 @@ statement is a handful of look-ups by primary key, and the session allows nothin
 (`database.SESSION`). And no transaction is open while a broker works.
 """
 
+from dataclasses import fields
 from typing import Final
 
-VERSION: Final = "SELECT {outbox}.version()"
+from outbox_relay.core.backlog import Stats, Upkeep
+from outbox_relay.core.claim import ClaimedRow
+from outbox_relay.core.message import Message
+from outbox_relay.postgres.statement import Statement, columns
+
+VERSION: Final = Statement("version", "SELECT {outbox}.version()")
 
 #: Which history of its data the server lives in, and which table: a standby that is promoted begins
 #: another history, a dump that is restored makes another table. NULL while it still is a standby.
-TIMELINE: Final = """
+TIMELINE: Final = Statement(
+    "timeline",
+    """
 SELECT CASE WHEN NOT pg_is_in_recovery() THEN
     left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/' || '{outbox}.message'::regclass::oid END
-"""
+""",
+)
 
 #: Confirmed rows go, whoever holds or has parked them by now: a confirm is final.
-SETTLE: Final = """
+SETTLE: Final = Statement(
+    "settle",
+    """
 WITH settled AS (
     DELETE FROM {outbox}.ready WHERE id = ANY (%(done)s::bigint[])
 ), taken_back AS (
@@ -26,56 +37,90 @@ WITH settled AS (
 INSERT INTO {outbox}.receipt (span, ids)
 SELECT int8range(min(id), max(id), '[]'), %(done)s::bigint[]
 FROM unnest(%(done)s::bigint[]) AS done (id)
-"""
+""",
+)
 
 #: Claim what is next. It is committed together with SETTLE, but a statement after it: one that both
 #: deleted and leased a row whose lease has run out would only lease it. Only once it is committed
 #: is any of these rows published: a crash can lose no row that a broker has seen. SKIP LOCKED lets
 #: relays share.
-CLAIM: Final = """
+CLAIM: Final = Statement(
+    "claim",
+    """
 UPDATE {outbox}.ready
-SET lease = %(lease)s, lease_until = now() + %(term)s * interval '1 second'
+SET lease = %(claim_id)s, lease_until = now() + %(lease_seconds)s * interval '1 second'
 WHERE id = ANY (ARRAY(
     SELECT id FROM {outbox}.ready
     WHERE id > %(floor)s AND lease_until < now()
     ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
-RETURNING id, slot, attempts, suspicion
-"""
+RETURNING """
+    + ", ".join(ClaimedRow._fields),
+)
 
 #: Whether CLAIM or CLAIM_LANES could find anything: what an idle relay asks twenty to forty times a
 #: second.
-PROBE: Final = """
+PROBE: Final = Statement(
+    "probe",
+    """
 SELECT WHERE EXISTS (SELECT FROM {outbox}.ready WHERE id > %(floor)s AND lease_until < now())
           OR EXISTS (SELECT FROM {outbox}.lane_news WHERE id > %(above)s)
-"""
+""",
+)
 
 #: What was claimed, as it goes on the wire. Large bodies stay behind (NULL). %(clock)s is the
 #: relay's monotonic clock, so that a message's age needs no comparison of two machines' clocks.
-FETCH: Final = """
-SELECT id, slot, %(lease)s::bigint, 0, 0, message_id, exchange, routing_key, headers, properties,
-       CASE WHEN octet_length(body) <= %(small)s THEN body END,
-       content_type, content_encoding, mandatory, declare::text,
-       coalesce(expires_at <= now(), false),
-       %(clock)s::float8 - date_part('epoch', now() - greatest(created_at, available_at))
+FETCH: Final = Statement(
+    "fetch",
+    "SELECT "
+    + columns(
+        Message._fields,
+        {
+            "id": "id",
+            "slot": "slot",
+            "claim_id": "%(claim_id)s::bigint",
+            "attempts": "0",
+            "suspicion": "0",
+            "message_id": "message_id",
+            "exchange": "exchange",
+            "routing_key": "routing_key",
+            "headers": "headers",
+            "properties": "properties",
+            "body": "CASE WHEN octet_length(body) <= %(small)s THEN body END",
+            "content_type": "content_type",
+            "content_encoding": "content_encoding",
+            "mandatory": "mandatory",
+            "declare": "declare::text",
+            "expired": "coalesce(expires_at <= now(), false)",
+            "born": "%(clock)s::float8"
+            " - date_part('epoch', now() - greatest(created_at, available_at))",
+        },
+    )
+    + """
 FROM {outbox}.message
 WHERE slot = %(slot)s AND id = ANY (%(ids)s::bigint[])
-"""
+""",
+)
 
 #: Large bodies, oldest first, as far as %(bytes)s reach and at least one: they must not fill the
 #: memory. octet_length() alone reads no body.
-FETCH_LARGE: Final = """
+FETCH_LARGE: Final = Statement(
+    "fetch_large",
+    """
 SELECT id, CASE WHEN sum(octet_length(body)) OVER (ORDER BY id) - octet_length(body) < %(bytes)s
            THEN body END
 FROM {outbox}.message
 WHERE slot = ANY (%(slots)s::smallint[]) AND id = ANY (%(ids)s::bigint[])
-"""
+""",
+)
 
 #: Refused rows leave the hot table until their time comes, or for good. Fenced by the claim: if
 #: another relay holds the row by now, its word counts and ours does not. LATERAL with OFFSET 0 can
 #: only be a look-up for each failed row; a plain join may become a walk through all of `ready`.
-PARK: Final = """
+PARK: Final = Statement(
+    "park",
+    """
 WITH failed AS (
-    SELECT * FROM unnest(%(ids)s::bigint[], %(leases)s::bigint[], %(states)s::text[],
+    SELECT * FROM unnest(%(ids)s::bigint[], %(claim_ids)s::bigint[], %(states)s::text[],
                          %(attempts)s::smallint[], %(suspicions)s::smallint[],
                          %(delays)s::float8[], %(errors)s::text[])
         AS failed (id, lease, state, attempts, suspicion, delay, error)
@@ -90,11 +135,14 @@ INSERT INTO {outbox}.parked (id, slot, state, available_at, attempts, suspicion,
 SELECT id, slot, state, now() + delay * interval '1 second', attempts, suspicion, error, lane
 FROM held
 ON CONFLICT (id) DO NOTHING
-"""
+""",
+)
 
 #: What waited for its time goes back among the work; what was scheduled with an ordering key, to
 #: its place in the lane. One in retry has kept its lane: no other of that key was published since.
-PROMOTE: Final = """
+PROMOTE: Final = Statement(
+    "promote",
+    """
 WITH due AS (
     DELETE FROM {outbox}.parked
     WHERE id = ANY (ARRAY(
@@ -113,64 +161,97 @@ WITH due AS (
     ON CONFLICT (id) DO NOTHING
 )
 SELECT count(*) FROM due
-"""
+""",
+)
 
 #: The next message of each lane there is news of is ours; see schema/outbox/2_lanes.sql.
-CLAIM_LANES: Final = """
-SELECT * FROM {outbox}.claim_lanes(%(above)s, %(most)s, %(lease)s, %(term)s)
-"""
+CLAIM_LANES: Final = Statement(
+    "claim_lanes",
+    """
+SELECT * FROM {outbox}.claim_lanes(%(above)s, %(news)s, %(claim_id)s, %(lease_seconds)s)
+""",
+)
 
-#: Give claims back, unharmed or under suspicion. Fenced: all of `leases` are claims of ours.
+#: Give claims back, unharmed or under suspicion. Fenced: all of `claim_ids` are claims of ours.
 #: `lease` stays: it tells that the message may have been on the wire (see claim_dedup).
 #: Not a join with an array: planned while the table is empty, that would read all of it ever after.
-RELEASE: Final = """
+RELEASE: Final = Statement(
+    "release",
+    """
 UPDATE {outbox}.ready
 SET lease_until = '-infinity', suspicion = suspicion + %(suspicion)s
-WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(leases)s::bigint[])
-"""
+WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(claim_ids)s::bigint[])
+""",
+)
 
 #: Work whose message somebody has deleted by hand: there is nothing to publish. Fenced as well.
 #: A sub-select, because NOT EXISTS may become a join that reads every message there is.
-DROP_ORPHANS: Final = """
+DROP_ORPHANS: Final = Statement(
+    "drop_orphans",
+    """
 DELETE FROM {outbox}.ready r
-WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(leases)s::bigint[])
+WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(claim_ids)s::bigint[])
   AND (SELECT m.id FROM {outbox}.message m WHERE m.id = r.id AND m.slot = r.slot) IS NULL
-"""
+""",
+)
 
 #: Keep claims that are still in use.
-RENEW: Final = """
-UPDATE {outbox}.ready SET lease_until = now() + %(term)s * interval '1 second'
-WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(leases)s::bigint[])
-"""
+RENEW: Final = Statement(
+    "renew",
+    """
+UPDATE {outbox}.ready SET lease_until = now() + %(lease_seconds)s * interval '1 second'
+WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(claim_ids)s::bigint[])
+""",
+)
 
 #: Retention 0: what was confirmed is forgotten at once.
-FORGET: Final = "SELECT {outbox}.forget(%(slots)s::smallint[], %(ids)s::bigint[])"
+FORGET: Final = Statement(
+    "forget", "SELECT {outbox}.forget(%(slots)s::smallint[], %(ids)s::bigint[])"
+)
 
 #: Retention otherwise: never waits for a lock, deletes nothing unsent.
-PURGE: Final = "SELECT {outbox}.purge(%(older_than)s * interval '1 second')"
+PURGE: Final = Statement("purge", "SELECT {outbox}.purge(%(older_than)s * interval '1 second')")
 
 #: Whether anything that is due, or was refused and waits for another attempt, is left.
-LEFT: Final = """
+LEFT: Final = Statement(
+    "left",
+    """
 SELECT EXISTS (SELECT FROM {outbox}.ready)
     OR EXISTS (SELECT FROM {outbox}.lane)
     OR EXISTS (SELECT FROM {outbox}.parked WHERE state = 'retry')
     OR EXISTS (SELECT FROM {outbox}.parked WHERE state = 'scheduled' AND available_at <= now())
-"""
+""",
+)
 
 #: Counts and lag for the metrics.
-STATS: Final = """
-SELECT pending, scheduled, dead, extract(epoch FROM oldest_pending_age)::float8
-FROM {outbox}.stats
-"""
+STATS: Final = Statement(
+    "stats",
+    "SELECT "
+    + columns(
+        [field.name for field in fields(Stats)],
+        {
+            "pending": "pending",
+            "scheduled": "scheduled",
+            "dead": "dead",
+            "oldest_pending_age": "extract(epoch FROM oldest_pending_age)::float8",
+        },
+    )
+    + " FROM {outbox}.stats",
+)
 
 #: Whether vacuum keeps up: sizes and dead rows of the work tables, and for how long a transaction
 #: has kept it from cleaning. NaN where this login may not see the transactions of others.
-UPKEEP: Final = """
-SELECT pg_relation_size('{outbox}.ready'::regclass),
-       pg_relation_size('{outbox}.parked'::regclass),
-       pg_stat_get_dead_tuples('{outbox}.ready'::regclass),
-       pg_stat_get_dead_tuples('{outbox}.parked'::regclass),
-       CASE WHEN pg_has_role('pg_read_all_stats', 'USAGE') THEN coalesce((
+UPKEEP: Final = Statement(
+    "upkeep",
+    "SELECT "
+    + columns(
+        [field.name for field in fields(Upkeep)],
+        {
+            "ready_bytes": "pg_relation_size('{outbox}.ready'::regclass)",
+            "parked_bytes": "pg_relation_size('{outbox}.parked'::regclass)",
+            "ready_dead_tuples": "pg_stat_get_dead_tuples('{outbox}.ready'::regclass)",
+            "parked_dead_tuples": "pg_stat_get_dead_tuples('{outbox}.parked'::regclass)",
+            "horizon_age": """CASE WHEN pg_has_role('pg_read_all_stats', 'USAGE') THEN coalesce((
            SELECT max(extract(epoch FROM clock_timestamp() - since))
            FROM (SELECT xact_start AS since FROM pg_stat_activity
                  WHERE pid <> pg_backend_pid() AND datname = current_database()
@@ -179,5 +260,7 @@ SELECT pg_relation_size('{outbox}.ready'::regclass),
                  UNION ALL
                  SELECT prepared FROM pg_prepared_xacts
                  WHERE database = current_database()) AS open), 0)::float8
-       ELSE 'NaN' END
-"""
+       ELSE 'NaN' END""",
+        },
+    ),
+)

@@ -11,12 +11,13 @@ from time import monotonic
 from typing import Any, Final
 
 from outbox_relay.core.backlog import Stats, Upkeep
-from outbox_relay.core.claim import Answer, Claim, Claimed, Leased, Turn
-from outbox_relay.core.message import Message, Parking
+from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
+from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.errors import SchemaError, SettingsError, StoreLost
 from outbox_relay.postgres import statements
 from outbox_relay.postgres.database import BoundedConnection, connect, translated
 from outbox_relay.postgres.pipeline import Pipeline, Query
+from outbox_relay.postgres.statement import Statement
 from outbox_relay.settings import Settings
 
 #: The schema versions this relay can work with.
@@ -29,7 +30,14 @@ FETCH_BYTES: Final = 16 << 20
 #: No id is higher.
 NOTHING_ABOVE: Final = (1 << 63) - 1
 #: What the loop asks all the time.
-PREPARED: Final = ("SETTLE", "CLAIM", "PROBE", "FETCH", "PROMOTE", "CLAIM_LANES")
+PREPARED: Final = (
+    statements.SETTLE,
+    statements.CLAIM,
+    statements.PROBE,
+    statements.FETCH,
+    statements.PROMOTE,
+    statements.CLAIM_LANES,
+)
 
 
 class Store:
@@ -42,12 +50,9 @@ class Store:
         encoding = connection.info.parameter_status("server_encoding")
         self._charset = "utf-8" if encoding in ("UTF8", "SQL_ASCII") else "ascii"
         self._pipeline = Pipeline(connection)
-        self._asked: tuple[Claimed | None, Turn | None] = (None, None)
-        self._sql = {
-            name: text.format(outbox=f'"{schema}"')
-            for name, text in vars(statements).items()
-            if name.isupper()
-        }
+        self._asked: tuple[Claim | None, Turn | None] = (None, None)
+        self._schema = schema
+        self._sql: dict[Statement, str] = {}
 
     @classmethod
     def connect(cls, url: str, schema: str, statement_timeout: float) -> "Store":
@@ -58,15 +63,15 @@ class Store:
             store._check_version(schema)
             store._note_timeline()
             with translated():
-                for name in PREPARED:
-                    store._pipeline.prepare(name, store._sql[name])
+                for statement in PREPARED:
+                    store._pipeline.prepare(statement.in_schema(schema))
         except BaseException:
             connection.close()
             raise
         return store
 
     def _check_version(self, schema: str) -> None:
-        found = self._run("VERSION")[0][0]
+        found = self._run(statements.VERSION)[0][0]
         if found not in SCHEMA_VERSIONS:
             raise SchemaError(
                 f"schema {schema!r} has version {found}, this relay works with "
@@ -76,7 +81,7 @@ class Store:
 
     def _note_timeline(self) -> None:
         """Nothing can be claimed at a standby."""
-        timeline: str | None = self._run("TIMELINE")[0][0]
+        timeline: str | None = self._run(statements.TIMELINE)[0][0]
         if timeline is None:
             raise StoreLost(
                 "the database is a standby: name the primary, or all of them with "
@@ -85,11 +90,11 @@ class Store:
         self.timeline = timeline
 
     def close(self) -> None:
-        """Close the connection; whatever is leased stays leased until its time is over."""
+        """Close the connection; what is claimed stays claimed until its lease ends."""
         self._connection.close()
 
-    def ask(self, claimed: Claimed | None, turn: Turn | None) -> None:
-        """Send for the messages of rows leased before, and for a turn: settle, and lease more.
+    def ask(self, claimed: Claim | None, turn: Turn | None) -> None:
+        """Send for the messages of rows claimed before, and for a turn: settle, and claim more.
 
         Both are one transaction, whose outcome `answer` returns; until then the caller is free to
         do anything but to use this store.
@@ -101,46 +106,51 @@ class Store:
         with translated():
             self._pipeline.ask(*queries)
 
-    def answer(self) -> Answer:
-        """What was asked for, committed. Leased rows come in no order, messages oldest first."""
+    def answer(self) -> Reply:
+        """What was asked for, committed. Claimed rows come in no order, messages oldest first."""
         claimed, turn = self._asked
         with translated():
             replies = self._pipeline.answer()
-        leased = replies.pop() if turn and turn.limit else []
+        rows = replies.pop() if turn and turn.limit else []
         heads, news = _from_lanes(replies.pop()) if turn and turn.lanes else ([], [])
         if turn and turn.done:
             replies.pop()
-        claim = self._claim(claimed, [row for rows in replies for row in rows]) if claimed else None
-        return Answer(claim, leased, heads, news)
+        found = [message for messages in replies for message in messages]
+        fetched = self._complete(claimed, found) if claimed else None
+        return Reply(fetched, rows, heads, news)
 
-    def exchange(self, claimed: Claimed | None, turn: Turn | None) -> Answer:
+    def round_trip(self, claimed: Claim | None, turn: Turn | None) -> Reply:
         """Ask, and wait for the answer."""
         self.ask(claimed, turn)
         return self.answer()
 
     def waiting(self, turn: Turn) -> bool:
-        """Whether a turn could lease anything; cheaper than to try."""
+        """Whether a turn could claim anything; cheaper than to try."""
         above = turn.lanes.above if turn.lanes else NOTHING_ABOVE
         with translated():
-            return bool(self._pipeline.run(Query("PROBE", {"floor": turn.floor, "above": above})))
+            return bool(
+                self._pipeline.run(Query(statements.PROBE, {"floor": turn.floor, "above": above}))
+            )
 
-    def _fetches(self, claimed: Claimed) -> list[Query]:
+    def _fetches(self, claimed: Claim) -> list[Query]:
         slots: dict[int, list[int]] = {}
         for row in claimed.rows:
             slots.setdefault(row.slot, []).append(row.id)
-        common = {"lease": claimed.lease, "clock": monotonic(), "small": SMALL_BODY}
+        common = {"claim_id": claimed.claim_id, "clock": monotonic(), "small": SMALL_BODY}
         return [
-            Query("FETCH", {**common, "slot": slot, "ids": _bigints(ids)}, _message)
+            Query(statements.FETCH, {**common, "slot": slot, "ids": _bigints(ids)}, _message)
             for slot, ids in slots.items()
         ]
 
-    def _claim(self, claimed: Claimed, found: list[Message]) -> Claim:
+    def _complete(self, claim: Claim, found: list[Message]) -> Fetched:
         """Complete what was fetched: large bodies, as far as FETCH_BYTES reach, and marks."""
-        astray: list[tuple[int, int]] = []
-        if len(found) < len(claimed.rows):
+        orphans: list[Held] = []
+        if len(found) < len(claim.rows):
             there = {message.id for message in found}
-            astray = [(row.id, claimed.lease) for row in claimed.rows if row.id not in there]
-        too_large: list[tuple[int, int]] = []
+            orphans = [
+                Held(row.id, row.slot, claim.claim_id) for row in claim.rows if row.id not in there
+            ]
+        too_large: list[Held] = []
         if large := [message for message in found if message.body is None]:
             bodies = self._large_bodies(large)
             found = [
@@ -148,24 +158,28 @@ class Store:
                 for m in found
                 if m.body is not None or m.id in bodies
             ]
-            too_large = [(m.id, m.lease) for m in large if m.id not in bodies]
-        marked = {row.id: row for row in claimed.rows if row.attempts or row.suspicion}
+            too_large = [m.held for m in large if m.id not in bodies]
+        marked = {row.id: row for row in claim.rows if row.attempts or row.suspicion}
         messages = [_mark(m, marked) for m in found] if marked else found
         messages.sort(key=_by_id)
-        return Claim(messages, too_large, astray)
+        return Fetched(messages, too_large, orphans)
 
     def _large_bodies(self, messages: Sequence[Message]) -> dict[int, bytes]:
         ids = [message.id for message in messages]
         slots = {message.slot for message in messages}
         parameters = {"ids": _bigints(ids), "slots": _bigints(slots), "bytes": FETCH_BYTES}
-        return {id_: body for id_, body in self._run("FETCH_LARGE", parameters) if body is not None}
+        return {
+            id_: body
+            for id_, body in self._run(statements.FETCH_LARGE, parameters)
+            if body is not None
+        }
 
-    def drop_orphans(self, held: Sequence[tuple[int, int]]) -> int:
+    def drop_orphans(self, held: Sequence[Held]) -> int:
         """Forget claimed work whose message is gone; returns how much. The rest is given back.
 
         The rest has been moved to another slot between claim and fetch.
         """
-        self._run("DROP_ORPHANS", _held(held))
+        self._run(statements.DROP_ORPHANS, _held(held))
         dropped = self._cursor.rowcount
         self.release(held)
         return dropped
@@ -173,10 +187,10 @@ class Store:
     def park(self, parkings: Sequence[Parking]) -> None:
         """Take refused messages out of the hot table, unless another relay has claimed them."""
         self._run(
-            "PARK",
+            statements.PARK,
             {
                 "ids": [p.message.id for p in parkings],
-                "leases": [p.message.lease for p in parkings],
+                "claim_ids": [p.message.claim_id for p in parkings],
                 "states": [p.state for p in parkings],
                 "attempts": [p.attempts for p in parkings],
                 "suspicions": [p.suspicion for p in parkings],
@@ -188,40 +202,43 @@ class Store:
     def promote(self) -> int:
         """Make work of what has become due; returns how many, at most 1,000."""
         with translated():
-            return int(self._pipeline.run(Query("PROMOTE", {}))[0][0])
+            return int(self._pipeline.run(Query(statements.PROMOTE, {}))[0][0])
 
-    def release(self, held: Iterable[tuple[int, int]], *, suspicious: bool = False) -> None:
-        """Give back claims, as (id, lease)."""
-        self._run("RELEASE", {**_held(held), "suspicion": int(suspicious)})
+    def release(self, held: Iterable[Held], *, suspicious: bool = False) -> None:
+        """Give back what is held; `suspicious` if a broker may have died of it."""
+        self._run(statements.RELEASE, {**_held(held), "suspicion": int(suspicious)})
 
-    def renew(self, held: Iterable[tuple[int, int]], term: float) -> None:
-        """Keep claims, as (id, lease), for another `term` seconds."""
-        self._run("RENEW", {**_held(held), "term": term})
+    def renew(self, held: Iterable[Held], lease_seconds: float) -> None:
+        """Keep what is held for another `lease_seconds`."""
+        self._run(statements.RENEW, {**_held(held), "lease_seconds": lease_seconds})
 
     def forget(self, messages: Sequence[Message]) -> None:
         """Delete settled messages at once."""
         ids, slots = [m.id for m in messages], [m.slot for m in messages]
-        self._run("FORGET", {"ids": _bigints(ids), "slots": _bigints(slots)})
+        self._run(statements.FORGET, {"ids": _bigints(ids), "slots": _bigints(slots)})
 
     def purge(self, older_than: float) -> int:
         """Forget sent messages older than that many seconds; returns about how many."""
-        return int(self._run("PURGE", {"older_than": older_than})[0][0])
+        return int(self._run(statements.PURGE, {"older_than": older_than})[0][0])
 
     def anything_left(self) -> bool:
         """Whether anything due, or refused and waiting for another attempt, is still there."""
-        return bool(self._run("LEFT")[0][0])
+        return bool(self._run(statements.LEFT)[0][0])
 
     def stats(self) -> Stats:
         """Counts and lag; cheap on any backlog."""
-        return Stats(*self._run("STATS")[0])
+        return Stats(*self._run(statements.STATS)[0])
 
     def upkeep(self) -> Upkeep:
         """Size, dead rows and horizon; cheap as well."""
-        return Upkeep(*self._run("UPKEEP")[0])
+        return Upkeep(*self._run(statements.UPKEEP)[0])
 
-    def _run(self, name: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
+    def _run(self, statement: Statement, parameters: Mapping[str, Any] | None = None) -> list[Any]:
+        sql = self._sql.get(statement)
+        if sql is None:
+            sql = self._sql[statement] = statement.in_schema(self._schema).text
         with translated():
-            self._cursor.execute(self._sql[name], parameters)
+            self._cursor.execute(sql, parameters)
             result = self._cursor.pgresult
             return self._cursor.fetchall() if result and result.nfields else []
 
@@ -230,22 +247,22 @@ def _turn(turn: Turn) -> list[Query]:
     queries = []
     if turn.done:
         done = _bigints(message.id for message in turn.done)
-        queries.append(Query("SETTLE", {"done": done}))
-    lease = {"lease": turn.lease, "term": turn.term}
+        queries.append(Query(statements.SETTLE, {"done": done}))
+    lease = {"claim_id": turn.claim_id, "lease_seconds": turn.lease_seconds}
     if turn.lanes:
-        look = {"above": turn.lanes.above, "most": turn.lanes.most}
-        queries.append(Query("CLAIM_LANES", {**look, **lease}))
+        lanes = {"above": turn.lanes.above, "news": turn.lanes.limit}
+        queries.append(Query(statements.CLAIM_LANES, {**lanes, **lease}))
     if turn.limit:
         claim = {"floor": turn.floor, "limit": turn.limit}
-        queries.append(Query("CLAIM", {**claim, **lease}, Leased._make))
+        queries.append(Query(statements.CLAIM, {**claim, **lease}, ClaimedRow._make))
     return queries
 
 
-def _from_lanes(rows: list[Any]) -> tuple[list[Leased], list[int]]:
+def _from_lanes(rows: list[Any]) -> tuple[list[ClaimedRow], list[int]]:
     """What was next in its lane, and the news by which it was found."""
     ((news, ids, slots),) = rows
     heads = zip(ids or (), slots or (), strict=True)
-    return [Leased(id_, slot, attempts=0, suspicion=0) for id_, slot in heads], news or []
+    return [ClaimedRow(id_, slot, attempts=0, suspicion=0) for id_, slot in heads], news or []
 
 
 #: What Message._make does, without its Python.
@@ -253,7 +270,7 @@ _message: Final = partial(tuple.__new__, Message)
 _by_id: Final = attrgetter("id")
 
 
-def _mark(message: Message, marked: Mapping[int, Leased]) -> Message:
+def _mark(message: Message, marked: Mapping[int, ClaimedRow]) -> Message:
     """Copy what is known of earlier attempts onto the message; almost none has any."""
     row = marked.get(message.id)
     return message._replace(attempts=row.attempts, suspicion=row.suspicion) if row else message
@@ -269,9 +286,10 @@ def _bigints(numbers: Iterable[int]) -> str:
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
-def _held(held: Iterable[tuple[int, int]]) -> dict[str, str]:
-    pairs = list(held)
-    return {"ids": _bigints(p[0] for p in pairs), "leases": _bigints({p[1] for p in pairs})}
+def _held(held: Iterable[Held]) -> dict[str, str]:
+    each = list(held)
+    claim_ids = {one.claim_id for one in each}
+    return {"ids": _bigints(one.id for one in each), "claim_ids": _bigints(claim_ids)}
 
 
 def open_store(settings: Settings) -> Store:

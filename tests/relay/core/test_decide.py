@@ -10,9 +10,9 @@ from hypothesis import settings as bounded
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from outbox_relay.core.claim import Answer, Claim, Leased, Turn
+from outbox_relay.core.claim import ClaimedRow, Fetched, Reply, Turn
 from outbox_relay.core.decide import FINAL, FREE, WINDOW_BYTES, Core
-from outbox_relay.core.message import Message, Parking, Reason, Refusal
+from outbox_relay.core.message import Held, Message, Parking, Reason, Refusal
 from outbox_relay.core.suspects import MOST_BYTES
 from outbox_relay.settings import Secret, Settings
 from tests.relay.messages import a_message, messages
@@ -38,7 +38,7 @@ def settings(
 
 def core(**changes: int) -> Core:
     """A core whose first claim is number 100."""
-    return Core(settings(**changes), first_lease=100)
+    return Core(settings(**changes), first_claim_id=100)
 
 
 def a_turn(core: Core, now: float = 0.0, *, claiming: bool = True, blocked: bool = False) -> Turn:
@@ -46,21 +46,25 @@ def a_turn(core: Core, now: float = 0.0, *, claiming: bool = True, blocked: bool
     return core.turn(now, claiming=claiming, blocked=blocked, in_flight_bytes=0)
 
 
-def answer(*ids: int) -> Answer:
-    """What a turn leased."""
-    return Answer(None, [Leased(id_, slot=0, attempts=0, suspicion=0) for id_ in ids])
+def answer(*ids: int) -> Reply:
+    """What a turn claimed."""
+    return Reply(None, [ClaimedRow(id_, slot=0, attempts=0, suspicion=0) for id_ in ids])
+
+
+def held(*ids: int) -> list[Held]:
+    """What the first claim holds."""
+    return [Held(id_, 0, 100) for id_ in ids]
 
 
 def claim(core: Core, rows: list[Message]) -> list[Message]:
     """Claim these rows; returns what is to be published."""
     core.turned(a_turn(core), answer(*(m.id for m in rows)))
-    publish, _, _ = core.fetched(Claim(rows, []))
-    return publish
+    return core.fetched(Fetched(rows, [])).publish
 
 
 def park(core: Core, message: Message, reason: Reason) -> Parking:
     """Refuse a message, and carry the decision out."""
-    (parking,) = core.refused([Refusal(message, reason, "detail")])
+    (parking,) = core.parkings([Refusal(message, reason, "detail")])
     core.parked([parking])
     return parking
 
@@ -98,7 +102,7 @@ def test_every_claim_has_a_number_of_its_own() -> None:
     numbers = []
     for _ in range(3):
         turn = a_turn(relay)
-        numbers.append(turn.lease)
+        numbers.append(turn.claim_id)
         relay.turned(turn, answer())
 
     assert numbers == [100, 101, 102]
@@ -153,11 +157,11 @@ def test_an_expired_message_is_dead_without_being_published() -> None:
     relay = core()
     relay.turned(a_turn(relay), answer(1))
 
-    publish, refused, _ = relay.fetched(Claim([a_message(expired=True)], []))
+    work = relay.fetched(Fetched([a_message(expired=True)], []))
 
-    assert publish == []
-    assert [r.reason for r in refused] == [Reason.EXPIRED]
-    assert relay.refused(refused)[0].state == "dead"
+    assert work.publish == []
+    assert [r.reason for r in work.refused] == [Reason.EXPIRED]
+    assert relay.parkings(work.refused)[0].state == "dead"
 
 
 def test_a_suspect_is_kept_apart() -> None:
@@ -178,22 +182,22 @@ def test_a_suspect_is_kept_apart() -> None:
 def test_suspects_beyond_what_memory_may_hold_wait_in_the_table() -> None:
     """It costs them no attempt, and when there is room again they are taken."""
     relay = core()
-    rows = [a_message(id=id_, suspicion=1, lease=100, body=HALF) for id_ in range(1, 4)]
+    rows = [a_message(id=id_, suspicion=1, claim_id=100, body=HALF) for id_ in range(1, 4)]
     relay.turned(a_turn(relay), answer(1, 2, 3))
 
-    publish, refused, _ = relay.fetched(Claim(rows, []))
+    work = relay.fetched(Fetched(rows, []))
 
-    assert publish == []
-    assert [(r.message.id, r.reason) for r in refused] == [(3, Reason.SUSPECTED)]
-    assert relay.refused(refused)[0].attempts == 0
+    assert work.publish == []
+    assert [(r.message.id, r.reason) for r in work.refused] == [(3, Reason.SUSPECTED)]
+    assert relay.parkings(work.refused)[0].attempts == 0
     assert len(relay.next_suspects(1)) == 1
-    assert relay.fetched(Claim(rows[2:], []))[1] == []
+    assert relay.fetched(Fetched(rows[2:], [])).refused == []
 
 
 def test_what_died_among_others_is_suspected_once_more() -> None:
     """Unless it is another claim's by now: that one knows about it."""
     relay = core()
-    rows = [a_message(id=id_, suspicion=1, lease=100) for id_ in range(1, 4)]
+    rows = [a_message(id=id_, suspicion=1, claim_id=100) for id_ in range(1, 4)]
     claim(relay, rows)
     taken = relay.next_suspects(3)
     relay.given_back([2])
@@ -207,10 +211,10 @@ def test_what_another_claim_holds_is_not_refused_any_more() -> None:
     """A refusal that comes after its claim ran out, and the row was claimed anew, says nothing."""
     relay = core()
     relay.turned(a_turn(relay), answer(1, 2))
-    late, timely = (Refusal(a_message(id=id_, lease=100), Reason.NACKED, "") for id_ in (1, 2))
+    late, timely = (Refusal(a_message(id=id_, claim_id=100), Reason.NACKED, "") for id_ in (1, 2))
     relay.turned(a_turn(relay, now=20.0), answer(1))
 
-    assert relay.ours([late, timely]) == [timely]
+    assert relay.still_held([late, timely]) == [timely]
 
 
 @pytest.mark.parametrize("reason", sorted(FREE))
@@ -267,17 +271,17 @@ def test_bodies_that_had_no_room_are_given_back_and_fewer_claimed() -> None:
     """Two of ten could be fetched: the next claim asks for two, and finds the others at once."""
     relay = core()
     relay.turned(a_turn(relay), answer(*range(1, 11)))
-    withheld = [(id_, 100) for id_ in range(3, 11)]
+    withheld = held(*range(3, 11))
 
-    publish, _, later = relay.fetched(Claim(messages(2), withheld))
-    relay.given_back([id_ for id_, _ in later])
-    relay.confirmed(publish)
+    work = relay.fetched(Fetched(messages(2), withheld))
+    relay.given_back([each.id for each in work.later])
+    relay.confirmed(work.publish)
     turn = a_turn(relay, now=0.1)
 
-    assert later == withheld
+    assert work.later == withheld
     assert (turn.room, turn.floor) == (2, 0)
     relay.turned(turn, answer(3, 4))
-    relay.fetched(Claim(messages(2), []))
+    relay.fetched(Fetched(messages(2), []))
     relay.confirmed(messages(2))
     assert a_turn(relay, now=0.1).room == 4  # and grows again once they fit
 
@@ -287,9 +291,9 @@ def test_an_outage_gives_everything_back_as_it_was() -> None:
     relay = core()
     claim(relay, [*messages(2), a_message(id=3, suspicion=1)])
 
-    innocent, suspects = relay.holdings()
+    cleared, suspects = relay.held()
 
-    assert sorted(innocent) == [(1, 100), (2, 100), (3, 100)]
+    assert sorted(cleared) == held(1, 2, 3)
     assert suspects == []
     relay.given_back([1, 2, 3])
     assert relay.at_rest
@@ -302,9 +306,9 @@ def test_what_was_confirmed_before_an_outage_is_not_given_back() -> None:
     first, _ = claim(relay, messages(2))
     relay.confirmed([first])
 
-    innocent, _ = relay.holdings()
+    cleared, _ = relay.held()
 
-    assert innocent == [(2, 100)]
+    assert cleared == held(2)
     assert a_turn(relay).done == [first]
 
 
@@ -313,23 +317,23 @@ def test_only_what_was_in_flight_comes_under_suspicion() -> None:
     relay = core()
     claim(relay, messages(3))
 
-    innocent, suspects = relay.holdings(doubtful=frozenset({2}))
+    cleared, suspects = relay.held(suspects=frozenset({2}))
 
-    assert innocent == [(1, 100), (3, 100)]
-    assert suspects == [(2, 100)]
+    assert cleared == held(1, 3)
+    assert suspects == held(2)
 
 
 def test_claims_are_renewed_before_they_end() -> None:
-    """What is still held after a third of its term is kept; a claim just made needs nothing yet."""
+    """What is held after a third of its lease is renewed; a claim just made needs nothing yet."""
     relay = core(lease=10)
     relay.renewal(100.0)
     claim(relay, messages(2))
 
     assert relay.renewal(101.0) == []
     assert relay.renewal(103.4) == []
-    assert relay.renewal(106.8) == [(1, 100), (2, 100)]
+    assert relay.renewal(106.8) == held(1, 2)
     assert relay.renewal(107.0) == []
-    assert relay.renewal(110.2) == [(1, 100), (2, 100)]
+    assert relay.renewal(110.2) == held(1, 2)
 
 
 def test_after_a_pause_all_claims_are_renewed() -> None:
@@ -338,11 +342,11 @@ def test_after_a_pause_all_claims_are_renewed() -> None:
     relay.renewal(100.0)
     claim(relay, messages(2))
 
-    assert relay.renewal(112.0) == [(1, 100), (2, 100)]
+    assert relay.renewal(112.0) == held(1, 2)
 
 
-def test_every_claim_is_renewed_within_its_term() -> None:
-    """Whenever a claim is made, two thirds of its term do not pass without a renewal."""
+def test_every_claim_is_renewed_within_its_lease() -> None:
+    """Whenever a claim is made, two thirds of its lease do not pass without a renewal."""
     for offset in (0.0, 0.1, 1.7, 3.2):
         relay = core(lease=10)
         looks = [100 + 0.1 * n for n in range(200)]
@@ -395,14 +399,16 @@ class Accounts(RuleBasedStateMachine):
         self.core.turned(turn, answer(*ids))
         self.settled |= {m.id for m in turn.done}
         kept = ids[:1] if withheld else ids
-        rows = [a_message(id=id_, lease=turn.lease, suspicion=int(suspicious)) for id_ in kept]
-        claim = Claim(rows, [(id_, turn.lease) for id_ in ids[len(kept) :]])
-        publish, refused, later = self.core.fetched(claim)
-        self.core.parked(self.core.refused(refused))
-        self.parked |= {r.message.id for r in refused}
-        self.core.given_back([id_ for id_, _ in later])
-        self.given_back |= {id_ for id_, _ in later}
-        self.in_flight |= {m.id: m for m in publish}
+        rows = [
+            a_message(id=id_, claim_id=turn.claim_id, suspicion=int(suspicious)) for id_ in kept
+        ]
+        withheld_ones = [Held(id_, 0, turn.claim_id) for id_ in ids[len(kept) :]]
+        work = self.core.fetched(Fetched(rows, withheld_ones))
+        self.core.parked(self.core.parkings(work.refused))
+        self.parked |= {r.message.id for r in work.refused}
+        self.core.given_back([each.id for each in work.later])
+        self.given_back |= {each.id for each in work.later}
+        self.in_flight |= {m.id: m for m in work.publish}
 
     @property
     def suspected(self) -> int:
@@ -435,8 +441,8 @@ class Accounts(RuleBasedStateMachine):
     @rule()
     def lose_the_broker(self) -> None:
         """Everything unsettled is given back."""
-        innocent, suspects = self.core.holdings(set(self.in_flight))
-        ids = {id_ for id_, _ in innocent + suspects}
+        cleared, suspects = self.core.held(set(self.in_flight))
+        ids = {each.id for each in cleared + suspects}
         assert ids.isdisjoint(self.confirmed)
         self.core.given_back(ids)
         self.given_back |= ids

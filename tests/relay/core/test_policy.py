@@ -28,6 +28,9 @@ from tests.relay.settings.test_settings import read
 PICKLE = "application/x-python-serialize"
 YAML = "application/x-yaml"
 
+#: An open exchange that hands what it cannot route to a closed one.
+FORWARDS = {"name": "events.a", "arguments": {"alternate-exchange": "b"}}
+
 
 def denied(policy: Policy, **columns: object) -> str | None:
     """What the policy says against a message, if anything."""
@@ -92,6 +95,16 @@ def test_a_bad_neighbour_is_sorted_out() -> None:
         (
             "",
             [{"kind": "exchange", "name": "events.a", "arguments": {"alternate-exchange": "b"}}],
+            "'b'",
+        ),
+        (
+            "",
+            [{"kind": "queue", "name": "q", "exchange": FORWARDS}],
+            "'b'",
+        ),
+        (
+            "",
+            [{"kind": "queue", "name": "q", "bindings": [{"exchange": FORWARDS}]}],
             "'b'",
         ),
     ],

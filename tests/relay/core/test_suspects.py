@@ -26,9 +26,9 @@ def test_one_claimed_again_waits_once() -> None:
     """Under its new claim: the old one could not settle it."""
     suspects = waiting(2)
 
-    suspects.add(a_message(id=1, lease=8))
+    suspects.add(a_message(id=1, claim_id=8))
 
-    assert {(message.id, message.lease) for message in suspects.take(9)} == {(2, 7), (1, 8)}
+    assert {(message.id, message.claim_id) for message in suspects.take(9)} == {(2, 7), (1, 8)}
 
 
 def test_what_is_not_ours_is_forgotten() -> None:

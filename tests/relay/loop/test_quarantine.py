@@ -7,7 +7,7 @@ import pytest
 from outbox_relay.broker.amqp.isolation import AmqpIsolation
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.broker.publisher import Publisher
-from outbox_relay.core.claim import Claim
+from outbox_relay.core.claim import Fetched
 from outbox_relay.core.message import Message, Parking, Reason
 from outbox_relay.errors import BrokerLost
 from outbox_relay.loop.quarantine import Quarantine
@@ -30,17 +30,17 @@ class Trial:
     def suspect(self, rows: list[Message]) -> None:
         """Claim rows under suspicion."""
         turn = a_turn(self.core)
-        rows = [m._replace(lease=turn.lease, suspicion=1) for m in rows]
+        rows = [m._replace(claim_id=turn.claim_id, suspicion=1) for m in rows]
         self.core.turned(turn, answer(*(m.id for m in rows)))
-        publish, refused, _ = self.core.fetched(Claim(rows, []))
-        assert (publish, refused) == ([], [])
+        work = self.core.fetched(Fetched(rows, []))
+        assert (work.publish, work.refused) == ([], [])
 
     def step(self) -> None:
         """Move on, as a cycle does."""
         outcomes = self.quarantine.step(self.core)
         self.core.confirmed(outcomes.confirmed)
         self.cleared += [m.id for m in outcomes.confirmed]
-        parkings = self.core.refused(self.core.ours(outcomes.refused))
+        parkings = self.core.parkings(self.core.still_held(outcomes.refused))
         self.core.parked(parkings)
         self.parked |= {parking.message.id: parking for parking in parkings}
 

@@ -546,7 +546,7 @@ def in_process(database: str, broker: str, **changes: str) -> InProcessRelay:
         read,
         open_store=lambda: Store.connect(database, read.schema, read.statement_timeout),
         open_publisher=publisher_factory(read),
-        first_lease=1 << 32,
+        first_claim_id=1 << 32,
         metrics=Metrics(),
         health=Health(),
     )

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from outbox_relay.core.backlog import Stats, Upkeep
-from outbox_relay.core.claim import Answer, Claim, Claimed, Leased, Turn
-from outbox_relay.core.message import Message, Parking
+from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
+from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.errors import StoreLost
 from tests.relay.messages import a_message
 from tests.relay.model.hub import Clock, Process
@@ -22,7 +22,7 @@ class Ready:
 
     attempts: int = 0
     suspicion: int = 0
-    lease: int | None = None
+    claim_id: int | None = None
     until: float = -inf
 
 
@@ -83,55 +83,55 @@ class ModelDatabase:
         self.up = False
         self.session += 1
 
-    def turn(self, turn: Turn) -> list[Leased]:
+    def turn(self, turn: Turn) -> list[ClaimedRow]:
         """SETTLE and CLAIM."""
         for message in turn.done:
             self.ready.pop(message.id, None)
             self.parked.pop(message.id, None)
             self.receipts.append(message.id)
         found = [id_ for id_ in sorted(self.ready) if id_ > turn.floor and self.claimable(id_)]
-        claimed, until = found[: turn.limit], self.now + turn.term
+        claimed, until = found[: turn.limit], self.now + turn.lease_seconds
         for id_ in claimed:
-            self.ready[id_] = replace(self.ready[id_], lease=turn.lease, until=until)
-        return [Leased(i, 0, self.ready[i].attempts, self.ready[i].suspicion) for i in claimed]
+            self.ready[id_] = replace(self.ready[id_], claim_id=turn.claim_id, until=until)
+        return [ClaimedRow(i, 0, self.ready[i].attempts, self.ready[i].suspicion) for i in claimed]
 
     def claimable(self, id_: int) -> bool:
         """Whether nobody has a lease on it."""
         return self.ready[id_].until < self.now
 
-    def held(self, id_: int, leases: Collection[int]) -> bool:
-        """Whether its lease is one of these: what fences every failure write."""
+    def held(self, id_: int, claim_ids: Collection[int]) -> bool:
+        """Whether its claim is one of these: what fences every failure write."""
         row = self.ready.get(id_)
-        return row is not None and row.lease is not None and row.lease in leases
+        return row is not None and row.claim_id is not None and row.claim_id in claim_ids
 
     def park(self, parkings: Sequence[Parking]) -> None:
         """PARK."""
         for parking in parkings:
             message = parking.message
-            if self.held(message.id, (message.lease,)):
+            if self.held(message.id, (message.claim_id,)):
                 del self.ready[message.id]
                 self.parked[message.id] = Parked(
                     parking.state, self.now + parking.delay, parking.attempts, parking.suspicion
                 )
 
-    def release(self, held: Iterable[tuple[int, int]], *, suspicious: bool = False) -> None:
+    def release(self, held: Iterable[Held], *, suspicious: bool = False) -> None:
         """RELEASE."""
         pairs = list(held)
-        leases = {lease for _, lease in pairs}
-        for id_ in {id_ for id_, _ in pairs}:
-            if self.held(id_, leases):
+        claim_ids = {each.claim_id for each in pairs}
+        for id_ in {each.id for each in pairs}:
+            if self.held(id_, claim_ids):
                 row = self.ready[id_]
                 suspicion = row.suspicion + suspicious
                 self.suspects += suspicious
                 self.ready[id_] = replace(row, until=-inf, suspicion=suspicion)
 
-    def renew(self, held: Iterable[tuple[int, int]], term: float) -> None:
+    def renew(self, held: Iterable[Held], lease_seconds: float) -> None:
         """RENEW."""
         pairs = list(held)
-        leases = {lease for _, lease in pairs}
-        for id_ in {id_ for id_, _ in pairs}:
-            if self.held(id_, leases):
-                self.ready[id_] = replace(self.ready[id_], until=self.now + term)
+        claim_ids = {each.claim_id for each in pairs}
+        for id_ in {each.id for each in pairs}:
+            if self.held(id_, claim_ids):
+                self.ready[id_] = replace(self.ready[id_], until=self.now + lease_seconds)
 
     def promote(self) -> int:
         """PROMOTE."""
@@ -156,7 +156,7 @@ class ModelStore:
         if not database.up:
             raise StoreLost("the database is away")
         self._session = database.session
-        self._answer: Answer | None = None
+        self._answer: Reply | None = None
         database.connected += 1
 
     def _ask(self) -> None:
@@ -176,21 +176,21 @@ class ModelStore:
     def close(self) -> None:
         """Nothing to let go of."""
 
-    def ask(self, claimed: Claimed | None, turn: Turn | None) -> None:
+    def ask(self, claimed: Claim | None, turn: Turn | None) -> None:
         """Fetch what was claimed before; settle and claim: in one transaction, committed here."""
         self._ask()
         claim = self._fetch(claimed) if claimed else None
         leased = self._database.turn(turn) if turn else []
-        self._answer = Answer(claim, leased)
+        self._answer = Reply(claim, leased)
 
-    def answer(self) -> Answer:
+    def answer(self) -> Reply:
         """What was asked for, if the reply arrives."""
         self._hear()
         assert self._answer is not None
         answer, self._answer = self._answer, None
         return answer
 
-    def exchange(self, claimed: Claimed | None, turn: Turn | None) -> Answer:
+    def round_trip(self, claimed: Claim | None, turn: Turn | None) -> Reply:
         """Ask, and wait for the answer."""
         self.ask(claimed, turn)
         return self.answer()
@@ -200,12 +200,12 @@ class ModelStore:
         self._ask()
         return any(i > turn.floor and self._database.claimable(i) for i in self._database.ready)
 
-    def _fetch(self, claimed: Claimed) -> Claim:
+    def _fetch(self, claimed: Claim) -> Fetched:
         messages = self._database.messages
-        return Claim(
+        return Fetched(
             [
                 messages[row.id]._replace(
-                    lease=claimed.lease, attempts=row.attempts, suspicion=row.suspicion
+                    claim_id=claimed.claim_id, attempts=row.attempts, suspicion=row.suspicion
                 )
                 for row in sorted(claimed.rows)
             ],
@@ -219,7 +219,7 @@ class ModelStore:
         others = {
             (message.id, database.ready.get(message.id), database.parked.get(message.id))
             for message in (parking.message for parking in parkings)
-            if not database.held(message.id, (message.lease,))
+            if not database.held(message.id, (message.claim_id,))
         }
         database.stale += len(others)
         database.park(parkings)
@@ -228,16 +228,16 @@ class ModelStore:
             assert now == (ready, parked), "a stale refusal was written down"
         self._hear()
 
-    def release(self, held: Iterable[tuple[int, int]], *, suspicious: bool = False) -> None:
+    def release(self, held: Iterable[Held], *, suspicious: bool = False) -> None:
         """Give claims back."""
         self._ask()
         self._database.release(held, suspicious=suspicious)
         self._hear()
 
-    def renew(self, held: Iterable[tuple[int, int]], term: float) -> None:
+    def renew(self, held: Iterable[Held], lease_seconds: float) -> None:
         """Keep claims."""
         self._ask()
-        self._database.renew(held, term)
+        self._database.renew(held, lease_seconds)
         self._hear()
 
     def promote(self) -> int:

@@ -13,7 +13,7 @@ from outbox_relay.broker.amqp.flight import Flight
 from outbox_relay.broker.amqp.inbound import Confirm
 from outbox_relay.broker.amqp.publisher import AmqpPublisher
 from outbox_relay.core import decide as core
-from outbox_relay.core.claim import Leased, Turn
+from outbox_relay.core.claim import ClaimedRow, Turn
 from outbox_relay.core.cursor import Cursor
 from outbox_relay.core.message import Message, Outcomes, Parking, Reason, Refusal
 from outbox_relay.errors import BrokerLost
@@ -93,11 +93,11 @@ def settled_and_claimed_at_once() -> AbstractContextManager[object]:
     """One statement both deletes and leases: a row whose lease has run out is only leased."""
     turn = ModelDatabase.turn
 
-    def both(self: ModelDatabase, given: Turn) -> list[Leased]:
+    def both(self: ModelDatabase, given: Turn) -> list[ClaimedRow]:
         ids = [m.id for m in given.done if m.id in self.ready and self.claimable(m.id)]
         leased = turn(self, given)
         for id_ in ids[: given.limit]:
-            self.ready[id_] = Ready(lease=given.lease, until=self.now + given.term)
+            self.ready[id_] = Ready(claim_id=given.claim_id, until=self.now + given.lease_seconds)
         return leased
 
     return patch.object(ModelDatabase, "turn", both)

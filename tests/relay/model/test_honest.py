@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from outbox_relay.core.claim import Turn
-from outbox_relay.core.message import Message, Parking
+from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.postgres.store import Store
 from tests.fixtures.rows import insert_rows
 from tests.relay.messages import a_message
@@ -32,6 +32,11 @@ operations = st.one_of(
 )  # fmt: skip
 
 
+def modelled(held: list[tuple[int, int]]) -> list[Held]:
+    """The rows as the model knows them."""
+    return [Held(row, 0, claim_id) for row, claim_id in held]
+
+
 @dataclass
 class Twins:
     """The same outbox twice; rows are named by the order in which they were inserted."""
@@ -40,36 +45,40 @@ class Twins:
     model: ModelDatabase
     first: int
 
-    def message(self, row: int, lease: int) -> Message:
+    def message(self, row: int, claim_id: int) -> Message:
         """A row as Postgres knows it."""
-        return a_message(id=self.first + row - 1, lease=lease)
+        return a_message(id=self.first + row - 1, claim_id=claim_id)
 
     def do(self, name: str, *given: Any) -> tuple[object, object]:
         """Carry an operation out on both; what each returned, comparably."""
         return getattr(self, name)(*given)  # type: ignore[no-any-return]  # one of those below
 
     def turn(
-        self, done: list[int], floor: int, limit: int, lease: int, term: float
+        self, done: list[int], floor: int, limit: int, claim_id: int, term: float
     ) -> tuple[object, object]:
         """Settle and claim."""
         real = Turn(
-            [self.message(row, 0) for row in done], floor + self.first - 1, limit, lease, term
+            [self.message(row, 0) for row in done], floor + self.first - 1, limit, claim_id, term
         )
-        leased = self.store.exchange(None, real).leased
+        leased = self.store.round_trip(None, real).rows
         modelled = self.model.turn(
-            Turn([a_message(id=row) for row in done], floor, limit, lease, term)
+            Turn([a_message(id=row) for row in done], floor, limit, claim_id, term)
         )
         return (
             sorted((row.id - self.first + 1, row.attempts, row.suspicion) for row in leased),
             [(row.id, row.attempts, row.suspicion) for row in modelled],
         )
 
-    def park(self, ids: list[int], lease: int, state: str, delay: float) -> tuple[object, object]:
+    def park(
+        self, ids: list[int], claim_id: int, state: str, delay: float
+    ) -> tuple[object, object]:
         """Refuse."""
         for target, first in ((self.store, self.first), (self.model, 1)):
             target.park(
                 [
-                    Parking(a_message(id=first + row - 1, lease=lease), state, 1, 1, delay, "no")
+                    Parking(
+                        a_message(id=first + row - 1, claim_id=claim_id), state, 1, 1, delay, "no"
+                    )
                     for row in ids
                 ]
             )
@@ -78,22 +87,22 @@ class Twins:
     def release(self, held: list[tuple[int, int]], suspicious: bool) -> tuple[object, object]:
         """Give back."""
         self.store.release(self.real(held), suspicious=suspicious)
-        self.model.release(held, suspicious=suspicious)
+        self.model.release(modelled(held), suspicious=suspicious)
         return None, None
 
     def renew(self, held: list[tuple[int, int]], term: float) -> tuple[object, object]:
         """Keep."""
         self.store.renew(self.real(held), term)
-        self.model.renew(held, term)
+        self.model.renew(modelled(held), term)
         return None, None
 
     def promote(self) -> tuple[object, object]:
         """Make work of what is due."""
         return self.store.promote(), self.model.promote()
 
-    def real(self, held: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    def real(self, held: list[tuple[int, int]]) -> list[Held]:
         """The same rows in Postgres."""
-        return [(row + self.first - 1, lease) for row, lease in held]
+        return [Held(row + self.first - 1, 0, claim_id) for row, claim_id in held]
 
     def tables(self, connection: psycopg.Connection[Any]) -> tuple[object, object]:
         """What both hold, comparably."""
@@ -110,7 +119,7 @@ class Twins:
         now = self.model.now
         return (ready, parked), (
             [
-                (id_, row.attempts, row.suspicion, row.lease, row.until > now)
+                (id_, row.attempts, row.suspicion, row.claim_id, row.until > now)
                 for id_, row in sorted(self.model.ready.items())
             ],
             [

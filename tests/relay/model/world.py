@@ -57,9 +57,9 @@ STEPS: Final = 60_000
 class Machine:
     """A relay in its process; started again after it was killed or has ended."""
 
-    def __init__(self, world: "World", first_lease: int) -> None:
+    def __init__(self, world: "World", first_claim_id: int) -> None:
         self._world = world
-        self.first_lease = first_lease
+        self.first_claim_id = first_claim_id
         self.process = Process(world.clock, self._run)
         self.relay: Relay | None = None
 
@@ -74,7 +74,7 @@ class Machine:
             SETTINGS,
             lambda: ModelStore(world.database, process),  # type: ignore[arg-type,return-value]  # a stand-in
             open_publisher,
-            self.first_lease,
+            self.first_claim_id,
             world.metrics,
             Health(),
         )

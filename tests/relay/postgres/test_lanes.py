@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from outbox_relay.core.claim import Claimed, Look, Turn
+from outbox_relay.core.claim import Claim, LaneClaim, Turn
 from outbox_relay.core.message import Message, Parking
 from outbox_relay.postgres.store import Store
 from tests.fixtures.rows import commit_rows, ids_in, insert_rows, states
@@ -27,18 +27,18 @@ class Relay:
     def claim(self, *, term: float = TERM, most: int = 100) -> list[str]:
         """Claim from lanes, then everything else; the message ids, oldest first."""
         self.lease += 1
-        answer = self.store.exchange(None, Turn([], 0, 100, self.lease, term, Look(0, most)))
-        leased = answer.heads + answer.leased
+        answer = self.store.round_trip(None, Turn([], 0, 100, self.lease, term, LaneClaim(0, most)))
+        leased = answer.heads + answer.rows
         if not leased:
             return []
-        claim = self.store.exchange(Claimed(leased, self.lease, 0.0), None).claim
+        claim = self.store.round_trip(Claim(leased, self.lease, 0.0), None).fetched
         assert claim is not None
         self.held |= {message.id: message for message in claim.messages}
         return [message.message_id for message in claim.messages]
 
     def confirm(self) -> None:
         """Settle all that is held."""
-        self.store.exchange(None, Turn(list(self.held.values()), 0, 0, 0, TERM))
+        self.store.round_trip(None, Turn(list(self.held.values()), 0, 0, 0, TERM))
         self.held = {}
 
     def refuse(self, state: str = "retry", delay: float = 0.0) -> None:
@@ -48,7 +48,7 @@ class Relay:
 
     def give_back(self) -> None:
         """Release all that is held."""
-        self.store.release([(m.id, m.lease) for m in self.held.values()])
+        self.store.release([m.held for m in self.held.values()])
         self.held = {}
 
 

@@ -12,8 +12,8 @@ from psycopg import IsolationLevel
 from psycopg.sql import SQL, Identifier
 
 from outbox_migrations import downgrade, grant, upgrade
-from outbox_relay.core.claim import Claim, Claimed, Leased, Look, Turn
-from outbox_relay.core.message import Message, Parking
+from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, LaneClaim, Turn
+from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.errors import SchemaError, SettingsError, StoreLost
 from outbox_relay.postgres import store as store_module
 from outbox_relay.postgres.store import Store
@@ -53,14 +53,14 @@ def store(open_store: OpenStore) -> Store:
 
 def lease(
     store: Store, limit: int = 100, *, floor: int = 0, number: int = 1, term: float = TERM
-) -> list[Leased]:
+) -> list[ClaimedRow]:
     """Claim rows above a floor, oldest first."""
-    return sorted(store.exchange(None, Turn([], floor, limit, number, term)).leased)
+    return sorted(store.round_trip(None, Turn([], floor, limit, number, term)).rows)
 
 
-def fetch(store: Store, rows: list[Leased], number: int = 1) -> Claim:
+def fetch(store: Store, rows: list[ClaimedRow], number: int = 1) -> Fetched:
     """The messages of leased rows."""
-    claim = store.exchange(Claimed(rows, number, 0.0), None).claim
+    claim = store.round_trip(Claim(rows, number, 0.0), None).fetched
     assert claim is not None
     return claim
 
@@ -72,7 +72,7 @@ def claim(store: Store, limit: int = 100, *, number: int = 1, term: float = TERM
 
 def settle(store: Store, messages: list[Message]) -> None:
     """Mark messages as confirmed."""
-    store.exchange(None, Turn(messages, 0, 0, 99, TERM))
+    store.round_trip(None, Turn(messages, 0, 0, 99, TERM))
 
 
 def parked(message: Message, state: str = "retry", **changes: Any) -> Parking:
@@ -99,7 +99,7 @@ class TestClaiming:
         one.ask(None, Turn([], 0, 1, 1, TERM))
         another.ask(None, Turn([], 0, 1, 2, TERM))
 
-        assert len(one.answer().leased) == len(another.answer().leased) == 1
+        assert len(one.answer().rows) == len(another.answer().rows) == 1
         level = one._connection.execute("SHOW transaction_isolation").fetchone()
         assert level == ("read committed",)
 
@@ -154,7 +154,7 @@ class TestClaiming:
         (heir,) = claim(open_store(), number=2)
 
         assert heir.id == dead.id
-        assert heir.lease == 2
+        assert heir.claim_id == 2
 
     def test_two_stores_never_lease_the_same_row(
         self, emptied_database: str, open_store: OpenStore
@@ -202,7 +202,7 @@ class TestClaiming:
         assert len(claim(store)) == 1
 
 
-def above(floor: int, lanes: Look | None = None) -> Turn:
+def above(floor: int, lanes: LaneClaim | None = None) -> Turn:
     """A turn that looks there."""
     return Turn([], floor, 10, 1, 10.0, lanes)
 
@@ -220,7 +220,7 @@ class TestProbing:
         assert store.waiting(above(0))
         leased = lease(store, 10)
         assert not store.waiting(above(0))
-        store.release([(row.id, 1) for row in leased])
+        store.release([Held(row.id, row.slot, 1) for row in leased])
         assert store.waiting(above(0))
         assert not store.waiting(above(max(row.id for row in leased)))
 
@@ -234,8 +234,8 @@ class TestProbing:
         assert row is not None
 
         assert not store.waiting(above(0))
-        assert store.waiting(above(0, Look(0, 1)))
-        assert not store.waiting(above(0, Look(row[0], 1)))
+        assert store.waiting(above(0, LaneClaim(0, 1)))
+        assert not store.waiting(above(0, LaneClaim(row[0], 1)))
 
 
 class TestFetching:
@@ -281,7 +281,7 @@ class TestFetching:
         found = fetch(store, leased := lease(store))
 
         assert [m.message_id for m in found.messages] == ids[:3]
-        assert found.too_large == [(row.id, 1) for row in leased[3:]]
+        assert found.too_large == [Held(row.id, row.slot, 1) for row in leased[3:]]
 
     def test_a_body_larger_than_all_room_comes_alone(
         self, emptied_database: str, store: Store, monkeypatch: pytest.MonkeyPatch
@@ -307,8 +307,8 @@ class TestFetching:
         found = fetch(store, lease(store))
 
         assert [m.message_id for m in found.messages] == [kept]
-        assert len(found.astray) == 1
-        assert store.drop_orphans(found.astray) == 1
+        assert len(found.orphans) == 1
+        assert store.drop_orphans(found.orphans) == 1
         settle(store, found.messages)
         assert lease(store, number=2) == []
 
@@ -325,7 +325,7 @@ class TestFetching:
         found = fetch(store, rows)
 
         assert found.messages == []
-        assert store.drop_orphans(found.astray) == 0
+        assert store.drop_orphans(found.orphans) == 0
         assert [m.message_id for m in claim(store, number=2)] == [message_id]
 
 
@@ -334,7 +334,7 @@ class TestSettling:
 
     def test_a_turn_may_have_nothing_to_do(self, store: Store) -> None:
         """Where all of a turn's room went to messages from lanes."""
-        assert store.exchange(None, Turn([], 0, 0, 1, TERM)).leased == []
+        assert store.round_trip(None, Turn([], 0, 0, 1, TERM)).rows == []
 
     def test_a_confirm_counts_although_its_claim_has_run_out(
         self, emptied_database: str, store: Store
@@ -343,9 +343,9 @@ class TestSettling:
         commit_rows(emptied_database)
         (message,) = claim(store, term=OVER)
 
-        answer = store.exchange(None, Turn([message], 0, 100, 2, TERM))
+        answer = store.round_trip(None, Turn([message], 0, 100, 2, TERM))
 
-        assert answer.leased == []
+        assert answer.rows == []
         assert states(emptied_database) == {"pending": 0, "scheduled": 0, "sent": 1, "dead": 0}
 
     def test_confirmed_messages_are_sent(self, emptied_database: str, store: Store) -> None:
@@ -515,7 +515,7 @@ class TestReleasing:
         commit_rows(emptied_database)
         (message,) = claim(store, number=1)
 
-        store.release([(message.id, 1)])
+        store.release([message.held])
 
         (again,) = claim(store, number=2)
         assert (again.attempts, again.suspicion) == (0, 0)
@@ -525,7 +525,7 @@ class TestReleasing:
         commit_rows(emptied_database)
         for number in (1, 2):
             (message,) = claim(store, number=number)
-            store.release([(message.id, number)], suspicious=True)
+            store.release([message.held], suspicious=True)
 
         assert claim(store, number=3)[0].suspicion == 2
 
@@ -536,7 +536,7 @@ class TestReleasing:
         (late,) = claim(slow, number=1, term=OVER)
         claim(other, number=2)
 
-        slow.release([(late.id, 1)], suspicious=True)
+        slow.release([late.held], suspicious=True)
 
         assert claim(slow, number=3) == []
 
@@ -548,7 +548,7 @@ class TestReleasing:
         holder = open_store()
         (message,) = claim(holder, number=1, term=OVER)
 
-        holder.renew([(message.id, 1)], TERM)
+        holder.renew([message.held], TERM)
 
         assert claim(open_store(), number=2) == []
 
@@ -559,7 +559,7 @@ class TestReleasing:
         (late,) = claim(slow, number=1, term=OVER)
         claim(other, number=2, term=OVER)
 
-        slow.renew([(late.id, 1)], TERM)
+        slow.renew([late.held], TERM)
 
         assert len(claim(other, number=3)) == 1
 

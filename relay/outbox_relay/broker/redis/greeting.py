@@ -37,7 +37,7 @@ def greet(link: Link, marker: bytes, durability: Durability, doubts: Doubts) -> 
     questions = doubts.questions()
     written = [resp.MULTI, *mark(marker, 0, ()), resp.EXEC]
     proof = [] if durability.by_reply else [question(durability, PROOF_SECONDS)]
-    replies = _exchange(link, [*questions, *written, *proof])
+    replies = _round_trip(link, [*questions, *written, *proof])
     told, answers = replies[: len(questions)], replies[len(questions) :]
     pause = _check_write(answers[: len(written)], durability)
     if not durability.by_reply:
@@ -67,7 +67,7 @@ def _check_proof(answer: object, durability: Durability) -> None:
         raise BrokerLost(short)
 
 
-def _exchange(link: Link, commands: list[bytes]) -> list[object]:
+def _round_trip(link: Link, commands: list[bytes]) -> list[object]:
     """Ask, and wait for all the replies."""
     conversation: Conversation[None] = Conversation()
     now = monotonic()
