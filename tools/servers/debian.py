@@ -1,9 +1,11 @@
-"""Servers without root: the distribution's packages, verified by apt, unpacked in the checkout.
+"""Servers without root: Debian's packages, verified by apt, unpacked in the checkout.
 
 No maintainer script runs, so no service appears on the machine, and nothing outside is written.
+Packages of another Debian than the machine's bring the libraries they need (`relinked.py`).
 """
 
 import fcntl
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,27 +16,35 @@ from typing import Final
 
 from servers.errors import ServerMissing
 from servers.folders import completed
+from servers.relinked import relink
 
 #: Where everything is unpacked; `make clean` removes it.
 CACHE: Final = Path(__file__).resolve().parents[2] / ".servers"
+#: Signs all of Debian's suites.
+_KEYS: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
+#: How the packages of libraries are called, libc's among them.
+_LIBRARIES: Final = ("lib", "zlib1g")
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """A package and those of its dependencies whose names begin with one of the prefixes.
 
-    The libraries they use come with apt itself or with Python.
+    The libraries they use come with apt itself or with Python. Those of a named suite (`trixie`)
+    come from there, with all their libraries, to which `programs` (folders or files) are linked.
     """
 
     title: str
     package: str
     prefixes: tuple[str, ...]
     way_out: str
+    suite: str | None = None
+    programs: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
         """The name of the folder it is unpacked in."""
-        return self.title.lower()
+        return self.title.lower() + (f"-{self.suite}" if self.suite else "")
 
 
 def fetch(cache: Path, bundle: Bundle) -> Path:
@@ -45,11 +55,12 @@ def fetch(cache: Path, bundle: Bundle) -> Path:
         )
     with _lock(cache, bundle):
         root = cache / bundle.folder
-        if root.exists():
-            return root
         try:
-            with completed(root) as unfinished:
-                _unpack(unfinished, bundle)
+            if not root.exists():
+                with completed(root) as unfinished:
+                    _unpack(unfinished, bundle)
+            if bundle.suite:
+                relink(root, bundle.programs)
         except subprocess.CalledProcessError as error:
             raise ServerMissing(
                 f"{bundle.title} could not be downloaded. {bundle.way_out}\n"
@@ -77,6 +88,8 @@ def _unpack(root: Path, bundle: Bundle) -> None:
     packages = downloads / "packages"
     for needed in (downloads / "lists/partial", downloads / "archives/partial", packages):
         needed.mkdir(parents=True)
+    if bundle.suite:
+        (downloads / "sources.list").write_text(_source(downloads, bundle))
     _apt(downloads, "apt-get", "update")
     names = _needed_packages(downloads, bundle)
     _apt(downloads, "apt-get", "download", *names, working_folder=packages)
@@ -92,11 +105,26 @@ def _needed_packages(folder: Path, bundle: Bundle) -> list[str]:
         *("--no-conflicts", "--no-breaks", "--no-replaces", "--no-enhances", bundle.package),
     )
     # Package names stand at the start of a line; what they depend on is indented.
-    return sorted({n for n in closure.splitlines() if n.startswith(bundle.prefixes)})
+    prefixes = bundle.prefixes + (_LIBRARIES if bundle.suite else ())
+    return sorted({n for n in closure.splitlines() if n.startswith(prefixes)})
+
+
+def _source(folder: Path, bundle: Bundle) -> str:
+    """Return the line for apt that names a suite, of the mirror the machine gets its own from."""
+    known = _apt(folder, "apt-get", "update", "--print-uris")
+    if mirror := re.search(r"'(\S+/debian)/+dists/", known):
+        return f"deb [signed-by={_KEYS}] {mirror[1]} {bundle.suite} main\n"
+    raise ServerMissing(
+        f"{bundle.title} of Debian's {bundle.suite}: this machine's apt knows no mirror of Debian. "
+        f"{bundle.way_out}"
+    )
 
 
 def _apt(folder: Path, *command: str, working_folder: Path | None = None) -> str:
-    """Run an apt command on lists and a cache of its own, with the machine's sources and keys."""
+    """Run an apt command on lists and a cache of its own, with the machine's sources and keys.
+
+    Where the folder has a sources.list, that alone counts, and so does nothing that is installed.
+    """
     options = {
         "Dir::State::lists": folder / "lists",
         "Dir::Cache": folder,
@@ -105,6 +133,12 @@ def _apt(folder: Path, *command: str, working_folder: Path | None = None) -> str
         "APT::Sandbox::User": "",
         "Acquire::Languages": "none",
     }
+    if (own := folder / "sources.list").exists():
+        options |= {
+            "Dir::Etc::SourceList": own,
+            "Dir::Etc::SourceParts": "/dev/null",
+            "Dir::State::status": "/dev/null",
+        }
     flags = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
     return _run([*command, "-q", *flags], working_folder or folder)
 

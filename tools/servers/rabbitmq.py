@@ -41,6 +41,11 @@ ROOTDIR={erlang} BINDIR={binaries} EMU=beam PROGNAME=erl
 export ROOTDIR BINDIR EMU PROGNAME
 exec "$BINDIR/erlexec" "$@"
 """
+# RabbitMQ 4's rabbitmqctl runs by it, which else looks for the `erl` beside itself.
+_ESCRIPT = """\
+#!/bin/sh
+ESCRIPT_EMULATOR={erl} exec {erlang}/bin/escript "$@"
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +223,12 @@ class RabbitMQ(Server):
         folder = self.folder / "bin"
         if not folder.exists():
             folder.mkdir()
-            erl = folder / "erl"
+            erl, escript = folder / "erl", folder / "escript"
             binaries = next(erlang.glob("erts-*/bin"))
             erl.write_text(_ERL.format(erlang=erlang, binaries=binaries))
-            erl.chmod(0o755)
+            escript.write_text(_ESCRIPT.format(erlang=erlang, erl=erl))
+            for script in (erl, escript):
+                script.chmod(0o755)
         return folder
 
 
