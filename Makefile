@@ -30,7 +30,7 @@ endif
 # Tests start hundreds of Pythons, and compiling is most of a start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-faults faults-page soak test-deploy check lint types contracts lock hooks release-check audit \
+.PHONY: help setup demo test test-faults faults-page soak test-deploy check lint types contracts lock hooks findings release-check audit \
 	licences scaling bench dashboard image up down clean
 
 help: ## Show this list
@@ -74,6 +74,9 @@ lock: | $(UV)
 
 hooks: .venv/.synced ## Have git run make check before each commit, where the commit touches it
 	@$(BIN)/pre-commit install
+
+findings: | python $(UV) ## Try again what surprised us in libraries and servers (ARGS="name ..." for some)
+	@UV=$(abspath $(UV)) PYTHON=$(PYTHON) findings/lib/all.sh $(ARGS)
 
 release-check: .venv/.synced ## Build all wheels and sdists, and prove that each installs alone
 	@UV=$(abspath $(UV)) PYTHONPATH=tools $(BIN)/python -m release
