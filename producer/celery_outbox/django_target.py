@@ -5,7 +5,7 @@ inside its savepoints, or, with no `atomic` around, durable when the call return
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from time import monotonic
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -16,7 +16,7 @@ from celery_outbox.dedup import claims, unclaimed
 from celery_outbox.errors import UnusableTarget
 from celery_outbox.insert import CLAIM_DEDUP, Style, explain, insert, statement
 from celery_outbox.message import Message
-from celery_outbox.target import Rows
+from celery_outbox.target import Rows, described
 
 #: Seconds after which an idle connection is asked whether it still has a server.
 IDLE: Final = 5.0
@@ -29,19 +29,21 @@ class DjangoTarget:
     def __init__(self, alias: str, schema: str) -> None:
         self._alias = alias
         self._schema = schema
+        self._joined: Any = None
 
     def join(self, *, blocking: bool) -> None:  # noqa: ARG002 - it blocks either way
-        """See that there is a transaction to join."""
-        self._check()
-        if self._connection.get_autocommit():
-            raise self._unusable(
-                "it is in autocommit mode. Use `with transaction.atomic():`, or leave `using` out:"
-                " what is sent then is stored at once"
-            )
+        """See that there is a transaction to join, and remember whose."""
+        self._check_transaction()
+        self._joined = self._connection
 
     def put(self, message: Message) -> None:
         """Insert the message."""
-        self.join(blocking=True)
+        self._check_transaction()
+        if self._joined is not None and self._joined is not self._connection:
+            raise self._unusable(
+                "the block was opened in another thread, and Django gives each its own connection."
+                " Open one in this thread, or send after the other has ended"
+            )
         self._insert(self._connection, message)
 
     def put_alone(self, message: Message) -> None:
@@ -81,15 +83,18 @@ class DjangoTarget:
 
     def put_durably(self, message: Message) -> None:
         """Insert the message in a transaction of its own, whatever is in progress."""
+        self._check_vendor()
         if self._connection.get_autocommit():
             self._check()
             self._insert_unasked(message)
             return
         another = self._connection.copy()
+        # Not one of Django's pool: this thread may hold the last one there.
+        another.settings_dict.get("OPTIONS", {}).pop("pool", None)
         try:
+            another.set_autocommit(False)
             self._insert(another, message)
-            if not another.get_autocommit():  # so is every connection with AUTOCOMMIT switched off
-                another.commit()
+            another.commit()
         finally:
             another.close()
 
@@ -128,7 +133,8 @@ class DjangoTarget:
             self._execute(connection, *insert(self._schema, messages, Style.FORMAT), messages)
             return
         # Claim and INSERT are one, also where each statement would be a transaction of its own.
-        with transaction.atomic(using=self._alias, savepoint=False):
+        autocommit = connection.get_autocommit()
+        with transaction.atomic(self._alias, savepoint=False) if autocommit else nullcontext():
             keys, ids = claims(messages)
             text = statement(CLAIM_DEDUP, self._schema, Style.FORMAT)
             rows = self._execute(connection, text, (keys, ids), messages)
@@ -148,10 +154,23 @@ class DjangoTarget:
                 connection.set_rollback(True)
         raise failure
 
-    def _check(self) -> None:
-        """Refuse what could not commit a message."""
+    def _check_transaction(self) -> None:
+        """Refuse what is in no transaction that could commit a message."""
+        self._check()
+        if self._connection.get_autocommit():
+            raise self._unusable(
+                "it is in autocommit mode. Use `with transaction.atomic():`, or leave `using` out:"
+                " what is sent then is stored at once"
+            )
+
+    def _check_vendor(self) -> None:
+        """Refuse what is no Postgres."""
         if self._connection.vendor != "postgresql":
             raise self._unusable("it is not a Postgres database")
+
+    def _check(self) -> None:
+        """Refuse what could not commit a message."""
+        self._check_vendor()
         if self._connection.needs_rollback:
             raise self._unusable("its transaction has failed and can only be rolled back")
 
@@ -179,7 +198,7 @@ def target_for(target: object, schema: str) -> DjangoTarget:
     """Return the Target for the alias of a Django database. Raises UnusableTarget."""
     if not isinstance(target, str) or target not in connections:
         raise UnusableTarget.about(
-            target=repr(target),
+            target=described(target),
             reason="Django has no database of this name, and it is no Connection",
         )
     return DjangoTarget(target, schema)

@@ -6,13 +6,17 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg2.extensions
-from psycopg2.extensions import STATUS_READY, TRANSACTION_STATUS_INERROR
+from psycopg2.extensions import (
+    STATUS_READY,
+    TRANSACTION_STATUS_IDLE,
+    TRANSACTION_STATUS_INERROR,
+)
 
 from celery_outbox.dedup import claims, unclaimed
 from celery_outbox.errors import UnusableTarget
 from celery_outbox.insert import CLAIM_DEDUP, Style, explain, insert, sqlstate, statement
 from celery_outbox.message import Message
-from celery_outbox.target import Rows
+from celery_outbox.target import Rows, described
 
 
 class Psycopg2Target:
@@ -26,8 +30,13 @@ class Psycopg2Target:
         """See that there is a transaction to join."""
         if self._connection.closed:
             raise self._unusable("it is closed")
-        if self._connection.autocommit:
-            raise self._unusable("it is in autocommit mode, with no transaction to join")
+        if self._connection.async_:
+            raise self._unusable("it is in psycopg2's asynchronous mode, which has no transactions")
+        if self._connection.autocommit and not self.in_transaction():
+            raise self._unusable(
+                "it is in autocommit mode with no transaction in progress. Use"
+                " app.outbox.transaction(connection)"
+            )
         if self._connection.info.transaction_status == TRANSACTION_STATUS_INERROR:
             raise self._unusable("its transaction has failed and can only be rolled back")
 
@@ -65,7 +74,9 @@ class Psycopg2Target:
         raise self._unusable("it is not asynchronous: use `with` here")
 
     def in_transaction(self) -> bool:
-        """Tell whether psycopg2 sent BEGIN."""
+        """Tell whether BEGIN was sent: by psycopg2, or in autocommit mode by anybody."""
+        if self._connection.autocommit and not self._connection.closed:
+            return self._connection.info.transaction_status != TRANSACTION_STATUS_IDLE
         return self._connection.status != STATUS_READY
 
     def fetch(self, query: str, *parameters: object) -> Rows:
@@ -75,12 +86,17 @@ class Psycopg2Target:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        # In autocommit mode psycopg2's own commit() and rollback() do nothing.
+        begun_here = self._connection.autocommit
+        if begun_here:
+            self._command("BEGIN")
         try:
             yield
         except BaseException:
-            self._connection.rollback()
+            if not self._connection.closed:
+                self._command("ROLLBACK") if begun_here else self._connection.rollback()
             raise
-        self._connection.commit()
+        self._command("COMMIT") if begun_here else self._connection.commit()
 
     @contextmanager
     def _savepoint(self) -> Iterator[None]:
@@ -118,6 +134,7 @@ def target_for(target: Any, schema: str) -> Psycopg2Target:
     """Return the Target for a psycopg2 connection. Raises UnusableTarget for anything else."""
     if not isinstance(target, psycopg2.extensions.connection):
         raise UnusableTarget.about(
-            target=repr(target), reason="give the psycopg2 connection itself, not something of it"
+            target=described(target),
+            reason="give the psycopg2 connection itself, not something of it",
         )
     return Psycopg2Target(target, schema)

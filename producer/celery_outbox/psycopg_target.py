@@ -18,7 +18,7 @@ from celery_outbox.psycopg_pending import (
     in_pipeline,
     nothing,
 )
-from celery_outbox.target import Rows
+from celery_outbox.target import Rows, described
 
 
 class PsycopgTarget:
@@ -71,9 +71,9 @@ class PsycopgTarget:
         if isinstance(connection, Connection):
             self.leave(failed=failed)
             return
+        pending = Pending.of(connection)
+        pending.async_blocks.discard(self)
         with self._leaving(failed):
-            pending = Pending.of(connection)
-            pending.async_blocks.discard(self)
             if pending.messages and not (connection.closed or connection.lock.locked()):
                 async with connection.lock:
                     await connection.wait(nothing())
@@ -85,13 +85,25 @@ class PsycopgTarget:
         But then a failure to insert, which aborts the transaction, does not hide the error.
         """
         try:
+            if self._in_pool:
+                self._give_up("it was given back to its pool before they were stored")
             yield
-            if self.connection.closed and (messages := Pending.of(self.connection).messages):
-                messages.clear()
-                raise self._unusable("it was closed before they were stored")
+            if self.connection.closed:
+                self._give_up("it was closed before they were stored")
         except Exception:
             if not failed:
                 raise
+
+    def _give_up(self, reason: str) -> None:
+        """Raise UnusableTarget if anything is left on the list, and empty it."""
+        if messages := Pending.of(self.connection).messages:
+            messages.clear()
+            raise self._unusable(reason)
+
+    @property
+    def _in_pool(self) -> bool:
+        """Whether psycopg_pool holds the connection: that is how it marks one."""
+        return vars(self.connection).get("_pool", self) is None
 
     def discard(self) -> None:
         """Empty the list."""
@@ -165,7 +177,7 @@ class PsycopgTarget:
         status = self.connection.pgconn.transaction_status
         if status == TransactionStatus.UNKNOWN:
             raise self._unusable("it is closed")
-        if vars(self.connection).get("_pool", self) is None:  # as psycopg_pool marks what it holds
+        if self._in_pool:
             raise self._unusable("it was given back to its pool")
         if status == TransactionStatus.INERROR:
             raise self._unusable("its transaction has failed and can only be rolled back")
@@ -187,6 +199,7 @@ def target_for(target: Any, schema: str) -> PsycopgTarget:
     """Return the Target for a psycopg connection. Raises UnusableTarget for anything else."""
     if not isinstance(target, Connection | AsyncConnection):
         raise UnusableTarget.about(
-            target=repr(target), reason="give the psycopg connection itself, not something of it"
+            target=described(target),
+            reason="give the psycopg connection itself, not something of it",
         )
     return PsycopgTarget(target, schema)

@@ -21,7 +21,7 @@ from celery_outbox.insert import explain, statement
 from celery_outbox.message import Message
 from celery_outbox.sqlalchemy_pending import STYLES, OnConnection, check_autocommit
 from celery_outbox.sqlalchemy_session import OnSession, connection_of, is_connecting
-from celery_outbox.target import Rows
+from celery_outbox.target import Rows, described
 
 #: What libpq says of a transaction that has failed, and of a connection that is lost.
 INERROR, UNKNOWN = 3, 4
@@ -219,5 +219,5 @@ def target_for(target: Any, schema: str) -> SQLAlchemyTarget:
     if isinstance(target, AsyncConnection) and target.sync_connection is not None:
         return SQLAlchemyTarget(target, target.sync_connection, schema)
     raise UnusableTarget.about(
-        target=repr(target), reason="give a Session, or a Connection that is connected"
+        target=described(target), reason="give a Session, or a Connection that is connected"
     )

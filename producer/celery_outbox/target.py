@@ -4,7 +4,7 @@ To support another library, write a `Target` for it in a module of its own and n
 Nothing else knows what a target is made of.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from importlib import import_module
 from typing import Any, Final, Protocol
@@ -20,6 +20,9 @@ TARGETS: Final = {
     "sqlalchemy": "celery_outbox.sqlalchemy_target",
     "django": "celery_outbox.django_target",
 }
+
+#: Proxies around proxies that are looked through.
+MOST_PROXIES: Final = 10
 
 Rows = list[tuple[Any, ...]]
 
@@ -81,15 +84,45 @@ class Target(Protocol):
 
 def target_for(target: object, schema: str) -> Target:
     """Return the Target for what a user gave. Raises UnusableTarget for an unknown kind."""
-    packages = [base.__module__.partition(".")[0] for base in type(target).__mro__]
-    if isinstance(target, str):  # the alias of a Django database
-        packages = ["django"] if django_in_use() else []
-    for package in packages:
-        if module := TARGETS.get(package):
-            found: Target = import_module(module).target_for(target, schema)
+    for candidate in _unwrapped(target):
+        if module := _module(candidate):
+            found: Target = import_module(module).target_for(candidate, schema)
             return found
     raise UnusableTarget.about(
-        target=repr(target)[:200],
+        target=described(target),
         reason="it is no Connection of psycopg or psycopg2, no Session or Connection of SQLAlchemy"
         " and no alias of a Django database",
     )
+
+
+def _module(target: object) -> str | None:
+    if isinstance(target, str):  # the alias of a Django database
+        return TARGETS["django"] if django_in_use() else None
+    packages = (base.__module__.partition(".")[0] for base in type(target).__mro__)
+    return next((TARGETS[package] for package in packages if package in TARGETS), None)
+
+
+def _unwrapped(target: object) -> Iterator[object]:
+    """Yield what was given, and while that is a proxy what it stands for.
+
+    Agents that watch databases wrap connections as wrapt does; web frameworks have local proxies.
+    """
+    for _ in range(MOST_PROXIES):
+        yield target
+        kind = type(target)  # of the proxy itself: it speaks for what is behind in all else
+        if (current := getattr(kind, "_get_current_object", None)) is not None:
+            target = current.__get__(target, kind)()
+        elif (inner := getattr(target, "__wrapped__", None)) is not None:
+            target = inner
+        else:
+            return
+
+
+def described(target: object) -> str:
+    """Return what to call something in an error, which might hold a password: a URL does."""
+    if isinstance(target, str):
+        return repr(target) if target.isidentifier() else "A text that is no alias"
+    if target is None:
+        return "None"
+    kind = type(target)
+    return f"An object of {kind.__module__}.{kind.__qualname__}"

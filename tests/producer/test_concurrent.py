@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import psycopg
 import pytest
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from celery_outbox import OutboxError, RowRefused, UnusableTarget
 from outbox_migrations import upgrade
@@ -220,20 +221,38 @@ def test_a_failure_is_told_at_the_commit(shop: Shop, connection: Connection) -> 
 class TestPool:
     """A connection that goes back to a pool takes nothing along to whoever borrows it next."""
 
-    def test_given_back_inside_the_block(
-        self, shop: Shop, connection: Connection, stored: Stored
-    ) -> None:
-        """A send begins the transaction, so the pool sees one, and rolls it back."""
-        with shop.app.outbox.using(connection):
-            shop.add.delay(1, 0)
-            assert connection.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
-            connection.rollback()  # as the pool does
-            connection._pool = None  # likewise
-            with pytest.raises(UnusableTarget, match="its pool"):
-                shop.add.delay(2, 0)
-        connection.execute("SELECT 1")
-        connection.commit()
+    def test_given_back_inside_the_block(self, shop: Shop, database: str, stored: Stored) -> None:
+        """A send begins the transaction, so the pool sees one and rolls it back."""
+        with ConnectionPool(database, min_size=1, max_size=1) as pool:
+            connection = pool.getconn()
+            with shop.app.outbox.using(connection):
+                shop.add.delay(1, 0)
+                pool.putconn(connection)
+                with pytest.raises(UnusableTarget, match="its pool"):
+                    shop.add.delay(2, 0)
+            with pool.connection() as borrowed:
+                assert borrowed is connection
+                borrowed.execute("SELECT 1")
 
+        assert stored.rows() == []
+
+    def test_on_asyncio(self, shop: Shop, database: str, stored: Stored) -> None:
+        """There the end of the block says that its tasks are gone."""
+
+        async def main() -> None:
+            async with AsyncConnectionPool(database, min_size=1, max_size=1, open=False) as pool:
+                connection = await pool.getconn()
+                block = shop.app.outbox.using(connection)
+                await block.__aenter__()
+                shop.add.delay(1, 0)
+                await pool.putconn(connection)
+                with pytest.raises(UnusableTarget, match="its pool"):
+                    await block.__aexit__(None, None, None)
+                async with pool.connection() as borrowed:
+                    assert borrowed is connection
+                    await borrowed.execute("SELECT 1")
+
+        asyncio.run(main())
         assert stored.rows() == []
 
 

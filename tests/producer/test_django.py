@@ -1,6 +1,8 @@
 """In Django nothing is named: what is sent joins `atomic`, or is stored at once without one."""
 
+import contextvars
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -303,3 +305,41 @@ def test_a_retry_without_autocommit(
 def test_workers_need_no_warning(shop: Shop) -> None:
     """Django's connection is a database for what a worker sends by itself."""
     assert shop.app.outbox.has_database
+
+
+def test_a_block_of_another_thread(shop: Shop, stored: Stored) -> None:
+    """Django gives each thread its own connection, so a block does not reach a thread."""
+
+    def send() -> None:
+        with transaction.atomic():
+            shop.add.delay(2, 0)
+
+    with ThreadPoolExecutor(1) as pool, transaction.atomic(), shop.app.outbox.using("default"):
+        shop.add.delay(1, 0)
+        inherited = contextvars.copy_context()
+        with pytest.raises(UnusableTarget, match="another thread"):
+            pool.submit(inherited.run, send).result()
+        pool.submit(connections.close_all).result()
+
+    assert stored.args() == [1]
+
+
+def test_a_retry_while_djangos_pool_has_no_more(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, stored: Stored
+) -> None:
+    """It takes no connection from the pool, whose only one its own transaction holds."""
+    pool = {"min_size": 1, "max_size": 1, "timeout": 5}
+    monkeypatch.setitem(connections["default"].settings_dict, "OPTIONS", {"pool": pool})
+    monkeypatch.setattr("celery_outbox.worker.PATIENCE", 0.0)
+
+    @shop.app.task(bind=True, name="shop.unsteady", shared=False)
+    def unsteady(self: Any) -> None:
+        with transaction.atomic():
+            shop.add.delay(1, 0)
+            raise self.retry(countdown=1)
+
+    state, _ = deliver(shop.app, "shop.unsteady")
+    connections["default"].close()
+    connections["default"].close_pool()
+
+    assert (state, [row.task for row in stored.rows()]) == ("RETRY", ["shop.unsteady"])

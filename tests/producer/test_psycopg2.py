@@ -1,12 +1,13 @@
 """psycopg2 connections take tasks: each is inserted at once, in its place among the statements."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
-from psycopg2.extras import RealDictCursor
+from psycopg2.extras import RealDictCursor, wait_select
 
 from celery_outbox import OutboxNotReady, UnusableTarget
 from tests.producer.conftest import Shop, Stored
@@ -62,6 +63,52 @@ def test_transaction(shop: Shop, connection: Connection, stored: Stored) -> None
         raise KeyError
 
     assert stored.args() == [1, 3]
+
+
+def test_transaction_in_autocommit_mode(shop: Shop, connection: Connection, stored: Stored) -> None:
+    """It brings the transaction that is missing; `using` joins one that was begun in SQL."""
+    outbox = shop.app.outbox
+    connection.autocommit = True
+    with outbox.transaction(connection):
+        shop.add.delay(1, 0)
+        with suppress(KeyError), outbox.transaction(connection):
+            shop.add.delay(2, 0)
+            raise KeyError
+        assert stored.rows() == []
+    assert stored.args() == [1]
+    with suppress(KeyError), outbox.transaction(connection):
+        shop.add.delay(3, 0)
+        raise KeyError
+    execute(connection, "BEGIN")
+    with outbox.using(connection):
+        shop.add.delay(4, 0)
+    execute(connection, "COMMIT")
+
+    assert stored.args() == [1, 4]
+
+
+def test_threads(shop: Shop, connection: Connection, stored: Stored) -> None:
+    """What threads send at the same moment on one connection is committed with it."""
+    with ThreadPoolExecutor(4) as pool:
+        for start in range(0, 200, 4):
+            [
+                *pool.map(
+                    lambda number: shop.add.apply_async((number, 0), outbox=connection),
+                    range(start, start + 4),
+                )
+            ]
+            connection.commit()
+
+    assert sorted(stored.args()) == [*range(200)]
+
+
+def test_refuses_asynchronous_connections(shop: Shop, database: str) -> None:
+    """psycopg2's own asynchronous mode knows no transactions."""
+    connection = psycopg2.connect(database, async_=True)
+    wait_select(connection)
+    with pytest.raises(UnusableTarget, match="asynchronous mode"):
+        shop.add.apply_async((1, 0), outbox=connection)
+    connection.close()
 
 
 def test_per_call_and_cancel(shop: Shop, connection: Connection, stored: Stored) -> None:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
-from celery_outbox import OutboxError
+from celery_outbox import OutboxError, UnusableTarget
 from tests.producer.conftest import Shop, make_shop
 
 CANARY = "canary-7c1d"
@@ -65,3 +65,24 @@ def test_an_error_does_not_repeat_the_payload(
     said = "".join(traceback.format_exception(refused.value)) + caplog.text
     for form in (CANARY, CANARY.encode().hex()):
         assert form not in said
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        f"postgresql://user:{CANARY}@host/db",
+        f"host=h password={CANARY}",
+        {"password": CANARY},
+        [CANARY],
+    ],
+)
+def test_an_error_does_not_repeat_what_may_be_a_password(
+    target: Any, request: pytest.FixtureRequest
+) -> None:
+    """What is no connection is named by its kind; so it is where Django looks for an alias."""
+    shop = make_shop(None)
+    for _ in range(2):
+        with pytest.raises(UnusableTarget) as refused:
+            shop.app.outbox.using(target)
+        assert CANARY not in "".join(traceback.format_exception(refused.value))
+        request.getfixturevalue("django_database")
