@@ -10,6 +10,7 @@ from celery import Celery, Task
 from celery.app.trace import build_tracer
 
 from tests.worker.ledger import Deliver, Ledger
+from tests.worker.libraries import LIBRARIES, Library
 
 
 @pytest.fixture
@@ -18,6 +19,12 @@ def ledger(database: str) -> Ledger:
     ledger = Ledger(database)
     ledger.run("CREATE TABLE effect (id bigint GENERATED ALWAYS AS IDENTITY, note text)")
     return ledger
+
+
+@pytest.fixture(params=LIBRARIES, ids=lambda library: library.__name__)
+def library(request: pytest.FixtureRequest, ledger: Ledger) -> Iterator[Library]:
+    """One way to reach the ledger's database."""
+    yield from request.param(ledger.dsn)
 
 
 @pytest.fixture

@@ -46,5 +46,5 @@ def test_a_key_that_is_no_string_is_refused(
     def charge(self: Any, conn: Any) -> Any:
         pytest.fail("ran without a key")
 
-    with pytest.raises(TypeError, match=f"charge: key= returned {chosen!r}"):
+    with pytest.raises(TypeError, match=r"charge: key= returned (NoneType|an empty string|int), "):
         deliver(charge)

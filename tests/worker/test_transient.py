@@ -5,7 +5,7 @@ import pytest
 from celery.exceptions import Reject, Retry
 from kombu.exceptions import OperationalError as BrokerError
 
-from celery_inbox.transient import pause, worth_repeating
+from celery_inbox.transient import Verdict, judge, pause
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from celery_inbox.transient import pause, worth_repeating
 )
 def test_a_lost_race_or_connection_is_worth_another_attempt(error: BaseException) -> None:
     """Nothing of the attempt is left, so the same work may simply be done again."""
-    assert worth_repeating(error)
+    assert judge(error) in (Verdict.RACE, Verdict.OUTAGE)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_lost_race_or_connection_is_worth_another_attempt(error: BaseException
 )
 def test_what_would_fail_again_is_not_repeated(error: BaseException) -> None:
     """An error of the statement, the application or another service is the task's own affair."""
-    assert not worth_repeating(error)
+    assert judge(error) is Verdict.MISTAKE
 
 
 def test_the_drivers_error_is_found_where_libraries_keep_it() -> None:
@@ -51,7 +51,7 @@ def test_the_drivers_error_is_found_where_libraries_keep_it() -> None:
     as_cause.__cause__ = in_orig
     vars(pgcode)["pgcode"] = "40P01"
 
-    assert all(worth_repeating(error) for error in (in_orig, as_cause, pgcode))
+    assert {judge(error) for error in (in_orig, as_cause, pgcode)} == {Verdict.RACE}
 
 
 @pytest.mark.parametrize("decision", [Retry(), Reject()], ids=["retry", "reject"])
@@ -59,7 +59,7 @@ def test_the_tasks_own_decision_is_never_repeated(decision: Exception) -> None:
     """retry() has sent a message already: a second attempt would send another."""
     decision.__cause__ = psycopg.errors.SerializationFailure()
 
-    assert not worth_repeating(decision)
+    assert judge(decision) is Verdict.MISTAKE
 
 
 def test_pauses_grow_and_stay_below_a_second() -> None:

@@ -2,7 +2,14 @@
 
 from importlib.metadata import version
 
-from celery_inbox.errors import InboxError, InboxMissing, MessageIdReused, ResultNotJSON
+from celery_inbox.errors import (
+    InboxError,
+    InboxMissing,
+    MessageIdReused,
+    ResultNotJSON,
+    TransactionEnded,
+    UnusableConnection,
+)
 from celery_inbox.reliability import reliable
 from celery_inbox.retention import purge
 from celery_inbox.task import idempotent
@@ -12,6 +19,8 @@ __all__ = [
     "InboxMissing",
     "MessageIdReused",
     "ResultNotJSON",
+    "TransactionEnded",
+    "UnusableConnection",
     "__version__",
     "idempotent",
     "purge",

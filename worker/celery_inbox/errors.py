@@ -1,6 +1,7 @@
 """What the inbox raises.
 
-All but `BackToQueue` are permanent: the same delivery fails again until a person acts.
+All but `BackToQueue` are permanent: the same delivery fails again until a person acts. None
+repeats a value of the message.
 """
 
 from celery.exceptions import Ignore, Reject
@@ -33,3 +34,15 @@ class ResultNotJSON(InboxError, TypeError):
 
     Way out: return plain values; a redelivery must be answered with the same result.
     """
+
+
+class TransactionEnded(InboxError):
+    """The body ended its own transaction: it committed, rolled back or closed its connection.
+
+    The inbox row was not committed with a part of the effects. Way out: leave the transaction to
+    `@idempotent`; a savepoint (`begin_nested()`, `conn.transaction()`, `atomic()`) is fine.
+    """
+
+
+class UnusableConnection(InboxError, TypeError):
+    """What `@idempotent` was given leads to no connection it can work on."""

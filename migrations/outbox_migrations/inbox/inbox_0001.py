@@ -15,7 +15,7 @@ branch_labels = ("inbox",)
 
 DROP = """
 DROP TABLE inbox.processed;
-DROP FUNCTION inbox.version, inbox.purge;
+DROP FUNCTION inbox.version, inbox.purge, inbox.finish, inbox.refuse_half;
 """
 
 
