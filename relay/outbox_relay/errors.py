@@ -27,9 +27,9 @@ class BrokerLost(RelayError):
     messages in flight may be the cause, and all of them are suspects.
     """
 
-    def __init__(self, reason: str, *, blame: bool = False) -> None:
+    def __init__(self, reason: str, *, poison: bool = False) -> None:
         super().__init__(reason)
-        self.blame = blame
+        self.poison = poison
 
 
 class Unpublishable(RelayError):

@@ -13,8 +13,8 @@ from outbox_relay.settings import Settings
 class Connect(Protocol):
     """Connects to one URL; raises BrokerLost, or SettingsError where no attempt could succeed."""
 
-    def __call__(self, url: str, options: Mapping[str, Any], apart: bool, /) -> Publisher:
-        """A publisher; one that keeps several messages `apart`, if asked to."""
+    def __call__(self, url: str, options: Mapping[str, Any], for_suspects: bool, /) -> Publisher:
+        """A publisher, or one `for_suspects`."""
 
 
 @dataclass(frozen=True, slots=True)

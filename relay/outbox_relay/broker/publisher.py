@@ -5,27 +5,27 @@ from typing import Final, Protocol
 
 from outbox_relay.core.message import Message, Outcomes, Refusal
 
-#: The most messages under suspicion in flight.
-WIDTH: Final = 32
+#: The most poison suspects in flight.
+MAX_SUSPECTS: Final = 32
 
 
 class Open(Protocol):
     """Connects to the first broker that answers; raises BrokerLost where none does."""
 
-    def __call__(self, *, apart: bool = False) -> "Publisher":
-        """A publisher; one that keeps several messages `apart`, if asked to."""
+    def __call__(self, *, for_suspects: bool = False) -> "Publisher":
+        """A publisher; where it is `for_suspects`, one of them can harm no other, if possible."""
 
 
 class Publisher(Protocol):
     """One connection to a broker that confirms.
 
-    `publish` and `poll` raise BrokerLost, after which only `in_doubt` and `close` may be called.
+    `publish` and `poll` raise BrokerLost, after which only `unconfirmed` and `close` may be called.
     Nothing here waits longer than the caller allows.
     """
 
     @property
-    def apart(self) -> int:
-        """How many can be in flight without one being harmed by another."""
+    def max_suspects(self) -> int:
+        """How many messages can be in flight without one being harmed by another."""
 
     @property
     def in_flight(self) -> int:
@@ -45,8 +45,8 @@ class Publisher(Protocol):
     def poll(self, timeout: float) -> Outcomes:
         """What is known by now, waiting at most `timeout` seconds for something to be."""
 
-    def in_doubt(self) -> list[Message]:
-        """Messages the broker may or may not have, once it is lost."""
+    def unconfirmed(self) -> list[Message]:
+        """Messages that were in flight when it was lost: the broker may or may not have them."""
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -33,7 +33,7 @@ def publisher_factory(settings: Settings) -> Open:
     connectors = {broker.name: broker.connector(settings) for broker in BROKERS}
     first: tuple[str, str] | None = None
 
-    def connect(*, apart: bool = False) -> Publisher:
+    def connect(*, for_suspects: bool = False) -> Publisher:
         nonlocal first
         try:
             secrets = settings.broker_url.read(), settings.transport_options.read()
@@ -44,7 +44,7 @@ def publisher_factory(settings: Settings) -> Open:
         failures = []
         for url in urls:
             try:
-                return connectors[broker_of(url).name](url, options, apart)
+                return connectors[broker_of(url).name](url, options, for_suspects)
             except BrokerLost as error:
                 failures.append(str(error))
             except SettingsError as error:

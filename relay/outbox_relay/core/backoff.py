@@ -13,7 +13,7 @@ IDLE_POLL: Final = 0.025
 QUIET_POLL: Final = 0.05
 QUIET: Final = 2.0
 #: The longest pause between two attempts to publish a refused message, in seconds.
-LONGEST_RETRY: Final = 300.0
+MAX_RETRY_DELAY: Final = 300.0
 
 
 def poll_interval(idle: float) -> float:
@@ -23,5 +23,5 @@ def poll_interval(idle: float) -> float:
 
 def retry_delay(first: float, attempts: int) -> float:
     """Seconds until attempt number `attempts` + 1: doubling from `first`, plus up to a quarter."""
-    pause = min(LONGEST_RETRY, first * 2.0 ** min(attempts - 1, 30))
+    pause = min(MAX_RETRY_DELAY, first * 2.0 ** min(attempts - 1, 30))
     return pause * random.uniform(1, 1.25)

@@ -25,7 +25,7 @@ FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED, Reason.DENIED})
 #: Refusals after which a message is still to be published apart.
 SUSPICIOUS: Final = (FREE - {Reason.NACKED}) | {Reason.REJECTED}
 #: Bodies in flight, in bytes, at which claiming pauses.
-WINDOW_BYTES: Final = 64 << 20
+MAX_IN_FLIGHT_BYTES: Final = 64 << 20
 #: How often within a lease the claims older than one such interval are renewed.
 RENEWALS_PER_LEASE: Final = 3
 
@@ -76,29 +76,29 @@ class Core:
         """What the next statement should do."""
         # Suspects wait apart: they must not take the room of messages that do no harm.
         room = self._settings.window - (len(self._held) - len(self._suspects))
-        if not claiming or blocked or in_flight_bytes > WINDOW_BYTES:
+        if not claiming or blocked or in_flight_bytes > MAX_IN_FLIGHT_BYTES:
             room = 0
         limit = max(0, min(self._limit, room))
         # Small claims from a nearly full window cost as much as large ones: wait for half a batch.
         if self._held and limit < min(self._limit, self._settings.window) // 2:
             limit = 0
-        lanes = self._lanes.look(now, limit, settling=bool(self._done)) if limit else None
+        lanes = self._lanes.next_claim(now, limit, settling=bool(self._done)) if limit else None
         if lanes:
             limit -= lanes.limit
         floor = self._cursor.floor(now) if limit else 0
         return Turn(self._done, floor, limit, self._claim_id, self._settings.lease, lanes)
 
-    def nothing_waits(self, turn: Turn) -> None:
+    def nothing_to_claim(self, turn: Turn) -> None:
         """The turn was not taken: there was nothing to be found."""
         if turn.lanes:
-            self._lanes.seen(turn.lanes, [])
+            self._lanes.claimed(turn.lanes, [])
 
     def turned(self, turn: Turn, answer: Reply) -> None:
         """The turn was committed: its confirms are settled, its rows are ours."""
         self._done = []
         self._claim_id += 1
         if turn.lanes:
-            self._lanes.seen(turn.lanes, answer.news)
+            self._lanes.claimed(turn.lanes, answer.news)
         if turn.limit:
             self._cursor.claimed([row.id for row in answer.rows], turn.limit)
         for row in (*answer.heads, *answer.rows):
@@ -129,7 +129,7 @@ class Core:
             self._limit = min(self._settings.batch_size, self._limit * 2)
 
     @property
-    def suspecting(self) -> bool:
+    def has_suspects(self) -> bool:
         """Whether messages wait to be published where their death harms no other."""
         return len(self._suspects) > 0
 
@@ -137,7 +137,7 @@ class Core:
         """Up to so many messages to publish where their death harms no other."""
         return self._suspects.take(count)
 
-    def still_suspected(self, messages: Iterable[Message]) -> None:
+    def suspect_again(self, messages: Iterable[Message]) -> None:
         """These are to be published apart once more, if their claim has not ended meanwhile."""
         for message in messages:
             if self._held.get(message.id) == message.held:

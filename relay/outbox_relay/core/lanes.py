@@ -12,7 +12,7 @@ from outbox_relay.core.claim import LaneClaim
 from outbox_relay.core.cursor import Cursor
 
 #: Seconds between two looks while lanes have been empty, and for how long that is.
-LOOK_EVERY: Final = 0.1
+CLAIM_EVERY: Final = 0.1
 IN_USE_FOR: Final = 1.0
 #: The most news that are looked at together.
 MAX_NEWS: Final = 250
@@ -26,7 +26,7 @@ class Lanes:
         self._looked = self._next_look = 0.0
         self._found = float("-inf")
 
-    def look(self, now: float, room: int, *, settling: bool) -> LaneClaim | None:
+    def next_claim(self, now: float, room: int, *, settling: bool) -> LaneClaim | None:
         """How to look now, if it is time; `settling` where messages are settled meanwhile.
 
         Half the room is left to all that is in no lane.
@@ -35,15 +35,15 @@ class Lanes:
         if now < self._next_look and not (in_use and settling):
             return None
         self._looked = now
-        self._next_look = now + (BUSY_POLL if in_use else LOOK_EVERY)
+        self._next_look = now + (BUSY_POLL if in_use else CLAIM_EVERY)
         limit = min(MAX_NEWS, max(1, room // 2)) if in_use else 1
         return LaneClaim(self._cursor.floor(now), limit)
 
-    def seen(self, look: LaneClaim, news: list[int]) -> None:
+    def claimed(self, claim: LaneClaim, news: list[int]) -> None:
         """What there was to be seen."""
-        self._cursor.claimed(news, look.limit)
+        self._cursor.claimed(news, claim.limit)
         if news:
             self._found = self._looked
-        if len(news) == look.limit:
+        if len(news) == claim.limit:
             # There may be more; but where there is room for one, others have their turn between.
-            self._next_look = self._looked + (BUSY_POLL if look.limit == 1 else 0.0)
+            self._next_look = self._looked + (BUSY_POLL if claim.limit == 1 else 0.0)

@@ -16,7 +16,7 @@ from outbox_relay.settings.names import Names
 #: How the default exchange, whose name is empty, is written; RabbitMQ's permissions say so too.
 DEFAULT_EXCHANGE: Final = "amq.default"
 #: The longest name from a row that is repeated in a reason.
-SHOWN: Final = 60
+MAX_SHOWN: Final = 60
 
 
 class Policy:
@@ -72,4 +72,4 @@ def _declared(declare: str) -> Iterable[str]:
 
 
 def _shown(name: str) -> str:
-    return repr(name[:SHOWN] or DEFAULT_EXCHANGE)
+    return repr(name[:MAX_SHOWN] or DEFAULT_EXCHANGE)

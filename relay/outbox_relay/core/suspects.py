@@ -10,9 +10,9 @@ from typing import Final
 from outbox_relay.core.message import Message
 
 #: How many may wait here; more of them wait outside the hot table.
-MOST: Final = 4000
+MAX_WAITING: Final = 4000
 #: The size of their bodies, in bytes, at which no more are taken.
-MOST_BYTES: Final = 64 << 20
+MAX_WAITING_BYTES: Final = 64 << 20
 
 
 class Suspects:
@@ -29,7 +29,7 @@ class Suspects:
     @property
     def full(self) -> bool:
         """Whether there is no room for another."""
-        return len(self._messages) >= MOST or self._bytes >= MOST_BYTES
+        return len(self._messages) >= MAX_WAITING or self._bytes >= MAX_WAITING_BYTES
 
     def add(self, message: Message) -> None:
         """Let it wait; the same message claimed before waits no longer."""

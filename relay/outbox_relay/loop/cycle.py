@@ -63,7 +63,7 @@ class Cycle:
         """Whether nothing is held, and nothing is left to be written down."""
         return self._core.at_rest and not self._refused
 
-    def hurry(self) -> None:
+    def claim_now(self) -> None:
         """Claim at the next step."""
         self._next_turn = 0.0
 
@@ -71,26 +71,26 @@ class Cycle:
         """Do what there is to do now, then wait a moment for the broker."""
         turn = self._turn(store, publisher, claiming=claiming)
         self._round_trip(turn, store, publisher)
-        self.look(publisher, self._pause(publisher))
-        self._note(self._quarantine.step(self._core))
+        self.poll(publisher, self._pause(publisher))
+        self._handle(self._quarantine.step(self._core))
         if self._refused:
             self._park(store)
 
-    def look(self, publisher: Publisher, wait: float) -> None:
+    def poll(self, publisher: Publisher, wait: float) -> None:
         """See what the broker says, waiting for it no longer than that."""
-        self._note(publisher.poll(min(wait, BUSY_POLL) if self._quarantine.busy else wait))
+        self._handle(publisher.poll(min(wait, BUSY_POLL) if self._quarantine.busy else wait))
         if (now := (publisher.in_flight, publisher.blocked)) != self._shown:
             self._shown = now
             self._metrics.in_flight.set(publisher.in_flight)
             self._metrics.broker_blocked.set(publisher.blocked)
 
-    def say(self) -> None:
+    def log_refusals(self) -> None:
         """Log the refusals of late, summed up."""
-        self._refusals.say()
+        self._refusals.log()
 
     def close(self) -> None:
         """Say what is still to be said; what is held is left until its lease ends."""
-        self._refusals.say(all_of_them=True)
+        self._refusals.log(all_of_them=True)
         self._quarantine.close()
 
     def broker_lost(self, suspects: list[Message]) -> None:
@@ -133,8 +133,8 @@ class Cycle:
         )
         if turn.done:
             return turn if turn.room or now - self._last_turn > BUSY_POLL else None
-        if self._idle and turn.room and not store.waiting(turn):
-            self._core.nothing_waits(turn)
+        if self._idle and turn.room and not store.has_work(turn):
+            self._core.nothing_to_claim(turn)
             self._next_turn = now + poll_interval(now - self.last_message)
             return None
         return turn if turn.room else None
@@ -211,7 +211,7 @@ class Cycle:
         if turn.done and self._forget:
             store.forget(turn.done)
 
-    def _note(self, outcomes: Outcomes) -> None:
+    def _handle(self, outcomes: Outcomes) -> None:
         if not (outcomes.confirmed or outcomes.refused or outcomes.latencies):
             return
         if outcomes.confirmed:

@@ -12,7 +12,7 @@ log = structlog.get_logger()
 #: How often waiting messages are looked through for those that have become due, in seconds.
 PROMOTE_EVERY: Final = 0.2
 #: How many a look may find at most; as many as that, and there may be more.
-PROMOTED_AT_ONCE: Final = 1000
+MAX_PROMOTED: Final = 1000
 #: How often the gauges of the backlog are refreshed, in seconds.
 STATS_EVERY: Final = 5.0
 #: How often retention runs, in seconds.
@@ -31,7 +31,7 @@ class Housekeeping:
     def do(self, store: Store, now: float) -> None:
         """Do what is due."""
         if now - self._promoted >= PROMOTE_EVERY:
-            self._promoted = now if store.promote() < PROMOTED_AT_ONCE else 0.0
+            self._promoted = now if store.promote() < MAX_PROMOTED else 0.0
         if now - self._counted >= STATS_EVERY:
             self._counted = now
             self._metrics.stats(store.stats())

@@ -22,7 +22,7 @@ CALM: Final = 1.0
 #: Refusals for the same reason are summed up at most that often, in seconds.
 SUM_EVERY: Final = 10.0
 #: The most characters of a detail: names in it come from rows.
-LONGEST: Final = 300
+MAX_DETAIL: Final = 300
 
 
 class Outage:
@@ -30,20 +30,20 @@ class Outage:
 
     def __init__(self, server: str, clock: Callable[[], float]) -> None:
         self._server, self._clock = server, clock
-        self._said_up: bool | None = None
-        self._said = self._lost = float("-inf")
+        self._logged_up: bool | None = None
+        self._logged = self._lost = float("-inf")
 
     def lost(self, reason: str) -> None:
         """An attempt to reach it, or to work with it, has failed."""
         self._lost = self._clock()
-        if self._said_up is not False or self._lost - self._said >= REMIND_EVERY:
-            self._said_up, self._said = False, self._lost
+        if self._logged_up is not False or self._lost - self._logged >= REMIND_EVERY:
+            self._logged_up, self._logged = False, self._lost
             log.warning(f"{self._server}_lost", reason=reason)
 
     def works(self) -> None:
         """It did what it was asked."""
-        if not self._said_up and self._clock() - self._lost >= CALM:
-            self._said_up = True
+        if not self._logged_up and self._clock() - self._lost >= CALM:
+            self._logged_up = True
             log.info(f"{self._server}_up")
 
 
@@ -61,14 +61,14 @@ class Refusals:
         for parking in parkings:
             if parking.state == "dead":
                 self._sum(None).add(parking.message.message_id, parking.error)
-        self.say()
+        self.log()
 
-    def say(self, *, all_of_them: bool = False) -> None:
+    def log(self, *, all_of_them: bool = False) -> None:
         """Say the sums whose time has come, or all."""
         now = self._clock()
         for reason, sum_ in self._sums.items():
-            if sum_.messages and (all_of_them or now - sum_.said >= SUM_EVERY):
-                sum_.say(reason, now)
+            if sum_.messages and (all_of_them or now - sum_.logged >= SUM_EVERY):
+                sum_.log(reason, now)
 
     def _sum(self, reason: Reason | None) -> "_Sum":
         return self._sums.setdefault(reason, _Sum())
@@ -78,19 +78,19 @@ class _Sum:
     """Messages since the last line, and the first of them."""
 
     def __init__(self) -> None:
-        self.said = float("-inf")
+        self.logged = float("-inf")
         self.messages = 0
         self._first = self._detail = ""
 
     def add(self, message_id: str, detail: str) -> None:
         if not self.messages:
-            self._first, self._detail = message_id[:LONGEST], detail[:LONGEST]
+            self._first, self._detail = message_id[:MAX_DETAIL], detail[:MAX_DETAIL]
         self.messages += 1
 
-    def say(self, reason: Reason | None, now: float) -> None:
+    def log(self, reason: Reason | None, now: float) -> None:
         about = {"messages": self.messages, "first": self._first, "detail": self._detail}
         if reason is None:
             log.error("messages_dead", **about)
         else:
             log.warning("messages_refused", reason=str(reason), **about)
-        self.said, self.messages = now, 0
+        self.logged, self.messages = now, 0

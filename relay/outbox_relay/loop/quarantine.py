@@ -5,10 +5,10 @@ convicts itself, and the others are cleared by their confirms. Where one takes a
 with it, those that shared it are tried again one at a time.
 """
 
-from outbox_relay.broker.publisher import WIDTH, Open, Publisher
+from outbox_relay.broker.publisher import MAX_SUSPECTS, Open, Publisher
 from outbox_relay.core.decide import Core
 from outbox_relay.core.message import NOTHING, Message, Outcomes, Reason, Refusal
-from outbox_relay.core.suspects import MOST
+from outbox_relay.core.suspects import MAX_WAITING
 from outbox_relay.errors import BrokerLost
 
 
@@ -21,7 +21,7 @@ class Quarantine:
     def __init__(self, open_publisher: Open) -> None:
         self._open = open_publisher
         self._publisher: Publisher | None = None
-        self._width = WIDTH
+        self._width = MAX_SUSPECTS
 
     @property
     def busy(self) -> bool:
@@ -30,37 +30,37 @@ class Quarantine:
 
     def step(self, core: Core) -> Outcomes:
         """Move on, without waiting."""
-        if not (self.busy or core.suspecting):
+        if not (self.busy or core.has_suspects):
             self.close()  # its heartbeat would be nobody's
             return NOTHING
         suspects: list[Message] = []
         refused: list[Refusal] = []
         try:
             if self._publisher is None:
-                self._publisher = self._open(apart=True)
-            room = min(self._width, self._publisher.apart) - self._publisher.in_flight
+                self._publisher = self._open(for_suspects=True)
+            room = min(self._width, self._publisher.max_suspects) - self._publisher.in_flight
             suspects = core.next_suspects(room)
             refused = self._publisher.publish(suspects)
             suspects = []
             outcomes = self._publisher.poll(0)
         except BrokerLost as error:
-            core.still_suspected(suspects)  # they never were in flight
+            core.suspect_again(suspects)  # they never were in flight
             outcomes = self._lost(error, core)
         if outcomes.confirmed or outcomes.refused:
-            self._width = min(WIDTH, 2 * self._width)
+            self._width = min(MAX_SUSPECTS, 2 * self._width)
         return Outcomes(outcomes.confirmed, refused + outcomes.refused, outcomes.latencies)
 
     def _lost(self, error: BrokerLost, core: Core) -> Outcomes:
         """The connection is gone: over its only suspect, over one of several, or by itself."""
-        doubtful = self._publisher.in_doubt() if self._publisher else []
+        unconfirmed = self._publisher.unconfirmed() if self._publisher else []
         self.close()
-        if error.blame and len(doubtful) == 1:
-            return Outcomes([], [Refusal(doubtful[0], Reason.REJECTED, str(error))], [])
-        core.still_suspected(doubtful)
-        if error.blame:
+        if error.poison and len(unconfirmed) == 1:
+            return Outcomes([], [Refusal(unconfirmed[0], Reason.REJECTED, str(error))], [])
+        core.suspect_again(unconfirmed)
+        if error.poison:
             self._width = 1
             return NOTHING
-        later = core.next_suspects(MOST)
+        later = core.next_suspects(MAX_WAITING)
         return Outcomes([], [Refusal(each, Reason.SUSPECTED, str(error)) for each in later], [])
 
     def close(self) -> None:

@@ -31,11 +31,11 @@ from outbox_relay.settings import Settings
 log = structlog.get_logger()
 
 #: The longest pause between two attempts to reach a server, in seconds.
-LONGEST_RECONNECT: Final = 5.0
+MAX_RECONNECT_DELAY: Final = 5.0
 
 #: Full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog), so that a fleet of relays
 #: does not come back as one.
-RECONNECT: Final = wait_random_exponential(multiplier=0.1, max=LONGEST_RECONNECT)
+RECONNECT: Final = wait_random_exponential(multiplier=0.1, max=MAX_RECONNECT_DELAY)
 #: What the relay waits out. A schema that was right and no longer is, is being mended.
 TRANSIENT: Final = (StoreLost, BrokerLost, SchemaError)
 #: How often the chores beside publishing are looked through, in seconds.
@@ -160,7 +160,7 @@ class Relay:
             self._publisher = self._open_publisher()
             self._health.broker_up = True
             self._metrics.broker_up.set(1)
-        self._cycle.hurry()
+        self._cycle.claim_now()
         self._next_chores = 0.0
         self._step(self._store, self._publisher)
 
@@ -172,7 +172,7 @@ class Relay:
             pause = min(0.25, left)
             if self._publisher:
                 try:
-                    self._cycle.look(self._publisher, pause)
+                    self._cycle.poll(self._publisher, pause)
                 except BrokerLost as error:
                     self._lose_broker(error)
             elif self._stopping.wait(pause):
@@ -192,7 +192,7 @@ class Relay:
         if held := self._core.renewal(now):
             store.renew(held, self._settings.lease)
         self._housekeeping.do(store, now)
-        self._cycle.say()
+        self._cycle.log_refusals()
         self._database.works()
         self._broker.works()
 
@@ -236,7 +236,7 @@ class Relay:
     def _lose_broker(self, error: BrokerLost) -> None:
         self._broker.lost(str(error))
         if self._publisher:
-            self._cycle.broker_lost(self._publisher.in_doubt() if error.blame else [])
+            self._cycle.broker_lost(self._publisher.unconfirmed() if error.poison else [])
             self._publisher.close()
         self._publisher = None
         self._health.broker_up = False

@@ -22,7 +22,7 @@ STALLED_SECONDS: Final = 45.0
 #: A client that takes longer than this to ask and be answered is cut off.
 REQUEST_SECONDS: Final = 5.0
 #: Clients at a time; one more, and the oldest is cut off.
-MOST_CLIENTS: Final = 32
+MAX_CLIENTS: Final = 32
 
 
 class Health:
@@ -84,7 +84,7 @@ class _Server(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Somebody has connected."""
-        if len(self._since) >= MOST_CLIENTS:
+        if len(self._since) >= MAX_CLIENTS:
             self._cut_off(next(iter(self._since)))
         self._since[request] = monotonic()
         super().process_request(request, client_address)

@@ -60,7 +60,7 @@ SECONDS: Final = (
 )
 MESSAGES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 #: Distinct routes counted by name; a label per task argument would be a label without end.
-ROUTES: Final = 100
+MAX_ROUTES: Final = 100
 _route: Callable[[Message], tuple[str, str]] = attrgetter("exchange", "routing_key")
 
 
@@ -168,7 +168,7 @@ class Metrics:
     def _bounded(self, route: tuple[str, str]) -> tuple[str, str]:
         if route in self._routes:
             return route
-        if len(self._routes) >= ROUTES:
+        if len(self._routes) >= MAX_ROUTES:
             return ("other", "other")
         self._routes.add(route)
         return route

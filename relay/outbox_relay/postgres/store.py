@@ -26,7 +26,7 @@ NAME: Final = "outbox-relay"
 #: Bodies fetched with all others of their claim, in bytes; larger ones are fetched after them.
 SMALL_BODY: Final = 32 << 10
 #: Larger bodies fetched at a time, in bytes; a single larger one is fetched alone.
-FETCH_BYTES: Final = 16 << 20
+MAX_FETCH_BYTES: Final = 16 << 20
 #: No id is higher.
 NOTHING_ABOVE: Final = (1 << 63) - 1
 #: What the loop asks all the time.
@@ -124,7 +124,7 @@ class Store:
         self.ask(claimed, turn)
         return self.answer()
 
-    def waiting(self, turn: Turn) -> bool:
+    def has_work(self, turn: Turn) -> bool:
         """Whether a turn could claim anything; cheaper than to try."""
         above = turn.lanes.above if turn.lanes else NOTHING_ABOVE
         with translated():
@@ -167,7 +167,7 @@ class Store:
     def _large_bodies(self, messages: Sequence[Message]) -> dict[int, bytes]:
         ids = [message.id for message in messages]
         slots = {message.slot for message in messages}
-        parameters = {"ids": _bigints(ids), "slots": _bigints(slots), "bytes": FETCH_BYTES}
+        parameters = {"ids": _bigints(ids), "slots": _bigints(slots), "bytes": MAX_FETCH_BYTES}
         return {
             id_: body
             for id_, body in self._run(statements.FETCH_LARGE, parameters)

@@ -6,7 +6,7 @@ from typing import Final
 #: Units a duration may be written in, in seconds.
 UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 #: The longest duration, in seconds: a hundred years.
-LONGEST: Final = 36_500 * 86400
+MAX_SECONDS: Final = 36_500 * 86400
 #: How long durations are written for people.
 SHOWN_UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60))
 
@@ -17,8 +17,8 @@ def duration(text: str) -> float:
     if not match:
         raise ValueError("give a duration such as 30s, 5m, 36h or 7d")
     seconds = float(match[1]) * UNITS[match[2] or "s"]
-    if seconds > LONGEST:  # beyond it the database's own clock arithmetic overflows
-        raise ValueError(f"give at most {LONGEST // 86400}d")
+    if seconds > MAX_SECONDS:  # beyond it the database's own clock arithmetic overflows
+        raise ValueError(f"give at most {MAX_SECONDS // 86400}d")
     return seconds
 
 

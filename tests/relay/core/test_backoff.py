@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from outbox_relay.core.backoff import (
     BUSY_POLL,
     IDLE_POLL,
-    LONGEST_RETRY,
+    MAX_RETRY_DELAY,
     QUIET,
     QUIET_POLL,
     poll_interval,
     retry_delay,
 )
-from outbox_relay.loop.relay import LONGEST_RECONNECT, RECONNECT
+from outbox_relay.loop.relay import MAX_RECONNECT_DELAY, RECONNECT
 
 
 @given(st.floats(0, 1e6))
@@ -36,7 +36,7 @@ def test_the_longer_idle_the_rarer_the_look() -> None:
 @given(st.floats(0, 3600), st.integers(1, 10_000))
 def test_no_retry_waits_beyond_the_ceiling(first: float, attempts: int) -> None:
     """However many attempts there were, the next one comes, and never before its pause."""
-    assert min(first, LONGEST_RETRY) <= retry_delay(first, attempts) <= 1.25 * LONGEST_RETRY
+    assert min(first, MAX_RETRY_DELAY) <= retry_delay(first, attempts) <= 1.25 * MAX_RETRY_DELAY
 
 
 @given(st.integers(1, 7))
@@ -52,7 +52,7 @@ def test_reconnecting_has_a_ceiling(attempt: int) -> None:
     """A server that comes back after an hour is noticed within seconds."""
     state: Any = SimpleNamespace(attempt_number=attempt)
 
-    assert 0 <= RECONNECT(state) <= LONGEST_RECONNECT
+    assert 0 <= RECONNECT(state) <= MAX_RECONNECT_DELAY
 
 
 def test_two_relays_do_not_come_back_as_one() -> None:

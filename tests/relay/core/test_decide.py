@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from outbox_relay.core.claim import ClaimedRow, Fetched, Reply, Turn
-from outbox_relay.core.decide import FINAL, FREE, WINDOW_BYTES, Core
+from outbox_relay.core.decide import FINAL, FREE, MAX_IN_FLIGHT_BYTES, Core
 from outbox_relay.core.message import Held, Message, Parking, Reason, Refusal
-from outbox_relay.core.suspects import MOST_BYTES
+from outbox_relay.core.suspects import MAX_WAITING_BYTES
 from outbox_relay.settings import Secret, Settings
 from tests.relay.messages import a_message, messages
 
 #: A body of which two fill the room for suspects.
-HALF = bytes(MOST_BYTES // 2)
+HALF = bytes(MAX_WAITING_BYTES // 2)
 NOWHERE = Secret("OUTBOX_DATABASE_URL", path=Path("/nonexistent"))
 
 
@@ -142,7 +142,7 @@ def test_nothing_is_claimed_while_the_broker_is_blocked() -> None:
 
 def test_nothing_is_claimed_while_much_is_in_flight() -> None:
     """Large bodies count by the byte, whatever room the window has."""
-    turn = core().turn(0.0, claiming=True, blocked=False, in_flight_bytes=WINDOW_BYTES + 1)
+    turn = core().turn(0.0, claiming=True, blocked=False, in_flight_bytes=MAX_IN_FLIGHT_BYTES + 1)
 
     assert turn.limit == 0
 
@@ -172,10 +172,10 @@ def test_a_suspect_is_kept_apart() -> None:
     publish = claim(relay, [a_message(id=1), guilty])
 
     assert publish == [a_message(id=1)]
-    assert relay.suspecting
+    assert relay.has_suspects
     assert relay.next_suspects(5) == [guilty]
     assert relay.next_suspects(5) == []
-    assert not relay.suspecting
+    assert not relay.has_suspects
     assert relay.holding == 2
 
 
@@ -202,7 +202,7 @@ def test_what_died_among_others_is_suspected_once_more() -> None:
     taken = relay.next_suspects(3)
     relay.given_back([2])
 
-    relay.still_suspected(taken)
+    relay.suspect_again(taken)
 
     assert {message.id for message in relay.next_suspects(3)} == {1, 3}
 
@@ -297,7 +297,7 @@ def test_an_outage_gives_everything_back_as_it_was() -> None:
     assert suspects == []
     relay.given_back([1, 2, 3])
     assert relay.at_rest
-    assert not relay.suspecting
+    assert not relay.has_suspects
 
 
 def test_what_was_confirmed_before_an_outage_is_not_given_back() -> None:

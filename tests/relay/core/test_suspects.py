@@ -1,6 +1,6 @@
 """Who waits to be published apart: each once, none for ever behind others, within bounds."""
 
-from outbox_relay.core.suspects import MOST, MOST_BYTES, Suspects
+from outbox_relay.core.suspects import MAX_WAITING, MAX_WAITING_BYTES, Suspects
 from tests.relay.messages import a_message, messages
 
 
@@ -42,7 +42,7 @@ def test_what_is_not_ours_is_forgotten() -> None:
 
 def test_they_are_full_by_number() -> None:
     """One less has room, and taking one makes room."""
-    suspects = waiting(MOST)
+    suspects = waiting(MAX_WAITING)
     assert suspects.full
 
     suspects.take(1)
@@ -55,12 +55,12 @@ def test_they_are_full_by_size() -> None:
     suspects = Suspects()
     for id_ in (1, 2):
         assert not suspects.full
-        suspects.add(a_message(id=id_, body=bytes(MOST_BYTES // 2)))
+        suspects.add(a_message(id=id_, body=bytes(MAX_WAITING_BYTES // 2)))
     assert suspects.full
 
     suspects.forget([1])
     assert not suspects.full
     suspects.add(a_message(id=2, body=b""))
-    suspects.add(a_message(id=3, body=bytes(MOST_BYTES - 1)))
+    suspects.add(a_message(id=3, body=bytes(MAX_WAITING_BYTES - 1)))
 
     assert not suspects.full

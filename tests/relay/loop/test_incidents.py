@@ -101,7 +101,7 @@ def test_a_million_refusals_are_a_few_lines(clock: Clock, logged: list[EventDict
         told.add(refusals(10), [])
         told.add(refusals(1, Reason.NACKED), [])
         clock.now += SUM_EVERY / 50
-    told.say(all_of_them=True)
+    told.log(all_of_them=True)
 
     by_reason = {
         reason: [e["messages"] for e in logged if e["reason"] == reason]
@@ -118,8 +118,8 @@ def test_a_sum_does_not_wait_for_the_next_refusal(clock: Clock, logged: list[Eve
     told.add(refusals(1), [])
     told.add(refusals(5), [])
     clock.now += SUM_EVERY
-    told.say()
-    told.say()
+    told.log()
+    told.log()
 
     assert [e["messages"] for e in logged] == [1, 5]
 

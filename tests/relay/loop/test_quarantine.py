@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from outbox_relay.broker.amqp.isolation import AmqpIsolation
+from outbox_relay.broker.amqp.suspects import SuspectPublisher
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.broker.publisher import Publisher
 from outbox_relay.core.claim import Fetched
@@ -13,7 +13,7 @@ from outbox_relay.errors import BrokerLost
 from outbox_relay.loop.quarantine import Quarantine
 from tests.fixtures.broker import Broker
 from tests.fixtures.waiting import wait_until
-from tests.relay.broker.amqp.test_isolation import DEADLINE, LETHAL, POISON
+from tests.relay.broker.amqp.test_suspects import DEADLINE, LETHAL, POISON
 from tests.relay.core.test_decide import a_turn, answer, core
 from tests.relay.messages import messages
 
@@ -59,10 +59,10 @@ def trial(broker: Broker) -> Iterator[Trial]:
     """On the test's virtual host, where headers beyond the frame size are let through."""
     broker.declare("celery")
 
-    def open_publisher(*, apart: bool = False) -> Publisher:
-        assert apart
+    def open_publisher(*, for_suspects: bool = False) -> Publisher:
+        assert for_suspects
         topology = Topology(broker.url, declare=True)
-        publisher = AmqpIsolation(broker.url, topology, DEADLINE, reserved=frozenset())
+        publisher = SuspectPublisher(broker.url, topology, DEADLINE, reserved=frozenset())
         publisher._outbound._encoder._frame_max = 1 << 30
         return publisher
 
@@ -107,7 +107,7 @@ def test_its_connection_is_there_while_it_is_needed(trial: Trial) -> None:
 def test_without_a_connection_suspects_wait_and_pay_nothing() -> None:
     """The broker lets this user open no second one, say: that is no outage, and nobody's fault."""
 
-    def refuse(*, apart: bool = False) -> Publisher:
+    def refuse(*, for_suspects: bool = False) -> Publisher:
         raise BrokerLost("530 NOT_ALLOWED: connection limit reached")
 
     trial = Trial(refuse)

@@ -164,7 +164,7 @@ class ModelStore:
         self._process.wait()
         self._check()
 
-    def _hear(self) -> None:
+    def _handle(self) -> None:
         """The reply is on its way back."""
         self._process.wait()
         self._check()
@@ -185,7 +185,7 @@ class ModelStore:
 
     def answer(self) -> Reply:
         """What was asked for, if the reply arrives."""
-        self._hear()
+        self._handle()
         assert self._answer is not None
         answer, self._answer = self._answer, None
         return answer
@@ -195,7 +195,7 @@ class ModelStore:
         self.ask(claimed, turn)
         return self.answer()
 
-    def waiting(self, turn: Turn) -> bool:
+    def has_work(self, turn: Turn) -> bool:
         """Whether it could lease anything."""
         self._ask()
         return any(i > turn.floor and self._database.claimable(i) for i in self._database.ready)
@@ -226,19 +226,19 @@ class ModelStore:
         for id_, ready, parked in others:
             now = database.ready.get(id_), database.parked.get(id_)
             assert now == (ready, parked), "a stale refusal was written down"
-        self._hear()
+        self._handle()
 
     def release(self, held: Iterable[Held], *, suspicious: bool = False) -> None:
         """Give claims back."""
         self._ask()
         self._database.release(held, suspicious=suspicious)
-        self._hear()
+        self._handle()
 
     def renew(self, held: Iterable[Held], lease_seconds: float) -> None:
         """Keep claims."""
         self._ask()
         self._database.renew(held, lease_seconds)
-        self._hear()
+        self._handle()
 
     def promote(self) -> int:
         """Make work of what is due."""

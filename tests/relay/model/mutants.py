@@ -58,7 +58,7 @@ def attempts_burned_by_outage() -> AbstractContextManager[object]:
 
     def lose(self: Relay, error: BrokerLost) -> None:
         if self._publisher:
-            doubtful = self._publisher.in_doubt()
+            doubtful = self._publisher.unconfirmed()
             self._cycle._refused += [Refusal(m, Reason.REJECTED, "lost") for m in doubtful]
         lose_broker(self, error)
 

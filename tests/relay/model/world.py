@@ -13,11 +13,11 @@ from unittest.mock import patch
 
 import structlog
 
-from outbox_relay.broker.amqp import isolation as isolation_module
-from outbox_relay.broker.amqp import line as line_module
+from outbox_relay.broker.amqp import connection as connection_module
 from outbox_relay.broker.amqp import publisher as publisher_module
-from outbox_relay.broker.amqp.isolation import AmqpIsolation
+from outbox_relay.broker.amqp import suspects as suspects_module
 from outbox_relay.broker.amqp.publisher import AmqpPublisher
+from outbox_relay.broker.amqp.suspects import SuspectPublisher
 from outbox_relay.broker.publisher import Publisher
 from outbox_relay.loop import cycle as cycle_module
 from outbox_relay.loop import relay as relay_module
@@ -66,8 +66,8 @@ class Machine:
     def _run(self) -> None:
         world, process = self._world, self.process
 
-        def open_publisher(*, apart: bool = False) -> Publisher:
-            kind = AmqpIsolation if apart else AmqpPublisher
+        def open_publisher(*, for_suspects: bool = False) -> Publisher:
+            kind = SuspectPublisher if for_suspects else AmqpPublisher
             return kind("", ModelTopology(), SETTINGS.confirm_timeout)  # type: ignore[arg-type]  # a stand-in
 
         self.relay = Relay(
@@ -238,9 +238,9 @@ def worlds() -> Iterator[Callable[[], World]]:
             patch.object(relay_module, "threading", SimpleNamespace(Event=event)),
             patch.object(publisher_module, "monotonic", now),
             patch.object(publisher_module, "open_connection", connect),
-            patch.object(isolation_module, "open_connection", connect),
-            patch.object(isolation_module, "monotonic", now),
-            patch.object(line_module, "Link", link),
+            patch.object(suspects_module, "open_connection", connect),
+            patch.object(suspects_module, "monotonic", now),
+            patch.object(connection_module, "Link", link),
         ):
             yield create
     finally:

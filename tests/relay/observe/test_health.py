@@ -112,7 +112,7 @@ def test_a_silent_client_keeps_nobody_waiting(client: Client) -> None:
 def test_a_crowd_of_slow_clients_keeps_nobody_waiting(client: Client) -> None:
     """More than there are places, none of which ever ends its request: the next one is answered."""
     with ExitStack() as crowd:
-        for _ in range(3 * health_module.MOST_CLIENTS):
+        for _ in range(3 * health_module.MAX_CLIENTS):
             slow = crowd.enter_context(socket.create_connection(("127.0.0.1", client.port)))
             slow.sendall(b"GET /livez HTTP/1.1\r\nX-Slow: ")
         for _ in range(5):

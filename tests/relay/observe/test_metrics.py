@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from outbox_relay.core.backlog import Stats, Upkeep
 from outbox_relay.core.message import Outcomes, Reason, Refusal
-from outbox_relay.observe.metrics import ROUTES, BulkHistogram, Metrics
+from outbox_relay.observe.metrics import MAX_ROUTES, BulkHistogram, Metrics
 from tests.relay.messages import a_message
 
 PROMISED = {
@@ -78,15 +78,15 @@ def test_confirms_are_counted_by_route() -> None:
 def test_routes_are_labels_only_up_to_a_bound() -> None:
     """A routing key per customer must not become a series per customer."""
     metrics = Metrics()
-    for number in range(ROUTES + 50):
+    for number in range(MAX_ROUTES + 50):
         metrics.landed(confirmed(1, "events", f"customer.{number}"))
 
     published = {n: v for n, v in samples(metrics).items() if n.startswith("outbox_published_t")}
 
-    assert len(published) == ROUTES + 1
+    assert len(published) == MAX_ROUTES + 1
     other = "outbox_published_total[('exchange', 'other'), ('routing_key', 'other')]"
     assert published[other] == 50
-    assert sum(published.values()) == ROUTES + 50
+    assert sum(published.values()) == MAX_ROUTES + 50
 
 
 def test_refusals_are_counted_by_reason() -> None:

@@ -214,15 +214,15 @@ class TestProbing:
         self, emptied_database: str, store: Store
     ) -> None:
         """Rows above the floor that nobody has leased, and no others."""
-        assert not store.waiting(above(0))
+        assert not store.has_work(above(0))
         commit_rows(emptied_database, 2)
 
-        assert store.waiting(above(0))
+        assert store.has_work(above(0))
         leased = lease(store, 10)
-        assert not store.waiting(above(0))
+        assert not store.has_work(above(0))
         store.release([Held(row.id, row.slot, 1) for row in leased])
-        assert store.waiting(above(0))
-        assert not store.waiting(above(max(row.id for row in leased)))
+        assert store.has_work(above(0))
+        assert not store.has_work(above(max(row.id for row in leased)))
 
     def test_news_of_a_lane_are_told_to_whom_would_look_there(
         self, emptied_database: str, store: Store
@@ -233,9 +233,9 @@ class TestProbing:
             row = connection.execute("SELECT max(id) FROM outbox.lane_news").fetchone()
         assert row is not None
 
-        assert not store.waiting(above(0))
-        assert store.waiting(above(0, LaneClaim(0, 1)))
-        assert not store.waiting(above(0, LaneClaim(row[0], 1)))
+        assert not store.has_work(above(0))
+        assert store.has_work(above(0, LaneClaim(0, 1)))
+        assert not store.has_work(above(0, LaneClaim(row[0], 1)))
 
 
 class TestFetching:

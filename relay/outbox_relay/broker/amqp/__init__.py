@@ -11,14 +11,14 @@ from outbox_relay.settings import Settings
 
 
 def _connector(settings: Settings) -> Connect:
-    from outbox_relay.broker.amqp.isolation import AmqpIsolation
     from outbox_relay.broker.amqp.publisher import AmqpPublisher
+    from outbox_relay.broker.amqp.suspects import SuspectPublisher
     from outbox_relay.broker.amqp.topology import Topology
 
-    def connect(url: str, _options: Mapping[str, Any], apart: bool) -> Publisher:
+    def connect(url: str, _options: Mapping[str, Any], for_suspects: bool) -> Publisher:
         # A broker that was restarted may have lost its queues: each connection looks anew.
         topology = Topology(url, declare=settings.declare == "missing")
-        kind = AmqpIsolation if apart else AmqpPublisher
+        kind = SuspectPublisher if for_suspects else AmqpPublisher
         return kind(url, topology, settings.confirm_timeout, settings.reserved)
 
     return connect

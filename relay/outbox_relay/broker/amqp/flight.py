@@ -95,6 +95,6 @@ class Flight:
                 detail = "the queue did not take it (full, or without its quorum)"
                 refused.append(Refusal(message, Reason.NACKED, detail))
 
-    def in_doubt(self) -> list[Message]:
+    def unconfirmed(self) -> list[Message]:
         """What the broker may or may not have, now that it can no longer tell."""
         return list(self._messages.values())

@@ -14,9 +14,9 @@ from amqp.exceptions import AMQPError
 
 from outbox_relay.broker.amqp.channel import Channel
 from outbox_relay.broker.amqp.connect import open_connection
+from outbox_relay.broker.amqp.connection import POISON_CODES, AmqpConnection
 from outbox_relay.broker.amqp.encode import channel_closing_frame, channel_opening_frames
 from outbox_relay.broker.amqp.inbound import Blocked, Closed, Confirm, Inbound, Returned
-from outbox_relay.broker.amqp.line import BLAMING, Line
 from outbox_relay.broker.amqp.outbound import Outbound
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.core.message import NOTHING, Message, Outcomes, Reason, Refusal
@@ -36,7 +36,7 @@ REPLACE_AFTER: Final = 5.0
 class AmqpPublisher:
     """Confirming channels on a connection of their own. Implements `publisher.Publisher`."""
 
-    apart = 1  # when one of its messages kills a channel, others die with it
+    max_suspects = 1  # when one of its messages kills a channel, others die with it
 
     def __init__(
         self,
@@ -53,9 +53,9 @@ class AmqpPublisher:
             connection.collect()
             raise BrokerLost(f"the broker gave no confirming channel: {error}") from error
         assert channel.channel_id is not None  # it is open
-        self._line = Line(connection)
+        self._connection = AmqpConnection(connection)
         self._inbound = Inbound()
-        self._outbound = Outbound(topology, self._line.frame_max, reserved)
+        self._outbound = Outbound(topology, self._connection.frame_max, reserved)
         self._confirm_timeout = confirm_timeout
         self._channels: dict[int, Channel] = {}
         self._begin(range(1, self._count + 1), begun=channel.channel_id)
@@ -91,7 +91,7 @@ class AmqpPublisher:
         sent, frames, refused = self._outbound.frames(messages, channel.number, now, failed)
         if sent:
             channel.take_off(sent, now)
-            self._line.link.send(b"".join(frames))
+            self._connection.link.send(b"".join(frames))
         return refused
 
     def poll(self, timeout: float) -> Outcomes:
@@ -100,7 +100,7 @@ class AmqpPublisher:
             raise self._fate
         confirmed: list[Message] = []
         refused: list[Refusal] = []
-        arrived = self._line.link.pump(timeout)
+        arrived = self._connection.link.pump(timeout)
         if not arrived and not self.in_flight:
             return NOTHING
         for event in self._inbound.feed(arrived):
@@ -114,8 +114,10 @@ class AmqpPublisher:
                     self._alarm(event)
                 case Closed(code, text, connection):
                     # Told at the next call, so that what was confirmed before it is not forgotten.
-                    blame = code in BLAMING if connection else True
-                    self._fate = BrokerLost(f"the broker closed on us: {code} {text}", blame=blame)
+                    poison = code in POISON_CODES if connection else True
+                    self._fate = BrokerLost(
+                        f"the broker closed on us: {code} {text}", poison=poison
+                    )
                     self._dead = channel
                     break
         self._outbound.came_back(refused)
@@ -123,21 +125,21 @@ class AmqpPublisher:
             self._replace_at = min(self._replace_at, monotonic() + REPLACE_AFTER)
         return Outcomes(confirmed, refused, self._landed(monotonic()))
 
-    def in_doubt(self) -> list[Message]:
+    def unconfirmed(self) -> list[Message]:
         """Messages the broker may or may not have, or may have died of, once it is lost."""
         channels = [self._dead] if self._dead is not None else self._channels.values()
-        return [message for channel in channels for message in channel.flight.in_doubt()]
+        return [message for channel in channels for message in channel.flight.unconfirmed()]
 
     def close(self) -> None:
         """Drop the connection."""
-        self._line.close()
+        self._connection.close()
         # Bodies: this object is part of a cycle, and may stay for long.
         self._channels, self._dead = {}, None
 
     @property
     def _count(self) -> int:
         """Half as many as there may be: others take their place one day."""
-        return min(CHANNELS, max(1, self._line.channel_max // 2))
+        return min(CHANNELS, max(1, self._connection.channel_max // 2))
 
     @property
     def _is_stale(self) -> bool:
@@ -147,19 +149,19 @@ class AmqpPublisher:
         """Open channels, but for one that is."""
         self._channels = {number: Channel(number) for number in numbers}
         opening = map(channel_opening_frames, self._channels.keys() - {begun})
-        self._line.link.send(b"".join(opening))
+        self._connection.link.send(b"".join(opening))
 
     def _begin_others(self) -> None:
         """Go on in other channels of the connection, with tags of their own."""
         old = [*self._channels]
-        self._line.link.send(b"".join(map(channel_closing_frame, old)))
+        self._connection.link.send(b"".join(map(channel_closing_frame, old)))
         shift = self._count if old[0] == 1 else -self._count
         self._begin(number + shift for number in old)
         self._replace_at = inf
 
     def _alarm(self, event: Blocked) -> None:
         self._blocked = event.blocked
-        self._line.link.patient(event.blocked)
+        self._connection.link.patient(event.blocked)
         if event.blocked:
             log.warning("broker_blocked", reason=event.reason)
         else:

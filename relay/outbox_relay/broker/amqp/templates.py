@@ -19,11 +19,11 @@ from outbox_relay.broker.amqp.properties import content_of, properties_set
 from outbox_relay.core.message import Message
 
 #: The templates kept are those that matched last.
-MOST: Final = 8
+MAX_TEMPLATES: Final = 8
 #: One in so many messages that match none is learnt from; of the first ones, more.
 LEARN_EVERY: Final = 64
 #: No template is made of a longer text: compiling its pattern would cost more than it could save.
-LONGEST: Final = 8192
+MAX_TEXT_BYTES: Final = 8192
 #: Numbers of so many characters vary from message to message; shorter ones count or choose.
 VARYING: Final = 3
 #: A text that stands between its quotes as it is; and a number.
@@ -120,12 +120,12 @@ class Templates:
             return
         if template := _template_of(message, properties):
             self._templates.insert(0, template)
-            del self._templates[MOST:]
+            del self._templates[MAX_TEMPLATES:]
 
 
 def _template_of(message: Message, properties: bytes) -> Template | None:
     text = message.headers + message.properties
-    if b"\\" in text or TAG in text or len(text) > LONGEST:
+    if b"\\" in text or TAG in text or len(text) > MAX_TEXT_BYTES:
         return None
     headers, given = orjson.loads(message.headers), orjson.loads(message.properties)
     # What is left of a time-to-live depends on the time.

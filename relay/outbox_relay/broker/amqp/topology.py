@@ -54,7 +54,7 @@ NONSENSE: Final = (
 #: and claims must not run out over hundreds of queues that are new.
 PATIENCE: Final = 2.0
 #: Beyond this many distinct needs the memory of what exists starts afresh.
-REMEMBERED: Final = 10_000
+MAX_REMEMBERED: Final = 10_000
 
 
 class Topology:
@@ -75,16 +75,16 @@ class Topology:
         if known.issuperset(map(_need, messages)):
             return {}
         unknown = {need: m for m in messages if (need := _need(m)) not in known}
-        if len(known) > REMEMBERED:
+        if len(known) > MAX_REMEMBERED:
             known.clear()
         failed: dict[Need, Refusal] = {}
-        with closing(_Side(self._url)) as side:
+        with closing(_Declarer(self._url)) as declarer:
             deadline, late = monotonic() + PATIENCE, False
             for need, message in unknown.items():
                 if late:
                     failed[need] = Refusal(message, Reason.UNDECLARED, "others were declared first")
                     continue
-                if refusal := self._provide(side, message):
+                if refusal := self._provide(declarer, message):
                     failed[need] = refusal
                 else:
                     known.add(need)
@@ -95,7 +95,7 @@ class Topology:
         """Look again next time: the broker says that what we knew is gone."""
         self._known.discard(_need(message))
 
-    def _provide(self, side: "_Side", message: Message) -> Refusal | None:
+    def _provide(self, declarer: "_Declarer", message: Message) -> Refusal | None:
         try:
             entities = described(message.declare)
         except ValueError as error:
@@ -103,16 +103,16 @@ class Topology:
         if self._declare:
             try:
                 for entity in entities:
-                    side.declare(entity)
+                    declarer.declare(entity)
             except Unpublishable as error:
                 return Refusal(message, Reason.INVALID, str(error))
-        if message.exchange and not side.exchange_exists(message.exchange):
+        if message.exchange and not declarer.exchange_exists(message.exchange):
             detail = f"404 NOT_FOUND: no exchange {message.exchange!r}"
             return Refusal(message, Reason.UNROUTABLE, detail)
         return None
 
 
-class _Side:
+class _Declarer:
     """A short-lived connection for declarations."""
 
     def __init__(self, url: str) -> None:

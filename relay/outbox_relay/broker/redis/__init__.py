@@ -11,17 +11,17 @@ from outbox_relay.settings import Settings
 
 
 def _connector(settings: Settings) -> Connect:
-    from outbox_relay.broker.redis.doubts import Doubts
+    from outbox_relay.broker.redis.in_doubt import InDoubt
     from outbox_relay.broker.redis.publisher import RedisPublisher
 
-    doubts = Doubts()
+    in_doubt = InDoubt()
 
-    def connect(url: str, options: Mapping[str, Any], _apart: bool) -> Publisher:
+    def connect(url: str, options: Mapping[str, Any], _for_suspects: bool) -> Publisher:
         return RedisPublisher(
             url,
             dict(options),
             settings.redis_confirm,
-            doubts,
+            in_doubt,
             declare=settings.declare == "missing",
             confirm_timeout=settings.confirm_timeout,
         )

@@ -13,7 +13,7 @@ from outbox_relay.core.message import Message
 from outbox_relay.errors import Unpublishable
 
 #: The largest value Redis keeps, and by default the largest it reads (proto-max-bulk-len).
-LARGEST: Final = 512 << 20
+MAX_VALUE_BYTES: Final = 512 << 20
 PRIORITY: Final = b'"priority": '
 #: The priorities AMQP knows, as JSON has them.
 LEVELS: Final = {b"%d" % level: level for level in range(256)}
@@ -39,7 +39,7 @@ def envelope(message: Message, tag: bytes) -> tuple[int, bytes]:
     whole = b"".join(
         (b'{"body": "', body, before, headers, between, properties, after, tag, b'"}}')
     )
-    if len(whole) > LARGEST:
+    if len(whole) > MAX_VALUE_BYTES:
         raise Unpublishable(f"it takes {len(whole)} bytes, more than Redis keeps in one value")
     return priority, whole
 

@@ -2,7 +2,7 @@
 
 A reply counts as a confirm only once the server has proved, for all that was written before, the
 durability asked for. What a transaction provably did not do is sent again as soon as the server can
-take it; what it may have done never is, until the marker has been read (see `doubts`).
+take it; what it may have done never is, until the marker has been read (see `in_doubt.py`).
 """
 
 import os
@@ -17,14 +17,14 @@ import structlog
 from hiredis import ReplyError
 
 from outbox_relay.broker.link import Link
-from outbox_relay.broker.publisher import WIDTH
+from outbox_relay.broker.publisher import MAX_SUSPECTS
 from outbox_relay.broker.redis import resp
 from outbox_relay.broker.redis.batch import Batch
 from outbox_relay.broker.redis.connect import open_server
-from outbox_relay.broker.redis.conversation import Conversation
-from outbox_relay.broker.redis.doubts import Doubt, Doubts, Ids, mark, new_marker
 from outbox_relay.broker.redis.envelope import delivery_tags
-from outbox_relay.broker.redis.greeting import greet
+from outbox_relay.broker.redis.handshake import handshake
+from outbox_relay.broker.redis.in_doubt import BatchInDoubt, Ids, InDoubt, mark, new_marker
+from outbox_relay.broker.redis.pipeline import Pipeline
 from outbox_relay.broker.redis.proof import question, shortfall
 from outbox_relay.broker.redis.routing import Route, Router
 from outbox_relay.broker.redis.verdict import judge
@@ -59,14 +59,14 @@ class Ping:
 class RedisPublisher:
     """One connection to a Redis or Valkey. Implements `publisher.Publisher`."""
 
-    apart = WIDTH  # each message is judged by the replies to its own commands
+    max_suspects = MAX_SUSPECTS  # each message is judged by the replies to its own commands
 
     def __init__(
         self,
         url: str,
         options: dict[str, Any],
         durability: Durability,
-        doubts: Doubts,
+        in_doubt: InDoubt,
         *,
         declare: bool,
         confirm_timeout: float,
@@ -76,9 +76,9 @@ class RedisPublisher:
         self._router = Router(self._server.channel, declare=declare)
         self._marker = new_marker(self._router.prefixed)
         self._durability = durability
-        self._doubts = doubts
+        self._in_doubt = in_doubt
         self._confirm_timeout = confirm_timeout
-        self._conversation: Conversation[Batch | Proof | Ping] = Conversation()
+        self._pipeline: Pipeline[Batch | Proof | Ping] = Pipeline()
         self._unproven: deque[tuple[Batch, list[Message]]] = deque()
         self._aboard: dict[int, Message] = {}
         self._held: list[Message] = []  # certainly not in, until the server takes writes again
@@ -91,7 +91,7 @@ class RedisPublisher:
         self._outcomes = Outcomes([], [], [])
         self.in_flight_bytes = 0
         try:
-            if why := greet(self._link, self._marker, durability, doubts):
+            if why := handshake(self._link, self._marker, durability, in_doubt):
                 self._pause(why)
         except BaseException:
             self._server.close()
@@ -117,7 +117,7 @@ class RedisPublisher:
         tags = delivery_tags(os.urandom(9), len(messages))
         routes: dict[object, Route | Refusal] = {}
         for message, tag in zip(messages, tags, strict=True):
-            if self._doubts.arrived(_ids(message), now):
+            if self._in_doubt.arrived(_ids(message), now):
                 self._outcomes.confirmed.append(message)
                 continue
             route = routes.get(kind := _kind(message))
@@ -141,8 +141,8 @@ class RedisPublisher:
         if self._outcomes.confirmed or self._outcomes.refused:
             timeout = 0
         try:
-            for about, replies in self._conversation.feed(self._link.pump(timeout)):
-                self._hear(about, replies)
+            for about, replies in self._pipeline.feed(self._link.pump(timeout)):
+                self._handle(about, replies)
             self._keep_up(monotonic())
         except BrokerLost as error:
             # Told at the next call, so that what was confirmed before it is not forgotten.
@@ -150,26 +150,28 @@ class RedisPublisher:
         outcomes, self._outcomes = self._outcomes, Outcomes([], [], [])
         return outcomes
 
-    def in_doubt(self) -> list[Message]:
+    def unconfirmed(self) -> list[Message]:
         """Messages the broker may or may not have, once it is lost."""
         return list(self._aboard.values())
 
     def close(self) -> None:
         """Drop the connection, remembering what it leaves unanswered."""
-        unanswered = [about for about in self._conversation.open if isinstance(about, Batch)]
-        self._doubts.remember(
+        unanswered = [about for about in self._pipeline.open if isinstance(about, Batch)]
+        self._in_doubt.remember(
             self._marker,
             [
-                Doubt(batch.number, tuple(_ids(row.message) for row in batch.rows), batch.lists)
+                BatchInDoubt(
+                    batch.number, tuple(_ids(row.message) for row in batch.rows), batch.lists
+                )
                 for batch in (*unanswered, *(batch for batch, _ in self._unproven))
             ],
         )
         if untold := self._outcomes.confirmed:
-            self._doubts.untold(map(_ids, untold), monotonic())
+            self._in_doubt.untold(map(_ids, untold), monotonic())
         self._outcomes = Outcomes([], [], [])
         self._aboard.clear()
         self._unproven.clear()
-        self._conversation, self._held = Conversation(), []
+        self._pipeline, self._held = Pipeline(), []
         self._server.close()
 
     def _send(self, batch: Batch, now: float) -> None:
@@ -180,11 +182,11 @@ class RedisPublisher:
             if row.message.id not in self._aboard:
                 self._aboard[row.message.id] = row.message
                 self.in_flight_bytes += len(row.message.body)
-        self._say(batch, batch.replies, data, now)
+        self._ask(batch, batch.replies, data, now)
         self._ask_for_proof(now)
 
-    def _say(self, about: Batch | Proof | Ping, replies: int, data: bytes, now: float) -> None:
-        self._conversation.asked(about, replies, now)
+    def _ask(self, about: Batch | Proof | Ping, replies: int, data: bytes, now: float) -> None:
+        self._pipeline.asked(about, replies, now)
         self._spoke = now
         self._link.send(data)
 
@@ -192,20 +194,20 @@ class RedisPublisher:
         """One question at a time: the server reads nothing else until it has answered it."""
         if self._durability.by_reply or self._number == self._proven:
             return
-        if not any(isinstance(about, Proof) for about in self._conversation.open):
-            self._say(Proof(self._number), 1, question(self._durability, PROOF_SECONDS), now)
+        if not any(isinstance(about, Proof) for about in self._pipeline.open):
+            self._ask(Proof(self._number), 1, question(self._durability, PROOF_SECONDS), now)
 
-    def _hear(self, about: Batch | Proof | Ping, replies: list[object]) -> None:
+    def _handle(self, about: Batch | Proof | Ping, replies: list[object]) -> None:
         match about:
             case Batch():
-                self._hear_of_batch(about, replies)
+                self._handle_batch(about, replies)
             case Proof(number):
-                self._hear_of_proof(number, replies[0])
+                self._handle_proof(number, replies[0])
             case Ping():
                 if isinstance(replies[0], ReplyError):
                     raise BrokerLost(f"the server will not have us: {replies[0]}")
 
-    def _hear_of_batch(self, batch: Batch, replies: list[object]) -> None:
+    def _handle_batch(self, batch: Batch, replies: list[object]) -> None:
         verdict = judge(batch, replies)
         if verdict.lost:
             raise verdict.lost
@@ -224,7 +226,7 @@ class RedisPublisher:
         else:
             self._unproven.append((batch, verdict.taken))
 
-    def _hear_of_proof(self, number: int, answer: object) -> None:
+    def _handle_proof(self, number: int, answer: object) -> None:
         if isinstance(answer, ReplyError):
             raise BrokerLost(f"the server proves nothing: {answer}")
         short = shortfall(self._durability, answer)
@@ -273,12 +275,12 @@ class RedisPublisher:
 
     def _keep_up(self, now: float) -> None:
         """What has to be done now and then."""
-        if self._paused and now - self._retried > RETRY_SECONDS and not self._conversation:
+        if self._paused and now - self._retried > RETRY_SECONDS and not self._pipeline:
             self._retried = now
             self._send(Batch(self._number + 1), now)  # nothing but the marker: does it pass?
-        elif not self._conversation and now - self._spoke > PING_SECONDS:
-            self._say(Ping(), 1, resp.PING, now)
-        oldest = self._conversation.oldest or now
+        elif not self._pipeline and now - self._spoke > PING_SECONDS:
+            self._ask(Ping(), 1, resp.PING, now)
+        oldest = self._pipeline.oldest or now
         if self._unproven:
             oldest = min(oldest, self._unproven[0][0].written)
         if now - oldest > self._confirm_timeout:

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 #: How long what was read of an exchange's bindings is relied on, in seconds.
 BINDINGS_SECONDS: Final = 1.0
 #: Beyond this many distinct declarations the memory of them starts afresh.
-REMEMBERED: Final = 10_000
+MAX_REMEMBERED: Final = 10_000
 #: What kombu says of an entity that Redis cannot have, or has otherwise.
 NOT_HERE: Final = (NotEquivalentError, NotImplementedError, LookupError, ValueError, ChannelError)
 #: kombu orders messages of a queue by these.
@@ -139,7 +139,7 @@ class Router:
 
     def _provide(self, declare: str) -> None:
         """Declare what a message asks for, and learn the types of its exchanges."""
-        if len(self._declared) > REMEMBERED:
+        if len(self._declared) > MAX_REMEMBERED:
             self._declared.clear()
         self._declared[declare] = None
         try:

@@ -69,7 +69,7 @@ def test_a_late_confirm_never_settles_another_message() -> None:
     landing.hear(1, ack=False)
 
     assert landing.ids == [1]
-    assert landing.flight.in_doubt() == [messages(2)[1]]
+    assert landing.flight.unconfirmed() == [messages(2)[1]]
 
 
 def test_a_confirm_from_the_future_settles_nothing() -> None:
@@ -90,7 +90,7 @@ def test_multiple_settles_everything_up_to_its_tag() -> None:
     landing.hear(4, multiple=True)
 
     assert landing.ids == [2, 1, 3, 4]
-    assert [m.id for m in landing.flight.in_doubt()] == [5]
+    assert [m.id for m in landing.flight.unconfirmed()] == [5]
 
 
 def test_tag_nought_with_multiple_settles_everything() -> None:
@@ -118,7 +118,7 @@ def test_multiple_beyond_the_last_tag_leaves_later_messages_alone() -> None:
     landing.flight.take_off([a_message(id=3)])
 
     assert landing.ids == [1, 2]
-    assert [m.id for m in landing.flight.in_doubt()] == [3]
+    assert [m.id for m in landing.flight.unconfirmed()] == [3]
     landing.hear(3)
     assert landing.ids == [1, 2, 3]
 
@@ -258,7 +258,7 @@ class AgainstATable(RuleBasedStateMachine):
         landed: dict[int, str] = dict.fromkeys(self.landing.ids, "confirmed")
         assert {**landed, **self.landing.reasons} == self.expected
         assert len(self.landing.ids) + len(self.landing.refused) == len(self.expected)
-        assert self.landing.flight.in_doubt() == list(self.open.values())
+        assert self.landing.flight.unconfirmed() == list(self.open.values())
         assert self.landing.flight.bytes == sum(len(m.body) for m in self.open.values())
         assert self.landing.flight.lowest_tag == min(self.open, default=self.tag + 1)
 

@@ -203,11 +203,11 @@ def test_an_exchange_deleted_meanwhile_puts_all_in_doubt(line: Line, broker: Bro
     line.publish(a_message(id=2, **shop), a_message(id=3))
     lost = line.until_lost()
 
-    assert lost.blame
+    assert lost.poison
     assert "404" in str(lost)
-    in_doubt = {m.id for m in line.publisher.in_doubt()}
-    assert in_doubt | {m.id for m in line.confirmed} == {1, 2, 3}
-    assert 2 in in_doubt
+    unconfirmed = {m.id for m in line.publisher.unconfirmed()}
+    assert unconfirmed | {m.id for m in line.confirmed} == {1, 2, 3}
+    assert 2 in unconfirmed
 
 
 def test_only_the_channel_that_died_is_suspect(line: Line) -> None:
@@ -217,8 +217,8 @@ def test_only_the_channel_that_died_is_suspect(line: Line) -> None:
 
     lost = line.until_lost()
 
-    assert lost.blame
-    assert [message.id for message in line.publisher.in_doubt()] == [501]
+    assert lost.poison
+    assert [message.id for message in line.publisher.unconfirmed()] == [501]
 
 
 def test_after_the_broker_closed_nothing_more_is_sent(line: Line) -> None:
@@ -229,7 +229,7 @@ def test_after_the_broker_closed_nothing_more_is_sent(line: Line) -> None:
     with pytest.raises(BrokerLost):
         line.publish(a_message(id=2))
 
-    assert 2 not in {m.id for m in line.publisher.in_doubt()}
+    assert 2 not in {m.id for m in line.publisher.unconfirmed()}
 
 
 def _closed(line: Line) -> bool:
@@ -295,7 +295,7 @@ def test_what_the_broker_will_not_take_is_blamed(line: Line) -> None:
 
     lost = line.until_lost()
 
-    assert lost.blame
+    assert lost.poison
     assert "406" in str(lost)
 
 
@@ -487,12 +487,12 @@ def test_a_silent_broker_is_given_up(open_line: OpenLine, own_rabbitmq: OwnRabbi
     with node.frozen():
         frozen.publish(a_message(id=2))
         lost = frozen.until_lost()
-    assert not lost.blame
-    assert [m.id for m in frozen.publisher.in_doubt()] == [2]
+    assert not lost.poison
+    assert [m.id for m in frozen.publisher.unconfirmed()] == [2]
 
     node.kill()
 
-    assert not killed.until_lost().blame
+    assert not killed.until_lost().poison
 
 
 def test_a_wrong_password_is_transient_and_stays_secret(broker: Broker) -> None:
@@ -503,7 +503,7 @@ def test_a_wrong_password_is_transient_and_stays_secret(broker: Broker) -> None:
         AmqpPublisher(url, Topology(url, declare=True), DEADLINE)
 
     assert "hunter2" not in str(lost.value)
-    assert not lost.value.blame
+    assert not lost.value.poison
 
 
 @pytest.mark.parametrize("url", ["amqp://guest:hunter2@127.0.0.1:1//", "amqp://nowhere.invalid//"])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outbox_relay.broker.amqp.properties import encoded
-from outbox_relay.broker.amqp.templates import LEARN_EVERY, MOST, Templates
+from outbox_relay.broker.amqp.templates import LEARN_EVERY, MAX_TEMPLATES, Templates
 from outbox_relay.core.message import Message
 from tests.relay.messages import a_message
 
@@ -121,14 +121,14 @@ def test_of_many_shapes_those_of_late_are_kept() -> None:
 
     known = [n for n, shape in enumerate(shapes) if filled(templates, shape)]
 
-    assert len(known) == MOST
+    assert len(known) == MAX_TEMPLATES
     assert known[-1] == 1000 // LEARN_EVERY * LEARN_EVERY - 1
 
 
 def test_a_shape_in_use_is_not_forgotten() -> None:
     """Others come and go behind it."""
     templates = Templates()
-    for number in range(MOST * LEARN_EVERY * 2):
+    for number in range(MAX_TEMPLATES * LEARN_EVERY * 2):
         other = a_message(headers=json.dumps({f"h{number}": None}))
         templates.learn(other, encoded(other, 0.0))
         if number == 0:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from outbox_relay.broker.redis.doubts import Doubts
+from outbox_relay.broker.redis.in_doubt import InDoubt
 from outbox_relay.broker.redis.publisher import RedisPublisher
 from outbox_relay.core.message import Message, Outcomes
 from outbox_relay.settings.durability import Durability
@@ -36,7 +36,7 @@ def client(valkey: Valkey) -> Iterator[Client]:
 
 @pytest.fixture
 def open_publisher() -> Iterator[OpenPublisher]:
-    """Connect: ``open_publisher(url, confirm="fsync", declare=False, doubts=..., **options)``."""
+    """Connect: ``open_publisher(url, confirm="fsync", declare=False, in_doubt=..., **options)``."""
     with ExitStack() as publishers:
 
         def connect(
@@ -44,7 +44,7 @@ def open_publisher() -> Iterator[OpenPublisher]:
             confirm: str = "memory",
             *,
             declare: bool = True,
-            doubts: Doubts | None = None,
+            in_doubt: InDoubt | None = None,
             confirm_timeout: float = 20.0,
             **options: Any,
         ) -> RedisPublisher:
@@ -52,7 +52,7 @@ def open_publisher() -> Iterator[OpenPublisher]:
                 url,
                 options,
                 Durability.parse(confirm),
-                doubts or Doubts(),
+                in_doubt or InDoubt(),
                 declare=declare,
                 confirm_timeout=confirm_timeout,
             )

@@ -131,4 +131,4 @@ def test_a_replica_that_stays_away_is_an_outage(
     publisher.publish(sent)
     with pytest.raises(BrokerLost, match="only 0 of 1 replicas"):
         wait_until(lambda: publisher.poll(0.1) and None, 15, "the loss")
-    assert publisher.in_doubt() == sent
+    assert publisher.unconfirmed() == sent

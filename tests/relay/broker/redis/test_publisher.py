@@ -7,7 +7,7 @@ from time import monotonic
 import pytest
 import redis
 
-from outbox_relay.broker.redis.doubts import Doubt, Doubts
+from outbox_relay.broker.redis.in_doubt import BatchInDoubt, InDoubt
 from outbox_relay.core.message import Reason
 from outbox_relay.errors import BrokerLost, SettingsError
 from servers import Valkey
@@ -157,7 +157,7 @@ def test_a_frozen_server_is_lost_after_the_confirm_timeout(
         with pytest.raises(BrokerLost, match="no confirm for"):
             wait_until(lambda: publisher.poll(0.1) and None, 10, "the loss")
 
-        assert publisher.in_doubt() == sent
+        assert publisher.unconfirmed() == sent
 
 
 def test_a_dead_server_is_lost(valkey: Valkey, open_publisher: OpenPublisher) -> None:
@@ -177,10 +177,10 @@ def test_what_had_arrived_is_remembered_through_another_loss(
     """The connection breaks in the call that found it out: found out again, and not sent twice."""
     arrived, other = messages(2)
     ids = (arrived.id, arrived.message_id)
-    doubts = Doubts()
-    doubts.remember(b"marker", [Doubt(1, (ids,), set())])
-    doubts.answered([[b"1"]], monotonic())
-    publisher = open_publisher(valkey.url, doubts=doubts)
+    in_doubt = InDoubt()
+    in_doubt.remember(b"marker", [BatchInDoubt(1, (ids,), set())])
+    in_doubt.answered([[b"1"]], monotonic())
+    publisher = open_publisher(valkey.url, in_doubt=in_doubt)
 
     def broken(data: bytes) -> None:
         raise BrokerLost(f"after {len(data)} bytes")
@@ -190,7 +190,7 @@ def test_what_had_arrived_is_remembered_through_another_loss(
         publisher.publish([arrived, other])
     publisher.close()
 
-    assert doubts.arrived(ids, monotonic())
+    assert in_doubt.arrived(ids, monotonic())
 
 
 def test_a_wrong_password_is_an_outage(valkey: Valkey, open_publisher: OpenPublisher) -> None:

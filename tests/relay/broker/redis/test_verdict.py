@@ -94,7 +94,7 @@ def test_the_wrong_server_is_a_lost_one() -> None:
         verdict = judge(a_batch(messages(1)), [b"OK", error, error, ABORTED])
 
         assert verdict.lost is not None
-        assert not verdict.lost.blame
+        assert not verdict.lost.poison
 
 
 def test_without_its_multi_a_batch_may_have_happened() -> None:

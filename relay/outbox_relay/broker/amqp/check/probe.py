@@ -20,7 +20,7 @@ DIFFERENCE: Final = re.compile(
     r"(?:none|(?:the value )?'(?P<value>.*?)'(?: of type '(?P<type>\w+)')?)$"
 )
 #: More arguments than a queue can have.
-MOST_ARGUMENTS: Final = 25
+MAX_ARGUMENTS: Final = 25
 
 
 class Probe:
@@ -62,7 +62,7 @@ class Probe:
         flags = {"durable": True, "auto_delete": False}
         arguments: dict[str, Any] = {"x-queue-type": NO_SUCH_TYPE}
         readable = False
-        for _ in range(MOST_ARGUMENTS):
+        for _ in range(MAX_ARGUMENTS):
             difference = DIFFERENCE.search(self._refusal(name, flags, arguments))
             if not difference:
                 break

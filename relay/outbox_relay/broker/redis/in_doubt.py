@@ -25,7 +25,7 @@ Ids = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class BatchInDoubt:
     """A batch whose replies were lost: its number, its messages, and the lists they went to.
 
     Both ids of a message: after a fail-over of the database another may have that of its row.
@@ -36,27 +36,27 @@ class Doubt:
     lists: set[bytes]
 
 
-class Doubts:
+class InDoubt:
     """What earlier connections left unanswered. Outlives the connections of one broker."""
 
     def __init__(self) -> None:
-        self._markers: dict[bytes, list[Doubt]] = {}
+        self._markers: dict[bytes, list[BatchInDoubt]] = {}
         self._arrived: set[Ids] = set()
         self._until = 0.0
 
-    def remember(self, marker: bytes, doubts: list[Doubt]) -> None:
+    def remember(self, marker: bytes, in_doubt: list[BatchInDoubt]) -> None:
         """A connection was lost with these batches in flight."""
-        if doubts:
-            self._markers[marker] = doubts
+        if in_doubt:
+            self._markers[marker] = in_doubt
 
     def questions(self) -> list[bytes]:
         """The commands whose replies `answered` understands."""
         return [
             question
-            for marker, doubts in self._markers.items()
+            for marker, in_doubt in self._markers.items()
             for question in (
                 resp.command(b"SMEMBERS", marker),
-                *(resp.command(b"TYPE", key) for key in _keys(doubts)),
+                *(resp.command(b"TYPE", key) for key in _keys(in_doubt)),
             )
         ]
 
@@ -65,11 +65,11 @@ class Doubts:
         answers = iter(replies)
         if now > self._until:
             self._arrived.clear()
-        for doubts in self._markers.values():
+        for in_doubt in self._markers.values():
             numbers = next(answers)
             # A command in a transaction may fail by itself, where a key is no list.
-            sound = {key for key in _keys(doubts) if next(answers) in (b"list", b"none")}
-            for doubt in doubts:
+            sound = {key for key in _keys(in_doubt) if next(answers) in (b"list", b"none")}
+            for doubt in in_doubt:
                 if _holds(numbers, doubt.number) and doubt.lists <= sound:
                     self._arrived.update(doubt.ids)
         self._markers.clear()
@@ -105,8 +105,8 @@ def mark(marker: bytes, number: int, spent: Sequence[int]) -> list[bytes]:
     return commands
 
 
-def _keys(doubts: list[Doubt]) -> list[bytes]:
-    return sorted({key for doubt in doubts for key in doubt.lists})
+def _keys(in_doubt: list[BatchInDoubt]) -> list[bytes]:
+    return sorted({key for doubt in in_doubt for key in doubt.lists})
 
 
 def _holds(numbers: object, number: int) -> bool:

@@ -8,20 +8,20 @@ from outbox_relay.broker.amqp.encode import HEARTBEAT_FRAME
 from outbox_relay.broker.link import Link
 
 #: Connection errors by which a broker blames what we sent (AMQP 0-9-1, 1.2); 320 is an operator.
-BLAMING: Final = frozenset({501, 502, 503, 505, 540, 541})
+POISON_CODES: Final = frozenset({501, 502, 503, 505, 540, 541})
 #: What AMQP's peers agree on where one of them names no limit.
 DEFAULT_FRAME_MAX: Final = 131_072
-MOST_CHANNELS: Final = 65_535
+MAX_CHANNELS: Final = 65_535
 
 
-class Line:
+class AmqpConnection:
     """Takes the socket over from a connection of py-amqp, which is not to be used any more."""
 
     def __init__(self, connection: amqp.Connection) -> None:
         transport = connection.transport
         self._connection = connection  # keeps the socket's owner alive
         self.frame_max: int = connection.frame_max or DEFAULT_FRAME_MAX
-        self.channel_max: int = connection.channel_max or MOST_CHANNELS
+        self.channel_max: int = connection.channel_max or MAX_CHANNELS
         heartbeat, leftover = connection.heartbeat or 0, bytes(transport._read_buffer)
         self.link = Link(transport.sock, heartbeat, leftover, HEARTBEAT_FRAME)
 

@@ -12,8 +12,8 @@ from hiredis import ReplyError
 from outbox_relay.broker.link import Link
 from outbox_relay.broker.redis import resp
 from outbox_relay.broker.redis.connect import CONNECT_TIMEOUT
-from outbox_relay.broker.redis.conversation import Conversation
-from outbox_relay.broker.redis.doubts import Doubts, mark
+from outbox_relay.broker.redis.in_doubt import InDoubt, mark
+from outbox_relay.broker.redis.pipeline import Pipeline
 from outbox_relay.broker.redis.proof import question, shortfall
 from outbox_relay.broker.redis.verdict import LOST, PAUSE
 from outbox_relay.errors import BrokerLost, SettingsError
@@ -29,12 +29,12 @@ PERMISSIONS: Final = (
 PROOF_SECONDS: Final = 3.0
 
 
-def greet(link: Link, marker: bytes, durability: Durability, doubts: Doubts) -> str | None:
-    """Write the marker, prove the level, settle the doubts; returns why we have to pause, if so.
+def handshake(link: Link, marker: bytes, durability: Durability, in_doubt: InDoubt) -> str | None:
+    """Write the marker, prove the level, learn what was in doubt; why we have to pause, if so.
 
     Raises BrokerLost, or SettingsError where the server can never do what is asked of it.
     """
-    questions = doubts.questions()
+    questions = in_doubt.questions()
     written = [resp.MULTI, *mark(marker, 0, ()), resp.EXEC]
     proof = [] if durability.by_reply else [question(durability, PROOF_SECONDS)]
     replies = _round_trip(link, [*questions, *written, *proof])
@@ -44,7 +44,7 @@ def greet(link: Link, marker: bytes, durability: Durability, doubts: Doubts) -> 
         _check_proof(answers[-1], durability)
     # Only now: what the marker says is as durable as everything written before that proof.
     if questions:
-        log.info("doubts_settled", arrived=doubts.answered(told, monotonic()))
+        log.info("doubts_settled", arrived=in_doubt.answered(told, monotonic()))
     return pause
 
 
@@ -69,12 +69,12 @@ def _check_proof(answer: object, durability: Durability) -> None:
 
 def _round_trip(link: Link, commands: list[bytes]) -> list[object]:
     """Ask, and wait for all the replies."""
-    conversation: Conversation[None] = Conversation()
+    pipeline: Pipeline[None] = Pipeline()
     now = monotonic()
     deadline = now + CONNECT_TIMEOUT
-    conversation.asked(None, len(commands), now)
+    pipeline.asked(None, len(commands), now)
     link.send(b"".join(commands))
     while (left := deadline - monotonic()) > 0:
-        for _, replies in conversation.feed(link.pump(left)):
+        for _, replies in pipeline.feed(link.pump(left)):
             return replies
     raise BrokerLost(f"the server has said nothing for {CONNECT_TIMEOUT:.0f} s")

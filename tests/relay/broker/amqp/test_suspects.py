@@ -1,4 +1,4 @@
-"""Publishing apart, to a real RabbitMQ: a message that kills its channel harms no other."""
+"""Publishing publisher, to a real RabbitMQ: a message that kills its channel harms no other."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kombu import Connection
 
-from outbox_relay.broker.amqp.isolation import AmqpIsolation
+from outbox_relay.broker.amqp.suspects import SuspectPublisher
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.core.message import Message, Outcomes, Reason, Refusal
 from outbox_relay.errors import BrokerLost
@@ -23,16 +23,16 @@ LETHAL: dict[str, Any] = {"headers": json.dumps({"x": "y" * 200_000}).encode()}
 
 
 @pytest.fixture
-def apart(broker: Broker) -> Iterator[AmqpIsolation]:
+def publisher(broker: Broker) -> Iterator[SuspectPublisher]:
     """An isolating publisher with a queue named celery; nothing is reserved."""
     broker.declare("celery")
     topology = Topology(broker.url, declare=True)
-    publisher = AmqpIsolation(broker.url, topology, DEADLINE, reserved=frozenset())
+    publisher = SuspectPublisher(broker.url, topology, DEADLINE, reserved=frozenset())
     yield publisher
     publisher.close()
 
 
-def land(publisher: AmqpIsolation) -> Outcomes:
+def land(publisher: SuspectPublisher) -> Outcomes:
     """Listen until nothing is in flight."""
     everything = Outcomes([], [], [])
     deadline = monotonic() + DEADLINE
@@ -54,12 +54,12 @@ def mixed(count: int) -> list[Message]:
     return [m._replace(**POISON) if m.id % 3 == 0 else m for m in messages(count)]
 
 
-def test_each_dies_alone(apart: AmqpIsolation, broker: Broker) -> None:
+def test_each_dies_alone(publisher: SuspectPublisher, broker: Broker) -> None:
     """In each of ten rounds all good ones are confirmed once, and all bad ones convicted by 406."""
     for number in range(1, 11):
-        batch = mixed(apart.apart)
-        assert apart.publish(batch) == []
-        outcomes = land(apart)
+        batch = mixed(publisher.max_suspects)
+        assert publisher.publish(batch) == []
+        outcomes = land(publisher)
 
         assert {m.id for m in outcomes.confirmed} == {m.id for m in batch if m.id % 3}
         assert ids(outcomes.refused) == {m.id for m in batch if m.id % 3 == 0}
@@ -68,29 +68,29 @@ def test_each_dies_alone(apart: AmqpIsolation, broker: Broker) -> None:
         assert broker.depth("celery") == number * len(outcomes.confirmed)
 
 
-def test_a_missing_right_is_told_from_poison(apart: AmqpIsolation, broker: Broker) -> None:
+def test_a_missing_right_is_told_from_poison(publisher: SuspectPublisher, broker: Broker) -> None:
     """By the reply code, whatever numbers the words hold."""
     with Connection(broker.url) as connection:
         channel: Any = connection.default_channel
         channel.exchange_declare("secret-403", "fanout", durable=True, auto_delete=False)
     broker.ctl("set_permissions", "outbox", ".*", r"^(celery|amq\.default)$", ".*")
     try:
-        apart.publish(
+        publisher.publish(
             [
                 a_message(id=1, exchange="secret-403", mandatory=False),
                 a_message(id=2, properties='{"user_id": "somebody-403"}'),
             ]
         )
-        refused = land(apart).refused
+        refused = land(publisher).refused
     finally:
         broker.ctl("set_permissions", "outbox", ".*", ".*", ".*")
 
     assert {r.message.id: r.reason for r in refused} == {1: Reason.FORBIDDEN, 2: Reason.REJECTED}
 
 
-def test_other_refusals_are_what_they_are(apart: AmqpIsolation) -> None:
+def test_other_refusals_are_what_they_are(publisher: SuspectPublisher) -> None:
     """Unroutable by its return; invalid without ever being sent; the others confirmed."""
-    refused = apart.publish(
+    refused = publisher.publish(
         [
             a_message(id=1, routing_key="nowhere"),
             a_message(id=2, headers='{"x": "\\ud800"}'),
@@ -98,7 +98,7 @@ def test_other_refusals_are_what_they_are(apart: AmqpIsolation) -> None:
             a_message(id=4),
         ]
     )
-    outcomes = land(apart)
+    outcomes = land(publisher)
 
     assert [(r.message.id, r.reason) for r in refused] == [
         (2, Reason.INVALID),
@@ -108,16 +108,16 @@ def test_other_refusals_are_what_they_are(apart: AmqpIsolation) -> None:
     assert [m.id for m in outcomes.confirmed] == [4]
 
 
-def test_a_connection_that_died_leaves_all_in_doubt(apart: AmqpIsolation) -> None:
+def test_a_connection_that_died_leaves_all_in_doubt(publisher: SuspectPublisher) -> None:
     """Of those on it, any may be the cause: the broker blames none by name."""
-    apart._outbound._encoder._frame_max = 1 << 30
+    publisher._outbound._encoder._frame_max = 1 << 30
 
-    apart.publish([a_message(id=1), a_message(id=2, **LETHAL), a_message(id=3)])
+    publisher.publish([a_message(id=1), a_message(id=2, **LETHAL), a_message(id=3)])
     with pytest.raises(BrokerLost) as lost:
-        land(apart)
+        land(publisher)
 
-    assert lost.value.blame
-    assert 2 in {m.id for m in apart.in_doubt()}
+    assert lost.value.poison
+    assert 2 in {m.id for m in publisher.unconfirmed()}
 
 
 def test_without_a_confirm_the_broker_is_lost(
@@ -126,13 +126,13 @@ def test_without_a_confirm_the_broker_is_lost(
     """Nobody is to blame; the message may have arrived."""
     broker.declare("celery")
     topology = Topology(broker.url, declare=True)
-    publisher = AmqpIsolation(broker.url, topology, confirm_timeout=0.0)
-    monkeypatch.setattr(publisher._line.link, "pump", lambda timeout: b"")
+    publisher = SuspectPublisher(broker.url, topology, confirm_timeout=0.0)
+    monkeypatch.setattr(publisher._connection.link, "pump", lambda timeout: b"")
     try:
         publisher.publish(messages(3))
         with pytest.raises(BrokerLost, match="no confirm") as lost:
             land(publisher)
 
-        assert not lost.value.blame
+        assert not lost.value.poison
     finally:
         publisher.close()

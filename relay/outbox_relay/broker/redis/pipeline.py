@@ -13,19 +13,19 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _Question(Generic[T]):
+class _Request(Generic[T]):
     about: T
     replies: int
     asked: float
     heard: list[object] = field(default_factory=list)
 
 
-class Conversation(Generic[T]):
+class Pipeline(Generic[T]):
     """What was asked and is not fully answered."""
 
     def __init__(self) -> None:
         self._reader = hiredis.Reader()
-        self._open: deque[_Question[T]] = deque()
+        self._open: deque[_Request[T]] = deque()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -42,7 +42,7 @@ class Conversation(Generic[T]):
 
     def asked(self, about: T, replies: int, now: float) -> None:
         """Commands that will bring so many replies are on their way."""
-        self._open.append(_Question(about, replies, now))
+        self._open.append(_Request(about, replies, now))
 
     def feed(self, data: bytes) -> Iterator[tuple[T, list[object]]]:
         """Each question that is answered by now, with its replies.
@@ -54,7 +54,7 @@ class Conversation(Generic[T]):
             if isinstance(reply, hiredis.PushNotification):
                 continue
             if isinstance(reply, hiredis.ReplyError) and "Protocol error" in str(reply):
-                raise BrokerLost(f"the server closed on us: {reply}", blame=True)
+                raise BrokerLost(f"the server closed on us: {reply}", poison=True)
             if not self._open:
                 raise BrokerLost(f"the server closed on us: {reply}")
             question = self._open[0]

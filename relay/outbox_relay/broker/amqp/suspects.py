@@ -11,12 +11,12 @@ from typing import Final
 
 from outbox_relay.broker.amqp.channel import Channel
 from outbox_relay.broker.amqp.connect import open_connection
+from outbox_relay.broker.amqp.connection import POISON_CODES, AmqpConnection
 from outbox_relay.broker.amqp.encode import channel_closed_frame, channel_opening_frames
 from outbox_relay.broker.amqp.inbound import Blocked, Closed, Confirm, Event, Inbound, Returned
-from outbox_relay.broker.amqp.line import BLAMING, Line
 from outbox_relay.broker.amqp.outbound import Outbound
 from outbox_relay.broker.amqp.topology import Topology
-from outbox_relay.broker.publisher import WIDTH
+from outbox_relay.broker.publisher import MAX_SUSPECTS
 from outbox_relay.core.message import Message, Outcomes, Reason, Refusal
 from outbox_relay.errors import BrokerLost
 from outbox_relay.settings.names import RESERVED
@@ -25,7 +25,7 @@ from outbox_relay.settings.names import RESERVED
 ACCESS_REFUSED: Final = 403
 
 
-class AmqpIsolation:
+class SuspectPublisher:
     """As many channels as there are messages in flight. Implements `publisher.Publisher`."""
 
     def __init__(
@@ -35,13 +35,13 @@ class AmqpIsolation:
         confirm_timeout: float,
         reserved: frozenset[str] = RESERVED,
     ) -> None:
-        self._line = Line(open_connection(url))
+        self._connection = AmqpConnection(open_connection(url))
         self._inbound = Inbound()
-        self._outbound = Outbound(topology, self._line.frame_max, reserved)
+        self._outbound = Outbound(topology, self._connection.frame_max, reserved)
         self._confirm_timeout = confirm_timeout
-        self.apart = min(WIDTH, self._line.channel_max)
+        self.max_suspects = min(MAX_SUSPECTS, self._connection.channel_max)
         # One that has died is the last to be begun again, and not before we have agreed to its end.
-        self._unopened = deque(range(1, min(2 * WIDTH, self._line.channel_max) + 1))
+        self._unopened = deque(range(1, min(2 * MAX_SUSPECTS, self._connection.channel_max) + 1))
         self._dead: set[int] = set()
         self._free: list[Channel] = []
         self._busy: dict[int, Channel] = {}  # oldest first
@@ -82,7 +82,7 @@ class AmqpIsolation:
             channel.take_off(sent, now)
             self._busy[channel.number] = channel
         if wire:
-            self._line.link.send(b"".join(wire))
+            self._connection.link.send(b"".join(wire))
         return refused
 
     def poll(self, timeout: float) -> Outcomes:
@@ -91,21 +91,23 @@ class AmqpIsolation:
             raise self._fate
         confirmed: list[Message] = []
         refused: list[Refusal] = []
-        for event in self._inbound.feed(self._line.link.pump(timeout)):
-            self._hear(event, self._inbound.channel, confirmed, refused)
+        for event in self._inbound.feed(self._connection.link.pump(timeout)):
+            self._handle(event, self._inbound.channel, confirmed, refused)
             if self._fate:
                 break
         self._outbound.came_back(refused)
         self._check_time(monotonic())
         return Outcomes(confirmed, refused, [])
 
-    def in_doubt(self) -> list[Message]:
+    def unconfirmed(self) -> list[Message]:
         """Messages the broker may or may not have, once it is lost."""
-        return [message for channel in self._busy.values() for message in channel.flight.in_doubt()]
+        return [
+            message for channel in self._busy.values() for message in channel.flight.unconfirmed()
+        ]
 
     def close(self) -> None:
         """Drop the connection."""
-        self._line.close()
+        self._connection.close()
         self._busy.clear()
 
     def _channel(self, wire: list[bytes]) -> Channel:
@@ -119,21 +121,21 @@ class AmqpIsolation:
         wire.append(channel_opening_frames(channel.number))
         return channel
 
-    def _hear(
+    def _handle(
         self, event: Event, number: int, confirmed: list[Message], refused: list[Refusal]
     ) -> None:
         channel = self._busy.get(number)
         match event:
             case Closed(code, text, connection=True):
                 # Told at the next call, so that what was confirmed before it is not forgotten.
-                blame = code in BLAMING
-                self._fate = BrokerLost(f"the broker closed on us: {code} {text}", blame=blame)
+                poison = code in POISON_CODES
+                self._fate = BrokerLost(f"the broker closed on us: {code} {text}", poison=poison)
             case Closed(code, text):
                 reason = Reason.FORBIDDEN if code == ACCESS_REFUSED else Reason.REJECTED
                 words = f"the broker closed on us: {code} {text}"
-                carried = channel.flight.in_doubt() if channel is not None else ()
+                carried = channel.flight.unconfirmed() if channel is not None else ()
                 refused += [Refusal(message, reason, words) for message in carried]
-                self._bury(number)
+                self._retire(number)
             case Confirm() if channel is not None:
                 channel.flight.confirmed(event, confirmed, refused)
                 if channel.landed(monotonic()):
@@ -142,11 +144,11 @@ class AmqpIsolation:
                 channel.flight.returned(event)
             case Blocked(blocked):
                 self._blocked = blocked
-                self._line.link.patient(blocked)
+                self._connection.link.patient(blocked)
                 for each in self._busy.values():
                     each.wait_anew(monotonic())
 
-    def _bury(self, number: int) -> None:
+    def _retire(self, number: int) -> None:
         self._busy.pop(number, None)
         self._free = [channel for channel in self._free if channel.number != number]
         self._dead.add(number)
