@@ -17,7 +17,7 @@ PACKAGES = [
     ("producer", "celery_outbox", None),
     ("worker", "celery_inbox", None),
     ("migrations", "outbox_migrations", "outbox-migrate"),
-    ("relay", "outbox_relay", None),
+    ("relay", "outbox_relay", "outbox-relay"),
 ]
 FOLDERS = [ROOT / folder for folder, *_ in PACKAGES]
 

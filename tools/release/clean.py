@@ -88,7 +88,9 @@ def check_alone(environment: Environment, package: Package, file: Path, others: 
         raise Unreleasable(f"{file.name} brings {', '.join(brought)} with it")
     _import(environment, package)
     for command in package.commands:
-        environment.run(environment.program(command), "--help")
+        told = environment.run(environment.program(command), "--version").split()
+        if told != [command, package.version]:
+            raise Unreleasable(f"{command} {package.version} says it is {' '.join(told)}")
 
 
 def check_whole(environment: Environment, package: Package, file: Path) -> None:

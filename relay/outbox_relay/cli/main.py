@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+import outbox_relay
 from outbox_relay.cli import bench, doctor, health, look, purge, replay, run, show, status, steer
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import add_flags, given
@@ -54,12 +55,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: every health probe makes this parser."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(parser.prog, outbox_relay.__version__)
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="outbox-relay",
         description="Publishes a Postgres outbox, confirmed; shows, steers and diagnoses it.",
         epilog="Exit codes: 0 done, 1 found or left a problem, 2 wrong usage or settings.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and end")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         own = commands.add_parser(command.name, help=command.help, description=command.help)
