@@ -31,7 +31,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test test-faults faults-page soak test-deploy check lint types contracts lock hooks findings release-check audit \
-	licences scaling bench dashboard image up down clean
+	licences settings-page scaling bench dashboard image up down clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -92,6 +92,9 @@ baseline: .venv/.synced ## Write the first migrations from migrations/outbox_mig
 
 licences: .venv/.synced ## Generate docs/licences.md again
 	@PYTHONPATH=tools $(BIN)/python -m licences
+
+settings-page: .venv/.synced ## Write the table of settings in docs/operations.md again
+	@PYTHONPATH=tools $(BIN)/python -m settings_page
 
 scaling: .venv/.synced ## Compute the table of docs/scaling.md again
 	@PYTHONPATH=tools $(BIN)/python -m scaling

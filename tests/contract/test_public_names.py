@@ -9,8 +9,8 @@ import pytest
 import celery_inbox
 import celery_outbox
 from outbox_migrations.grants import grant
-from outbox_relay.cli.flags import VARIABLES
 from outbox_relay.cli.main import COMMANDS
+from outbox_relay.configuration import TABLE
 
 LISTED = ["id", "message_id", "task", "exchange", "routing_key", "args", "kwargs", "created_at"]
 UNSENT = [*LISTED, "available_at", "attempts", "last_error"]
@@ -80,7 +80,9 @@ def test_settings() -> None:
     promised = "SCHEMA DECLARE BATCH_SIZE WINDOW MAX_ATTEMPTS RETENTION HTTP_ADDRESS LOG_FORMAT"
     secrets = "DATABASE_URL DATABASE_URL_FILE BROKER_URL BROKER_URL_FILE LOG_LEVEL"
 
-    assert {f"OUTBOX_{name}" for name in f"{promised} {secrets}".split()} <= {*VARIABLES}
+    assert {f"OUTBOX_{name}" for name in f"{promised} {secrets}".split()} <= {
+        name for setting in TABLE for name in setting.variables
+    }
 
 
 def test_python() -> None:

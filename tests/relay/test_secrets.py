@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from outbox_relay.broker.amqp.encode import Encoder
+from outbox_relay.broker.amqp.settings import RESERVED
 from outbox_relay.broker.entities import described
 from outbox_relay.broker.redis.envelope import envelope
 from outbox_relay.broker.registry import publisher_factory
@@ -19,7 +20,6 @@ from outbox_relay.configuration import from_environment
 from outbox_relay.errors import BrokerLost, SettingsError, StoreLost, Unpublishable
 from outbox_relay.postgres.store import open_store
 from outbox_relay.settings import Settings
-from outbox_relay.settings.names import RESERVED
 from servers import Postgres
 from tests.fixtures.broker import Broker
 from tests.fixtures.programs import RelayFactory

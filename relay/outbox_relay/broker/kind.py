@@ -8,6 +8,7 @@ from outbox_relay.broker.publisher import Publisher
 from outbox_relay.core.finding import Finding
 from outbox_relay.core.route import Route
 from outbox_relay.settings import Settings
+from outbox_relay.settings.setting import Setting
 
 
 class Connect(Protocol):
@@ -27,3 +28,6 @@ class Broker:
     connector: Callable[[Settings], Connect]
     #: What `doctor` finds at one URL, given where messages go. Raises as `Connect` does.
     check: Callable[[str, Settings, Sequence[Route]], list[Finding]]
+    #: What only its publishers can be told, and what only its check can be.
+    settings: tuple[Setting[Any], ...] = ()
+    check_settings: tuple[Setting[Any], ...] = ()

@@ -36,7 +36,7 @@ def publisher_factory(settings: Settings) -> Open:
     def connect(*, for_suspects: bool = False) -> Publisher:
         nonlocal first
         try:
-            secrets = settings.broker_url.read(), settings.transport_options.read()
+            secrets = settings.broker_url.read(), settings.broker_transport_options.read()
         except SettingsError as error:  # it was readable at the start
             raise BrokerLost(str(error)) from error
         first = first or secrets

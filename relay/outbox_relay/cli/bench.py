@@ -32,6 +32,7 @@ from outbox_relay.operator.session import Session
 from outbox_relay.operator.status import RELAYS, RelaySeen
 from outbox_relay.postgres.store import Store
 from outbox_relay.settings import Settings
+from outbox_relay.settings.table import BATCH_SIZE, WINDOW
 
 #: How the names of the queues of measurements begin.
 QUEUES: Final = "outbox-bench-"
@@ -64,7 +65,7 @@ def command() -> Command:
         "measure drain rate and latency here",
         _bench,
         _arguments,
-        (*DATABASE, *BROKER, "OUTBOX_BATCH_SIZE", "OUTBOX_WINDOW", "OUTBOX_REDIS_CONFIRM"),
+        (*DATABASE, *BROKER, BATCH_SIZE, WINDOW),
         need_broker=True,
     )
 

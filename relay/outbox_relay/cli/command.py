@@ -1,10 +1,12 @@
-"""What every command is: a name, the variables it reads, its own arguments, and what it does."""
+"""What every command is: a name, the settings it reads, its own arguments, and what it does."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from outbox_relay.settings import Settings
+from outbox_relay.settings.setting import Setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,5 +17,5 @@ class Command:
     help: str
     run: Callable[[Namespace, Settings], int]
     arguments: Callable[[ArgumentParser], None] = lambda _: None
-    variables: Sequence[str] = ()
+    settings: Sequence[Setting[Any]] = ()
     need_broker: bool = False

@@ -13,6 +13,7 @@ from outbox_relay.cli.command import Command
 from outbox_relay.configuration import from_environment
 from outbox_relay.errors import SettingsError
 from outbox_relay.settings import Settings
+from outbox_relay.settings.table import HTTP_ADDRESS
 from outbox_relay.settings.values import Address
 
 TIMEOUT_SECONDS: Final = 3.0
@@ -22,7 +23,7 @@ _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 def command() -> Command:
     """The command."""
-    return Command("health", "is the relay here ready", _health, variables=["OUTBOX_HTTP_ADDRESS"])
+    return Command("health", "is the relay here ready", _health, settings=[HTTP_ADDRESS])
 
 
 def main() -> int:

@@ -75,5 +75,5 @@ def _parser() -> argparse.ArgumentParser:
         own = commands.add_parser(command.name, help=command.help, description=command.help)
         own.set_defaults(command=command)
         command.arguments(own)
-        add_flags(own, command.variables)
+        add_flags(own, command.settings)
     return parser

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from outbox_relay.errors import SchemaError, SettingsError, StoreLost
-from outbox_relay.settings.table import flag_of
+from outbox_relay.settings.setting import flag_of
 
 CONNECT_TIMEOUT_SECONDS: Final = 5
 #: How much longer than the server's own limit a statement is waited for, in seconds.

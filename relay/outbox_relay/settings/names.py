@@ -1,12 +1,8 @@
-"""Which content types, exchanges and reserved properties rows may name."""
+"""Which content types and exchanges rows may name."""
 
 import re
 from dataclasses import dataclass
 from typing import Final
-
-#: By these a row reaches further than it says: RabbitMQ also routes by the headers CC and BCC, and
-#: vouches for the property user_id, which can only be the relay's own.
-RESERVED: Final = frozenset({"CC", "BCC", "user_id"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +31,11 @@ class Names:
         )
 
 
-ANY: Final = Names(("*",))
 #: Data that is only data. Missing on purpose: pickle (application/x-python-serialize) and YAML.
-PLAIN_DATA: Final = Names.parse(
+PLAIN_DATA: Final = (
     "application/json, application/*+json, application/x-msgpack, application/msgpack, "
     "application/vnd.msgpack, application/data, application/octet-stream, application/text, "
     "application/cbor, application/*+cbor, application/avro, avro/*, application/protobuf, "
     "application/x-protobuf, application/vnd.google.protobuf, application/xml, application/*+xml, "
     "text/plain, text/html, text/csv, text/xml"
 )
-
-
-def reserved_but(text: str) -> frozenset[str]:
-    """The reserved names that remain when those in `text` are allowed."""
-    allowed = {name for each in text.split(",") if (name := each.strip())}
-    if unknown := allowed - RESERVED:
-        raise ValueError(f"{min(unknown)!r} is not reserved; {', '.join(sorted(RESERVED))} are")
-    return RESERVED - allowed

@@ -1,19 +1,153 @@
-"""The relay's settings: read once, checked whole, each error naming the variable to mend.
+"""The relay's own settings, in one table; those of a broker are in its package.
 
-Secrets may live in files (`OUTBOX_DATABASE_URL_FILE`, `OUTBOX_BROKER_URL_FILE`), which are read
-again on every reconnect, so that a rotated password needs no restart.
+Environment, flags, `--help` and the table in docs/operations.md are all made of it.
 """
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
-from outbox_relay.settings.durability import MEMORY, Durability
-from outbox_relay.settings.names import ANY, PLAIN_DATA, RESERVED, Names
+from outbox_relay.settings.durations import duration
+from outbox_relay.settings.names import PLAIN_DATA, Names
 from outbox_relay.settings.secret import Secret
-from outbox_relay.settings.values import DEFAULT_ADDRESS, Address
+from outbox_relay.settings.setting import Setting, secret
+from outbox_relay.settings.urls import check_database_url
+from outbox_relay.settings.values import (
+    Address,
+    Declare,
+    LogFormat,
+    address,
+    between,
+    declare,
+    identifier,
+    log_format,
+    log_level,
+    positive_duration,
+    transport_options,
+)
 
-NO_OPTIONS: Final = Secret("OUTBOX_BROKER_TRANSPORT_OPTIONS")
-PREFIX: Final = "OUTBOX_"
+T = TypeVar("T")
+
+DATABASE_URL: Final = secret(
+    "OUTBOX_DATABASE_URL",
+    check_database_url,
+    "libpq URL or conninfo of the outbox's database",
+    "Several hosts and `target_session_attrs=read-write` follow a fail-over",
+)
+SCHEMA: Final = Setting("OUTBOX_SCHEMA", identifier, "outbox", "Postgres schema of the tables")
+STATEMENT_TIMEOUT: Final = Setting(
+    "OUTBOX_STATEMENT_TIMEOUT",
+    positive_duration,
+    "10s",
+    "longest wait for one statement before the connection is dropped",
+)
+DECLARE: Final = Setting(
+    "OUTBOX_DECLARE",
+    declare,
+    "missing",
+    "`missing`: declare queues and exchanges as Celery would; `never`: leave that to others",
+    note="`never` is for a user of the broker without configure rights",
+)
+BROKER_TRANSPORT_OPTIONS: Final = secret(
+    "OUTBOX_BROKER_TRANSPORT_OPTIONS",
+    transport_options,
+    "Celery's `broker_transport_options`, as JSON",
+    '`{"global_keyprefix": "shop:"}`, Sentinel\'s `master_name`',
+)
+BATCH_SIZE: Final = Setting(
+    "OUTBOX_BATCH_SIZE", between(1, 10_000), "500", "most rows claimed at a time"
+)
+WINDOW: Final = Setting(
+    "OUTBOX_WINDOW",
+    between(1, 100_000),
+    "4000",
+    "most messages unconfirmed at a time, and most that a killed relay can duplicate",
+)
+MAX_ATTEMPTS: Final = Setting(
+    "OUTBOX_MAX_ATTEMPTS",
+    between(1, 10_000),
+    "10",
+    "refusals by the broker until a message is dead; outages and full queues never count",
+)
+RETRY_DELAY: Final = Setting(
+    "OUTBOX_RETRY_DELAY",
+    duration,
+    "1s",
+    "wait after the first refusal; it doubles, up to five minutes",
+)
+RETENTION: Final = Setting(
+    "OUTBOX_RETENTION",
+    duration,
+    "7d",
+    "how long sent messages can be looked at and replayed; `0` deletes them on confirm",
+)
+LEASE: Final = Setting(
+    "OUTBOX_LEASE",
+    positive_duration,
+    "10s",
+    "how long a claim lasts unless renewed: how long a dead relay's messages wait for another",
+)
+CONFIRM_TIMEOUT: Final = Setting(
+    "OUTBOX_CONFIRM_TIMEOUT",
+    positive_duration,
+    "30s",
+    "longest wait for a confirm before the connection is dropped",
+)
+GRACE_PERIOD: Final = Setting(
+    "OUTBOX_GRACE_PERIOD",
+    duration,
+    "25s",
+    "longest time from SIGTERM to the end of the process, whatever is away",
+    note="Four fifths of it are for messages in flight",
+)
+HTTP_ADDRESS: Final = Setting(
+    "OUTBOX_HTTP_ADDRESS",
+    address,
+    "127.0.0.1:9464",
+    "where metrics and probes are served: `host:port`, or `off`",
+    note="There are `/metrics`, `/livez` and `/readyz`",
+)
+LOG_FORMAT: Final = Setting(
+    "OUTBOX_LOG_FORMAT", log_format, "json", "`json`, or `console` for people"
+)
+LOG_LEVEL: Final = Setting(
+    "OUTBOX_LOG_LEVEL", log_level, "info", "`debug`, `info`, `warning` or `error`"
+)
+ALLOW_CONTENT_TYPES: Final = Setting(
+    "OUTBOX_ALLOW_CONTENT_TYPES",
+    Names.parse,
+    PLAIN_DATA,
+    "content types that are published; `*` stands for any text",
+    shown_default="JSON, msgpack, text, plain data",
+    note="[Not pickle, not YAML](security.md#what-rows-may-ask-for)",
+)
+ALLOW_EXCHANGES: Final = Setting(
+    "OUTBOX_ALLOW_EXCHANGES",
+    Names.parse,
+    "*",
+    "exchanges that rows may name or declare; `amq.default` is the one Celery's queues are on",
+)
+#: In the order in which they are shown. The broker's URL, whose schemes brokers know, is not here.
+OWN: Final[tuple[Setting[Any], ...]] = (
+    DATABASE_URL,
+    SCHEMA,
+    STATEMENT_TIMEOUT,
+    DECLARE,
+    BROKER_TRANSPORT_OPTIONS,
+    BATCH_SIZE,
+    WINDOW,
+    MAX_ATTEMPTS,
+    RETRY_DELAY,
+    RETENTION,
+    LEASE,
+    CONFIRM_TIMEOUT,
+    GRACE_PERIOD,
+    HTTP_ADDRESS,
+    LOG_FORMAT,
+    LOG_LEVEL,
+    ALLOW_CONTENT_TYPES,
+    ALLOW_EXCHANGES,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,28 +156,26 @@ class Settings:
 
     database_url: Secret
     broker_url: Secret
-    schema: str = "outbox"
-    declare: Literal["missing", "never"] = "missing"
-    batch_size: int = 500
-    window: int = 4000
-    max_attempts: int = 10
-    retry_delay: float = 1.0
-    retention: float = 7 * 86400
-    http_address: Address = DEFAULT_ADDRESS
-    log_format: Literal["json", "console"] = "json"
-    log_level: str = "info"
-    grace_period: float = 25.0
-    confirm_timeout: float = 30.0
-    statement_timeout: float = 10.0
-    management_url: str | None = None
-    lease: float = 10.0
-    redis_confirm: Durability = MEMORY
-    transport_options: Secret = NO_OPTIONS
-    allow_content_types: Names = PLAIN_DATA
-    allow_exchanges: Names = ANY
-    reserved: frozenset[str] = RESERVED
+    schema: str = SCHEMA.initial
+    statement_timeout: float = STATEMENT_TIMEOUT.initial
+    declare: Declare = DECLARE.initial
+    broker_transport_options: Secret = BROKER_TRANSPORT_OPTIONS.initial
+    batch_size: int = BATCH_SIZE.initial
+    window: int = WINDOW.initial
+    max_attempts: int = MAX_ATTEMPTS.initial
+    retry_delay: float = RETRY_DELAY.initial
+    retention: float = RETENTION.initial
+    lease: float = LEASE.initial
+    confirm_timeout: float = CONFIRM_TIMEOUT.initial
+    grace_period: float = GRACE_PERIOD.initial
+    http_address: Address = HTTP_ADDRESS.initial
+    log_format: LogFormat = LOG_FORMAT.initial
+    log_level: str = LOG_LEVEL.initial
+    allow_content_types: Names = ALLOW_CONTENT_TYPES.initial
+    allow_exchanges: Names = ALLOW_EXCHANGES.initial
+    of_brokers: Mapping[str, Any] = field(default_factory=dict)
 
-
-def flag_of(variable: str) -> str:
-    """The command line's name of a variable: OUTBOX_BATCH_SIZE is --batch-size."""
-    return "--" + variable.removeprefix(PREFIX).lower().replace("_", "-")
+    def of(self, setting: Setting[T]) -> T:
+        """The value of a broker's own setting."""
+        value: T = self.of_brokers.get(setting.name, setting.initial)
+        return value

@@ -3,22 +3,14 @@
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
-from outbox_relay.errors import SettingsError
 from outbox_relay.settings.durations import duration
 
 #: Host and port to listen on; None for nowhere.
 Address = tuple[str, int] | None
-DEFAULT_ADDRESS: Final[Address] = ("127.0.0.1", 9464)
-
-
-def management_url(text: str) -> str | None:
-    """The address of RabbitMQ's management API."""
-    if not re.fullmatch(r"https?://[^/@?#\s]+(/[^@?#\s]*)?", text):
-        # Not a ValueError: the text may hold a password and must not be repeated.
-        raise SettingsError("OUTBOX_MANAGEMENT_URL: give http://host:15672, without a password")
-    return text.rstrip("/")
+Declare = Literal["missing", "never"]
+LogFormat = Literal["json", "console"]
 
 
 def transport_options(text: str) -> dict[str, Any]:
@@ -39,7 +31,7 @@ def identifier(text: str) -> str:
     return text
 
 
-def declare(text: str) -> Literal["missing", "never"]:
+def declare(text: str) -> Declare:
     """What to do about queues and exchanges that are missing."""
     if text == "missing":
         return "missing"
@@ -48,7 +40,7 @@ def declare(text: str) -> Literal["missing", "never"]:
     raise ValueError("say missing or never")
 
 
-def log_format(text: str) -> Literal["json", "console"]:
+def log_format(text: str) -> LogFormat:
     """How log lines are written."""
     if text == "json":
         return "json"

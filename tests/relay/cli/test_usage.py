@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from outbox_relay.cli.flags import VARIABLES
+from outbox_relay.broker.amqp.settings import MANAGEMENT_URL
 from outbox_relay.cli.main import COMMANDS
+from outbox_relay.configuration import TABLE
 from tests.relay.conftest import Cli
 
 WRONG = [
@@ -99,8 +100,8 @@ def test_every_setting_is_a_flag_of_run(cli: Cli) -> None:
     (run,) = (command for command in COMMANDS if command.name == "run")
 
     known = set(listed.strip().split(", "))
-    assert known == set(VARIABLES)
-    assert known - {"OUTBOX_MANAGEMENT_URL"} == set(run.variables)
+    assert known == {name for setting in TABLE for name in setting.variables}
+    assert {*TABLE} - {*run.settings} == {MANAGEMENT_URL}
 
 
 @pytest.mark.parametrize("name", ["run", "doctor"])

@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox_relay.broker.amqp.encode import Encoder
+from outbox_relay.broker.amqp.settings import ALLOW_RESERVED, RESERVED, reserved_but
 from outbox_relay.broker.entities import described
 from outbox_relay.core.message import Reason
 from outbox_relay.core.policy import Policy
 from outbox_relay.errors import Denied, SettingsError
-from outbox_relay.settings.names import ANY, PLAIN_DATA, RESERVED, Names, reserved_but
+from outbox_relay.settings.names import Names
+from outbox_relay.settings.table import ALLOW_CONTENT_TYPES, ALLOW_EXCHANGES
 from tests.fixtures.broker import Broker
 from tests.fixtures.programs import RelayFactory
 from tests.fixtures.rows import commit_rows, states
@@ -27,6 +29,8 @@ from tests.relay.settings.test_settings import read
 
 PICKLE = "application/x-python-serialize"
 YAML = "application/x-yaml"
+
+PLAIN_DATA, ANY = ALLOW_CONTENT_TYPES.initial, ALLOW_EXCHANGES.initial
 
 #: An open exchange that hands what it cannot route to a closed one.
 FORWARDS = {"name": "events.a", "arguments": {"alternate-exchange": "b"}}
@@ -183,7 +187,7 @@ def test_the_settings_are_read() -> None:
     assert "text/plain" in settings.allow_content_types
     assert PICKLE not in settings.allow_content_types
     assert "events" not in settings.allow_exchanges
-    assert settings.reserved == {"user_id"}
+    assert settings.of(ALLOW_RESERVED) == {"user_id"}
     with pytest.raises(SettingsError, match="OUTBOX_ALLOW_RESERVED='Cc'"):
         read(OUTBOX_ALLOW_RESERVED="Cc")
     with pytest.raises(SettingsError, match="OUTBOX_ALLOW_EXCHANGES"):

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from outbox_relay.errors import SettingsError
 from outbox_relay.observe import health as health_module
 from outbox_relay.observe.health import Endpoint, Health
-from outbox_relay.settings.values import DEFAULT_ADDRESS
+from outbox_relay.settings.table import HTTP_ADDRESS
 from servers.ports import free_port
 
 
@@ -131,8 +131,8 @@ def test_a_request_has_its_time(client: Client, monkeypatch: pytest.MonkeyPatch)
 
 def test_only_this_machine_is_answered_by_default() -> None:
     """Anything else has to be asked for, by OUTBOX_HTTP_ADDRESS."""
-    assert DEFAULT_ADDRESS is not None
-    assert DEFAULT_ADDRESS[0] == "127.0.0.1"
+    assert HTTP_ADDRESS.initial is not None
+    assert HTTP_ADDRESS.initial[0] == "127.0.0.1"
 
 
 def test_an_address_in_use_names_its_variable() -> None:

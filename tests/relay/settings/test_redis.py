@@ -2,10 +2,11 @@
 
 import pytest
 
+from outbox_relay.broker.redis.durability import MEMORY, Durability
+from outbox_relay.broker.redis.settings import CONFIRM
 from outbox_relay.configuration import from_environment
 from outbox_relay.errors import SettingsError
 from outbox_relay.settings import Settings
-from outbox_relay.settings.durability import MEMORY, Durability
 from outbox_relay.settings.values import transport_options
 
 
@@ -19,8 +20,8 @@ def test_nothing_said_means_redis_own_reply() -> None:
     """And Celery's defaults for everything else."""
     settings = read()
 
-    assert settings.redis_confirm == MEMORY
-    assert transport_options(settings.transport_options.read()) == {}
+    assert settings.of(CONFIRM) == MEMORY
+    assert transport_options(settings.broker_transport_options.read()) == {}
 
 
 def test_both_are_read() -> None:
@@ -30,8 +31,10 @@ def test_both_are_read() -> None:
         OUTBOX_BROKER_TRANSPORT_OPTIONS='{"global_keyprefix": "shop:"}',
     )
 
-    assert settings.redis_confirm == Durability(fsync=True, replicas=2)
-    assert transport_options(settings.transport_options.read()) == {"global_keyprefix": "shop:"}
+    assert settings.of(CONFIRM) == Durability(fsync=True, replicas=2)
+    assert transport_options(settings.broker_transport_options.read()) == {
+        "global_keyprefix": "shop:"
+    }
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from outbox_relay.broker.amqp.settings import ALLOW_RESERVED, MANAGEMENT_URL
 from outbox_relay.broker.kind import Broker, Connect
 from outbox_relay.broker.publisher import Publisher
 from outbox_relay.core.finding import Finding
@@ -19,7 +20,7 @@ def _connector(settings: Settings) -> Connect:
         # A broker that was restarted may have lost its queues: each connection looks anew.
         topology = Topology(url, declare=settings.declare == "missing")
         kind = SuspectPublisher if for_suspects else AmqpPublisher
-        return kind(url, topology, settings.confirm_timeout, settings.reserved)
+        return kind(url, topology, settings.confirm_timeout, settings.of(ALLOW_RESERVED))
 
     return connect
 
@@ -30,4 +31,11 @@ def _check(url: str, settings: Settings, routes: Sequence[Route]) -> list[Findin
     return rabbitmq.check(url, settings, routes)
 
 
-BROKER: Final = Broker("RabbitMQ", ("amqp", "amqps"), _connector, _check)
+BROKER: Final = Broker(
+    "RabbitMQ",
+    ("amqp", "amqps"),
+    _connector,
+    _check,
+    settings=(ALLOW_RESERVED,),
+    check_settings=(MANAGEMENT_URL,),
+)

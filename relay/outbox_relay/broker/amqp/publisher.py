@@ -18,10 +18,10 @@ from outbox_relay.broker.amqp.connection import POISON_CODES, AmqpConnection
 from outbox_relay.broker.amqp.encode import channel_closing_frame, channel_opening_frames
 from outbox_relay.broker.amqp.inbound import Blocked, Closed, Confirm, Inbound, Returned
 from outbox_relay.broker.amqp.outbound import Outbound
+from outbox_relay.broker.amqp.settings import RESERVED
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.core.message import NOTHING, Message, Outcomes, Reason, Refusal
 from outbox_relay.errors import BrokerLost
-from outbox_relay.settings.names import RESERVED
 
 log = structlog.get_logger()
 

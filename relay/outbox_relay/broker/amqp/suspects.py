@@ -15,11 +15,11 @@ from outbox_relay.broker.amqp.connection import POISON_CODES, AmqpConnection
 from outbox_relay.broker.amqp.encode import channel_closed_frame, channel_opening_frames
 from outbox_relay.broker.amqp.inbound import Blocked, Closed, Confirm, Event, Inbound, Returned
 from outbox_relay.broker.amqp.outbound import Outbound
+from outbox_relay.broker.amqp.settings import RESERVED
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.broker.publisher import MAX_SUSPECTS
 from outbox_relay.core.message import Message, Outcomes, Reason, Refusal
 from outbox_relay.errors import BrokerLost
-from outbox_relay.settings.names import RESERVED
 
 #: By this reply code a broker says that our user lacks a right, not that a message is bad.
 ACCESS_REFUSED: Final = 403

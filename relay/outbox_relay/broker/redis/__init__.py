@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from outbox_relay.broker.kind import Broker, Connect
 from outbox_relay.broker.publisher import Publisher
+from outbox_relay.broker.redis.settings import CONFIRM
 from outbox_relay.core.finding import Finding
 from outbox_relay.core.route import Route
 from outbox_relay.settings import Settings
@@ -20,7 +21,7 @@ def _connector(settings: Settings) -> Connect:
         return RedisPublisher(
             url,
             dict(options),
-            settings.redis_confirm,
+            settings.of(CONFIRM),
             in_doubt,
             declare=settings.declare == "missing",
             confirm_timeout=settings.confirm_timeout,
@@ -36,5 +37,9 @@ def _check(url: str, settings: Settings, routes: Sequence[Route]) -> list[Findin
 
 
 BROKER: Final = Broker(
-    "Redis", ("redis", "rediss", "sentinel", "valkey", "valkeys"), _connector, _check
+    "Redis",
+    ("redis", "rediss", "sentinel", "valkey", "valkeys"),
+    _connector,
+    _check,
+    settings=(CONFIRM,),
 )

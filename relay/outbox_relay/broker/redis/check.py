@@ -21,7 +21,9 @@ FULL: Final = 0.9
 
 def check(url: str, settings: Settings, routes: Sequence[Route]) -> list[Finding]:
     """Everything about one server. Raises BrokerLost where it cannot be reached."""
-    with closing(open_server(url, transport_options(settings.transport_options.read()))) as server:
+    with closing(
+        open_server(url, transport_options(settings.broker_transport_options.read()))
+    ) as server:
         client: Any = server.channel.client
         try:
             info: Mapping[str, Any] = client.info()

@@ -12,12 +12,12 @@ from hiredis import ReplyError
 from outbox_relay.broker.link import Link
 from outbox_relay.broker.redis import resp
 from outbox_relay.broker.redis.connect import CONNECT_TIMEOUT
+from outbox_relay.broker.redis.durability import VARIABLE, Durability
 from outbox_relay.broker.redis.in_doubt import InDoubt, mark
 from outbox_relay.broker.redis.pipeline import Pipeline
 from outbox_relay.broker.redis.proof import question, shortfall
 from outbox_relay.broker.redis.verdict import LOST, PAUSE
 from outbox_relay.errors import BrokerLost, SettingsError
-from outbox_relay.settings.durability import VARIABLE, Durability
 
 log = structlog.get_logger()
 

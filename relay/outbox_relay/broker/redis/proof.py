@@ -1,7 +1,7 @@
 """Asks Redis how durably it has stored what was written, and reads the answer."""
 
 from outbox_relay.broker.redis import resp
-from outbox_relay.settings.durability import VARIABLE, Durability
+from outbox_relay.broker.redis.durability import VARIABLE, Durability
 
 
 def question(durability: Durability, patience: float) -> bytes:

@@ -21,6 +21,7 @@ from outbox_relay.broker.publisher import MAX_SUSPECTS
 from outbox_relay.broker.redis import resp
 from outbox_relay.broker.redis.batch import Batch
 from outbox_relay.broker.redis.connect import open_server
+from outbox_relay.broker.redis.durability import Durability
 from outbox_relay.broker.redis.envelope import delivery_tags
 from outbox_relay.broker.redis.handshake import handshake
 from outbox_relay.broker.redis.in_doubt import BatchInDoubt, Ids, InDoubt, mark, new_marker
@@ -30,7 +31,6 @@ from outbox_relay.broker.redis.routing import Route, Router
 from outbox_relay.broker.redis.verdict import judge
 from outbox_relay.core.message import Message, Outcomes, Reason, Refusal
 from outbox_relay.errors import BrokerLost, Unpublishable
-from outbox_relay.settings.durability import Durability
 
 log = structlog.get_logger()
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import redis
 
+from outbox_relay.broker.redis.durability import Durability
 from outbox_relay.broker.redis.in_doubt import InDoubt
 from outbox_relay.broker.redis.publisher import RedisPublisher
 from outbox_relay.core.message import Message, Outcomes
-from outbox_relay.settings.durability import Durability
 from servers import Valkey
 from tests.fixtures.valkey import OwnValkey
 

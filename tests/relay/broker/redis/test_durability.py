@@ -3,8 +3,8 @@
 import pytest
 import redis
 
+from outbox_relay.broker.redis.durability import Durability
 from outbox_relay.errors import BrokerLost, SettingsError
-from outbox_relay.settings.durability import Durability
 from servers import Valkey
 from tests.fixtures.valkey import OwnValkey
 from tests.fixtures.waiting import wait_until

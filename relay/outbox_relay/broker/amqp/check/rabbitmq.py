@@ -11,6 +11,7 @@ from outbox_relay.broker.amqp.check import bindings
 from outbox_relay.broker.amqp.check.management import Management, Unavailable
 from outbox_relay.broker.amqp.check.probe import Probe
 from outbox_relay.broker.amqp.check.queues import judge
+from outbox_relay.broker.amqp.settings import MANAGEMENT_URL
 from outbox_relay.core.finding import Finding, ok, problem, warn
 from outbox_relay.core.route import Route
 from outbox_relay.settings import Settings
@@ -26,7 +27,7 @@ def check(url: str, settings: Settings, routes: Sequence[Route]) -> list[Finding
     with closing(Probe(url)) as probe:
         probe.may_open_channel()
         findings = [ok(NAME, f"RabbitMQ at {where}")]
-        management = Management.of(url, settings.management_url)
+        management = Management.of(url, settings.of(MANAGEMENT_URL))
         try:
             findings += _alarms(management)
             api: Management | None = management
