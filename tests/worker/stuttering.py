@@ -58,6 +58,38 @@ def total(self: Any, conn: Any, numbers: list[int]) -> int:
 
 @app.task(bind=True)
 @idempotent(connect)
+def note_of(self: Any, conn: Any, result: str) -> None:
+    """Note what its parent returned."""
+    conn.execute(NOTE, (f"note of {result}",))
+
+
+@app.task(bind=True)
+@idempotent(connect)
+def mourn(self: Any, conn: Any, failed: str) -> None:
+    """An errback, as of old: it is sent as a message of its own."""
+    conn.execute(NOTE, ("mourned",))
+
+
+@app.task(bind=True)
+@idempotent(connect)
+def fail(self: Any, conn: Any) -> None:
+    """Fail at every delivery."""
+    raise LookupError("no such order")
+
+
+@app.task(bind=True, max_retries=3)
+@idempotent(connect)
+def go_on(self: Any, conn: Any) -> None:
+    """Send two retries beside runs that go on, and one that ends its run."""
+    if self.request.retries < 2:
+        self.retry(countdown=0, throw=False)
+    elif self.request.retries == 2:
+        raise self.retry(countdown=0)
+    conn.execute(NOTE, (f"attempt {self.request.retries}",))
+
+
+@app.task(bind=True)
+@idempotent(connect)
 def third_time(self: Any, conn: Any) -> int:
     """Succeed at the third attempt."""
     conn.execute(NOTE, (f"attempt {self.request.retries}",))

@@ -87,6 +87,50 @@ def test_a_task_may_replace_itself(ledger: Ledger, shop: Shop) -> None:
     assert_effects(ledger, shop, *countdown, "gather None", "1+1", "2+2", "gather [2, 4]")
 
 
+def test_callbacks_of_duplicates_are_duplicates(ledger: Ledger, shop: Shop) -> None:
+    """Single ones, several, and every canvas: each copy of the parent sends them anew."""
+    add = shop.task("add", 1)
+    several = [shop.task("add", 2), shop.task("add", 2)]
+    steps = chain(shop.task("add", 3), shop.task("add", 30))
+    members = group([shop.task("add", 4), shop.task("add", 5)], app=shop.app)
+    whole = chord([shop.task("add", 6), shop.task("add", 7)], shop.task("total"), app=shop.app)
+
+    links: list[Any] = [several, [steps], [members], [whole]]
+    for link in links:
+        add.apply_async((1,), link=link).get(SECONDS)
+
+    expected = ["1+1"] * 4 + ["2+2"] * 2 + ["2+3", "5+30", "2+4", "2+5", "2+6", "2+7"]
+    wait_until(lambda: len(ledger.effects()) == 13, SECONDS, "the chord's body")
+    assert_effects(ledger, shop, *expected, "sum of [8, 9]")
+
+
+def test_callbacks_keep_their_ids_after_a_replay_and_a_kill(ledger: Ledger, shop: Shop) -> None:
+    """Sent again under its old id, long after, or by a process that died: nothing runs twice."""
+    dies = shop.task("dies_once")
+    for _ in range(2):
+        result = dies.apply_async(task_id="known", link=shop.task("note_of"))
+        assert result.get(SECONDS) == "survived"
+        wait_until(lambda: len(ledger.effects()) == 2, SECONDS, "the callback")
+
+    assert_effects(ledger, shop, "survived", "note of survived")
+
+
+def test_errbacks_of_duplicates_are_duplicates(ledger: Ledger, shop: Shop) -> None:
+    """Every delivery fails, and its errback is one message however often it is sent."""
+    shop.task("fail").apply_async(link_error=shop.task("mourn"))
+    wait_until(lambda: bool(ledger.effects()), SECONDS, "the errback")
+
+    assert_effects(ledger, shop, "mourned")
+
+
+def test_a_retry_beside_its_run_is_a_run_of_its_own(ledger: Ledger, shop: Shop) -> None:
+    """retry(throw=False) goes on and commits; what it has sent runs as well, once."""
+    shop.task("go_on").delay()
+    wait_until(lambda: "attempt 3" in ledger.effects(), SECONDS, "the last retry")
+
+    assert_effects(ledger, shop, "attempt 0", "attempt 1", "attempt 3")
+
+
 def test_a_killed_worker_process_costs_nothing(ledger: Ledger, shop: Shop) -> None:
     """What it had done is rolled back, what it held is delivered again."""
     assert shop.task("dies_once").delay().get(SECONDS) == "survived"

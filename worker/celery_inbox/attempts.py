@@ -48,6 +48,7 @@ class Run:
     connect: Callable[[], Any]
     wait: float
     body: Callable[[Any], Any]
+    stored: Callable[[Any], str]  # a result as JSON
     _claiming: bool = False
 
     def persistently(self) -> Outcome:
@@ -111,7 +112,7 @@ class Run:
         outcome = self._joined(target)
         last = None
         if delivery is not None:
-            result = None if outcome.ignore else store.encode(self.task.name, outcome.value)
+            result = None if outcome.ignore else self.stored(outcome.value)
             last = store.finish(delivery, result)
         target.commit(last)
         return outcome

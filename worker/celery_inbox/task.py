@@ -12,7 +12,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from celery import Task  # quoted below: in Celery 5.4 it takes no parameters at run time
 from celery.local import Proxy
 
+from celery_inbox import store
 from celery_inbox.attempts import Run
+from celery_inbox.following import keep_ids
+from celery_inbox.models import dumped
+from celery_inbox.retrying import number_of, number_runs
 from celery_inbox.store import Delivery
 
 P = ParamSpec("P")
@@ -47,11 +51,17 @@ def idempotent(
         def run(*args: Any, **kwargs: Any) -> Any:
             task, arguments = _bound_task(body, args), args[1:]
             delivery = _delivery(task, key, arguments, kwargs)
+            if delivery is not None:
+                keep_ids(task.request)
+                number_runs(task)
 
             def on(handle: Any) -> Any:
                 return body(task, handle, *arguments, **kwargs)
 
-            return Run(task, delivery, connect, wait, on).persistently().deliver()
+            def stored(value: Any) -> str:
+                return store.encode(task.name, dumped(task, run, value))
+
+            return Run(task, delivery, connect, wait, on, stored).persistently().deliver()
 
         # What Celery checks the arguments of a call against: everything but the connection.
         vars(run)["__signature__"] = _without_connection(body)
@@ -91,7 +101,11 @@ def _delivery(
         name = f"{task.name}:{chosen}"
     # replace() passes the id on to its successor, which must not look like a duplicate.
     nesting = request.get("replaced_task_nesting") or 0
-    return Delivery(f"{name}/{nesting}" if nesting else name, task.name, id)
+    if nesting:
+        name = f"{name}/{nesting}"
+    if repeated := number_of(request):
+        name = f"{name}/run-{repeated}"
+    return Delivery(name, task.name, id)
 
 
 def _bound_task(body: Callable[..., Any], args: tuple[Any, ...]) -> "Task[..., Any]":
