@@ -1,7 +1,8 @@
 """Finds the real connection or session in what agents of monitoring make of it.
 
 Those wrap connections in proxies (wrapt's, or their own copies of it) that are of no class of the
-driver, or only say so, and keep what they wrap in `__wrapped__`.
+driver, or only say so, and keep what they wrap in `__wrapped__`. Frameworks' proxies for the
+current session have a method that returns it.
 """
 
 import sys
@@ -23,5 +24,10 @@ def bare(value: Any, kind: str) -> Any:
     for _layer in range(_MOST_LAYERS):
         if issubclass(type(value), wanted):  # not isinstance: a proxy claims any class
             return value
-        value = getattr(value, "__wrapped__", None)
+        kind_of_proxy = type(value)
+        current = getattr(kind_of_proxy, "_get_current_object", None)
+        if current is not None:
+            value = current.__get__(value, kind_of_proxy)()
+        else:
+            value = getattr(value, "__wrapped__", None)
     return None
