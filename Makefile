@@ -143,11 +143,25 @@ test-compat: $(COMPAT:%=.compat/%) ## Test with every Celery there is (COMPAT="5
 	@$(UV) pip install --quiet --python $@/bin/python "celery[redis]==$*.*" "kombu[redis]"
 	@touch $@
 
+# Celery's source distribution, with the tests in it, and an environment with what these ask for.
+SUITE := 5.7.0
+.PHONY: test-celery
+test-celery: .celery-suite/$(SUITE) ## Run Celery's own integration tests, plain and through the outbox (ARGS)
+	@PYTHONPATH=tools $</env/bin/python -m celery_suite $</celery-$(SUITE) $(ARGS)
+
+.celery-suite/%: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)
+	@UV_PROJECT_ENVIRONMENT=$(CURDIR)/$@/env $(UV) sync --frozen --quiet
+	@$(UV) pip install --quiet --python $@/env/bin/python pip "celery[redis,auth,pydantic]==$*" \
+		pytest-rerunfailures pytest-order pytest-subtests pymemcache
+	@cd $@ && env/bin/python -m pip download --quiet --no-deps --no-binary celery celery==$* \
+		&& tar -xzf celery-$*.tar.gz
+	@touch $@
+
 dashboard: .venv/.synced ## Generate deploy/grafana/outbox.json again
 	@PYTHONPATH=tools $(BIN)/python -m grafana
 
 clean: ## Remove everything that make made
-	rm -rf .venv .compat .uv .servers .demo .bench .*_cache .hypothesis dist
+	rm -rf .venv .compat .celery-suite .uv .servers .demo .bench .*_cache .hypothesis dist
 
 # Only a changed lock file or project file makes it again.
 .venv/.synced: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)

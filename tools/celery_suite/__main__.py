@@ -1,0 +1,148 @@
+"""`python -m celery_suite SUITE [-- pytest's options]`: run it plain and through the outbox.
+
+Prints what differs; ends with 1 if that is anything that the documentation does not name.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree
+
+import psycopg
+
+from celery_suite.differences import DOCUMENTED
+from outbox_migrations import upgrade
+from servers import Postgres, RabbitMQ, Valkey
+from servers.ports import free_port
+from servers.processes import kill_family, spawn
+from servers.rabbitmq_packages import find_or_fetch
+
+TOOLS: Final = Path(__file__).resolve().parents[1]
+#: A test that has taken so long has failed, in seconds.
+TEST_TIMEOUT: Final = 300
+
+Outcomes = dict[str, str]
+
+
+def main(suite: Path, options: list[str]) -> int:
+    """Run both, compare them, and return the exit code."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="celery-suite-")))
+        postgres = Postgres(folder / "postgres")
+        stack.callback(postgres.discard)
+        rabbitmq = RabbitMQ(folder / "rabbitmq", root=find_or_fetch())
+        stack.callback(rabbitmq.discard)
+        valkey = Valkey(folder / "valkey")
+        stack.callback(valkey.discard)
+        for server in (postgres, rabbitmq, valkey):
+            server.start()
+
+        def broker() -> dict[str, str]:
+            url = rabbitmq.url(rabbitmq.create_vhost())
+            return {"TEST_BROKER": url, "TEST_BACKEND": valkey.url}
+
+        plain = run(suite, options, folder / "plain.xml", broker(), ())
+        database = postgres.create_database()
+        upgrade(database)
+        servers = broker() | {"OUTBOX_DATABASE_URL": database}
+        with relaying(folder, servers):
+            ours = run(
+                suite, options, folder / "outbox.xml", servers, ("-p", "celery_suite.plugin")
+            )
+        print("rows:", *rows(database))
+        return report(plain, ours)
+
+
+def run(
+    suite: Path, options: list[str], results: Path, servers: Mapping[str, str], plugin: tuple[str, ...]
+) -> Outcomes:
+    """Run the suite in a process of its own, and return how each test ended."""
+    redis_port = servers["TEST_BACKEND"].rsplit(":", 1)[1].partition("/")[0]
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("OUTBOX_")},
+        **servers,
+        "PYTHONPATH": os.pathsep.join((str(TOOLS), str(suite), os.environ.get("PYTHONPATH", ""))),
+        "REDIS_HOST": "127.0.0.1",
+        "REDIS_PORT": redis_port,
+    }
+    command = [sys.executable, "-m", "pytest", *plugin, "-p", "celery.contrib.pytest"]
+    command += ["-p", "no:cacheprovider"]
+    command += [f"--timeout={TEST_TIMEOUT}", f"--junit-xml={results}", "-q", "--tb=short"]
+    # The one file left out is about a store of Azure, and skipped without an account there.
+    command += options or ["t/integration", "--ignore=t/integration/test_backend.py"]
+    subprocess.run(command, cwd=suite, env=environment, check=False)
+    return outcomes(results)
+
+
+def outcomes(results: Path) -> Outcomes:
+    """Read pytest's report: for each test passed, failed or skipped."""
+    found: Outcomes = {}
+    for case in ElementTree.parse(results).iter("testcase"):
+        name = f"{case.get('classname')}::{case.get('name')}"
+        failed = case.find("failure") is not None or case.find("error") is not None
+        skipped = case.find("skipped") is not None
+        found[name] = "failed" if failed else "skipped" if skipped else "passed"
+    return found
+
+
+class relaying:  # noqa: N801 - a context manager, used as a function
+    """A relay of its own for the time of a block."""
+
+    def __init__(self, folder: Path, servers: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._environment = {
+            **os.environ,
+            "OUTBOX_DATABASE_URL": servers["OUTBOX_DATABASE_URL"],
+            "OUTBOX_BROKER_URL": servers["TEST_BROKER"],
+            "OUTBOX_HTTP_ADDRESS": f"127.0.0.1:{free_port()}",
+            # The suite sends pickle and YAML as well.
+            "OUTBOX_ALLOW_CONTENT_TYPES": "*",
+        }
+
+    def __enter__(self) -> None:
+        command = [str(Path(sys.executable).with_name("outbox-relay")), "run"]
+        self._process = spawn(
+            command,
+            folder=self._folder,
+            log=self._folder / "relay.log",
+            environment=self._environment,
+        )
+
+    def __exit__(self, *_: object) -> None:
+        kill_family(self._process)
+
+
+def rows(database: str) -> list[str]:
+    """Return what became of the rows."""
+    with psycopg.connect(database) as connection:
+        return [
+            f"{count} {state}"
+            for state in ("pending", "scheduled", "sent", "dead")
+            for (count,) in connection.execute(f"SELECT count(*) FROM outbox.{state}".encode())
+        ]
+
+
+def report(plain: Outcomes, ours: Outcomes) -> int:
+    """Print what differs, and return 1 if something does that nobody has explained."""
+    for name, results in (("plain", plain), ("outbox", ours)):
+        counts = [f"{list(results.values()).count(how)} {how}" for how in ("passed", "failed")]
+        print(f"{name}: {', '.join(counts)} of {len(results)}")
+    unexplained = 0
+    for test in sorted(plain.keys() | ours.keys()):
+        before, after = plain.get(test, "absent"), ours.get(test, "absent")
+        if before == after:
+            continue
+        why = next((why for end, why in DOCUMENTED.items() if test.endswith(end)), None)
+        unexplained += why is None and after != "passed"
+        print(f"{test}: {before}, through the outbox {after}: {why or 'not documented'}")
+    return 1 if unexplained else 0
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    sys.exit(main(Path(arguments[0]).resolve(), arguments[1:]))
