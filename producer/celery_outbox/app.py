@@ -8,26 +8,21 @@ import logging
 import sys
 from contextlib import nullcontext
 from functools import cached_property
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from celery import Celery, signals
 from celery.app.amqp import AMQP
 from kombu import Producer
-from kombu.exceptions import EncodeError
 
-from celery_outbox import capture, destination, overrides
-from celery_outbox.backend import keep_quiet, reply_queues
-from celery_outbox.capture import Keys, OutboxProducer
-from celery_outbox.dedup import Dedup
+from celery_outbox import overrides
+from celery_outbox.backend import keep_quiet
 from celery_outbox.destination import NotingRouter
-from celery_outbox.errors import InvalidSetting, UnsupportedOption
+from celery_outbox.errors import InvalidSetting
 from celery_outbox.outbox import Outbox
-from celery_outbox.worker import continuing_canvas, goes_on
+from celery_outbox.sender import TaskSender, take_dedup_key
+from celery_outbox.worker import continuing_canvas
 
 logger = logging.getLogger(__name__)
-
-#: By these a task is part of a larger whole, whose result another task cannot stand in for.
-PARTS: Final = ("chain", "chord", "group_id", "parent_id")
 
 overrides.install()
 
@@ -76,7 +71,7 @@ class OutboxCelery(Celery):
         """
         # Celery gives the parent explicitly for what follows a task, and for nothing else.
         follows = options.get("parent_id") is not None
-        dedup = _dedup(name, options)
+        dedup = take_dedup_key(name, options)
         router = options.get("router") or self.amqp.router
         options["router"] = NotingRouter(router, countdown, eta)
         with continuing_canvas() if follows else nullcontext():
@@ -85,69 +80,6 @@ class OutboxCelery(Celery):
 
     def _get_backend(self) -> Any:
         return keep_quiet(super()._get_backend())  # type: ignore[misc]  # not in the stubs
-
-
-class TaskSender:
-    """Stands in for `app.amqp.send_task_message`."""
-
-    def __init__(self, app: OutboxCelery, amqp: Any) -> None:
-        self._app = app
-        self._amqp = amqp
-
-    @cached_property
-    def _publish(self) -> Any:
-        """Celery's own function, made when first needed, once the app is configured."""
-        return self._amqp._create_task_sender()
-
-    def __call__(self, producer: Producer, name: str, message: Any, **options: Any) -> None:
-        """Store the task, finished by Celery as for the broker."""
-        _refuse_connection(name, producer)
-        keys = Keys(options.pop("ordering_key", None), options.pop("dedup_key", None))
-        if keys.dedup is not None and not isinstance(keys.dedup, Dedup):
-            raise _unsupported(name, "dedup_key=", "give it where the task is sent, not in a route")
-        if keys.dedup and goes_on(self._app, message):
-            keys = keys._replace(dedup=None)  # not sent, the running task would never end
-        outbox = self._app.outbox
-        noted = destination.take_noted(options, self._amqp.queues)
-        put = outbox.place_of_task(name, message, options.pop("outbox", None), keys)
-        if put is not None or not destination.is_native_delay(options.get("exchange")):
-            destination.replace(options, noted)
-        if put is None:
-            with Celery.producer_or_acquire(self._app) as connected:
-                self._publish(connected, name, message, **options)
-            return
-        # No event "task-sent", which is monitoring; no retry, as there is no broker to retry.
-        options["retry"] = False
-        try:
-            captured = self._publish(
-                outbox.capturing, name, message._replace(sent_event=None), **options
-            )
-        except EncodeError as error:
-            raise capture.unencodable(name, error) from error
-        replies = [] if message.headers.get("ignore_result") else reply_queues(self._app.backend)
-        put(capture.task_message(self._app, name, message, captured, options, keys, replies))
-
-
-def _dedup(name: str, options: dict[str, Any]) -> Dedup | None:
-    """Replace the dedup_key among `options` by what will know the outcome, and return that."""
-    if options.get("dedup_key") is None:
-        return None
-    if any(options.get(part) for part in PARTS):
-        reason = "it is part of a chain, group or chord, which would wait for its own id for ever"
-        raise _unsupported(name, "dedup_key=", reason)
-    dedup = options["dedup_key"] = Dedup(options["dedup_key"])
-    return dedup
-
-
-def _refuse_connection(name: str, producer: Producer) -> None:
-    if not isinstance(producer, OutboxProducer):
-        reason = "these name a connection to the broker, which the relay has and this process"
-        reason += " does not. For the transaction to join, use outbox="
-        raise _unsupported(name, "connection= or producer=", reason)
-
-
-def _unsupported(task: str, option: str, reason: str) -> UnsupportedOption:
-    return UnsupportedOption.about(task=task, option=option, reason=reason)
 
 
 def install(app: Celery) -> OutboxCelery:

@@ -1,31 +1,43 @@
-"""`app.outbox`: decides which transaction a message joins. There is no silent way around one."""
+"""`app.outbox`: looks around, has decision.py decide, and does it. No message goes another way."""
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from celery import Celery
 from kombu import Exchange, Queue
 
-from celery_outbox import capture, settings, worker
+from celery_outbox import settings, worker
 from celery_outbox.block import Transaction, Using, current_block
 from celery_outbox.capture import CapturingProducer, OutboxProducer
+from celery_outbox.database import Database
+from celery_outbox.decision import ENDINGS, Around, Destination, Origin, destination, origin_of
 from celery_outbox.dedup import Dedup
-from celery_outbox.errors import InvalidSetting, NoTransaction, UnsupportedOption
+from celery_outbox.errors import NoTransaction
 from celery_outbox.event import event, name_of
 from celery_outbox.insert import CANCEL
 from celery_outbox.message import Message
 from celery_outbox.target import AsyncTarget, Rows, SyncTarget, target_for
 
-if TYPE_CHECKING:
-    from celery_outbox.standalone import Standalone
-
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Put = Callable[[Message], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where one send goes."""
+
+    origin: Origin
+    destination: Destination
+    #: What outbox= named, or else the block that is joined.
+    target: object | None
+    block: Using[Any] | None
+    #: Whether the delivery of the running task can go back to its queue.
+    requeue: bool = False
 
 
 class Outbox:
@@ -33,7 +45,6 @@ class Outbox:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._standalone: dict[str, Standalone] = {}  # of the URL in force
         self._main_process: int | None = None
         self._warned = False
         #: What Celery is given instead of a producer with a connection.
@@ -47,11 +58,7 @@ class Outbox:
         Raises InvalidSetting.
         """
         self._main_process = os.getpid()
-        _ = self._schema, self._put_unasked, self._put_durably
-
-    @property
-    def _in_main_process(self) -> bool:
-        return self._main_process == os.getpid()
+        self._database.check()
 
     def using(self, target: T) -> Using[T]:
         """Return a block in which every task sent becomes a row in the transaction of `target`.
@@ -102,9 +109,7 @@ class Outbox:
         Raises UnpublishableMessage, UnsupportedOption, UnusableTarget or NoTransaction.
         """
         name = name or name_of(exchange, routing_key, headers or {})
-        put = self._place(name, target)
-        if put is None:
-            raise NoTransaction.about(task=name)
+        decision = self._decide(name, Origin.USER, target)
         dedup = None if dedup_key is None else Dedup(dedup_key)
         message = event(
             self._app,
@@ -118,7 +123,7 @@ class Outbox:
             dedup=dedup,
             options={**options, "routing_key": routing_key},
         )
-        put(message)
+        self.carry_out(decision, message)
         return (dedup and dedup.first) or message.message_id
 
     def _publish_by_producer(self, body: Any, **options: Any) -> None:
@@ -140,87 +145,53 @@ class Outbox:
         rows = target_for(target, self._schema).fetch(CANCEL, task_id)
         return _first(rows) if isinstance(rows, list) else _afirst(rows)
 
-    def place_of_task(
-        self, name: str, task: Any, target: object | None, keys: capture.Keys
-    ) -> Put | None:
-        """Return what takes a task, or None where a worker sends it as Celery would.
+    def decide(self, name: str, task: Any, target: object | None) -> Decision:
+        """Decide where a task goes: `task` is what Celery's create_task_message returned.
 
-        `task` is what Celery's create_task_message returned, `target` that of the call, if any.
-        Raises NoTransaction, OutboxClosed, UnusableTarget or UnsupportedOption.
+        `target` is that of the call, if any. Raises NoTransaction or AmbiguousBlock.
         """
-        running = worker.task_at_work(self._app)
-        if running is not None and self._is_its_workers(running, task, target):
-            # Within its body a task can be rejected; after it, only by the parent of its process.
-            within = worker.goes_on(self._app, task)
-            put = self._put_persistently(running, requeue=within or not self._in_main_process)
-        else:
-            put = self._place(name, target)
-        if put is None and not worker.may_send_directly(
-            self._app, task, in_main_process=self._in_main_process
-        ):
+        is_main = self._main_process == os.getpid()
+        process, running = worker.process_of(self._app, is_main=is_main)
+        origin = origin_of(process, running, task, follows=worker.is_continuing())
+        decision = self._decide(name, origin, target)
+        if running is None or not running.acks_late:
+            return decision
+        # Within its body a task can be rejected; after it, only by the parent of its process.
+        return replace(decision, requeue=origin in ENDINGS or not is_main)
+
+    def _decide(self, name: str, origin: Origin, target: object | None) -> Decision:
+        block = None
+        if origin is not Origin.RETRY and target is None:
+            block = current_block()
+        around = Around.NOTHING if target is None and block is None else Around.TRANSACTION
+        if block is not None and block.commits_replacement:
+            around = Around.COMMITTING
+        where = destination(origin, around, has_database=self.has_database)
+        if where is Destination.REFUSE:
             raise NoTransaction.about(task=name)
-        if put is None and keys.any:
-            raise UnsupportedOption.about(
-                task=name,
-                option="ordering_key= or dedup_key=",
-                reason="this worker has no OUTBOX_DATABASE_URL and sends it directly",
-            )
-        return put
+        return Decision(origin, where, target, block)
 
-    def _is_its_workers(self, running: Any, task: Any, target: object | None) -> bool:
-        """Tell whether the worker of `running` itself sends `task`, whatever transaction is open.
+    def carry_out(self, decision: Decision, message: Message) -> None:
+        """Put or store a message where it was decided to go.
 
-        What ends a task must not be rolled back by the exception that ends it.
+        Raises OutboxClosed, UnusableTarget, DatabaseUnavailable, OutboxNotReady, RowRefused or
+        InvalidSetting.
         """
-        if worker.is_retry(running, task):
-            return True
-        if worker.is_replacement(running, task):
-            return not self._commits_replacement(target)
-        return target is None and current_block() is None and worker.continues(running)
+        match decision:
+            case Decision(destination=Destination.STORE):
+                if self._database.store(message):
+                    self._warn_once(message.task)
+            case Decision(destination=Destination.STORE_APART):
+                store = partial(self._database.store_apart, message)
+                worker.keep_trying(store, message.task, requeue=decision.requeue)
+            case Decision(block=Using() as block, origin=origin):
+                block.put(message)
+                block.replaced = block.replaced or origin is Origin.REPLACEMENT
+            case Decision(target=target):
+                target_for(target, self._schema).put_alone(message)
 
-    def _place(self, name: str, target: object | None) -> Put | None:
-        if target is not None:
-            return partial(self._put_in, target)
-        block = current_block()
-        if block is None:
-            return self._put_unasked
-        block.check_open(name)
-        return block.put
-
-    def _commits_replacement(self, target: object | None) -> bool:
-        """Tell whether the block in force commits a replacement, and note there is one."""
-        block = current_block() if target is None else None
-        if block is None or not block.commits_replacement:
-            return False
-        block.replaced = True
-        return True
-
-    def _put_in(self, target: object, message: Message) -> None:
-        target_for(target, self._schema).put_alone(message)
-
-    @cached_property
-    def _schema(self) -> str:
-        return settings.schema(self._app)
-
-    @property
-    def has_database(self) -> bool:
-        """Whether messages without a transaction can be stored in one of their own."""
-        return (
-            settings.names_database_url(self._app) or settings.django_alias(self._app) is not None
-        )
-
-    @property
-    def _put_unasked(self) -> Put | None:
-        """What takes messages where nobody named a transaction."""
-        if alias := settings.django_alias(self._app):
-            from celery_outbox.django_target import DjangoTarget
-
-            return DjangoTarget(alias, self._schema).put_unasked
-        put = self._put_standalone
-        return put and partial(self._put_warily, put)
-
-    def _put_warily(self, put: Put, message: Message) -> None:
-        """Store a message, and warn of the first one that may have been meant for a transaction."""
+    def _warn_once(self, task: str) -> None:
+        """Warn of the first message that may have been meant for a transaction."""
         at_work = self._main_process is not None or self._app.current_worker_task is not None
         if not (at_work or self._warned):
             self._warned = True
@@ -228,52 +199,23 @@ class Outbox:
                 "%s was sent without a transaction: it is stored at once, in one of its own. If"
                 " it belongs to data of yours, send it within app.outbox.using(connection). Without"
                 " OUTBOX_DATABASE_URL, which workers and beat need, this would be an error",
-                message.task,
+                task,
             )
-        put(message)
 
-    def _put_persistently(self, running: Any, *, requeue: bool) -> Put | None:
-        """Return what takes what the worker of `running` itself sends."""
-        if not self.has_database:
-            return None
+    @cached_property
+    def _schema(self) -> str:
+        return settings.schema(self._app)
 
-        def store(message: Message) -> None:
-            put = self._put_durably
-            assert put is not None
-            put(message)
+    @cached_property
+    def _database(self) -> Database:
+        return Database(self._app, self._schema)
 
-        return lambda message: worker.persistently(
-            partial(store, message), running, requeue=requeue
+    @property
+    def has_database(self) -> bool:
+        """Whether messages without a transaction can be stored in one of their own."""
+        return (
+            settings.names_database_url(self._app) or settings.django_alias(self._app) is not None
         )
-
-    @property
-    def _put_durably(self) -> Put | None:
-        """What takes messages that no transaction in progress may roll back."""
-        alias = settings.django_alias(self._app)
-        if alias is None or self._app.conf.get("outbox_database_url"):
-            return self._put_standalone
-        from celery_outbox.django_target import DjangoTarget
-
-        return DjangoTarget(alias, self._schema).put_durably
-
-    @property
-    def _put_standalone(self) -> Put | None:
-        url = settings.database_url(self._app)
-        if url is None:
-            return None
-        by_url = self._standalone
-        if url not in by_url:
-            try:
-                from celery_outbox.standalone import Standalone
-            except ImportError as error:
-                raise InvalidSetting.about(
-                    setting="OUTBOX_DATABASE_URL (outbox_database_url)",
-                    problem=f"needs psycopg: pip install 'celery-outbox[psycopg]' ({error})",
-                ) from error
-
-            # Threads that come here at one moment get the same one: a second would connect again.
-            by_url = self._standalone = {url: by_url.setdefault(url, Standalone(url, self._schema))}
-        return by_url[url].put
 
 
 def _first(rows: Rows) -> bool:

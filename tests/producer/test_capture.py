@@ -18,7 +18,8 @@ def send(
     """Return the row that a send makes of an app with `settings`."""
     app = OutboxCelery("shop", broker="amqp://", set_as_current=False, changes=settings or {})
     rows: list[Message] = []
-    object.__setattr__(app.outbox, "place_of_task", lambda *_: rows.append)
+    app.conf.outbox_database_url = "postgresql:///none"
+    object.__setattr__(app.outbox, "carry_out", lambda _, row: rows.append(row))
     app.send_task(name, (1,), **options)
     return rows[0]
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from billiard.exceptions import TimeLimitExceeded
 from celery import chain, chord, group, signature
+from celery.app.task import Context
 
 from celery_outbox import NoTransaction
 from tests.producer.conftest import Shop, Stored, make_shop
@@ -125,6 +127,17 @@ def test_errbacks_through_an_outage(outage: Shop, stored: Stored, kind: str) -> 
     state, count = fail(outage, kind)
 
     assert state == "FAILURE"
+    assert len(stored.rows()) == count
+
+
+@pytest.mark.parametrize("kind", AFTER_FAILURE)
+def test_errbacks_of_the_main_process(outage: Shop, stored: Stored, kind: str) -> None:
+    """They wait too where no child can tell of the failure: it was killed, or took too long."""
+    outage.app.outbox.begin_work()
+    make, count = AFTER_FAILURE[kind]
+    request = Context({"id": "lost", "errbacks": [dict(make(outage))], "delivery_info": {}})
+    outage.app.backend.mark_as_failure("lost", TimeLimitExceeded(1), request=request)
+
     assert len(stored.rows()) == count
 
 

@@ -9,7 +9,9 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from celery_outbox import Message, OutboxCelery
+from celery_outbox.decision import Destination, Origin
 from celery_outbox.destination import DELIVERY
+from celery_outbox.outbox import Decision
 
 QUORUM = {"x-queue-type": "quorum"}
 BY_TOPIC = Queue("q", Exchange("t", "topic"), "k", queue_arguments=QUORUM)
@@ -21,7 +23,8 @@ has_native_delay = pytest.mark.skipif(celery.VERSION < (5, 5), reason="came with
 def send(app: OutboxCelery, **options: Any) -> Message:
     """Return the row that a send makes."""
     rows: list[Message] = []
-    object.__setattr__(app.outbox, "place_of_task", lambda *_: rows.append)
+    app.conf.outbox_database_url = "postgresql:///none"
+    object.__setattr__(app.outbox, "carry_out", lambda _, row: rows.append(row))
     app.send_task("any.task", (1,), **options)
     return rows[0]
 
@@ -126,7 +129,8 @@ def test_a_retry_for_a_queue_unknown_here_goes_the_way_it_came(app: OutboxCelery
 @has_native_delay
 def test_what_a_worker_sends_directly_goes_as_celery_sends_it(app: OutboxCelery) -> None:
     """Without an outbox to hold it, the broker delays it, unless that is less than a second."""
-    object.__setattr__(app.outbox, "place_of_task", lambda *_: None)
+    directly = Decision(Origin.CONTINUATION, Destination.BROKER, None, None)
+    object.__setattr__(app.outbox, "decide", lambda *_: directly)
     sent: list[tuple[Any, Any]] = []
     app.amqp.send_task_message.__dict__["_publish"] = lambda _, __, ___, **options: sent.append(
         (getattr(options.get("exchange"), "name", options.get("exchange")), options.get("queue"))

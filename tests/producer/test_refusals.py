@@ -69,7 +69,8 @@ def test_unpublishable(shop: Shop, connection: Connection, stored: Stored, case:
 def test_a_body_over_the_limit(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body no broker takes is refused before it crosses the network."""
     monkeypatch.setattr("celery_outbox.wire.MAX_BODY", 10_000)
-    monkeypatch.setattr(shop.app.outbox, "place_of_task", lambda *_: pytest.fail)
+    shop.app.conf.outbox_database_url = "postgresql:///none"
+    monkeypatch.setattr(shop.app.outbox, "carry_out", lambda *_: pytest.fail("stored"))
     with pytest.raises(UnpublishableMessage, match="the body is larger"):
         shop.add.delay("z" * 10_000, 0)
 

@@ -166,7 +166,8 @@ def captured_by_us(send: Send) -> Message:
     """Return the row the same call makes."""
     app = prepared(OutboxCelery("ours", broker="amqp://", set_as_current=False))
     rows: list[Message] = []
-    app.outbox.place_of_task = lambda *_: rows.append  # no database is needed
+    app.conf.outbox_database_url = "postgresql:///none"
+    app.outbox.carry_out = lambda _, row: rows.append(row)  # no database is needed
     send(app)
     return rows[0]
 

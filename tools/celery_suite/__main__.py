@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
 import psycopg
+from redis import Redis
 
 from celery_suite.differences import DOCUMENTED
 from outbox_migrations import upgrade
@@ -41,10 +42,12 @@ def main(suite: Path, options: list[str]) -> int:
         stack.callback(valkey.discard)
         for server in (postgres, rabbitmq, valkey):
             server.start()
+        # The suite also looks into Redis itself, and knows of no password.
+        Redis.from_url(valkey.url).config_set("requirepass", "")
 
         def broker() -> dict[str, str]:
             url = rabbitmq.url(rabbitmq.create_vhost())
-            return {"TEST_BROKER": url, "TEST_BACKEND": valkey.url}
+            return {"TEST_BROKER": url, "TEST_BACKEND": f"redis://127.0.0.1:{valkey.port}/0"}
 
         plain = run(suite, options, folder / "plain.xml", broker(), ())
         database = postgres.create_database()
@@ -59,7 +62,11 @@ def main(suite: Path, options: list[str]) -> int:
 
 
 def run(
-    suite: Path, options: list[str], results: Path, servers: Mapping[str, str], plugin: tuple[str, ...]
+    suite: Path,
+    options: list[str],
+    results: Path,
+    servers: Mapping[str, str],
+    plugin: tuple[str, ...],
 ) -> Outcomes:
     """Run the suite in a process of its own, and return how each test ended."""
     redis_port = servers["TEST_BACKEND"].rsplit(":", 1)[1].partition("/")[0]
@@ -90,31 +97,23 @@ def outcomes(results: Path) -> Outcomes:
     return found
 
 
-class relaying:  # noqa: N801 - a context manager, used as a function
-    """A relay of its own for the time of a block."""
-
-    def __init__(self, folder: Path, servers: Mapping[str, str]) -> None:
-        self._folder = folder
-        self._environment = {
-            **os.environ,
-            "OUTBOX_DATABASE_URL": servers["OUTBOX_DATABASE_URL"],
-            "OUTBOX_BROKER_URL": servers["TEST_BROKER"],
-            "OUTBOX_HTTP_ADDRESS": f"127.0.0.1:{free_port()}",
-            # The suite sends pickle and YAML as well.
-            "OUTBOX_ALLOW_CONTENT_TYPES": "*",
-        }
-
-    def __enter__(self) -> None:
-        command = [str(Path(sys.executable).with_name("outbox-relay")), "run"]
-        self._process = spawn(
-            command,
-            folder=self._folder,
-            log=self._folder / "relay.log",
-            environment=self._environment,
-        )
-
-    def __exit__(self, *_: object) -> None:
-        kill_family(self._process)
+@contextmanager
+def relaying(folder: Path, servers: Mapping[str, str]) -> Iterator[None]:
+    """Have a relay of its own publish for the time of a block."""
+    environment = {
+        **os.environ,
+        "OUTBOX_DATABASE_URL": servers["OUTBOX_DATABASE_URL"],
+        "OUTBOX_BROKER_URL": servers["TEST_BROKER"],
+        "OUTBOX_HTTP_ADDRESS": f"127.0.0.1:{free_port()}",
+        # The suite sends pickle and YAML as well.
+        "OUTBOX_ALLOW_CONTENT_TYPES": "*",
+    }
+    command = [str(Path(sys.executable).with_name("outbox-relay")), "run"]
+    relay = spawn(command, folder=folder, log=folder / "relay.log", environment=environment)
+    try:
+        yield
+    finally:
+        kill_family(relay)
 
 
 def rows(database: str) -> list[str]:

@@ -10,4 +10,4 @@ import celery.app.base
 from celery_outbox import OutboxCelery
 
 for module in (celery, celery.app, celery.app.base):
-    module.Celery = OutboxCelery  # type: ignore[attr-defined,misc]  # for the tests' own imports
+    module.Celery = OutboxCelery  # type: ignore[attr-defined]  # for the tests' own imports

@@ -1,0 +1,82 @@
+"""The database that the app or its environment names, for what joins no transaction of its sender.
+
+Django's, where one is in use, else the one of OUTBOX_DATABASE_URL.
+"""
+
+from typing import TYPE_CHECKING
+
+from celery import Celery
+
+from celery_outbox import settings
+from celery_outbox.errors import InvalidSetting
+from celery_outbox.message import Message
+
+if TYPE_CHECKING:
+    from celery_outbox.django_target import DjangoTarget
+    from celery_outbox.standalone import Standalone
+
+
+class Database:
+    """Stores messages where nobody named a transaction. One per app; threads share it."""
+
+    def __init__(self, app: Celery, schema: str) -> None:
+        self._app = app
+        self._schema = schema
+        self._standalone: dict[str, Standalone] = {}  # of the URL in force
+
+    def check(self) -> None:
+        """Raise InvalidSetting for what names no database that could be used."""
+        if self._django() is None or self._url_comes_first():
+            self._of_url()
+
+    def store(self, message: Message) -> bool:
+        """Store a message; whether it was in a transaction of its own, and not of Django's."""
+        if (django := self._django()) is not None:
+            django.put_unasked(message)
+            return False
+        self._required().put(message)
+        return True
+
+    def store_apart(self, message: Message) -> None:
+        """Store a message in a transaction that nothing in progress can roll back."""
+        django = self._django()
+        if django is None or self._url_comes_first():
+            self._required().put(message)
+        else:
+            django.put_durably(message)
+
+    def _url_comes_first(self) -> bool:
+        """Tell whether Celery's own configuration names a database, for what is stored apart."""
+        return bool(self._app.conf.get("outbox_database_url"))
+
+    def _django(self) -> "DjangoTarget | None":
+        alias = settings.django_alias(self._app)
+        if alias is None:
+            return None
+        from celery_outbox.django_target import DjangoTarget
+
+        return DjangoTarget(alias, self._schema)
+
+    def _required(self) -> "Standalone":
+        found = self._of_url()
+        if found is None:  # not unless it went between deciding and storing
+            raise InvalidSetting.about(setting="OUTBOX_DATABASE_URL", problem="is no longer set")
+        return found
+
+    def _of_url(self) -> "Standalone | None":
+        url = settings.database_url(self._app)
+        if url is None:
+            return None
+        by_url = self._standalone
+        if url not in by_url:
+            try:
+                from celery_outbox.standalone import Standalone
+            except ImportError as error:
+                raise InvalidSetting.about(
+                    setting="OUTBOX_DATABASE_URL (outbox_database_url)",
+                    problem=f"needs psycopg: pip install 'celery-outbox[psycopg]' ({error})",
+                ) from error
+
+            # Threads that come here at one moment get the same one: a second would connect again.
+            by_url = self._standalone = {url: by_url.setdefault(url, Standalone(url, self._schema))}
+        return by_url[url]

@@ -1,0 +1,106 @@
+"""Where a send goes: who sends it is found out once, then looked up in one table.
+
+Pure: outbox.py looks around and carries out what is decided here.
+"""
+
+from enum import Enum, auto
+from typing import Any, Final
+
+
+class Process(Enum):
+    """Where the sending code runs."""
+
+    TASK = "a worker runs a task here, one that is not eager"
+    MAIN = "the main process of a worker, or beat, with no task running"
+    OTHER = "anywhere else, such as the web"
+
+
+class Origin(Enum):
+    """Who sends. All but USER are a worker's own doing, which its task does not decide upon."""
+
+    USER = "code that calls delay() and the like"
+    RETRY = "the running task's own retry(), whose exception ends its transaction"
+    REPLACEMENT = "the running task's own replace(), whose exception ends its transaction"
+    CONTINUATION = "what follows a task: links, the next step of a chain, the body of a chord"
+
+
+class Around(Enum):
+    """The transaction that the sending code stands in."""
+
+    NOTHING = "none was named"
+    TRANSACTION = "that of outbox=, or of the innermost block"
+    COMMITTING = "that of a block which commits although replace() raises"
+
+
+class Destination(Enum):
+    """What becomes of the message."""
+
+    #: Put into the transaction around.
+    JOIN = auto()
+    #: Stored in the configured database: in Django in the transaction its connection is in, if any,
+    #: else in one of its own, durable when the send returns.
+    STORE = auto()
+    #: Stored there in a transaction of its own, whatever else is open, and tried for half a minute.
+    STORE_APART = auto()
+    #: Sent to the broker, as Celery does.
+    BROKER = auto()
+    #: NoTransaction.
+    REFUSE = auto()
+
+
+#: Who sends, and in what transaction -> where it goes with a database configured, and without one.
+TABLE: Final[dict[tuple[Origin, Around], tuple[Destination, Destination]]] = {
+    (Origin.USER, Around.NOTHING): (Destination.STORE, Destination.REFUSE),
+    (Origin.USER, Around.TRANSACTION): (Destination.JOIN, Destination.JOIN),
+    (Origin.USER, Around.COMMITTING): (Destination.JOIN, Destination.JOIN),
+    (Origin.RETRY, Around.NOTHING): (Destination.STORE_APART, Destination.BROKER),
+    (Origin.RETRY, Around.TRANSACTION): (Destination.STORE_APART, Destination.BROKER),
+    (Origin.RETRY, Around.COMMITTING): (Destination.STORE_APART, Destination.BROKER),
+    (Origin.REPLACEMENT, Around.NOTHING): (Destination.STORE_APART, Destination.BROKER),
+    (Origin.REPLACEMENT, Around.TRANSACTION): (Destination.STORE_APART, Destination.BROKER),
+    (Origin.REPLACEMENT, Around.COMMITTING): (Destination.JOIN, Destination.JOIN),
+    (Origin.CONTINUATION, Around.NOTHING): (Destination.STORE_APART, Destination.BROKER),
+    (Origin.CONTINUATION, Around.TRANSACTION): (Destination.JOIN, Destination.JOIN),
+    (Origin.CONTINUATION, Around.COMMITTING): (Destination.JOIN, Destination.JOIN),
+}
+
+#: What a task says by raising: sent within its body, under its own id.
+ENDINGS: Final = frozenset({Origin.RETRY, Origin.REPLACEMENT})
+#: Those of Celery's own tasks that send others. Not celery.map and its like, which run your code.
+CANVAS_TASKS: Final = frozenset({"celery.chord_unlock", "celery.chord", "celery.group"})
+
+
+def destination(origin: Origin, around: Around, *, has_database: bool) -> Destination:
+    """Look it up."""
+    with_database, without = TABLE[origin, around]
+    return with_database if has_database else without
+
+
+def origin_of(process: Process, running: Any, task: Any, *, follows: bool) -> Origin:
+    """Find out who sends `task`, a message as Celery's create_task_message returned it.
+
+    `running` is the task at work, if there is one; `follows` says that Celery named a parent.
+    """
+    if process is Process.OTHER:
+        return Origin.USER
+    if running is not None:
+        if _is_retry(running.request, task):
+            return Origin.RETRY
+        if _is_replacement(running.request, task):
+            return Origin.REPLACEMENT
+        follows = follows or running.name in CANVAS_TASKS
+    return Origin.CONTINUATION if follows else Origin.USER
+
+
+def _is_retry(request: Any, task: Any) -> bool:
+    facts = task.headers if "id" in task.headers else task.body  # task protocol 1
+    return bool(facts["id"] == request.id and (facts["retries"] or 0) > (request.retries or 0))
+
+
+def _is_replacement(request: Any, task: Any) -> bool:
+    nesting = task.headers.get("replaced_task_nesting") or 0
+    if task.headers.get("task") == "celery.chord_unlock":
+        # What unlocks a chord carries no nesting of its own, but the chord's body, which does.
+        (_, chord_body, *_), *_ = task.body
+        nesting = chord_body["options"].get("replaced_task_nesting") or 0
+    return bool(nesting > (request.get("replaced_task_nesting") or 0))
