@@ -23,8 +23,8 @@ class StoreLost(RelayError):
 class BrokerLost(RelayError):
     """Transient: the broker went away, refused the connection or did not answer in time.
 
-    `blame` is set where the broker itself closed the link over something we sent: then one of the
-    messages in flight may be the cause, and all of them are suspects.
+    `poison` is set where the broker closed the channel or connection over something we sent. One of
+    the messages in flight may be the cause, and all of them are poison suspects.
     """
 
     def __init__(self, reason: str, *, poison: bool = False) -> None:

@@ -24,7 +24,7 @@ class Broker:
 
     name: str
     schemes: tuple[str, ...]
-    #: Called once for each relay, so that what a connection leaves behind can reach the next one.
+    #: Called once for each relay: what is remembered between connections is remembered there.
     connector: Callable[[Settings], Connect]
     #: What `doctor` finds at one URL, given where messages go. Raises as `Connect` does.
     check: Callable[[str, Settings, Sequence[Route]], list[Finding]]

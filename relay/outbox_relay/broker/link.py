@@ -13,7 +13,8 @@ from typing import Final
 from outbox_relay.errors import BrokerLost
 
 RECEIVE_BYTES: Final = 1 << 18
-#: What the kernel may take to deliver bytes. py-amqp's one second is shorter than a broker's pause.
+#: How long the kernel may take to deliver bytes. py-amqp's one second is too short: a broker may
+#: pause for longer.
 USER_TIMEOUT_MS: Final = 30_000
 
 
@@ -79,7 +80,7 @@ class Link:
         return self._read()
 
     def close(self) -> None:
-        """Let go of the socket at once, and of whatever is unsent."""
+        """Close the socket at once, whatever is unsent."""
         self._socket.close()
         self._outgoing.clear()
 
@@ -88,7 +89,7 @@ class Link:
             return
         now = monotonic()
         if now - self._heard > 2 * self._heartbeat:
-            # One look before the verdict: we may have been the ones who were away.
+            # Read once more before giving up: this process may have been the one that was paused.
             self._arrived += self._read()
             if now - self._heard > 2 * self._heartbeat and not self._arrived:
                 raise BrokerLost(f"the broker has been silent for {now - self._heard:.0f} s")

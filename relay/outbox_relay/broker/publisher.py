@@ -13,7 +13,7 @@ class Open(Protocol):
     """Connects to the first broker that answers; raises BrokerLost where none does."""
 
     def __call__(self, *, for_suspects: bool = False) -> "Publisher":
-        """A publisher; where it is `for_suspects`, one of them can harm no other, if possible."""
+        """A publisher; one `for_suspects` keeps them from harming each other, if it can."""
 
 
 class Publisher(Protocol):
@@ -25,7 +25,7 @@ class Publisher(Protocol):
 
     @property
     def max_suspects(self) -> int:
-        """How many messages can be in flight without one being harmed by another."""
+        """How many suspects can be in flight without one harming another."""
 
     @property
     def in_flight(self) -> int:
@@ -49,4 +49,4 @@ class Publisher(Protocol):
         """Messages that were in flight when it was lost: the broker may or may not have them."""
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""

@@ -83,25 +83,25 @@ class _Stopwatch(Metrics):
         self.latencies: list[float] = []
         self.last = 0.0
 
-    def landed(self, outcomes: Outcomes) -> None:
+    def count_outcomes(self, outcomes: Outcomes) -> None:
         """Note each confirmed message's age."""
         now = monotonic()
         self.latencies += [now - message.born for message in outcomes.confirmed]
         if outcomes.confirmed:
             self.last = now
-        super().landed(outcomes)
+        super().count_outcomes(outcomes)
 
 
 class _Store(Store):
     """Forgets the messages of the measurement as they are confirmed, and nothing else."""
 
     def forget(self, messages: Sequence[Message]) -> None:
-        """Delete what is ours; others may have sent something meanwhile."""
+        """Delete the messages of the measurement, and none that others have sent meanwhile."""
         if ours := [message for message in messages if message.routing_key.startswith(QUEUES)]:
             super().forget(ours)
 
     def purge(self, _older_than: float) -> int:
-        """Nothing: how long anything else is kept is not for us to say."""
+        """Delete nothing: how long other messages are kept is not the measurement's to decide."""
         return 0
 
 

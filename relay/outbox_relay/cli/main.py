@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 1
     except BrokenPipeError:
-        # The reader has seen enough (`| head`); what Python still wants to flush goes nowhere.
+        # The reader has closed the pipe (`| head`); what Python still flushes goes to /dev/null.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 

@@ -16,14 +16,14 @@ from rich.text import Text
 
 from outbox_relay.operator.text import printable
 
-#: What people copy from a table is never broken.
+#: Columns that are never wrapped, because people copy from them.
 WHOLE: Final = ("id", "message_id")
 
 
 def print_json(value: Any) -> None:
     """One JSON document on one line; times as ISO 8601."""
     text = json.dumps(value, default=_plain, ensure_ascii=False)
-    # Half a surrogate pair, which JSON can hold and UTF-8 cannot, stays the escape it was.
+    # Half a surrogate pair, which JSON can hold and UTF-8 cannot, is printed as an escape.
     print(text.encode(errors="backslashreplace").decode(), flush=True)
 
 

@@ -65,7 +65,7 @@ def _run(arguments: Namespace, settings: Settings) -> int:
 
 
 def _end_within(seconds: float) -> None:
-    """End the process then, whatever it waits for: claims it still has run out by themselves."""
+    """End the process then, whatever it waits for: the leases of its claims end by themselves."""
 
     def end() -> None:
         log.warning("grace_over", seconds=seconds)

@@ -1,4 +1,4 @@
-"""`status`: is it flowing, how far behind, and is anybody publishing. One look, or `--watch`."""
+"""`status`: is it flowing, how far behind, and is anybody publishing. Once, or with `--watch`."""
 
 import sys
 import time
@@ -53,7 +53,7 @@ def _status(arguments: Namespace, settings: Settings) -> int:
 def _watch(
     settings: Settings, show: Callable[[Status], None], say: Callable[[RelayError], None]
 ) -> int:
-    """Until interrupted. A database that is away for a while is said, and looked for again."""
+    """Show it until interrupted. While the database is away, say so, and connect again."""
     try:
         while True:
             try:

@@ -1,13 +1,10 @@
-"""How long to wait: for the next look at the table, for a refused message, for a server.
-
-Pure arithmetic and policies; the waiting is done elsewhere.
-"""
+"""How long to wait before the table is polled again, or a refused message is tried again. Pure."""
 
 import random
 from typing import Final
 
-#: Looking at an idle table, in seconds: often shortly after a message, rarely after a tenth of a
-#: second without one, half as often after QUIET seconds.
+#: Pauses between two polls of an idle table, in seconds: short right after a message, longer after
+#: a tenth of a second without one, twice as long after QUIET seconds.
 BUSY_POLL: Final = 0.002
 IDLE_POLL: Final = 0.025
 QUIET_POLL: Final = 0.05
@@ -17,7 +14,7 @@ MAX_RETRY_DELAY: Final = 300.0
 
 
 def poll_interval(idle: float) -> float:
-    """Seconds to wait before looking again, `idle` seconds after the last message."""
+    """Seconds until the next poll, `idle` seconds after the last message."""
     return min(IDLE_POLL if idle < QUIET else QUIET_POLL, max(BUSY_POLL, idle / 4))
 
 

@@ -26,7 +26,7 @@ class Cursor:
         self._full = False
 
     def floor(self, now: float) -> int:
-        """The id above which to look now; `now` in monotonic seconds."""
+        """The id above which to claim now; `now` in monotonic seconds."""
         if now - self._swept >= SWEEP_SECONDS:
             self._swept = now
             self._trail = self._front
@@ -34,12 +34,12 @@ class Cursor:
         return self._front if self._full else self._trail
 
     def claimed(self, ids: list[int], limit: int) -> None:
-        """Take note of what a claim of at most `limit` rows found."""
+        """Note what a claim of at most `limit` rows found."""
         self._full = len(ids) >= limit
         if ids:
             # A full batch may have started below the front: go on from where it ended.
             self._front = max(ids) if self._full else max(self._front, max(ids))
 
     def rewind(self) -> None:
-        """Look from the head next time: rows have been given back."""
+        """Claim from the head next time: rows have been given back."""
         self._swept = float("-inf")

@@ -1,7 +1,7 @@
 """What the relay decides. Pure: no I/O, no clock; told what happened, it says what to do.
 
 It guarantees that a message becomes sent only after a confirm of its own; that an outage costs no
-message an attempt; that a message under suspicion is published apart; and that every message
+message an attempt; that a poison suspect is published in quarantine; and that every message
 claimed is settled, parked or given back.
 """
 
@@ -18,25 +18,25 @@ from outbox_relay.core.policy import Policy
 from outbox_relay.core.suspects import Suspects
 from outbox_relay.settings import Settings
 
-#: Refusals that are nobody's fault, or an operator's: they wait, but cost no attempt.
+#: Refusals that are not the message's fault: they wait for another try, and cost no attempt.
 FREE: Final = frozenset({Reason.NACKED, Reason.FORBIDDEN, Reason.SUSPECTED, Reason.UNDECLARED})
 #: Refusals that no further attempt could change.
 FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED, Reason.DENIED})
-#: Refusals after which a message is still to be published apart.
-SUSPICIOUS: Final = (FREE - {Reason.NACKED}) | {Reason.REJECTED}
-#: Bodies in flight, in bytes, at which claiming pauses.
+#: Refusals after which a poison suspect still is one.
+STILL_SUSPECT: Final = (FREE - {Reason.NACKED}) | {Reason.REJECTED}
+#: The size of the bodies in flight, in bytes, at which claiming pauses.
 MAX_IN_FLIGHT_BYTES: Final = 64 << 20
-#: How often within a lease the claims older than one such interval are renewed.
+#: How many times within a lease claims are renewed, those of the newest interval excepted.
 RENEWALS_PER_LEASE: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """What was fetched: to be published now, refused unpublished, given back for later."""
+    """What was fetched, by what is to be done with it."""
 
-    publish: list[Message]
-    refused: list[Refusal]
-    later: list[Held]
+    publish: list[Message]  # now
+    refused: list[Refusal]  # without being published
+    later: list[Held]  # to be given back: their bodies had no room
 
 
 class Core:
@@ -53,9 +53,7 @@ class Core:
         self._done: list[Message] = []
         self._suspects = Suspects()
         self._renewed = 0.0
-        self._renewable = (
-            first_claim_id  # claims before this one were already held at the last look
-        )
+        self._renewable = first_claim_id  # older claims were already held at the last renewal
 
     @property
     def holding(self) -> int:
@@ -73,8 +71,8 @@ class Core:
         return not self._held and not self._done
 
     def turn(self, now: float, *, claiming: bool, blocked: bool, in_flight_bytes: int) -> Turn:
-        """What the next statement should do."""
-        # Suspects wait apart: they must not take the room of messages that do no harm.
+        """What the next transaction should do."""
+        # Suspects wait elsewhere: they must not take the room of other messages.
         room = self._settings.window - (len(self._held) - len(self._suspects))
         if not claiming or blocked or in_flight_bytes > MAX_IN_FLIGHT_BYTES:
             room = 0
@@ -89,19 +87,19 @@ class Core:
         return Turn(self._done, floor, limit, self._claim_id, self._settings.lease, lanes)
 
     def nothing_to_claim(self, turn: Turn) -> None:
-        """The turn was not taken: there was nothing to be found."""
+        """The turn was skipped, because there was nothing to claim."""
         if turn.lanes:
             self._lanes.claimed(turn.lanes, [])
 
-    def turned(self, turn: Turn, answer: Reply) -> None:
+    def turned(self, turn: Turn, reply: Reply) -> None:
         """The turn was committed: its confirms are settled, its rows are ours."""
         self._done = []
         self._claim_id += 1
         if turn.lanes:
-            self._lanes.claimed(turn.lanes, answer.news)
+            self._lanes.claimed(turn.lanes, reply.news)
         if turn.limit:
-            self._cursor.claimed([row.id for row in answer.rows], turn.limit)
-        for row in (*answer.heads, *answer.rows):
+            self._cursor.claimed([row.id for row in reply.rows], turn.limit)
+        for row in (*reply.heads, *reply.rows):
             self._held[row.id] = Held(row.id, row.slot, turn.claim_id)
 
     def fetched(self, fetched: Fetched) -> Sorted:
@@ -115,7 +113,7 @@ class Core:
             elif message.suspect and not self._suspects.full:
                 self._suspects.add(message)
             elif message.suspect:
-                detail = "a channel died with it in flight: it waits to be published apart"
+                detail = "a channel died with it in flight: it waits for room in quarantine"
                 refused.append(Refusal(message, Reason.SUSPECTED, detail))
         self._adapt(fetched)
         return Sorted(publish, refused, fetched.too_large)
@@ -130,15 +128,15 @@ class Core:
 
     @property
     def has_suspects(self) -> bool:
-        """Whether messages wait to be published where their death harms no other."""
+        """Whether poison suspects wait to be published."""
         return len(self._suspects) > 0
 
     def next_suspects(self, count: int) -> list[Message]:
-        """Up to so many messages to publish where their death harms no other."""
+        """Up to so many poison suspects to publish in quarantine."""
         return self._suspects.take(count)
 
     def suspect_again(self, messages: Iterable[Message]) -> None:
-        """These are to be published apart once more, if their claim has not ended meanwhile."""
+        """Publish these in quarantine once more, unless their claim has ended meanwhile."""
         for message in messages:
             if self._held.get(message.id) == message.held:
                 self._suspects.add(message)
@@ -150,7 +148,7 @@ class Core:
         self._done += messages
 
     def still_held(self, refusals: Iterable[Refusal]) -> list[Refusal]:
-        """Those of messages still held by the claim they were published under."""
+        """The refusals of messages still held under the claim they were published under."""
         return [r for r in refusals if self._held.get(r.message.id) == r.message.held]
 
     def parkings(self, refusals: Iterable[Refusal]) -> list[Parking]:
@@ -171,13 +169,13 @@ class Core:
             message,
             state="dead" if dead and not free else "retry",
             attempts=attempts,
-            suspicion=message.suspicion if refusal.reason in SUSPICIOUS else 0,
+            suspicion=message.suspicion if refusal.reason in STILL_SUSPECT else 0,
             delay=retry_delay(settings.retry_delay, max(1, attempts)),
             error=f"{refusal.reason}: {refusal.detail}",
         )
 
     def held(self, suspects: Collection[int] = ()) -> tuple[list[Held], list[Held]]:
-        """All that is held: first what is above suspicion, then what is among the `suspects`."""
+        """All that is held, in two lists: what is not among the `suspects`, and what is."""
         cleared = [held for held in self._held.values() if held.id not in suspects]
         suspected = [held for held in self._held.values() if held.id in suspects]
         return cleared, suspected
@@ -192,9 +190,10 @@ class Core:
         self._cursor.rewind()
 
     def renewal(self, now: float) -> list[Held]:
-        """Claims to be renewed now: mostly none, as most messages are confirmed long before.
+        """What is to be renewed now: mostly nothing, as most messages are confirmed long before.
 
-        All of them after a pause: each that no other relay has taken meanwhile is ours again.
+        After a pause of this process, all that is held: what no other relay has claimed meanwhile
+        is ours again.
         """
         interval = self._settings.lease / RENEWALS_PER_LEASE
         if (since := now - self._renewed) < interval:

@@ -39,12 +39,12 @@ class Message(NamedTuple):
 
     @property
     def held(self) -> "Held":
-        """What fences every write about it."""
+        """By what every write about it is fenced."""
         return Held(self.id, self.slot, self.claim_id)
 
     @property
     def suspect(self) -> bool:
-        """Whether a channel has died with this message on it: then it is published apart."""
+        """Whether it is a poison suspect: a channel or connection was closed with it in flight."""
         return self.suspicion > 0
 
 
@@ -57,8 +57,8 @@ class Reason(StrEnum):
     UNROUTABLE = "unroutable"  # the broker returned it: no queue is bound
     REJECTED = "rejected"  # the broker closed the channel over it
     FORBIDDEN = "forbidden"  # our user may not publish there
-    SUSPECTED = "suspected"  # it could not be published apart yet
-    UNDECLARED = "undeclared"  # its queue was one of too many to be declared at once
+    SUSPECTED = "suspected"  # a poison suspect, for which quarantine had no room yet
+    UNDECLARED = "undeclared"  # there was no time yet to declare its queue
     NACKED = "nacked"  # a queue could not take it now
 
 
@@ -73,7 +73,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """What became of messages in flight since the last look.
+    """What became of messages in flight since the last poll.
 
     `latencies` holds (seconds from publish to confirm, how many messages) for whole batches.
     """

@@ -24,7 +24,7 @@ class Policy:
 
     def __init__(self, content_types: Names, exchanges: Names) -> None:
         self._exchanges = exchanges
-        # Looked at once each: a batch has few kinds, and their names come from rows without end.
+        # Cached, because a batch has few kinds; bounded, because rows may name any number of them.
         self._data = lru_cache(1024)(lambda name: not name or _essence(name) in content_types)
         self._closed = lru_cache(1024)(self._closed_exchange)
 
@@ -52,7 +52,7 @@ class Policy:
         return allowed, denied
 
     def _closed_exchange(self, exchange: str, declare: str) -> str | None:
-        """The first exchange this row has to do with that it may not name."""
+        """The first exchange that this row names and may not name."""
         named = [exchange, *_declared(declare)]
         return next((n for n in named if (n or DEFAULT_EXCHANGE) not in self._exchanges), None)
 

@@ -1,6 +1,6 @@
-"""Messages that wait to be published where their death harms no other. Pure.
+"""Poison suspects that wait to be published in quarantine. Pure.
 
-Each is there once, and all of them together take no more memory than may be in flight.
+Each is here once, and all of them together take no more memory than may be in flight.
 """
 
 from collections import OrderedDict
@@ -9,7 +9,7 @@ from typing import Final
 
 from outbox_relay.core.message import Message
 
-#: How many may wait here; more of them wait outside the hot table.
+#: How many may wait here; any more are parked.
 MAX_WAITING: Final = 4000
 #: The size of their bodies, in bytes, at which no more are taken.
 MAX_WAITING_BYTES: Final = 64 << 20
@@ -32,7 +32,7 @@ class Suspects:
         return len(self._messages) >= MAX_WAITING or self._bytes >= MAX_WAITING_BYTES
 
     def add(self, message: Message) -> None:
-        """Let it wait; the same message claimed before waits no longer."""
+        """Let it wait, in place of the same message under an older claim."""
         self._drop(message.id)
         self._messages[message.id] = message
         self._bytes += len(message.body)
@@ -40,7 +40,7 @@ class Suspects:
     def take(self, count: int) -> list[Message]:
         """Up to so many, from both ends in turn.
 
-        Good ones stand around a block of bad ones, not within it, and do not wait for all of it.
+        Poison comes in blocks. Good messages stand around a block and do not wait for all of it.
         """
         taken = []
         for _ in range(min(count, len(self._messages))):
@@ -51,7 +51,7 @@ class Suspects:
         return taken
 
     def forget(self, ids: Iterable[int]) -> None:
-        """These are not ours any more."""
+        """These are no longer held."""
         for id_ in ids if self._messages else ():
             self._drop(id_)
 

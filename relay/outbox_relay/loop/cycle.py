@@ -1,4 +1,4 @@
-"""One step of the relay after another: claim, publish, settle. Raises what it cannot outlive.
+"""One step of the relay after another: claim, publish, settle. Raises what stops a step.
 
 All decisions are `core`'s; here they are carried out, on a store and a publisher that work. Nothing
 is published before its claim is committed, nothing is marked sent before its confirm has come.
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
 
 class Cycle:
-    """What is held, by how far it has come: claimed, fetched, in flight, landed."""
+    """What is held, by how far it has come: claimed, fetched, in flight, confirmed or refused."""
 
     def __init__(
         self, core: Core, quarantine: Quarantine, metrics: Metrics, *, forget: bool
@@ -50,7 +50,7 @@ class Cycle:
         self._idle = False  # the last claim found nothing
         self._shown = (0, False)  # what the gauges of the broker show
         self._last_turn = self._next_turn = 0.0
-        # When one was claimed or confirmed, and when one was settled for good; monotonic.
+        # When a message was last claimed or confirmed, and last confirmed or dead; monotonic.
         self.last_message = self.last_landed = 0.0
 
     @property
@@ -60,7 +60,7 @@ class Cycle:
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing is held, and nothing is left to be written down."""
+        """Whether nothing is held, and nothing is left to be settled or parked."""
         return self._core.at_rest and not self._refused
 
     def claim_now(self) -> None:
@@ -77,7 +77,7 @@ class Cycle:
             self._park(store)
 
     def poll(self, publisher: Publisher, wait: float) -> None:
-        """See what the broker says, waiting for it no longer than that."""
+        """Handle what the broker says, waiting for it no longer than that."""
         self._handle(publisher.poll(min(wait, BUSY_POLL) if self._quarantine.busy else wait))
         if (now := (publisher.in_flight, publisher.blocked)) != self._shown:
             self._shown = now
@@ -85,11 +85,11 @@ class Cycle:
             self._metrics.broker_blocked.set(publisher.blocked)
 
     def log_refusals(self) -> None:
-        """Log the refusals of late, summed up."""
+        """Log recent refusals, summed up."""
         self._refusals.log()
 
     def close(self) -> None:
-        """Say what is still to be said; what is held is left until its lease ends."""
+        """Log what is left to be logged; what is held is left until its lease ends."""
         self._refusals.log(all_of_them=True)
         self._quarantine.close()
 
@@ -102,9 +102,9 @@ class Cycle:
         self._shown = (0, False)
 
     def give_back(self, store: Store) -> None:
-        """Settle what was confirmed, park what was refused, and return every other claim.
+        """Settle what was confirmed, park what was refused, and give back the rest.
 
-        For when nothing is in flight any more. No attempt is counted for what is returned.
+        Call it when nothing is in flight. No attempt is counted for what is given back.
         """
         turn = self._core.turn(monotonic(), claiming=False, blocked=False, in_flight_bytes=0)
         if turn.done:
@@ -140,7 +140,7 @@ class Cycle:
         return turn if turn.room else None
 
     def _pause(self, publisher: Publisher) -> float:
-        """For how long nothing but the broker can have news."""
+        """How long to wait for the broker: until there is something else to do."""
         if self._claimed or self._fetched:
             return 0.0
         if (pause := self._next_turn - monotonic()) > 0:
@@ -148,7 +148,7 @@ class Cycle:
         return IDLE_POLL if publisher.in_flight else BUSY_POLL
 
     def _round_trip(self, turn: Turn | None, store: Store, publisher: Publisher) -> None:
-        """Publish what is here, while the database fetches, settles and claims what is next."""
+        """Publish what was fetched, while the database fetches, settles and claims what is next."""
         claimed, began = self._claimed, monotonic()
         if not (claimed or turn):
             self._publish(publisher)
@@ -157,12 +157,12 @@ class Cycle:
         try:
             self._publish(publisher)
         finally:  # what is claimed is known, and can be given back, whatever the broker did
-            answer = store.answer()
+            reply = store.reply()
             self._claimed = None
             if turn:
-                self._turned(turn, answer, began)
-            if claimed and answer.fetched:
-                self._arrived(answer.fetched, claimed.since, store)
+                self._turned(turn, reply, began)
+            if claimed and reply.fetched:
+                self._arrived(reply.fetched, claimed.since, store)
             if turn:
                 self._forget_settled(turn, store)
 
@@ -178,32 +178,32 @@ class Cycle:
         self._core.given_back([message.id for message in messages])
 
     def _arrived(self, fetched: Fetched, since: float, store: Store) -> None:
-        """Sort what was fetched; let go of what is not there, or too large to be fetched now."""
+        """Sort what was fetched; give back what had no room, and forget work without a message."""
         work = self._core.fetched(fetched)
         self._fetched = Batch(work.publish, since)
         self._refuse(work.refused)
-        # Ours no longer, whether or not the database hears of it.
+        # Not held any more, even if the release does not reach the database.
         self._core.given_back([held.id for held in (*work.later, *fetched.orphans)])
         if work.later:
             store.release(work.later)
         if fetched.orphans and (dropped := store.drop_orphans(fetched.orphans)):
             log.warning("orphans_dropped", messages=dropped)
 
-    def _turned(self, turn: Turn, answer: Reply, began: float) -> None:
+    def _turned(self, turn: Turn, reply: Reply, began: float) -> None:
         """The turn is committed."""
         self._last_turn = began
-        self._core.turned(turn, answer)
+        self._core.turned(turn, reply)
         if not turn.room:
             return
-        rows = answer.heads + answer.rows
+        rows = reply.heads + reply.rows
         self._idle = not rows
         if not rows:
             self._next_turn = began + poll_interval(began - self.last_message)
             return
         self._claimed = Claim(rows, turn.claim_id, began)
         self.last_message = now = monotonic()
-        # A short batch means the table is drained: no hurry to ask again.
-        self._next_turn = now if len(answer.rows) == turn.limit else now + BUSY_POLL
+        # A short batch means that the table is drained.
+        self._next_turn = now if len(reply.rows) == turn.limit else now + BUSY_POLL
         self._metrics.batch.observe(len(rows))
         log.debug("batch", claimed=len(rows), settled=len(turn.done))
 
@@ -218,11 +218,11 @@ class Cycle:
             self._core.confirmed(outcomes.confirmed)
             self.last_message = self.last_landed = monotonic()
         self._refused += outcomes.refused
-        self._metrics.landed(outcomes)
+        self._metrics.count_outcomes(outcomes)
 
     def _refuse(self, refused: list[Refusal]) -> None:
         self._refused += refused
-        self._metrics.refused(refused)
+        self._metrics.count_refused(refused)
 
     def _park(self, store: Store) -> None:
         refused = self._core.still_held(self._refused)

@@ -1,4 +1,4 @@
-"""What has to be done now and then, beside publishing: promote, count, forget."""
+"""The chores beside publishing: promote what is due, count, forget what is old."""
 
 from typing import Final
 
@@ -9,9 +9,9 @@ from outbox_relay.postgres.store import Store
 
 log = structlog.get_logger()
 
-#: How often waiting messages are looked through for those that have become due, in seconds.
+#: How often parked messages that have become due are promoted, in seconds.
 PROMOTE_EVERY: Final = 0.2
-#: How many a look may find at most; as many as that, and there may be more.
+#: How many are promoted at a time; if as many as that are, there may be more.
 MAX_PROMOTED: Final = 1000
 #: How often the gauges of the backlog are refreshed, in seconds.
 STATS_EVERY: Final = 5.0

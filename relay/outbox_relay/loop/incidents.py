@@ -1,7 +1,7 @@
-"""What the log says of outages and refusals: once an incident, then sums, never once an attempt.
+"""What the log says of outages and refusals: a line at once, then sums, never a line an attempt.
 
-However long a server is away and however many messages are refused, a minute holds a few lines. The
-first line comes at once. No payload is ever in one: a refused message is named by its id.
+However long a server is away and however many messages are refused, there are a few lines a minute.
+No payload is in any of them: a refused message is named by its id.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,7 +14,7 @@ from outbox_relay.core.message import Parking, Reason, Refusal
 
 log = structlog.get_logger()
 
-#: An outage that goes on is mentioned again, with its newest reason, after that many seconds.
+#: An outage that goes on is logged again, with its newest reason, after that many seconds.
 REMIND_EVERY: Final = 60.0
 #: It is over when everything has worked for that many seconds: a server that takes connections and
 #: then drops them has not come back.
@@ -26,7 +26,7 @@ MAX_DETAIL: Final = 300
 
 
 class Outage:
-    """Whether a server was last said to be up or lost."""
+    """Whether a server was last logged as up or lost."""
 
     def __init__(self, server: str, clock: Callable[[], float]) -> None:
         self._server, self._clock = server, clock
@@ -48,14 +48,14 @@ class Outage:
 
 
 class Refusals:
-    """Counts by reason, and says them."""
+    """Counts refusals by reason, and logs the sums."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._sums: dict[Reason | None, _Sum] = {}  # None stands for the dead
 
     def add(self, refusals: Iterable[Refusal], parkings: Iterable[Parking]) -> None:
-        """Count them; a reason that was not heard lately is said at once."""
+        """Count them; a reason that was not logged lately is logged at once."""
         for refusal in refusals:
             self._sum(refusal.reason).add(refusal.message.message_id, refusal.detail)
         for parking in parkings:
@@ -64,7 +64,7 @@ class Refusals:
         self.log()
 
     def log(self, *, all_of_them: bool = False) -> None:
-        """Say the sums whose time has come, or all."""
+        """Log the sums whose time has come, or all."""
         now = self._clock()
         for reason, sum_ in self._sums.items():
             if sum_.messages and (all_of_them or now - sum_.logged >= SUM_EVERY):

@@ -1,8 +1,8 @@
-"""Publishes messages under suspicion where each can only harm itself, while nothing else waits.
+"""Publishes poison suspects where each can harm only itself, while no other message waits for them.
 
-A broker that closes a channel does not say over which message. On a channel of its own, the culprit
-convicts itself, and the others are cleared by their confirms. Where one takes a whole connection
-with it, those that shared it are tried again one at a time.
+A broker that closes a channel does not say over which message. Each suspect gets a channel of its
+own: the poison message closes it again, and is refused; the others are confirmed. Where one closes
+the whole connection, those that shared it are tried again one at a time.
 """
 
 from outbox_relay.broker.publisher import MAX_SUSPECTS, Open, Publisher
@@ -13,9 +13,10 @@ from outbox_relay.errors import BrokerLost
 
 
 class Quarantine:
-    """Suspects in flight, on a publisher that is there while there are any.
+    """Suspects in flight, on a publisher of their own that is open while there are any.
 
-    What becomes of its connection is no news of the broker: others are to tell that it is away.
+    A loss of that publisher's connection does not mean that the broker is away: only the main
+    publisher's does.
     """
 
     def __init__(self, open_publisher: Open) -> None:
@@ -25,13 +26,13 @@ class Quarantine:
 
     @property
     def busy(self) -> bool:
-        """Whether a suspect is on its way."""
+        """Whether a suspect is in flight."""
         return self._publisher is not None and self._publisher.in_flight > 0
 
     def step(self, core: Core) -> Outcomes:
         """Move on, without waiting."""
         if not (self.busy or core.has_suspects):
-            self.close()  # its heartbeat would be nobody's
+            self.close()  # else nobody would send its heartbeats
             return NOTHING
         suspects: list[Message] = []
         refused: list[Refusal] = []
@@ -44,14 +45,14 @@ class Quarantine:
             suspects = []
             outcomes = self._publisher.poll(0)
         except BrokerLost as error:
-            core.suspect_again(suspects)  # they never were in flight
+            core.suspect_again(suspects)  # they were not in flight
             outcomes = self._lost(error, core)
         if outcomes.confirmed or outcomes.refused:
             self._width = min(MAX_SUSPECTS, 2 * self._width)
         return Outcomes(outcomes.confirmed, refused + outcomes.refused, outcomes.latencies)
 
     def _lost(self, error: BrokerLost, core: Core) -> Outcomes:
-        """The connection is gone: over its only suspect, over one of several, or by itself."""
+        """The connection was lost: over its only suspect, one of several, or another reason."""
         unconfirmed = self._publisher.unconfirmed() if self._publisher else []
         self.close()
         if error.poison and len(unconfirmed) == 1:

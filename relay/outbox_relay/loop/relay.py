@@ -1,4 +1,4 @@
-"""The loop: step after step, outliving whatever fails in between. Every wait has an end."""
+"""The loop: step after step, and a new attempt after whatever fails. Every wait has a deadline."""
 
 import threading
 from collections.abc import Callable
@@ -36,11 +36,11 @@ MAX_RECONNECT_DELAY: Final = 5.0
 #: Full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog), so that a fleet of relays
 #: does not come back as one.
 RECONNECT: Final = wait_random_exponential(multiplier=0.1, max=MAX_RECONNECT_DELAY)
-#: What the relay waits out. A schema that was right and no longer is, is being mended.
+#: What the relay waits out. A schema that was right once and is not now is being migrated.
 TRANSIENT: Final = (StoreLost, BrokerLost, SchemaError)
-#: How often the chores beside publishing are looked through, in seconds.
+#: How often it is checked which chores are due, in seconds.
 CHORES_EVERY: Final = 0.1
-#: A drain gives up this long after its last progress, once other relays' claims have run out.
+#: A drain gives up so many seconds after its last progress: longer than other relays' leases.
 DRAIN_PATIENCE: Final = 15.0
 
 
@@ -78,7 +78,7 @@ class Relay:
         self._cycle = Cycle(self._core, quarantine, self._metrics, forget=forget)
 
     def stop(self) -> None:
-        """No new claims; `run` returns once what is in flight has landed, or the grace is over."""
+        """Claim no more; `run` returns when nothing is in flight, or the grace period is over."""
         self._stopping.set()
 
     def run(self) -> None:
@@ -124,7 +124,7 @@ class Relay:
             self._database.works()
 
     def _round(self) -> None:
-        """One step; where it fails, attempts to resume until one has succeeded."""
+        """One step; where it fails, attempts to resume until one succeeds."""
         self._health.progress()
         try:
             if self._store and self._publisher:
@@ -151,7 +151,7 @@ class Relay:
             raise
 
     def _resume(self) -> None:
-        """Connect what is missing; a whole step, with a claim, shows that it works."""
+        """Open what is not connected. A whole step, with a claim, shows that it works."""
         if self._store is None:
             self._store = self._open_store()
             self._note_store(self._store)
@@ -176,19 +176,19 @@ class Relay:
                 except BrokerLost as error:
                     self._lose_broker(error)
             elif self._stopping.wait(pause):
-                # Still bounded by the grace period, but never at full speed.
+                # While stopping, still a pause: the grace period ends the loop, not this.
                 threading.Event().wait(IDLE_POLL)
                 return
 
     def _step(self, store: Store, publisher: Publisher) -> None:
-        # Chores first: what was in flight during a pause is still ours if we ask before others do.
+        # Chores first: after a pause of this process, claims are renewed before others take them.
         if (now := monotonic()) >= self._next_chores:
             self._next_chores = now + CHORES_EVERY
-            self._keep_house(store, now)
+            self._do_chores(store, now)
         self._cycle.step(store, publisher, claiming=not self._stopping.is_set())
 
-    def _keep_house(self, store: Store, now: float) -> None:
-        """What has to be done now and then."""
+    def _do_chores(self, store: Store, now: float) -> None:
+        """The chores beside publishing."""
         if held := self._core.renewal(now):
             store.renew(held, self._settings.lease)
         self._housekeeping.do(store, now)
@@ -205,9 +205,9 @@ class Relay:
         self._housekeeping.count_soon()
 
     def _start_over(self) -> None:
-        """Another server took over; it may give other messages the ids of those held here.
+        """Another server took over. It may give other messages the ids of those held here.
 
-        Confirms still to come are not waited for: what is in flight may be published twice.
+        So no confirm is waited for: what is in flight may be published twice.
         """
         log.warning("database_promoted", forgotten=self._cycle.holding)
         self._cycle.broker_lost([])
@@ -218,7 +218,7 @@ class Relay:
         self._remember_nothing(self._core.next_claim_id)
 
     def _lose(self, error: RelayError) -> None:
-        # Its frames hold what was in flight, and stay until the collector comes, which is rarely.
+        # The frames refer to what was in flight, and garbage is collected rarely.
         clear_frames(error.__traceback__)
         if isinstance(error, BrokerLost):
             self._lose_broker(error)

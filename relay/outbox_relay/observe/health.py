@@ -1,7 +1,7 @@
 """`/metrics`, `/livez` and `/readyz`, read-only, on threads of their own.
 
 However slowly others ask, the next is answered: each request has its time, the oldest gives way.
-Alive means progress: the loop has come round lately. Ready means broker and database are there.
+Alive means that a round of the loop has begun lately. Ready means broker and database are there.
 """
 
 import socket
@@ -34,12 +34,12 @@ class Health:
         self._progress = monotonic()
 
     def progress(self) -> None:
-        """The loop has come round."""
+        """A round of the loop begins."""
         self._progress = monotonic()
 
     @property
     def alive(self) -> bool:
-        """Whether the loop has come round lately."""
+        """Whether a round has begun lately."""
         return monotonic() - self._progress < STALLED_SECONDS
 
     @property
@@ -83,25 +83,25 @@ class _Server(ThreadingHTTPServer):
         self._since: dict[Any, float] = {}
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Somebody has connected."""
+        """Serve a client; cut the oldest off if there are too many."""
         if len(self._since) >= MAX_CLIENTS:
             self._cut_off(next(iter(self._since)))
         self._since[request] = monotonic()
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Somebody was answered, or is gone."""
+        """Forget a client that was answered, or is gone."""
         self._since.pop(request, None)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Called twice a second."""
+        """Cut off clients that take too long; called twice a second."""
         for request, since in list(self._since.items()):
             if monotonic() - since > REQUEST_SECONDS:
                 self._cut_off(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that goes away is not an event."""
+        """Log nothing: a client that goes away is not an event."""
 
     def _cut_off(self, request: Any) -> None:
         self._since.pop(request, None)
@@ -159,4 +159,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: a probe every few seconds is not an event."""
+        """Log nothing: a probe every few seconds is not an event."""

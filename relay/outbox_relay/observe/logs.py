@@ -6,11 +6,11 @@
 | database_lost, database_up | warning, info | once per incident, and every minute that it lasts |
 | database_promoted | warning | another server took over: how many messages held are claimed anew |
 | broker_lost, broker_up | warning, info | once per incident, and every minute that it lasts |
-| broker_blocked, broker_unblocked | warning, info | an alarm of the broker begins and ends |
+| broker_blocked, broker_unblocked | warning, info | the broker asks for a pause; the pause ends |
 | declare_refused | warning | a queue exists otherwise, or may not be declared |
 | messages_refused | warning | by reason, at most every 10 s: how many, and the first one's id |
 | messages_dead | error | at most every 10 s: how many, the first one's id and what was wrong |
-| suspects_isolated | warning | a link died: how many messages will be published apart |
+| suspects_isolated | warning | the broker closed over a message: how many are suspects |
 | doubts_settled | info | Redis, connected again: how many messages in doubt had arrived |
 | grace_over | warning | a server was silent until the end of the grace period |
 | claim_outlived | warning | a claim was too old to publish after a pause of this process |

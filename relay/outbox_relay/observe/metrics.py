@@ -59,7 +59,7 @@ SECONDS: Final = (
     300,
 )
 MESSAGES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
-#: Distinct routes counted by name; a label per task argument would be a label without end.
+#: The most routes that are counted by name: routing keys made of arguments would have no end.
 MAX_ROUTES: Final = 100
 _route: Callable[[Message], tuple[str, str]] = attrgetter("exchange", "routing_key")
 
@@ -143,15 +143,15 @@ class Metrics:
         self.database_lost()
         self._routes: set[tuple[str, str]] = set()
 
-    def landed(self, outcomes: Outcomes) -> None:
-        """Count what one look at the broker brought."""
+    def count_outcomes(self, outcomes: Outcomes) -> None:
+        """Count what one poll of the broker brought."""
         if outcomes.confirmed:
             self._confirmed(outcomes.confirmed)
         for seconds, count in outcomes.latencies:
             self.confirm.observe(seconds, count)
-        self.refused(outcomes.refused)
+        self.count_refused(outcomes.refused)
 
-    def refused(self, refusals: Iterable[Refusal]) -> None:
+    def count_refused(self, refusals: Iterable[Refusal]) -> None:
         """Count messages the broker did not take, or was never asked to."""
         for refusal in refusals:
             self.failures.labels(refusal.reason).inc()

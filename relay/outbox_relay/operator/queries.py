@@ -6,7 +6,7 @@ task reads on until it has found enough.
 
 from typing import Final
 
-#: Some escapes are legal in json and impossible in text: not shown, as in the views (outbox_0002).
+#: Some escapes are legal in json and impossible in text: not shown, as in the views (4_views.sql).
 _READABLE: Final = (
     r"m.headers::text !~* '\\u(0000|d[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..\\u)d[c-f])'"
 )

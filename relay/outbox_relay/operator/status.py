@@ -69,7 +69,7 @@ class Status:
 
 
 def read(session: Session) -> Status:
-    """Look once."""
+    """The state at this moment."""
     stats = session.fetch(Stats, STATS)[0]
     allowed = session.value(MAY_READ_RECEIPTS, receipt=f'"{session.schema}".receipt')
     flow = session.fetch(Flow, FLOW)[0] if allowed else Flow()

@@ -37,7 +37,7 @@ class Query:
 class Pipeline:
     """Asks prepared statements on a connection. JSON is returned as its text in bytes.
 
-    Between `ask` and `answer` the connection can do nothing else; after an error, nothing at all.
+    Between `ask` and `replies` the connection can do nothing else; after an error, nothing at all.
     """
 
     def __init__(self, connection: BoundedConnection) -> None:
@@ -71,7 +71,7 @@ class Pipeline:
         self._asked = queries
         self._connection.wait(generators.send(pgconn))
 
-    def answer(self) -> list[list[Any]]:
+    def replies(self) -> list[list[Any]]:
         """Wait for the rows of each statement asked; by then they are committed."""
         asked, self._asked = self._asked, ()
         replies = [self._made(self._reply(), query.make) for query in asked]

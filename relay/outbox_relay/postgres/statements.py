@@ -15,8 +15,8 @@ from outbox_relay.postgres.statement import Statement, columns
 
 VERSION: Final = Statement("version", "SELECT {outbox}.version()")
 
-#: Which history of its data the server lives in, and which table: a standby that is promoted begins
-#: another history, a dump that is restored makes another table. NULL while it still is a standby.
+#: The server's timeline and the table's oid: a promoted standby begins another timeline, a restored
+#: dump makes another table. NULL on a standby.
 TIMELINE: Final = Statement(
     "timeline",
     """
@@ -41,9 +41,8 @@ FROM unnest(%(done)s::bigint[]) AS done (id)
 )
 
 #: Claim what is next. It is committed together with SETTLE, but a statement after it: one that both
-#: deleted and leased a row whose lease has run out would only lease it. Only once it is committed
-#: is any of these rows published: a crash can lose no row that a broker has seen. SKIP LOCKED lets
-#: relays share.
+#: deleted and claimed a row whose lease has ended would only claim it. Nothing is published before
+#: this is committed: a crash can lose no row that a broker has seen. SKIP LOCKED lets relays share.
 CLAIM: Final = Statement(
     "claim",
     """
@@ -57,7 +56,7 @@ RETURNING """
     + ", ".join(ClaimedRow._fields),
 )
 
-#: Whether CLAIM or CLAIM_LANES could find anything: what an idle relay asks twenty to forty times a
+#: Whether CLAIM or CLAIM_LANES would find anything. An idle relay asks this up to forty times a
 #: second.
 PROBE: Final = Statement(
     "probe",
@@ -113,8 +112,8 @@ WHERE slot = ANY (%(slots)s::smallint[]) AND id = ANY (%(ids)s::bigint[])
 """,
 )
 
-#: Refused rows leave the hot table until their time comes, or for good. Fenced by the claim: if
-#: another relay holds the row by now, its word counts and ours does not. LATERAL with OFFSET 0 can
+#: Refused rows leave the hot table until their time comes, or for good. Fenced by the claim: a row
+#: that another relay has claimed meanwhile is left alone. LATERAL with OFFSET 0 can
 #: only be a look-up for each failed row; a plain join may become a walk through all of `ready`.
 PARK: Final = Statement(
     "park",
@@ -138,8 +137,8 @@ ON CONFLICT (id) DO NOTHING
 """,
 )
 
-#: What waited for its time goes back among the work; what was scheduled with an ordering key, to
-#: its place in the lane. One in retry has kept its lane: no other of that key was published since.
+#: What has become due goes back to the work table; what was scheduled with an ordering key, to its
+#: place in the lane. A message in retry has kept its lane: none of its key was published meanwhile.
 PROMOTE: Final = Statement(
     "promote",
     """
@@ -164,7 +163,7 @@ SELECT count(*) FROM due
 """,
 )
 
-#: The next message of each lane there is news of is ours; see schema/outbox/2_lanes.sql.
+#: Claim the next message of each lane there is news of; see schema/outbox/2_lanes.sql.
 CLAIM_LANES: Final = Statement(
     "claim_lanes",
     """
@@ -172,9 +171,9 @@ SELECT * FROM {outbox}.claim_lanes(%(above)s, %(news)s, %(claim_id)s, %(lease_se
 """,
 )
 
-#: Give claims back, unharmed or under suspicion. Fenced: all of `claim_ids` are claims of ours.
+#: Give back what is held, as it was or as a poison suspect. Fenced: all of `claim_ids` are ours.
 #: `lease` stays: it tells that the message may have been on the wire (see claim_dedup).
-#: Not a join with an array: planned while the table is empty, that would read all of it ever after.
+#: Not a join with an array: a plan made while the table is empty would read all of it ever after.
 RELEASE: Final = Statement(
     "release",
     """
@@ -184,7 +183,7 @@ WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(claim_ids)s::bigint[])
 """,
 )
 
-#: Work whose message somebody has deleted by hand: there is nothing to publish. Fenced as well.
+#: Delete work whose message somebody has deleted by hand: there is nothing to publish. Fenced too.
 #: A sub-select, because NOT EXISTS may become a join that reads every message there is.
 DROP_ORPHANS: Final = Statement(
     "drop_orphans",

@@ -80,7 +80,7 @@ class Store:
             )
 
     def _note_timeline(self) -> None:
-        """Nothing can be claimed at a standby."""
+        """Remember the timeline. Raises StoreLost at a standby, where nothing can be claimed."""
         timeline: str | None = self._run(statements.TIMELINE)[0][0]
         if timeline is None:
             raise StoreLost(
@@ -96,7 +96,7 @@ class Store:
     def ask(self, claimed: Claim | None, turn: Turn | None) -> None:
         """Send for the messages of rows claimed before, and for a turn: settle, and claim more.
 
-        Both are one transaction, whose outcome `answer` returns; until then the caller is free to
+        Both are one transaction, whose outcome `reply` returns; until then the caller is free to
         do anything but to use this store.
         """
         self._asked = claimed, turn
@@ -106,11 +106,11 @@ class Store:
         with translated():
             self._pipeline.ask(*queries)
 
-    def answer(self) -> Reply:
+    def reply(self) -> Reply:
         """What was asked for, committed. Claimed rows come in no order, messages oldest first."""
         claimed, turn = self._asked
         with translated():
-            replies = self._pipeline.answer()
+            replies = self._pipeline.replies()
         rows = replies.pop() if turn and turn.limit else []
         heads, news = _from_lanes(replies.pop()) if turn and turn.lanes else ([], [])
         if turn and turn.done:
@@ -120,9 +120,9 @@ class Store:
         return Reply(fetched, rows, heads, news)
 
     def round_trip(self, claimed: Claim | None, turn: Turn | None) -> Reply:
-        """Ask, and wait for the answer."""
+        """Ask, and wait for the reply."""
         self.ask(claimed, turn)
-        return self.answer()
+        return self.reply()
 
     def has_work(self, turn: Turn) -> bool:
         """Whether a turn could claim anything; cheaper than to try."""
@@ -143,7 +143,7 @@ class Store:
         ]
 
     def _complete(self, claim: Claim, found: list[Message]) -> Fetched:
-        """Complete what was fetched: large bodies, as far as FETCH_BYTES reach, and marks."""
+        """Add large bodies, as far as MAX_FETCH_BYTES reach, and what is known of attempts."""
         orphans: list[Held] = []
         if len(found) < len(claim.rows):
             there = {message.id for message in found}
@@ -175,9 +175,9 @@ class Store:
         }
 
     def drop_orphans(self, held: Sequence[Held]) -> int:
-        """Forget claimed work whose message is gone; returns how much. The rest is given back.
+        """Delete claimed work whose message is gone; returns how much.
 
-        The rest has been moved to another slot between claim and fetch.
+        The rest, which was moved to another slot between claim and fetch, is given back.
         """
         self._run(statements.DROP_ORPHANS, _held(held))
         dropped = self._cursor.rowcount
@@ -200,7 +200,7 @@ class Store:
         )
 
     def promote(self) -> int:
-        """Make work of what has become due; returns how many, at most 1,000."""
+        """Move what has become due back to the work table; returns how many, at most 1,000."""
         with translated():
             return int(self._pipeline.run(Query(statements.PROMOTE, {}))[0][0])
 
@@ -218,7 +218,7 @@ class Store:
         self._run(statements.FORGET, {"ids": _bigints(ids), "slots": _bigints(slots)})
 
     def purge(self, older_than: float) -> int:
-        """Forget sent messages older than that many seconds; returns about how many."""
+        """Delete sent messages older than that many seconds; returns about how many."""
         return int(self._run(statements.PURGE, {"older_than": older_than})[0][0])
 
     def anything_left(self) -> bool:
@@ -259,13 +259,13 @@ def _turn(turn: Turn) -> list[Query]:
 
 
 def _from_lanes(rows: list[Any]) -> tuple[list[ClaimedRow], list[int]]:
-    """What was next in its lane, and the news by which it was found."""
+    """The rows that were next in their lanes, and the news by which they were found."""
     ((news, ids, slots),) = rows
     heads = zip(ids or (), slots or (), strict=True)
     return [ClaimedRow(id_, slot, attempts=0, suspicion=0) for id_, slot in heads], news or []
 
 
-#: What Message._make does, without its Python.
+#: What Message._make does, in C.
 _message: Final = partial(tuple.__new__, Message)
 _by_id: Final = attrgetter("id")
 
@@ -296,6 +296,6 @@ def open_store(settings: Settings) -> Store:
     """A store on the database of the settings, the secret read anew. Raises StoreLost."""
     try:
         url = settings.database_url.read()
-    except SettingsError as error:  # it was readable at the start: a secret being replaced
+    except SettingsError as error:  # it was readable at the start, so it is being replaced
         raise StoreLost(str(error)) from error
     return Store.connect(url, settings.schema, settings.statement_timeout)

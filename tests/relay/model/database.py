@@ -183,7 +183,7 @@ class ModelStore:
         leased = self._database.turn(turn) if turn else []
         self._answer = Reply(claim, leased)
 
-    def answer(self) -> Reply:
+    def reply(self) -> Reply:
         """What was asked for, if the reply arrives."""
         self._handle()
         assert self._answer is not None
@@ -191,9 +191,9 @@ class ModelStore:
         return answer
 
     def round_trip(self, claimed: Claim | None, turn: Turn | None) -> Reply:
-        """Ask, and wait for the answer."""
+        """Ask, and wait for the reply."""
         self.ask(claimed, turn)
-        return self.answer()
+        return self.reply()
 
     def has_work(self, turn: Turn) -> bool:
         """Whether it could lease anything."""

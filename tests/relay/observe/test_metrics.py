@@ -52,7 +52,7 @@ def confirmed(count: int, exchange: str = "", routing_key: str = "celery") -> Ou
 def test_every_promised_name_is_there() -> None:
     """Also before anything has happened: an absent series looks like a broken relay."""
     metrics = Metrics()
-    metrics.landed(confirmed(1))
+    metrics.count_outcomes(confirmed(1))
     shown = {name.partition("[")[0] for name in samples(metrics)}
     families = shown | {name.removesuffix("_bucket") for name in shown}
 
@@ -62,8 +62,8 @@ def test_every_promised_name_is_there() -> None:
 def test_confirms_are_counted_by_route() -> None:
     """As many as were confirmed, under exchange and routing key."""
     metrics = Metrics()
-    metrics.landed(confirmed(3))
-    metrics.landed(confirmed(2, "events", "shop.order"))
+    metrics.count_outcomes(confirmed(3))
+    metrics.count_outcomes(confirmed(2, "events", "shop.order"))
 
     shown = samples(metrics)
 
@@ -79,7 +79,7 @@ def test_routes_are_labels_only_up_to_a_bound() -> None:
     """A routing key per customer must not become a series per customer."""
     metrics = Metrics()
     for number in range(MAX_ROUTES + 50):
-        metrics.landed(confirmed(1, "events", f"customer.{number}"))
+        metrics.count_outcomes(confirmed(1, "events", f"customer.{number}"))
 
     published = {n: v for n, v in samples(metrics).items() if n.startswith("outbox_published_t")}
 
@@ -93,8 +93,8 @@ def test_refusals_are_counted_by_reason() -> None:
     """Every reason is a series from the start; a return also counts as one."""
     metrics = Metrics()
     message = a_message()
-    metrics.landed(Outcomes([], [Refusal(message, Reason.UNROUTABLE, "")] * 2, []))
-    metrics.refused([Refusal(message, Reason.INVALID, "")])
+    metrics.count_outcomes(Outcomes([], [Refusal(message, Reason.UNROUTABLE, "")] * 2, []))
+    metrics.count_refused([Refusal(message, Reason.INVALID, "")])
 
     shown = samples(metrics)
 

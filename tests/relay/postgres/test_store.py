@@ -99,7 +99,7 @@ class TestClaiming:
         one.ask(None, Turn([], 0, 1, 1, TERM))
         another.ask(None, Turn([], 0, 1, 2, TERM))
 
-        assert len(one.answer().rows) == len(another.answer().rows) == 1
+        assert len(one.reply().rows) == len(another.reply().rows) == 1
         level = one._connection.execute("SHOW transaction_isolation").fetchone()
         assert level == ("read committed",)
 

@@ -8,7 +8,7 @@ from outbox_relay.core.message import Message
 
 
 class Channel:
-    """Its number, its flight, and when each batch of it took off."""
+    """Its number, the messages in flight on it, and when each batch of them was written."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -29,9 +29,9 @@ class Channel:
         return landed
 
     def waiting(self, now: float) -> float:
-        """For how long the oldest batch in flight has been owed a confirm."""
+        """For how long the oldest batch in flight has waited for its confirms."""
         return now - self._batches[0][2] if self._batches else 0.0
 
     def wait_anew(self, now: float) -> None:
-        """The wait was announced: the clock of every confirm owed starts again."""
+        """Let every wait for a confirm begin anew: the broker had announced a pause."""
         self._batches = deque((last, count, now) for last, count, _ in self._batches)

@@ -12,8 +12,8 @@ from outbox_relay.errors import BrokerLost, SettingsError
 
 CONNECT_TIMEOUT: Final = 5.0
 HEARTBEAT: Final = 10.0
-#: What a URL may say of TLS, as kombu has it for Redis, and what py-amqp calls it. That nothing be
-#: checked is not among it.
+#: The TLS options that a URL may have, named as kombu names them for Redis, and py-amqp's names.
+#: None of them switches the check of certificates off.
 TLS: Final = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_keyfile": "keyfile"}
 
 
@@ -33,7 +33,7 @@ def open_connection(url: str) -> amqp.Connection:
         heartbeat=HEARTBEAT,
         transport_options={"read_timeout": CONNECT_TIMEOUT, "write_timeout": CONNECT_TIMEOUT},
     )
-    # Not an argument: what the URL says would replace all of it.
+    # Not an argument, which options in the URL would replace as a whole.
     described.ssl = _tls(parts) if secure else False
     try:
         # The transport's own method: Connection.connect() retries and sleeps by itself.

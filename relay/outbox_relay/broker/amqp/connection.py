@@ -1,4 +1,4 @@
-"""A connection that kombu made, from then on ours: its socket, and what was agreed about it."""
+"""A connection that kombu has opened and we drive: its socket, and what was negotiated."""
 
 from typing import Final
 
@@ -7,9 +7,10 @@ import amqp
 from outbox_relay.broker.amqp.encode import HEARTBEAT_FRAME
 from outbox_relay.broker.link import Link
 
-#: Connection errors by which a broker blames what we sent (AMQP 0-9-1, 1.2); 320 is an operator.
+#: Codes with which a broker closes a connection over something that was sent (AMQP 0-9-1, 1.2). Not
+#: among them is 320: an operator closed it.
 POISON_CODES: Final = frozenset({501, 502, 503, 505, 540, 541})
-#: What AMQP's peers agree on where one of them names no limit.
+#: The limits that hold where neither side names one.
 DEFAULT_FRAME_MAX: Final = 131_072
 MAX_CHANNELS: Final = 65_535
 

@@ -33,7 +33,7 @@ def channel_opening_frames(channel: int) -> bytes:
 
 
 def channel_closing_frame(channel: int) -> bytes:
-    """End a channel: channel.close with a reply code of 200, no text and nobody to blame."""
+    """End a channel: channel.close with a reply code of 200, no text and no method."""
     return _method(channel, b"\0\x14\0\x28\0\xc8\0\0\0\0\0")
 
 
@@ -47,7 +47,7 @@ def _method(channel: int, payload: bytes) -> bytes:
 
 
 class Encoder:
-    """Encodes messages one after another; what one had in common with others is not done again."""
+    """Encodes messages one after another; what they have in common is encoded once."""
 
     def __init__(self, frame_max: int, reserved: frozenset[str] = NOTHING_RESERVED) -> None:
         self._frame_max = frame_max

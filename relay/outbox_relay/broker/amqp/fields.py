@@ -33,7 +33,7 @@ TAG: Final = b'"__type__"'
 
 
 class Vast(Exception):
-    """Transient: a number that may have been a whole one in the row; read the text `exactly`."""
+    """Transient: a number that may be a whole one in the row; read the text `exactly`."""
 
 
 class Fraction(float):
@@ -89,7 +89,7 @@ def table(values: dict[str, Any]) -> bytes:
     parts: list[bytes] = []
     for prefix, key, encode in entries:
         if encode is _text:
-            # The commonest kind in Celery's headers, spelt out: a call saved on each.
+            # Inlined, because most headers of Celery are texts.
             encoded = values[key].encode()
             size = len(encoded)
             parts += (prefix, LENGTHS[size] if size < len(LENGTHS) else long(size), encoded)

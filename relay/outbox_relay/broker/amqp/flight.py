@@ -61,7 +61,7 @@ class Flight:
         named = [
             tag
             for tag, message in on_route
-            # JSON may spell the name with escapes: then it cannot be ruled out.
+            # JSON may write the name with escapes: a match cannot be ruled out.
             if name
             and (
                 message.message_id == name
@@ -75,7 +75,7 @@ class Flight:
         return len(tags)
 
     def confirmed(self, event: Confirm, into: list[Message], refused: list[Refusal]) -> None:
-        """Land what one confirm speaks of: taken messages into one list, others into the other."""
+        """Take what one confirm covers out of flight, into the list for its outcome."""
         tags: Iterable[int] = (event.tag,)
         if event.multiple:
             # Tag 0 with `multiple` means everything so far (AMQP 0-9-1, basic.ack).
@@ -96,5 +96,5 @@ class Flight:
                 refused.append(Refusal(message, Reason.NACKED, detail))
 
     def unconfirmed(self) -> list[Message]:
-        """What the broker may or may not have, now that it can no longer tell."""
+        """What is in flight, and stays unknown once the connection is lost."""
         return list(self._messages.values())

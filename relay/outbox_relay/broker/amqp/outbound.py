@@ -1,4 +1,4 @@
-"""From messages to frames: what has somewhere to go and can be encoded; the rest is refused."""
+"""From messages to frames. What has no destination or cannot be encoded is refused."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,7 +16,7 @@ class Outbound:
         self._encoder = Encoder(frame_max, reserved)
 
     def provide(self, messages: Sequence[Message]) -> Failed:
-        """See to it that all have somewhere to go; raises BrokerLost where that cannot be done."""
+        """Declare what these messages need; maps what failed. Raises BrokerLost."""
         return self._topology.prepare(messages)
 
     def frames(
@@ -40,7 +40,7 @@ class Outbound:
         return sent, frames, refused
 
     def came_back(self, refused: Sequence[Refusal]) -> None:
-        """Of these, some had nowhere to go: their destinations are seen to anew next time."""
+        """Forget the destinations of unroutable messages: they are declared again next time."""
         for refusal in refused:
             if refusal.reason is Reason.UNROUTABLE:
                 self._topology.forget(refusal.message)

@@ -25,18 +25,20 @@ from outbox_relay.errors import BrokerLost
 
 log = structlog.get_logger()
 
-#: A channel has one process in RabbitMQ, which waits for queues now and then: another one works
-#: meanwhile. Batches in different channels may overtake one another.
+#: RabbitMQ has one process for a channel, which waits for queues now and then. Meanwhile another
+#: channel's process works. Batches in different channels may overtake one another.
 CHANNELS: Final = 2
-#: A channel that said no is replaced so many seconds later. What is sent to a quorum queue for the
-#: first time just as its leader dies, RabbitMQ 3.10 refuses for as long as that channel lasts.
+#: A channel with a nack is replaced so many seconds later. RabbitMQ 3.10 goes on refusing on a
+#: channel that first published to a quorum queue just as the queue's leader died.
 REPLACE_AFTER: Final = 5.0
 
 
 class AmqpPublisher:
     """Confirming channels on a connection of their own. Implements `publisher.Publisher`."""
 
-    max_suspects = 1  # when one of its messages kills a channel, others die with it
+    max_suspects = (
+        1  # messages share a channel: when one of them closes it, the others are suspects
+    )
 
     def __init__(
         self,
@@ -82,7 +84,7 @@ class AmqpPublisher:
     def publish(self, messages: Sequence[Message]) -> list[Refusal]:
         """Put messages on the wire, in order; those no broker could take come straight back."""
         if self._fate:
-            raise self._fate  # these messages never were in flight: no suspicion falls on them
+            raise self._fate  # these messages were not in flight: they are no suspects
         if self._is_stale and not self.in_flight:
             self._begin_others()
         now = monotonic()
@@ -113,7 +115,7 @@ class AmqpPublisher:
                 case Blocked():
                     self._alarm(event)
                 case Closed(code, text, connection):
-                    # Told at the next call, so that what was confirmed before it is not forgotten.
+                    # Raised by the next call: this one returns what was confirmed before.
                     poison = code in POISON_CODES if connection else True
                     self._fate = BrokerLost(
                         f"the broker closed on us: {code} {text}", poison=poison
@@ -126,19 +128,19 @@ class AmqpPublisher:
         return Outcomes(confirmed, refused, self._landed(monotonic()))
 
     def unconfirmed(self) -> list[Message]:
-        """Messages the broker may or may not have, or may have died of, once it is lost."""
+        """What was in flight on the channel that was closed, or on all of a lost connection."""
         channels = [self._dead] if self._dead is not None else self._channels.values()
         return [message for channel in channels for message in channel.flight.unconfirmed()]
 
     def close(self) -> None:
         """Drop the connection."""
         self._connection.close()
-        # Bodies: this object is part of a cycle, and may stay for long.
+        # Let go of the bodies: this object may be garbage for long before it is collected.
         self._channels, self._dead = {}, None
 
     @property
     def _count(self) -> int:
-        """Half as many as there may be: others take their place one day."""
+        """At most half as many as the broker allows: the other half may replace them."""
         return min(CHANNELS, max(1, self._connection.channel_max // 2))
 
     @property
@@ -146,13 +148,13 @@ class AmqpPublisher:
         return monotonic() > self._replace_at
 
     def _begin(self, numbers: Iterable[int], begun: int = 0) -> None:
-        """Open channels, but for one that is."""
+        """Open channels, except for one that is open."""
         self._channels = {number: Channel(number) for number in numbers}
         opening = map(channel_opening_frames, self._channels.keys() - {begun})
         self._connection.link.send(b"".join(opening))
 
     def _begin_others(self) -> None:
-        """Go on in other channels of the connection, with tags of their own."""
+        """Close these channels, and go on in others of the connection."""
         old = [*self._channels]
         self._connection.link.send(b"".join(map(channel_closing_frame, old)))
         shift = self._count if old[0] == 1 else -self._count
@@ -170,7 +172,7 @@ class AmqpPublisher:
                 channel.wait_anew(monotonic())
 
     def _landed(self, now: float) -> list[tuple[float, int]]:
-        """Batches confirmed to the last message; the broker is lost where one is overdue."""
+        """Batches confirmed to the last message. The broker is lost if a confirm is overdue."""
         channels = self._channels.values()
         landed = [batch for channel in channels for batch in channel.landed(now)]
         overdue = max(channel.waiting(now) for channel in channels)

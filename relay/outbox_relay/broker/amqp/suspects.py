@@ -1,7 +1,7 @@
-"""Publishes each message on a channel of its own, where only that message can die.
+"""Publishes each poison suspect on a channel of its own, so that it can harm no other.
 
-A broker that closes a channel does not say over which of its messages; over a channel that carries
-one, it need not. Suspects are cleared or convicted many at a time, and none is sent twice for it.
+A broker that closes a channel does not say over which of its messages. On a channel that carries
+one message, it need not. Many suspects are tried at a time, and none is published twice for it.
 """
 
 from collections import deque
@@ -21,7 +21,7 @@ from outbox_relay.broker.publisher import MAX_SUSPECTS
 from outbox_relay.core.message import Message, Outcomes, Reason, Refusal
 from outbox_relay.errors import BrokerLost
 
-#: By this reply code a broker says that our user lacks a right, not that a message is bad.
+#: The code with which a broker says that our user lacks a right, not that a message is bad.
 ACCESS_REFUSED: Final = 403
 
 
@@ -40,7 +40,7 @@ class SuspectPublisher:
         self._outbound = Outbound(topology, self._connection.frame_max, reserved)
         self._confirm_timeout = confirm_timeout
         self.max_suspects = min(MAX_SUSPECTS, self._connection.channel_max)
-        # One that has died is the last to be begun again, and not before we have agreed to its end.
+        # The number of a closed channel is used again last, after we have acknowledged the closing.
         self._unopened = deque(range(1, min(2 * MAX_SUSPECTS, self._connection.channel_max) + 1))
         self._dead: set[int] = set()
         self._free: list[Channel] = []
@@ -64,7 +64,7 @@ class SuspectPublisher:
         return self._blocked
 
     def publish(self, messages: Sequence[Message]) -> list[Refusal]:
-        """Put up to `apart` messages on the wire, less those in flight."""
+        """Put messages on the wire, at most `max_suspects` with those in flight."""
         if self._fate:
             raise self._fate
         refused: list[Refusal] = []
@@ -100,7 +100,7 @@ class SuspectPublisher:
         return Outcomes(confirmed, refused, [])
 
     def unconfirmed(self) -> list[Message]:
-        """Messages the broker may or may not have, once it is lost."""
+        """What was in flight when the connection was lost."""
         return [
             message for channel in self._busy.values() for message in channel.flight.unconfirmed()
         ]
@@ -111,7 +111,7 @@ class SuspectPublisher:
         self._busy.clear()
 
     def _channel(self, wire: list[bytes]) -> Channel:
-        """A channel that carries nothing; one that has yet to be begun, on the wire."""
+        """A channel with nothing in flight; a new one is opened by what is added to `wire`."""
         if self._free:
             return self._free.pop()
         channel = Channel(self._unopened.popleft())
@@ -127,7 +127,7 @@ class SuspectPublisher:
         channel = self._busy.get(number)
         match event:
             case Closed(code, text, connection=True):
-                # Told at the next call, so that what was confirmed before it is not forgotten.
+                # Raised by the next call: this one returns what was confirmed before.
                 poison = code in POISON_CODES
                 self._fate = BrokerLost(f"the broker closed on us: {code} {text}", poison=poison)
             case Closed(code, text):

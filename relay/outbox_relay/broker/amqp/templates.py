@@ -1,4 +1,4 @@
-"""What messages of one shape have in common is encoded once, and from then on only filled in.
+"""What messages of one shape have in common is encoded once, as a template to be filled in.
 
 A producer writes a task's headers always alike: the same names in the same order, with values of
 which few differ. A template is a pattern for the text of such headers and properties, and the bytes
@@ -18,9 +18,9 @@ from outbox_relay.broker.amqp.fields import FIELDS, LENGTHS, OCTETS, TAG, Vast, 
 from outbox_relay.broker.amqp.properties import content_of, properties_set
 from outbox_relay.core.message import Message
 
-#: The templates kept are those that matched last.
+#: The most templates that are kept: those that matched last.
 MAX_TEMPLATES: Final = 8
-#: One in so many messages that match none is learnt from; of the first ones, more.
+#: A template is made of one in so many messages that match none; of more of the first ones.
 LEARN_EVERY: Final = 64
 #: No template is made of a longer text: compiling its pattern would cost more than it could save.
 MAX_TEXT_BYTES: Final = 8192
@@ -94,7 +94,7 @@ class Template:
 
 
 class Templates:
-    """The templates of late, the last one that matched first."""
+    """The templates that matched last, the newest match first."""
 
     def __init__(self) -> None:
         self._templates: list[Template] = []

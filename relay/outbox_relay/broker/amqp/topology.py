@@ -1,4 +1,4 @@
-"""Sees to it that what a message is published to exists, as Celery would have declared it.
+"""Declares what messages are published to, as Celery would have declared it.
 
 Works on a connection of its own: a refused declaration closes its channel, which must not be the
 one that carries messages in flight.
@@ -50,10 +50,10 @@ NONSENSE: Final = (
     AMQPNotImplementedError,
 )
 
-#: How long one call may go on declaring, in seconds: nobody hears heartbeats or confirms meanwhile,
-#: and claims must not run out over hundreds of queues that are new.
+#: How long one call may go on declaring, in seconds: meanwhile nobody reads confirms or sends
+#: heartbeats, and leases must not end over hundreds of new queues.
 PATIENCE: Final = 2.0
-#: Beyond this many distinct needs the memory of what exists starts afresh.
+#: Beyond so many distinct needs, all that is remembered is forgotten.
 MAX_REMEMBERED: Final = 10_000
 
 
@@ -66,7 +66,7 @@ class Topology:
         self._known: set[Need] = set()
 
     def prepare(self, messages: Sequence[Message]) -> Failed:
-        """Declare what is not known to exist; maps each need that failed to a refusal.
+        """Declare what is not known to exist; map each need that failed to a refusal.
 
         What there was no time for waits, and has its turn sooner the next time.
         Raises BrokerLost where the side connection breaks.
@@ -92,7 +92,7 @@ class Topology:
         return failed
 
     def forget(self, message: Message) -> None:
-        """Look again next time: the broker says that what we knew is gone."""
+        """Declare this again next time: the broker says that it is gone."""
         self._known.discard(_need(message))
 
     def _provide(self, declarer: "_Declarer", message: Message) -> Refusal | None:

@@ -44,12 +44,12 @@ class Batch:
         self._by_list: dict[bytes, _Command] = {}
 
     def add(self, message: Message, route: Route, tag: bytes) -> None:
-        """Take a message aboard. Raises Unpublishable."""
+        """Add a message. Raises Unpublishable."""
         priority, payload = envelope(message, tag)
         length = b"$%d\r\n" % len(payload)
         places = []
         for target in route.targets[min(priority, len(route.targets) - 1)]:
-            # How many listen to a channel is asked for each message.
+            # A command for each message, because its reply says how many listened.
             command = None if route.fanout else self._by_list.get(target.key)
             if command is None:
                 command = self._begin(target, fanout=route.fanout)

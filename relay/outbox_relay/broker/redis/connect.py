@@ -16,7 +16,7 @@ from outbox_relay.errors import BrokerLost, SettingsError
 CONNECT_TIMEOUT: Final = 5.0
 #: Schemes kombu does not know, and what it calls the same thing.
 ALIASES: Final = {"valkey": "redis", "valkeys": "rediss"}
-#: Celery's broker_transport_options, which here are the relay's own business.
+#: Those of Celery's broker_transport_options that the relay sets by itself.
 OURS: Final = {
     "retry_on_timeout": False,
     "socket_timeout": CONNECT_TIMEOUT,
@@ -33,9 +33,9 @@ class Server:
     connection: Any
 
     def close(self) -> None:
-        """Let go of both; nothing is said to the server, which may not listen."""
+        """Close both, without a word to the server, which may be frozen."""
         self.connection.disconnect()
-        # kombu would take back the bindings of short-lived queues it has heard of, even others'.
+        # Else kombu would delete the bindings of auto-delete queues that it knows of, even others'.
         self.channel.auto_delete_queues.clear()
         self.channel.close()
 

@@ -45,7 +45,7 @@ def envelope(message: Message, tag: bytes) -> tuple[int, bytes]:
 
 
 def delivery_tags(random: bytes, count: int) -> list[bytes]:
-    """So many version 4 UUIDs, all different: nine random bytes for all, and a number for each."""
+    """So many distinct version 4 UUIDs, made of the same nine random bytes and a number each."""
     text = random.hex()
     common = f"{text[:8]}-{text[8:12]}-4{text[12:15]}-a{text[15:18]}-".encode()
     return [b"%b%012x" % (common, number) for number in range(count)]
@@ -55,7 +55,7 @@ def delivery_tags(random: bytes, count: int) -> list[bytes]:
 def _fixed(
     encoding: str, type_: str, exchange: str, routing_key: str, priority: int
 ) -> tuple[bytes, bytes, bytes]:
-    """What all messages of a kind have in common: before, between and after what they have not."""
+    """What all messages of a kind have in common: before, between and after what differs."""
     types = f'"content-encoding": {json.dumps(encoding)}, "content-type": {json.dumps(type_)}'
     route = json.dumps({"exchange": exchange, "routing_key": routing_key})
     after = (

@@ -1,6 +1,6 @@
-"""The first words on a publishing connection: whether it may write, and how durably.
+"""The first commands on a publishing connection: whether it may write, and how durably.
 
-Also the moment to learn what became of the batches that an earlier connection was lost with.
+They also ask what became of the batches that were in flight when an earlier connection was lost.
 """
 
 from time import monotonic
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 PERMISSIONS: Final = (
     "multi, exec, lpush, publish, sadd, srem, smembers, expire, type, llen; keys outbox-relay.*"
 )
-#: How long the server may take for the first proof; some write their files once a second.
+#: Seconds the server may take for the first proof; some write their file once a second.
 PROOF_SECONDS: Final = 3.0
 
 

@@ -1,4 +1,4 @@
-"""Settles, after a lost connection, which of the batches in flight had arrived.
+"""Finds out, after a lost connection, which of the batches in flight had arrived.
 
 Every batch puts its number into a marker, in the same transaction as its messages: the marker holds
 it if and only if they are there. The next connection reads the marker, and what has arrived is
@@ -12,15 +12,15 @@ from typing import Final
 
 from outbox_relay.broker.redis import resp
 
-#: How long what has arrived is remembered: until its rows are claimed again, as they soon are. Not
-#: longer, for a person may then ask to have them published again.
+#: How long it is remembered what has arrived: until its rows are claimed again, which is soon. Not
+#: longer, because a person may then ask to have them published again.
 REMEMBERED_SECONDS: Final = 30.0
-#: How long the server keeps a marker nobody writes to any more, in seconds: the longest outage
-#: after which batches in flight are not published twice.
+#: How long the server keeps a marker that nobody writes to, in seconds. After a longer outage,
+#: batches in doubt may be published twice.
 MARKER_SECONDS: Final = 86_400
 
 
-#: Of a message's row, and its own.
+#: The id of a message's row, and the message id.
 Ids = tuple[int, str]
 
 
@@ -37,7 +37,7 @@ class BatchInDoubt:
 
 
 class InDoubt:
-    """What earlier connections left unanswered. Outlives the connections of one broker."""
+    """The batches that earlier connections left in doubt. Outlives the connections of a broker."""
 
     def __init__(self) -> None:
         self._markers: dict[bytes, list[BatchInDoubt]] = {}
@@ -77,14 +77,14 @@ class InDoubt:
         return len(self._arrived)
 
     def arrived(self, ids: Ids, now: float) -> bool:
-        """Whether a message is there already; told once."""
+        """Whether a message has arrived already; true once."""
         if ids not in self._arrived:
             return False
         self._arrived.remove(ids)
         return now < self._until
 
     def untold(self, ids: Iterable[Ids], now: float) -> None:
-        """What has arrived, and was found out too late for anybody to hear of it."""
+        """Remember these as arrived: they were confirmed too late to be returned by a poll."""
         if now > self._until:
             self._arrived.clear()
         self._arrived.update(ids)

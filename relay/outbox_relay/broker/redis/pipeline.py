@@ -1,4 +1,4 @@
-"""Pairs the replies of a pipelined connection with what was asked, in order. No I/O."""
+"""Pairs the replies of a pipelined connection with its requests, in order. No I/O."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ class _Request(Generic[T]):
 
 
 class Pipeline(Generic[T]):
-    """What was asked and is not fully answered."""
+    """The requests that are not fully answered."""
 
     def __init__(self) -> None:
         self._reader = hiredis.Reader()
@@ -32,20 +32,20 @@ class Pipeline(Generic[T]):
 
     @property
     def open(self) -> list[T]:
-        """What is still to be answered, oldest first."""
+        """What the open requests are about, oldest first."""
         return [question.about for question in self._open]
 
     @property
     def oldest(self) -> float | None:
-        """When the oldest of these was asked."""
+        """When the oldest of these was sent."""
         return self._open[0].asked if self._open else None
 
     def asked(self, about: T, replies: int, now: float) -> None:
-        """Commands that will bring so many replies are on their way."""
+        """Note that commands with so many replies were sent."""
         self._open.append(_Request(about, replies, now))
 
     def feed(self, data: bytes) -> Iterator[tuple[T, list[object]]]:
-        """Each question that is answered by now, with its replies.
+        """Each request that is answered by now, with its replies.
 
         Raises BrokerLost where the server says what nobody asked for.
         """

@@ -38,7 +38,7 @@ log = structlog.get_logger()
 PROOF_SECONDS: Final = 1.0
 #: How often a server that takes no writes is tried, in seconds.
 RETRY_SECONDS: Final = 1.0
-#: After so long without a word, ask whether the server is still there, in seconds.
+#: After so many quiet seconds, ask whether the server is still there.
 PING_SECONDS: Final = 10.0
 #: Messages of a kind go the same way.
 _kind: Callable[[Message], object] = attrgetter("declare", "exchange", "routing_key", "mandatory")
@@ -53,7 +53,7 @@ class Proof:
 
 
 class Ping:
-    """The question whether anybody is there."""
+    """The question whether the server is there."""
 
 
 class RedisPublisher:
@@ -81,8 +81,8 @@ class RedisPublisher:
         self._pipeline: Pipeline[Batch | Proof | Ping] = Pipeline()
         self._unproven: deque[tuple[Batch, list[Message]]] = deque()
         self._aboard: dict[int, Message] = {}
-        self._held: list[Message] = []  # certainly not in, until the server takes writes again
-        self._spent: list[int] = []  # batches whose numbers the marker need not keep
+        self._held: list[Message] = []  # to be sent again once the server takes writes
+        self._spent: list[int] = []  # settled batches, whose numbers the marker need not keep
         self._number = self._proven = 0
         self._paused: str | None = None
         self._short: str | None = None
@@ -145,17 +145,17 @@ class RedisPublisher:
                 self._handle(about, replies)
             self._keep_up(monotonic())
         except BrokerLost as error:
-            # Told at the next call, so that what was confirmed before it is not forgotten.
+            # Raised by the next call, so that what was confirmed before is returned by this one.
             self._fate = error
         outcomes, self._outcomes = self._outcomes, Outcomes([], [], [])
         return outcomes
 
     def unconfirmed(self) -> list[Message]:
-        """Messages the broker may or may not have, once it is lost."""
+        """What was in flight when the connection was lost."""
         return list(self._aboard.values())
 
     def close(self) -> None:
-        """Drop the connection, remembering what it leaves unanswered."""
+        """Drop the connection, and remember the batches that it leaves in doubt."""
         unanswered = [about for about in self._pipeline.open if isinstance(about, Batch)]
         self._in_doubt.remember(
             self._marker,
@@ -274,10 +274,12 @@ class RedisPublisher:
         self._outcomes.refused.extend(refused)
 
     def _keep_up(self, now: float) -> None:
-        """What has to be done now and then."""
+        """Try a paused server again, keep a quiet one awake, and give up a silent one."""
         if self._paused and now - self._retried > RETRY_SECONDS and not self._pipeline:
             self._retried = now
-            self._send(Batch(self._number + 1), now)  # nothing but the marker: does it pass?
+            self._send(
+                Batch(self._number + 1), now
+            )  # nothing but the marker, to see whether it is taken
         elif not self._pipeline and now - self._spoke > PING_SECONDS:
             self._ask(Ping(), 1, resp.PING, now)
         oldest = self._pipeline.oldest or now

@@ -22,11 +22,11 @@ from outbox_relay.errors import BrokerLost, RelayError
 
 log = structlog.get_logger()
 
-#: How long what was read of an exchange's bindings is relied on, in seconds.
+#: How long the bindings of an exchange are cached, in seconds.
 BINDINGS_SECONDS: Final = 1.0
-#: Beyond this many distinct declarations the memory of them starts afresh.
+#: Beyond so many distinct declarations, all that is remembered is forgotten.
 MAX_REMEMBERED: Final = 10_000
-#: What kombu says of an entity that Redis cannot have, or has otherwise.
+#: What kombu raises over an entity that Redis cannot have, or that exists otherwise.
 NOT_HERE: Final = (NotEquivalentError, NotImplementedError, LookupError, ValueError, ChannelError)
 #: kombu orders messages of a queue by these.
 PRIORITIES: Final = range(10)
@@ -47,14 +47,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where copies of a message go, by its priority; to all who listen if `fanout`."""
+    """Where copies of a message go, by its priority; with `fanout`, to all who listen."""
 
     fanout: bool
     targets: tuple[tuple[Target, ...], ...]
 
 
 class _Denied(Exception):
-    """The server would not do it for us, and does everything else."""
+    """The server refused one command; the connection is fine."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -94,7 +94,7 @@ class Router:
             return Refusal(message, denied.reason, str(denied))
         except RelayError:
             raise
-        except Exception as error:  # somebody's bindings that are none must not stop the others
+        except Exception as error:  # bindings that cannot be read must not stop other exchanges
             detail = f"exchange {message.exchange!r}: cannot be read: {type(error).__name__}"
             return Refusal(message, Reason.REJECTED, detail)
         if route is None:
@@ -160,7 +160,7 @@ class Router:
             self._declared[declare] = f"declare cannot be carried out: {type(error).__name__}"
 
     def _make(self, entity: Queue | Exchange) -> None:
-        """Declare; what Redis cannot be, such as a headers exchange, is the operator's choice."""
+        """Declare. What Redis cannot have, such as a headers exchange, is logged."""
         try:
             self._ask(f"declaring {entity.name!r}", entity(self._channel).declare)
         except (*NOT_HERE, _Denied) as error:

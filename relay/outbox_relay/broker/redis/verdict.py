@@ -18,7 +18,7 @@ from outbox_relay.errors import BrokerLost
 #: The server cannot take writes now, and says it will be able to: no memory, no disk, too few
 #: replicas, a script that runs.
 PAUSE: Final = frozenset({"OOM", "MISCONF", "NOREPLICAS", "BUSY", "TRYAGAIN"})
-#: This connection leads to the wrong server, or to one that will not have us.
+#: This connection leads to the wrong server, or to one that does not accept us.
 LOST: Final = frozenset(
     {
         "LOADING",
@@ -37,7 +37,7 @@ LOST: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a batch. `again` is certainly not in, and `pause` says why it has to wait."""
+    """What became of a batch. `again` was not done, and `pause` says why it has to wait."""
 
     taken: list[Message] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
@@ -81,7 +81,7 @@ def _aborted(rows: Sequence[Row], queued: Sequence[object], replies: Sequence[ob
             return Verdict(lost=BrokerLost(str(error)))
     messages = [row.message for row in rows]
     for error in errors:
-        # EXEC names in its words the error that it found itself.
+        # The text of EXEC's own error ends with the error that it found.
         if resp.code(error) in PAUSE or resp.code(str(error).rpartition(": ")[2]) in PAUSE:
             return Verdict(again=messages, pause=str(error))
     verdict = Verdict()

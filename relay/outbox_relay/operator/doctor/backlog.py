@@ -88,7 +88,7 @@ def _refused(reasons: list[Why]) -> list[Finding]:
         warn(
             "refused messages",
             f"the broker refused, and will be asked again: {'; '.join(map(str, reasons))}",
-            "mend what the reason names; the relay tries again by itself",
+            "fix what the reason names; the relay tries again by itself",
         )
     ]
 
@@ -100,6 +100,6 @@ def _dead(status: Status, reasons: list[Why]) -> Finding:
     return problem(
         name,
         f"{count:,} dead; the newest: {'; '.join(map(str, reasons))}",
-        "outbox-relay show ID tells all; mend the cause, then: outbox-relay retry --all (or "
+        "outbox-relay show ID tells all; fix the cause, then: outbox-relay retry --all (or "
         "--task NAME); or outbox-relay discard ID",
     )

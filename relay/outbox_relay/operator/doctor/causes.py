@@ -13,7 +13,7 @@ _NETWORK: Final[Causes] = (
     ),
     (
         ("not known", "resolve", "no address", "temporary failure in name"),
-        "the host name does not resolve: correct it in {variable}, or mend DNS",
+        "the host name does not resolve: correct it in {variable}, or fix DNS",
     ),
     (
         ("timed out", "timeout", "unreachable", "no route to host"),

@@ -66,4 +66,4 @@ def examine_database(settings: Settings) -> tuple[list[Finding], list[Route]]:
 
 def _interrupted(error: RelayError) -> Finding:
     level = problem if isinstance(error, SchemaError) else warn
-    return level(NAME, f"not everything was checked: {error}", "mend that and ask again")
+    return level(NAME, f"not everything was checked: {error}", "fix that and ask again")

@@ -60,7 +60,7 @@ def _limits(queue: Queue) -> list[Finding]:
             f"queue {queue.name!r} drops its oldest messages beyond {found[0]} {unit} "
             f"({found[1]}, overflow drop-head), after they were confirmed",
             f"overflow: reject-publish makes it refuse instead, and the outbox keeps them: "
-            f"{_mend(queue, found[1], 'overflow', 'reject-publish')}",
+            f"{_fix(queue, found[1], 'overflow', 'reject-publish')}",
         )
         for key, unit in (("max-length", "messages"), ("max-length-bytes", "bytes"))
         if (found := queue.setting(key))
@@ -123,7 +123,7 @@ def _lifetimes(queue: Queue) -> list[Finding]:
     return findings
 
 
-def _mend(queue: Queue, origin: str, key: str, value: str) -> str:
+def _fix(queue: Queue, origin: str, key: str, value: str) -> str:
     if origin.startswith("policy"):
         return f"add {key}={value} to its policy (rabbitmqctl list_policies)"
     return (
