@@ -275,7 +275,7 @@ class TestFetching:
     ) -> None:
         """As many bodies as fit come at once, in order; the others are named to be given back."""
         monkeypatch.setattr(store_module, "SMALL_BODY", 100)
-        monkeypatch.setattr(store_module, "FETCH_BYTES", 1000)
+        monkeypatch.setattr(store_module, "MAX_FETCH_BYTES", 1000)
         ids = commit_rows(emptied_database, 5, body=b"x" * 400)
 
         found = fetch(store, leased := lease(store))
@@ -288,7 +288,7 @@ class TestFetching:
     ) -> None:
         """Otherwise it would never be sent."""
         monkeypatch.setattr(store_module, "SMALL_BODY", 100)
-        monkeypatch.setattr(store_module, "FETCH_BYTES", 1000)
+        monkeypatch.setattr(store_module, "MAX_FETCH_BYTES", 1000)
         ids = commit_rows(emptied_database, 2, body=b"x" * 5000)
 
         found = fetch(store, lease(store))

@@ -16,7 +16,7 @@ from outbox_relay.broker.amqp.publisher import AmqpPublisher
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.core.message import Message, Reason, Refusal
 from outbox_relay.errors import BrokerLost
-from tests.fixtures.broker import Broker, OwnRabbitMQ
+from tests.fixtures.broker import Broker
 from tests.fixtures.waiting import wait_until
 from tests.relay.messages import a_message, messages
 
@@ -96,17 +96,6 @@ def declares(*entities: dict[str, Any]) -> str:
     return json.dumps(entities)
 
 
-def test_every_message_is_confirmed_and_there(line: Line, broker: Broker) -> None:
-    """Two thousand in one go: each confirmed once, each in the queue, in order."""
-    line.publish(*messages(2000))
-    line.land()
-
-    assert sorted(m.id for m in line.confirmed) == list(range(1, 2001))
-    assert line.refused == []
-    assert broker.depth("celery") == 2000
-    assert line.publisher.in_flight_bytes == 0
-
-
 def test_what_arrives_is_what_was_sent(line: Line, broker: Broker) -> None:
     """Headers of every kind, properties and body, as another client reads them."""
     headers = {
@@ -130,33 +119,6 @@ def test_what_arrives_is_what_was_sent(line: Line, broker: Broker) -> None:
     assert {name: received.properties[name] for name in properties} == properties
 
 
-def test_bodies_of_many_frames_arrive_whole(line: Line, broker: Broker) -> None:
-    """Five megabytes, interleaved with small ones."""
-    large = bytes(range(256)) * 20_000
-    line.publish(a_message(id=1), a_message(id=2, body=large), a_message(id=3))
-    line.land()
-
-    assert [len(m.body) for m in broker.take_all("celery")] == [
-        len(a_message().body),
-        len(large),
-        len(a_message().body),
-    ]
-
-
-def test_the_unroutable_come_back_and_the_others_do_not(line: Line) -> None:
-    """In the middle of a batch, by name."""
-    batch = [
-        a_message(id=n, message_id=f"m{n}", routing_key="nowhere" if n % 3 == 0 else "celery")
-        for n in range(1, 31)
-    ]
-    line.publish(*batch)
-    line.land()
-
-    assert set(line.reasons) == {n for n in range(1, 31) if n % 3 == 0}
-    assert set(line.reasons.values()) == {Reason.UNROUTABLE}
-    assert len(line.confirmed) == 20
-
-
 def test_a_queue_deleted_meanwhile_is_noticed(line: Line, broker: Broker) -> None:
     """The broker acknowledges what it throws away; the return says so."""
     line.publish(a_message(id=1))
@@ -169,15 +131,6 @@ def test_a_queue_deleted_meanwhile_is_noticed(line: Line, broker: Broker) -> Non
     line.land()
 
     assert line.reasons == {2: Reason.UNROUTABLE}
-
-
-def test_a_message_that_may_reach_nobody_is_confirmed(line: Line) -> None:
-    """A fanout without a queue is as it should be."""
-    entity = {"kind": "exchange", "name": "news", "type": "fanout"}
-    line.publish(a_message(exchange="news", mandatory=False, declare=declares(entity)))
-    line.land()
-
-    assert len(line.confirmed) == 1
 
 
 def test_a_missing_exchange_is_told_before_it_can_do_harm(line: Line) -> None:
@@ -399,18 +352,6 @@ def test_a_queue_that_exists_otherwise_is_left_alone(line: Line, broker: Broker)
     assert broker.depth("bills") == 1
 
 
-def test_never_means_never(open_line: OpenLine, broker: Broker) -> None:
-    """OUTBOX_DECLARE=never: nothing is made, and the message comes back."""
-    line = open_line(broker.url, declare=False)
-    line.publish(
-        a_message(routing_key="bills", declare=declares({"kind": "queue", "name": "bills"}))
-    )
-    line.land()
-
-    assert line.reasons == {1: Reason.UNROUTABLE}
-    assert not broker.has("bills")
-
-
 def test_a_returned_message_has_its_queue_declared_anew(line: Line, broker: Broker) -> None:
     """A queue somebody deleted is back for the next attempt."""
     message = a_message(
@@ -433,28 +374,6 @@ def test_a_returned_message_has_its_queue_declared_anew(line: Line, broker: Brok
     assert broker.depth("bills") == 1
 
 
-def test_an_alarm_is_noticed_and_waited_out(open_line: OpenLine, broker: Broker) -> None:
-    """Blocked, no confirm is overdue; unblocked, what was in flight is confirmed."""
-    broker.declare("celery")
-    line = open_line(broker.url, confirm_timeout=0.2)
-    broker.node.ctl("set_vm_memory_high_watermark", "0.0000001")
-    try:
-        line.publish(a_message())
-        deadline = monotonic() + DEADLINE
-        while not line.publisher.blocked:
-            assert monotonic() < deadline, "no alarm came"
-            line.listen()
-        for _ in range(10):
-            line.listen()
-        assert line.publisher.in_flight == 1
-    finally:
-        broker.node.ctl("set_vm_memory_high_watermark", "0.4")
-    line.land()
-
-    assert len(line.confirmed) == 1
-    assert not line.publisher.blocked
-
-
 def test_an_idle_link_is_kept(
     open_line: OpenLine, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -470,49 +389,6 @@ def test_an_idle_link_is_kept(
     line.land()
 
     assert len(line.confirmed) == 1
-
-
-def test_a_silent_broker_is_given_up(open_line: OpenLine, own_rabbitmq: OwnRabbitMQ) -> None:
-    """Frozen, it owes a confirm longer than it may; and a killed one is noticed, too."""
-    node = own_rabbitmq()
-    url = node.url(node.create_vhost())
-    with Connection(url) as connection:
-        channel: Any = connection.default_channel
-        channel.queue_declare("celery", durable=True, auto_delete=False)
-    frozen = open_line(url, confirm_timeout=0.5)
-    killed = open_line(url)
-    for line in (frozen, killed):
-        line.publish(a_message())
-        line.land()
-    with node.frozen():
-        frozen.publish(a_message(id=2))
-        lost = frozen.until_lost()
-    assert not lost.poison
-    assert [m.id for m in frozen.publisher.unconfirmed()] == [2]
-
-    node.kill()
-
-    assert not killed.until_lost().poison
-
-
-def test_a_wrong_password_is_transient_and_stays_secret(broker: Broker) -> None:
-    """It may be rotated while we wait; it never shows."""
-    url = broker.url.replace(broker.node.password, "hunter2")
-
-    with pytest.raises(BrokerLost) as lost:
-        AmqpPublisher(url, Topology(url, declare=True), DEADLINE)
-
-    assert "hunter2" not in str(lost.value)
-    assert not lost.value.poison
-
-
-@pytest.mark.parametrize("url", ["amqp://guest:hunter2@127.0.0.1:1//", "amqp://nowhere.invalid//"])
-def test_nobody_there_is_transient(url: str) -> None:
-    """Refused, or not to be found."""
-    with pytest.raises(BrokerLost) as lost:
-        AmqpPublisher(url, Topology(url, declare=True), DEADLINE)
-
-    assert "hunter2" not in str(lost.value)
 
 
 def test_a_virtual_host_that_is_not_there_is_transient(broker: Broker) -> None:

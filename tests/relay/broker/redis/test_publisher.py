@@ -87,41 +87,6 @@ def test_a_key_that_is_no_list_refuses_only_its_own_messages(
     assert [(r.message, r.reason) for r in said.refused] == [(bad, Reason.REJECTED)]
 
 
-def test_a_forbidden_queue_refuses_only_its_own_messages(
-    valkey: Valkey, client: Client, open_publisher: OpenPublisher
-) -> None:
-    """Redis then drops the whole transaction; the others are sent again, once."""
-    client.acl_setuser(
-        "relay", enabled=True, passwords=["+secret"], keys=["celery", "outbox-relay.*"]
-    )
-    client.execute_command("ACL", "SETUSER", "relay", "+@all")
-    url = f"redis://relay:secret@127.0.0.1:{valkey.port}/0"
-    good, bad = messages(3), a_message(id=9, routing_key="private")
-
-    said = publish(open_publisher(url), [*good, bad])
-
-    assert said.confirmed == good
-    assert [(r.message, r.reason) for r in said.refused] == [(bad, Reason.FORBIDDEN)]
-    assert client.llen("celery") == 3
-
-
-def test_a_full_server_is_waited_for(
-    valkey: Valkey, client: Client, open_publisher: OpenPublisher
-) -> None:
-    """Nothing is refused, nothing is published twice, and meanwhile the publisher is blocked."""
-    publisher = open_publisher(valkey.url)
-    with full(client):
-        assert publisher.publish(messages(50)) == []
-        wait_until(lambda: publisher.poll(0.05) and publisher.blocked, 10, "the pause")
-        assert publisher.in_flight == 50
-
-    said = land(publisher)
-
-    assert (len(said.confirmed), said.refused) == (50, [])
-    assert client.llen("celery") == 50
-    assert not publisher.blocked
-
-
 def test_a_server_full_from_the_start_is_waited_for(
     valkey: Valkey, client: Client, open_publisher: OpenPublisher
 ) -> None:
@@ -146,31 +111,6 @@ def test_a_replica_takes_no_messages(valkey: Valkey, open_publisher: OpenPublish
         open_publisher(valkey.url)
 
 
-def test_a_frozen_server_is_lost_after_the_confirm_timeout(
-    valkey: Valkey, open_publisher: OpenPublisher
-) -> None:
-    """No wait is without an end, and what was in flight is in doubt."""
-    publisher = open_publisher(valkey.url, confirm_timeout=1.0)
-    sent = messages(3)
-    with valkey.frozen():
-        publisher.publish(sent)
-        with pytest.raises(BrokerLost, match="no confirm for"):
-            wait_until(lambda: publisher.poll(0.1) and None, 10, "the loss")
-
-        assert publisher.unconfirmed() == sent
-
-
-def test_a_dead_server_is_lost(valkey: Valkey, open_publisher: OpenPublisher) -> None:
-    """Also where nothing is in flight; connecting anew says where it was looked for."""
-    publisher = open_publisher(valkey.url)
-    valkey.kill()
-
-    with pytest.raises(BrokerLost):
-        wait_until(lambda: publisher.poll(0.1) and None, 10, "the loss")
-    with pytest.raises(BrokerLost, match=rf"127\.0\.0\.1:{valkey.port}"):
-        open_publisher(valkey.url)
-
-
 def test_what_had_arrived_is_remembered_through_another_loss(
     valkey: Valkey, open_publisher: OpenPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,14 +131,6 @@ def test_what_had_arrived_is_remembered_through_another_loss(
     publisher.close()
 
     assert in_doubt.arrived(ids, monotonic())
-
-
-def test_a_wrong_password_is_an_outage(valkey: Valkey, open_publisher: OpenPublisher) -> None:
-    """It may be rotated any moment; the password itself is in no message."""
-    with pytest.raises(BrokerLost) as caught:
-        open_publisher(f"redis://:hunter2@127.0.0.1:{valkey.port}/0")
-
-    assert "hunter2" not in str(caught.value)
 
 
 def test_sentinel_needs_the_name_of_its_master(open_publisher: OpenPublisher) -> None:
