@@ -8,6 +8,7 @@ import pytest
 from kombu import Queue
 
 from celery_outbox import OutboxCelery
+from servers.rabbitmq_packages import version
 from tests.fixtures.broker import Broker
 from tests.fixtures.programs import Relay, RelayFactory
 from tests.fixtures.rows import ids_in, states
@@ -44,6 +45,25 @@ def test_priority(app: OutboxCelery, drain: Any, connection: psycopg.Connection[
             app.send_task("t", (priority,), queue="urgent", priority=priority)
 
     assert drain("urgent") == [9, 5, 0]
+
+
+def test_no_priority_is_not_priority_0(
+    app: OutboxCelery, drain: Any, connection: psycopg.Connection[Any], broker: Broker
+) -> None:
+    """In a quorum queue of RabbitMQ 4.3 none counts as 4: it is handed out before 3 and 0."""
+    broker.declare("levels", **{"x-queue-type": "quorum"})
+    with app.outbox.transaction(connection):
+        for priority in (0, 3, None, 5):
+            app.send_task("t", (priority,), queue="levels", priority=priority)
+
+    handed_out = drain("levels")
+
+    if version(broker.node.root) >= "4.3":
+        assert handed_out == [5, None, 3, 0]
+    else:
+        assert sorted(handed_out, key=str) == [0, 3, 5, None]
+    rows = connection.execute("SELECT properties ->> 'priority' FROM outbox.message ORDER BY id")
+    assert [priority for (priority,) in rows] == ["0", "3", None, "5"]
 
 
 def test_eta_of_days(app: OutboxCelery, drain: Any, connection: psycopg.Connection[Any]) -> None:

@@ -105,6 +105,17 @@ def test_routes_apply(app: OutboxCelery) -> None:
     assert send(app, countdown=100).routing_key == "k.routed"
 
 
+def test_a_retry_goes_back_to_the_queue_it_came_from(app: OutboxCelery) -> None:
+    """Celery itself takes the routing key of the default queue, here another one's, for a delay."""
+    app.conf.task_queues = [*app.conf.task_queues, Queue("other", BY_TOPIC.exchange, "o")]
+    app.conf.task_default_queue = "other"
+    came_by = {"exchange": "t", "routing_key": "k"}
+
+    for delay in ({}, {"countdown": 100}):
+        row = send(app, **came_by, **delay)
+        assert (row.exchange, row.routing_key) == ("t", "k")
+
+
 @pytest.mark.parametrize("level", [0, 1, 7])
 def test_a_retry_of_what_a_broker_delayed_goes_to_the_queue_itself(
     app: OutboxCelery, level: int

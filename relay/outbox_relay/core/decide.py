@@ -21,7 +21,7 @@ from outbox_relay.settings import Settings
 #: Refusals that are not the message's fault: they wait for another try, and cost no attempt.
 FREE: Final = frozenset({Reason.NACKED, Reason.FORBIDDEN, Reason.SUSPECTED, Reason.UNDECLARED})
 #: Refusals that no further attempt could change.
-FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED, Reason.DENIED})
+FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED, Reason.DENIED, Reason.TOO_LARGE})
 #: Refusals after which a poison suspect still is one.
 STILL_SUSPECT: Final = (FREE - {Reason.NACKED}) | {Reason.REJECTED}
 #: The size of the bodies in flight, in bytes, at which claiming pauses.

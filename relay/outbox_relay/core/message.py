@@ -56,6 +56,7 @@ class Reason(StrEnum):
     EXPIRED = "expired"  # its time had passed before it could be published
     UNROUTABLE = "unroutable"  # the broker returned it: no queue is bound
     REJECTED = "rejected"  # the broker closed the channel over it
+    TOO_LARGE = "too_large"  # larger than this broker takes
     FORBIDDEN = "forbidden"  # our user may not publish there
     SUSPECTED = "suspected"  # a poison suspect, for which quarantine had no room yet
     UNDECLARED = "undeclared"  # there was no time yet to declare its queue

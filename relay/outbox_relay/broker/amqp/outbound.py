@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from outbox_relay.broker.amqp.encode import Encoder
+from outbox_relay.broker.amqp.size import too_large
 from outbox_relay.broker.amqp.topology import Failed, Topology
 from outbox_relay.core.message import Message, Reason, Refusal
 from outbox_relay.errors import Denied, Unpublishable
@@ -14,6 +15,8 @@ class Outbound:
     def __init__(self, topology: Topology, frame_max: int, reserved: frozenset[str]) -> None:
         self._topology = topology
         self._encoder = Encoder(frame_max, reserved)
+        #: The largest body that the broker takes, once it has said so.
+        self.largest: int | None = None
 
     def provide(self, messages: Sequence[Message]) -> Failed:
         """Declare what these messages need; maps what failed. Raises BrokerLost."""
@@ -29,6 +32,9 @@ class Outbound:
         for message in messages:
             if failed and (why := failed.get((message.declare, message.exchange))):
                 refused.append(Refusal(message, why.reason, why.detail))
+                continue
+            if self.largest is not None and len(message.body) > self.largest:
+                refused.append(too_large(message, self.largest))
                 continue
             try:
                 frames += self._encoder.frames(message, channel, now)

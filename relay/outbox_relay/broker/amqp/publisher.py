@@ -15,10 +15,15 @@ from amqp.exceptions import AMQPError
 from outbox_relay.broker.amqp.channel import Channel
 from outbox_relay.broker.amqp.connect import open_connection
 from outbox_relay.broker.amqp.connection import POISON_CODES, AmqpConnection
-from outbox_relay.broker.amqp.encode import channel_closing_frame, channel_opening_frames
+from outbox_relay.broker.amqp.encode import (
+    channel_closed_frame,
+    channel_closing_frame,
+    channel_opening_frames,
+)
 from outbox_relay.broker.amqp.inbound import Blocked, Closed, Confirm, Inbound, Returned
 from outbox_relay.broker.amqp.outbound import Outbound
 from outbox_relay.broker.amqp.settings import RESERVED
+from outbox_relay.broker.amqp.size import limit_in
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.core.message import NOTHING, Message, Outcomes, Reason, Refusal
 from outbox_relay.errors import BrokerLost
@@ -114,6 +119,12 @@ class AmqpPublisher:
                     channel.flight.returned(event)
                 case Blocked():
                     self._alarm(event)
+                case Closed(code, text, False) if (
+                    channel is not None
+                    and (limit := limit_in(code, text)) is not None
+                    and any(len(m.body) > limit for m in channel.flight.unconfirmed())
+                ):
+                    refused += self._replace(channel, limit)
                 case Closed(code, text, connection):
                     # Raised by the next call: this one returns what was confirmed before.
                     poison = code in POISON_CODES if connection else True
@@ -160,6 +171,22 @@ class AmqpPublisher:
         shift = self._count if old[0] == 1 else -self._count
         self._begin(number + shift for number in old)
         self._replace_at = inf
+
+    def _replace(self, channel: Channel, limit: int) -> list[Refusal]:
+        """Go on in a channel that the broker closed over a message's size, but for what is larger.
+
+        What it had not confirmed is published again: it may have come before that message or after.
+        """
+        survivors = channel.flight.unconfirmed()
+        self._outbound.largest = limit
+        number, now = channel.number, monotonic()
+        fresh = self._channels[number] = Channel(number)
+        sent, frames, refused = self._outbound.frames(survivors, number, now, {})
+        opening = channel_closed_frame(number) + channel_opening_frames(number)
+        self._connection.link.send(b"".join((opening, *frames)))
+        if sent:
+            fresh.take_off(sent, now)
+        return refused
 
     def _alarm(self, event: Blocked) -> None:
         self._blocked = event.blocked

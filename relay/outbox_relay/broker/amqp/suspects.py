@@ -16,6 +16,7 @@ from outbox_relay.broker.amqp.encode import channel_closed_frame, channel_openin
 from outbox_relay.broker.amqp.inbound import Blocked, Closed, Confirm, Event, Inbound, Returned
 from outbox_relay.broker.amqp.outbound import Outbound
 from outbox_relay.broker.amqp.settings import RESERVED
+from outbox_relay.broker.amqp.size import limit_in, too_large
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.broker.publisher import MAX_SUSPECTS
 from outbox_relay.core.message import Message, Outcomes, Reason, Refusal
@@ -134,7 +135,11 @@ class SuspectPublisher:
                 reason = Reason.FORBIDDEN if code == ACCESS_REFUSED else Reason.REJECTED
                 words = f"the broker closed on us: {code} {text}"
                 carried = channel.flight.unconfirmed() if channel is not None else ()
-                refused += [Refusal(message, reason, words) for message in carried]
+                if (limit := limit_in(code, text)) is not None:
+                    refused += [too_large(message, limit) for message in carried]
+                    self._outbound.largest = limit
+                else:
+                    refused += [Refusal(message, reason, words) for message in carried]
                 self._retire(number)
             case Confirm() if channel is not None:
                 channel.flight.confirmed(event, confirmed, refused)

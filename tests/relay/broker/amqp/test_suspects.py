@@ -12,7 +12,7 @@ from outbox_relay.broker.amqp.suspects import SuspectPublisher
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.core.message import Message, Outcomes, Reason, Refusal
 from outbox_relay.errors import BrokerLost
-from tests.fixtures.broker import Broker
+from tests.fixtures.broker import Broker, largest_message
 from tests.relay.messages import a_message, messages
 
 DEADLINE = 30.0
@@ -86,6 +86,20 @@ def test_a_missing_right_is_told_from_poison(publisher: SuspectPublisher, broker
         broker.ctl("set_permissions", "outbox", ".*", ".*", ".*")
 
     assert {r.message.id: r.reason for r in refused} == {1: Reason.FORBIDDEN, 2: Reason.REJECTED}
+
+
+def test_one_larger_than_the_broker_takes_is_told_from_poison(
+    publisher: SuspectPublisher, broker: Broker
+) -> None:
+    """No further attempt could help it, and the next is not even sent."""
+    with largest_message(broker.node, 5000):
+        publisher.publish([a_message(id=1, body=b"x" * 5001), a_message(id=2)])
+        outcomes = land(publisher)
+        (unsent,) = publisher.publish([a_message(id=3, body=b"x" * 5001)])
+
+    assert [m.id for m in outcomes.confirmed] == [2]
+    assert [(r.message.id, r.reason) for r in outcomes.refused] == [(1, Reason.TOO_LARGE)]
+    assert unsent.reason is Reason.TOO_LARGE
 
 
 def test_other_refusals_are_what_they_are(publisher: SuspectPublisher) -> None:
