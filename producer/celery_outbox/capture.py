@@ -15,7 +15,7 @@ from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu import Exchange, Producer, Queue
 from kombu.exceptions import EncodeError
 
-from celery_outbox import wire
+from celery_outbox import settings, wire
 from celery_outbox.declare import concerning, describe
 from celery_outbox.dedup import Dedup
 from celery_outbox.errors import NoChannel, UnpublishableMessage
@@ -171,6 +171,7 @@ def task_message(
         message_id=facts["id"],
         task=name,
         mandatory=mandatory,
+        max_body=settings.max_body(app),
         available_at=_time(app, facts["eta"]),
         expires_at=_time(app, facts["expires"]),
         keys=keys,
@@ -183,6 +184,7 @@ def build(
     message_id: object,
     task: str,
     mandatory: bool,
+    max_body: int,
     keys: Keys,
     available_at: datetime | None = None,
     expires_at: datetime | None = None,
@@ -198,7 +200,7 @@ def build(
     body = captured.body
     if isinstance(body, str):
         body = body.encode(captured.content_encoding)
-    wire.check_body(body, refuse)
+    wire.check_body(body, max_body, refuse)
     ordering_key, dedup_key = keys.ordering_key, keys.dedup.key if keys.dedup else None
     return Message(
         message_id=str(message_id),

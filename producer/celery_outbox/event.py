@@ -11,7 +11,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import EncodeError
 
-from celery_outbox import capture
+from celery_outbox import capture, settings
 from celery_outbox.dedup import Dedup
 from celery_outbox.errors import UnsupportedOption
 from celery_outbox.message import Message
@@ -62,6 +62,7 @@ def event(
         message_id=captured.properties["message_id"],
         task=name,
         mandatory=mandatory,
+        max_body=settings.max_body(app),
         keys=keys,
     )
 

@@ -59,6 +59,7 @@ class Outbox:
         """
         self._main_process = os.getpid()
         self._database.check()
+        settings.max_body(self._app)
 
     def using(self, target: T) -> Using[T]:
         """Return a block in which every task sent becomes a row in the transaction of `target`.

@@ -12,6 +12,7 @@ from typing import Any, Final
 from celery import Celery
 
 from celery_outbox.errors import InvalidSetting
+from celery_outbox.wire import DEFAULT_MAX_BODY, MAX_BODY
 
 IDENTIFIER: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -34,6 +35,19 @@ def schema(app: Celery) -> str:
             problem="must be lower-case letters, digits and underscores, at most 63",
         )
     return str(name)
+
+
+def max_body(app: Celery) -> int:
+    """Return the largest body that is stored, in bytes: `outbox_max_body`, by default 16 MiB.
+
+    It is what the broker takes that counts, which nobody here can ask.
+    """
+    limit = app.conf.get("outbox_max_body", DEFAULT_MAX_BODY)
+    if type(limit) is not int or not 0 < limit <= MAX_BODY:
+        raise InvalidSetting.about(
+            setting="outbox_max_body", problem=f"must be a number of bytes from 1 to {MAX_BODY}"
+        )
+    return limit
 
 
 def django_alias(app: Celery) -> str | None:

@@ -17,8 +17,10 @@ from kombu.utils.json import JSONEncoder
 SHORT: Final = 255
 #: The longest ordering_key or dedup_key, in bytes: they are kept in indexes.
 MAX_KEY: Final = 200
-#: The default max_message_size of RabbitMQ 3, in bytes; the table has the same limit.
+#: The largest body the table takes, in bytes: the default max_message_size of RabbitMQ 3.
 MAX_BODY: Final = 134_217_728
+#: The default of `outbox_max_body`: the default max_message_size of RabbitMQ 4.
+DEFAULT_MAX_BODY: Final = 16_777_216
 #: The default frame of AMQP less its own bytes, the fixed part of the header and the properties,
 #: which are twelve short strings at most.
 MAX_HEADERS: Final = 131_072 - 8 - 14 - 12 * (SHORT + 1)
@@ -110,10 +112,12 @@ def headers_json(headers: Mapping[str, Any], refuse: Refuse) -> str:
     return text
 
 
-def check_body(body: bytes, refuse: Refuse) -> None:
+def check_body(body: bytes, limit: int, refuse: Refuse) -> None:
     """Check that a broker takes a body of this size."""
-    if len(body) > MAX_BODY:
-        raise refuse("the body", f"is larger than {MAX_BODY} bytes")
+    if len(body) > limit:
+        problem = f"has {len(body)} bytes, more than the {limit} of outbox_max_body. Keep such data"
+        problem += " elsewhere and send where it is; or raise outbox_max_body, and with it what the"
+        raise refuse("the body", f"{problem} broker takes (RabbitMQ: max_message_size)")
 
 
 def is_storable(text: str) -> bool:

@@ -11,7 +11,12 @@ from kombu import Connection as Broker
 from kombu import Producer
 from kombu.exceptions import EncodeError
 
-from celery_outbox import NoTransaction, UnpublishableMessage, UnsupportedOption
+from celery_outbox import (
+    InvalidSetting,
+    NoTransaction,
+    UnpublishableMessage,
+    UnsupportedOption,
+)
 from tests.producer.conftest import Connection, Shop, Stored
 
 DEEP: dict[str, Any] = {"a": [{"b": uuid4()}]}
@@ -67,12 +72,43 @@ def test_unpublishable(shop: Shop, connection: Connection, stored: Stored, case:
 
 
 def test_a_body_over_the_limit(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body no broker takes is refused before it crosses the network."""
-    monkeypatch.setattr("celery_outbox.wire.MAX_BODY", 10_000)
+    """A body no broker takes is refused before it crosses the network, with both sizes named."""
     shop.app.conf.outbox_database_url = "postgresql:///none"
     monkeypatch.setattr(shop.app.outbox, "carry_out", lambda *_: pytest.fail("stored"))
-    with pytest.raises(UnpublishableMessage, match="the body is larger"):
-        shop.add.delay("z" * 10_000, 0)
+    with pytest.raises(
+        UnpublishableMessage,
+        match=r"the body has 167772\d\d bytes, more than the 16777216 of outbox_max_body",
+    ):
+        shop.add.delay("z" * 16_777_200, 0)
+
+
+def test_the_limit_of_a_body_is_a_setting(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, connection: Connection, stored: Stored
+) -> None:
+    """It holds for tasks and events alike; a smaller body is stored."""
+    monkeypatch.setitem(shop.app.conf, "outbox_max_body", 1000)
+    with connection, shop.app.outbox.using(connection):
+        with pytest.raises(UnpublishableMessage, match="of outbox_max_body"):
+            shop.add.delay("z" * 1000, 0)
+        with pytest.raises(UnpublishableMessage, match="of outbox_max_body"):
+            shop.app.outbox.publish(connection, "z" * 1001, exchange="events")
+        shop.add.delay("z" * 100, 0)
+
+    assert stored.args() == ["z" * 100]
+
+
+@pytest.mark.parametrize("value", [0, -1, "many", 1.5, True, 134_217_729])
+def test_a_malformed_limit_is_named(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, value: Any
+) -> None:
+    """A send says what is wrong, and so does a worker as it starts."""
+    monkeypatch.setitem(shop.app.conf, "outbox_max_body", value)
+    shop.app.conf.outbox_database_url = "postgresql:///none"
+    monkeypatch.setattr(shop.app.outbox, "carry_out", lambda *_: pytest.fail("stored"))
+    with pytest.raises(InvalidSetting, match="outbox_max_body must be a number of bytes from 1 to"):
+        shop.add.delay(1, 0)
+    with pytest.raises(InvalidSetting, match="outbox_max_body"):
+        shop.app.outbox.begin_work()
 
 
 def test_limits_are_accepted(shop: Shop, connection: Connection, stored: Stored) -> None:
