@@ -7,7 +7,8 @@ import pytest
 from kombu import Connection, Exchange
 
 from servers.ports import free_port
-from tests.fixtures.broker import Broker
+from servers.rabbitmq_packages import version
+from tests.fixtures.broker import Broker, largest_message
 from tests.fixtures.waiting import wait_until
 from tests.relay.conftest import Answer, Cli, Doctor, Outbox, finding
 
@@ -131,6 +132,26 @@ def test_asking_changes_nothing(doctor: Doctor, outbox: Outbox, broker: Broker) 
     assert not broker.has("orders")
 
 
+def test_the_version_is_judged(doctor: Doctor, broker: Broker) -> None:
+    """By what the broker greets with."""
+    found = version(broker.node.root)
+    level = "warn" if found < "4.2" else "ok"
+
+    assert f"RabbitMQ {found} " in finding(doctor(), level, "RabbitMQ version")
+
+
+def test_bodies_as_large_as_producers_store_are_tried(doctor: Doctor, broker: Broker) -> None:
+    """Nobody tells the limit but by refusing; then both ways out are named."""
+    assert "bodies of 16777216 bytes are taken" in finding(doctor(), "ok", "message size")
+
+    with largest_message(broker.node, 1_000_000):
+        answer = doctor()
+
+    text = finding(answer, "warn", "message size")
+    assert "takes bodies up to 1000000 bytes (max_message_size)" in text
+    assert "outbox_max_body = 1000000" in text
+
+
 def test_the_management_api_tells_policies_and_bindings(
     cli: Cli, outbox: Outbox, own_rabbitmq: Callable[..., Any]
 ) -> None:
@@ -141,7 +162,9 @@ def test_the_management_api_tells_policies_and_bindings(
     broker = Broker(node, vhost)
     broker.declare("celery")
     with Connection(broker.url) as connection:
-        Exchange("events", "topic")(connection.default_channel).declare()
+        channel: Any = connection.default_channel
+        Exchange("events", "topic")(channel).declare()
+        channel.queue_declare("passing", durable=False, auto_delete=False)
     node.ctl("set_policy", "-p", vhost, "cap", "^celery$", '{"max-length": 5}')
     outbox.add_sent()
     outbox.add(exchange="events", queue="order.paid")
@@ -157,6 +180,10 @@ def test_the_management_api_tells_policies_and_bindings(
     assert "beyond 5 messages (policy max-length" in finding(answer, "problem", "queue")
     text = finding(answer, "problem", "route")
     assert "exchange 'events' with routing key 'order.paid' (topic) reaches no queue" in text
+    if version(node.root) >= "4":  # older ones do not tell
+        text = finding(answer, "warn", "deprecated feature")
+        assert "transient_nonexcl_queues is in use" in text
+        assert "make the queues durable" in text
 
 
 def _enable_management(node: Any) -> int:

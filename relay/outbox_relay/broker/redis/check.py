@@ -7,6 +7,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from outbox_relay.broker.redis.connect import open_server
+from outbox_relay.core import versions
 from outbox_relay.core.finding import Finding, ok, problem, warn
 from outbox_relay.core.route import Route
 from outbox_relay.errors import BrokerLost
@@ -27,16 +28,25 @@ def check(url: str, settings: Settings, routes: Sequence[Route]) -> list[Finding
         client: Any = server.channel.client
         try:
             info: Mapping[str, Any] = client.info()
-            findings = [_seen(info), *judge_memory(info), *judge_persistence(info)]
+            findings = [_seen(info), _version(info), *judge_memory(info), *judge_persistence(info)]
             findings += _fsync(client) if info.get("aof_enabled") else []
             return findings + [f for route in routes for f in _route(client, route, settings)]
         except (OSError, RedisError) as error:
             raise BrokerLost(f"the broker did not answer: {error}") from error
 
 
-def _seen(info: Mapping[str, Any]) -> Finding:
+def _named(info: Mapping[str, Any]) -> tuple[str, str]:
+    """What the server is, and its version."""
     name = "Valkey" if info.get("server_name") == "valkey" else "Redis"
-    version = info.get("valkey_version") or info.get("redis_version")
+    return name, str(info.get("valkey_version") or info.get("redis_version"))
+
+
+def _version(info: Mapping[str, Any]) -> Finding:
+    return versions.redis(*_named(info))
+
+
+def _seen(info: Mapping[str, Any]) -> Finding:
+    name, version = _named(info)
     if info.get("role") == "slave":
         return problem(
             NAME,

@@ -18,6 +18,7 @@ from outbox_relay.operator.doctor import (
     routes,
     schema,
     storage,
+    version,
 )
 from outbox_relay.operator.doctor.causes import DATABASE, remedy
 from outbox_relay.operator.session import Session
@@ -45,6 +46,7 @@ def examine_database(settings: Settings) -> tuple[list[Finding], list[Route]]:
         info = session.connection.info
         found.append(ok(NAME, f"{info.dbname} at {info.host}:{info.port} as {info.user}"))
         try:
+            found += version.check(session)
             found += pooling.check(session, settings)
             found += activity.check_clock(session)
             found += activity.check_transactions(session)

@@ -74,6 +74,10 @@ class Management:
         found = self._get("exchanges", self.vhost, exchange, "bindings", "source")
         return [str(binding["routing_key"]) for binding in found]
 
+    def deprecated_features_used(self) -> list[str]:
+        """Features in use that a later RabbitMQ will not have; RabbitMQ 4 and newer tell."""
+        return sorted(str(each["name"]) for each in self._get("deprecated-features", "used"))
+
     def _get(self, *path: str) -> Any:
         url = f"{self.base}/api/{'/'.join(quote(part, safe='') for part in path)}"
         secret = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()

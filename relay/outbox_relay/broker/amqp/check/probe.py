@@ -34,6 +34,12 @@ class Probe:
         """Drop the connection without a handshake, which could hang on a blocked broker."""
         self._connection.collect()
 
+    @property
+    def version(self) -> str:
+        """What the broker greeted with."""
+        greeting: Any = self._connection  # the stubs lack what the server said of itself
+        return str(greeting.server_properties.get("version", ""))
+
     def may_open_channel(self) -> None:
         """Raise BrokerLost where not even that is allowed."""
         self._ask(lambda _: None)

@@ -3,15 +3,17 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from datetime import date
 from typing import Final
 
 from kombu.utils.url import parse_url
 
-from outbox_relay.broker.amqp.check import bindings
+from outbox_relay.broker.amqp.check import bindings, deprecated, size
 from outbox_relay.broker.amqp.check.management import Management, Unavailable
 from outbox_relay.broker.amqp.check.probe import Probe
 from outbox_relay.broker.amqp.check.queues import judge
 from outbox_relay.broker.amqp.settings import MANAGEMENT_URL
+from outbox_relay.core import versions
 from outbox_relay.core.finding import Finding, ok, problem, warn
 from outbox_relay.core.route import Route
 from outbox_relay.settings import Settings
@@ -27,6 +29,8 @@ def check(url: str, settings: Settings, routes: Sequence[Route]) -> list[Finding
     with closing(Probe(url)) as probe:
         probe.may_open_channel()
         findings = [ok(NAME, f"RabbitMQ at {where}")]
+        findings += versions.rabbitmq(probe.version, date.today())
+        findings += size.check(url)
         management = Management.of(url, settings.of(MANAGEMENT_URL))
         try:
             findings += _alarms(management)
@@ -41,6 +45,8 @@ def check(url: str, settings: Settings, routes: Sequence[Route]) -> list[Finding
                     "tag monitoring",
                 )
             )
+        if api:
+            findings += deprecated.check(api)
         findings += _Routes(probe, api, declare=settings.declare == "missing").check(routes)
     return findings
 
