@@ -18,7 +18,7 @@ from outbox_relay.broker.redis.envelope import envelope
 from outbox_relay.broker.registry import publisher_factory
 from outbox_relay.configuration import from_environment
 from outbox_relay.errors import BrokerLost, SettingsError, StoreLost, Unpublishable
-from outbox_relay.postgres.store import open_store
+from outbox_relay.postgres.open import open_store
 from outbox_relay.settings import Settings
 from servers import Postgres
 from tests.fixtures.broker import Broker

@@ -10,7 +10,18 @@ from collections.abc import Sequence
 from typing import Final
 
 import outbox_relay
-from outbox_relay.cli import bench, doctor, health, look, purge, replay, run, show, status, steer
+from outbox_relay.cli import (
+    bench,
+    doctor,
+    health,
+    listings,
+    manage,
+    purge,
+    replay,
+    run,
+    show,
+    status,
+)
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import add_flags, given
 from outbox_relay.configuration import from_environment
@@ -22,9 +33,9 @@ COMMANDS: Final[Sequence[Command]] = (
     status.command(),
     health.command(),
     doctor.command(),
-    *look.commands(),
+    *listings.commands(),
     show.command(),
-    *steer.commands(),
+    *manage.commands(),
     replay.command(),
     purge.command(),
     bench.command(),
@@ -66,7 +77,7 @@ class _Version(argparse.Action):
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="outbox-relay",
-        description="Publishes a Postgres outbox, confirmed; shows, steers and diagnoses it.",
+        description="Publishes a Postgres outbox, confirmed; shows, manages and diagnoses it.",
         epilog="Exit codes: 0 done, 1 found or left a problem, 2 wrong usage or settings.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and end")

@@ -9,8 +9,8 @@ from outbox_relay.cli.command import Command
 from outbox_relay.cli.confirm import add_yes, agreed
 from outbox_relay.cli.flags import DATABASE
 from outbox_relay.cli.values import age
+from outbox_relay.operator.manage import purge
 from outbox_relay.operator.session import Session
-from outbox_relay.operator.steer import purge
 from outbox_relay.settings import Settings
 from outbox_relay.settings.durations import how_long
 

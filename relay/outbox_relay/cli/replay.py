@@ -13,8 +13,8 @@ from outbox_relay.cli.flags import DATABASE
 from outbox_relay.cli.values import Moment, moment
 from outbox_relay.errors import SettingsError
 from outbox_relay.operator import queries
+from outbox_relay.operator.manage import replay
 from outbox_relay.operator.session import Session
-from outbox_relay.operator.steer import replay
 from outbox_relay.operator.text import printable
 from outbox_relay.settings import Settings
 

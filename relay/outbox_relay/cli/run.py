@@ -18,7 +18,7 @@ from outbox_relay.cli.flags import DAEMON
 from outbox_relay.loop.relay import Relay
 from outbox_relay.observe.health import Endpoint, Health
 from outbox_relay.observe.metrics import Metrics
-from outbox_relay.postgres.store import open_store
+from outbox_relay.postgres.open import open_store
 from outbox_relay.settings import Settings
 
 log = structlog.get_logger()

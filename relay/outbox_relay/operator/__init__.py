@@ -1,4 +1,4 @@
-"""What people see and do: lists, status, steering and `doctor`, for whichever face shows them.
+"""What people see and do: lists, status, `retry` and its like, `doctor`; for any face to show.
 
 A library: it prints nothing, asks nobody, and returns frozen values. The command line shows them.
 """

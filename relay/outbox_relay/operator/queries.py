@@ -1,4 +1,4 @@
-"""What the look and steer commands ask. `{outbox}` stands for the schema's quoted name.
+"""The statements behind what people see and do. `{outbox}` stands for the schema's quoted name.
 
 Each list reads from one end of an index and stops at its limit, whatever the backlog. A filter by
 task reads on until it has found enough.

@@ -13,12 +13,11 @@ from typing import Any, Final
 from outbox_relay.core.backlog import Stats, Upkeep
 from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
 from outbox_relay.core.message import Held, Message, Parking
-from outbox_relay.errors import SchemaError, SettingsError, StoreLost
+from outbox_relay.errors import SchemaError, StoreLost
 from outbox_relay.postgres import statements
 from outbox_relay.postgres.database import BoundedConnection, connect, translated
 from outbox_relay.postgres.pipeline import Pipeline, Query
 from outbox_relay.postgres.statement import Statement
-from outbox_relay.settings import Settings
 
 #: The schema versions this relay can work with.
 SCHEMA_VERSIONS: Final = (1,)
@@ -290,12 +289,3 @@ def _held(held: Iterable[Held]) -> dict[str, str]:
     each = list(held)
     claim_ids = {one.claim_id for one in each}
     return {"ids": _bigints(one.id for one in each), "claim_ids": _bigints(claim_ids)}
-
-
-def open_store(settings: Settings) -> Store:
-    """A store on the database of the settings, the secret read anew. Raises StoreLost."""
-    try:
-        url = settings.database_url.read()
-    except SettingsError as error:  # it was readable at the start, so it is being replaced
-        raise StoreLost(str(error)) from error
-    return Store.connect(url, settings.schema, settings.statement_timeout)

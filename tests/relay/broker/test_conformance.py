@@ -265,7 +265,7 @@ def test_a_pause_that_the_server_asks_for_is_waited_out(server: Kind, connect: C
 def test_a_silent_server_is_lost_and_what_was_in_flight_is_unconfirmed(
     server: Kind, connect: Connect
 ) -> None:
-    """After the confirm timeout; nothing says that a message was to blame."""
+    """After the confirm timeout; nothing says that a message is poison."""
     publisher = connect(OUTBOX_CONFIRM_TIMEOUT="1s")
     sent = numbered(3)
     publish(publisher, sent)  # nothing is left to be declared

@@ -42,7 +42,7 @@ def test_no_relay_is_not_healthy(command: Cli) -> None:
 
 
 def test_without_an_address_there_is_nothing_to_ask(command: Cli) -> None:
-    """A setting to mend, and not an illness."""
+    """A setting to correct, and not an outage."""
     answer = ask(command, "off")
 
     assert answer.code == 2

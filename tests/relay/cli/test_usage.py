@@ -1,4 +1,4 @@
-"""Wrong usage: exit 2, one sentence, and the name of the flag or variable to mend."""
+"""Wrong usage: exit 2, one sentence, and the name of the flag or variable to correct."""
 
 from pathlib import Path
 

@@ -165,7 +165,7 @@ def test_an_expired_message_is_dead_without_being_published() -> None:
 
 
 def test_a_suspect_is_kept_apart() -> None:
-    """What a channel may have died of is not published among others, but apart from them."""
+    """A poison suspect is not published among other messages, but in quarantine."""
     relay = core()
     guilty = a_message(id=2, suspicion=1)
 
@@ -313,7 +313,7 @@ def test_what_was_confirmed_before_an_outage_is_not_given_back() -> None:
 
 
 def test_only_what_was_in_flight_comes_under_suspicion() -> None:
-    """The broker blamed us: what had not been sent yet cannot be the cause."""
+    """The broker closed over a message: what had not been published cannot be the cause."""
     relay = core()
     claim(relay, messages(3))
 

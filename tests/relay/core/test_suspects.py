@@ -1,4 +1,4 @@
-"""Who waits to be published apart: each once, none for ever behind others, within bounds."""
+"""Poison suspects wait each once, none for ever behind others, within bounds."""
 
 from outbox_relay.core.suspects import MAX_WAITING, MAX_WAITING_BYTES, Suspects
 from tests.relay.messages import a_message, messages

@@ -180,8 +180,8 @@ class ModelStore:
         """Fetch what was claimed before; settle and claim: in one transaction, committed here."""
         self._ask()
         claim = self._fetch(claimed) if claimed else None
-        leased = self._database.turn(turn) if turn else []
-        self._answer = Reply(claim, leased)
+        rows = self._database.turn(turn) if turn else []
+        self._answer = Reply(claim, rows)
 
     def reply(self) -> Reply:
         """What was asked for, if the reply arrives."""

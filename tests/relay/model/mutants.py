@@ -58,8 +58,8 @@ def attempts_burned_by_outage() -> AbstractContextManager[object]:
 
     def lose(self: Relay, error: BrokerLost) -> None:
         if self._publisher:
-            doubtful = self._publisher.unconfirmed()
-            self._cycle._refused += [Refusal(m, Reason.REJECTED, "lost") for m in doubtful]
+            unconfirmed = self._publisher.unconfirmed()
+            self._cycle._refused += [Refusal(m, Reason.REJECTED, "lost") for m in unconfirmed]
         lose_broker(self, error)
 
     return patch.object(Relay, "_lose_broker", lose)
@@ -90,15 +90,15 @@ def lease_without_end() -> AbstractContextManager[object]:
 
 
 def settled_and_claimed_at_once() -> AbstractContextManager[object]:
-    """One statement both deletes and leases: a row whose lease has run out is only leased."""
+    """One statement both deletes and claims: a row whose lease has ended is only claimed."""
     turn = ModelDatabase.turn
 
     def both(self: ModelDatabase, given: Turn) -> list[ClaimedRow]:
         ids = [m.id for m in given.done if m.id in self.ready and self.claimable(m.id)]
-        leased = turn(self, given)
+        claimed = turn(self, given)
         for id_ in ids[: given.limit]:
             self.ready[id_] = Ready(claim_id=given.claim_id, until=self.now + given.lease_seconds)
-        return leased
+        return claimed
 
     return patch.object(ModelDatabase, "turn", both)
 

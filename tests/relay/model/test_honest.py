@@ -60,12 +60,12 @@ class Twins:
         real = Turn(
             [self.message(row, 0) for row in done], floor + self.first - 1, limit, claim_id, term
         )
-        leased = self.store.round_trip(None, real).rows
+        claimed = self.store.round_trip(None, real).rows
         modelled = self.model.turn(
             Turn([a_message(id=row) for row in done], floor, limit, claim_id, term)
         )
         return (
-            sorted((row.id - self.first + 1, row.attempts, row.suspicion) for row in leased),
+            sorted((row.id - self.first + 1, row.attempts, row.suspicion) for row in claimed),
             [(row.id, row.attempts, row.suspicion) for row in modelled],
         )
 

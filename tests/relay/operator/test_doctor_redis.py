@@ -16,7 +16,7 @@ def test_redis_that_keeps_everything(cli: Cli, own_valkey: Callable[..., Any]) -
 
 
 def test_redis_that_evicts(cli: Cli, own_valkey: Callable[..., Any]) -> None:
-    """The policy, and the command that mends it."""
+    """The policy, and the command that fixes it."""
     server = own_valkey({"maxmemory": "20mb", "maxmemory-policy": "allkeys-lru"})
 
     answer = cli("doctor", OUTBOX_BROKER_URL=server.url)

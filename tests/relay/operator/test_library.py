@@ -8,7 +8,7 @@ def test_the_operators_library_loads_no_broker_and_no_face() -> None:
     """A web page can be built on it as the command line is, without the loop and its libraries."""
     program = (
         "import sys, outbox_relay.operator.doctor, outbox_relay.operator.listing,"
-        " outbox_relay.operator.show, outbox_relay.operator.status, outbox_relay.operator.steer;"
+        " outbox_relay.operator.show, outbox_relay.operator.status, outbox_relay.operator.manage;"
         "print({m for m in sys.modules if m.split('.')[0] in {'amqp', 'kombu', 'redis', 'vine'}"
         " or m.startswith(('outbox_relay.loop', 'outbox_relay.cli', 'outbox_relay.observe'))})"
     )

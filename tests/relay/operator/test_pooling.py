@@ -5,7 +5,7 @@ from tests.relay.conftest import Cli, finding
 
 
 def test_transaction_mode_is_a_problem(command: Cli, pooler: Pooler) -> None:
-    """Told apart without asking the pooler, and with the setting that mends it."""
+    """Told apart without asking the pooler, and with the setting that fixes it."""
     answer = command("doctor", "--database-url", pooler("transaction"))
 
     assert answer.code == 1

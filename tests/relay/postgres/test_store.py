@@ -59,7 +59,7 @@ def lease(
 
 
 def fetch(store: Store, rows: list[ClaimedRow], number: int = 1) -> Fetched:
-    """The messages of leased rows."""
+    """The messages of claimed rows."""
     claim = store.round_trip(Claim(rows, number, 0.0), None).fetched
     assert claim is not None
     return claim
@@ -213,7 +213,7 @@ class TestProbing:
     def test_a_probe_tells_what_a_claim_would_find(
         self, emptied_database: str, store: Store
     ) -> None:
-        """Rows above the floor that nobody has leased, and no others."""
+        """Rows above the floor that nobody has claimed, and no others."""
         assert not store.has_work(above(0))
         commit_rows(emptied_database, 2)
 
@@ -711,7 +711,7 @@ class TestTrouble:
             lease(open_store())
 
     def test_nobody_there_is_transient(self, database: str, postgres: Postgres) -> None:
-        """A refused connection, an unknown database or a wrong password may all be mended."""
+        """A refused connection, an unknown database or a wrong password may all be corrected."""
         for url in (
             "postgresql://postgres@127.0.0.1:1/postgres",
             postgres.dsn("absent"),

@@ -1,4 +1,4 @@
-"""A setting that cannot be right stops the start, and the message names the variable to mend."""
+"""A setting that cannot be right stops the start, and the message names the variable to correct."""
 
 from pathlib import Path
 

@@ -17,7 +17,7 @@ def _connector(settings: Settings) -> Connect:
     from outbox_relay.broker.amqp.topology import Topology
 
     def connect(url: str, _options: Mapping[str, Any], for_suspects: bool) -> Publisher:
-        # A broker that was restarted may have lost its queues: each connection looks anew.
+        # A broker that was restarted may have lost its queues: each connection declares anew.
         topology = Topology(url, declare=settings.declare == "missing")
         kind = SuspectPublisher if for_suspects else AmqpPublisher
         return kind(url, topology, settings.confirm_timeout, settings.of(ALLOW_RESERVED))

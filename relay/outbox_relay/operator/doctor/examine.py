@@ -28,7 +28,7 @@ NAME: Final = "database"
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Everything that was found, in the order in which it was looked at."""
+    """Everything that was found, in the order of the checks."""
     of_database, routes = examine_database(settings)
     found = [ok("settings", "every variable is understood"), *of_database]
     return [*found, *broker.check(settings, routes)]

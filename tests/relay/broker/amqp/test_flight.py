@@ -182,7 +182,7 @@ def test_equal_ids_in_flight_are_all_held_back() -> None:
 def test_a_correlation_id_written_with_escapes_is_recognised() -> None:
     """JSON may spell a letter as an escape; the broker names the letter.
 
-    Another message that answers to the name by its id must not take the blame alone.
+    Another message that answers to the name by its id must not be the only one refused.
     """
     flight = Flight()
     escaped = a_message(id=1, message_id="x", properties='{"correlation_id": "\\u00e9"}')

@@ -144,7 +144,7 @@ def test_a_missing_exchange_is_told_before_it_can_do_harm(line: Line) -> None:
 
 
 def test_an_exchange_deleted_meanwhile_puts_all_in_doubt(line: Line, broker: Broker) -> None:
-    """The channel dies: nobody is convicted, nobody is confirmed for what was not."""
+    """The channel dies: no message is refused, and none is confirmed that was not."""
     entity = {"kind": "exchange", "name": "shop", "type": "topic"}
     shop = {"exchange": "shop", "mandatory": False, "declare": declares(entity)}
     line.publish(a_message(id=1, **shop))

@@ -55,7 +55,7 @@ def mixed(count: int) -> list[Message]:
 
 
 def test_each_dies_alone(publisher: SuspectPublisher, broker: Broker) -> None:
-    """In each of ten rounds all good ones are confirmed once, and all bad ones convicted by 406."""
+    """In each of ten rounds all good ones are confirmed once, and all bad ones refused with 406."""
     for number in range(1, 11):
         batch = mixed(publisher.max_suspects)
         assert publisher.publish(batch) == []
@@ -137,7 +137,7 @@ def test_a_connection_that_died_leaves_all_in_doubt(publisher: SuspectPublisher)
 def test_without_a_confirm_the_broker_is_lost(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody is to blame; the message may have arrived."""
+    """No message is poison; this one may have arrived."""
     broker.declare("celery")
     topology = Topology(broker.url, declare=True)
     publisher = SuspectPublisher(broker.url, topology, confirm_timeout=0.0)

@@ -87,7 +87,7 @@ def test_a_server_without_memory_makes_everybody_wait() -> None:
 
 
 def test_the_wrong_server_is_a_lost_one() -> None:
-    """A replica, a server that loads, one that asks who we are: no message is to blame."""
+    """A replica, a server that loads, one that asks who we are: no message is poison."""
     for words in ("READONLY You can't write", "LOADING dataset", "NOAUTH Authentication required"):
         error = ReplyError(words)
 

@@ -65,7 +65,7 @@ def _alarms(management: Management) -> list[Finding]:
 
 
 class _Routes:
-    """The routes of the sample, looked at one by one; each queue and exchange once."""
+    """Checks the routes of the sample one by one; each queue and exchange once."""
 
     def __init__(self, probe: Probe, api: Management | None, *, declare: bool) -> None:
         self._probe = probe

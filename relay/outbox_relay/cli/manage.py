@@ -17,8 +17,8 @@ from outbox_relay.cli.flags import DATABASE
 from outbox_relay.cli.values import message_id
 from outbox_relay.errors import SettingsError
 from outbox_relay.operator import queries
+from outbox_relay.operator.manage import apply, dead_pages, resolve
 from outbox_relay.operator.session import Session
-from outbox_relay.operator.steer import apply, dead_pages, resolve
 from outbox_relay.settings import Settings
 
 
@@ -54,7 +54,7 @@ DISCARD: Final = Verb(
 def commands() -> list[Command]:
     """Both commands."""
     return [
-        Command(v.name, v.help, partial(_steer, v), partial(_arguments, v), DATABASE)
+        Command(v.name, v.help, partial(_manage, v), partial(_arguments, v), DATABASE)
         for v in (RETRY, DISCARD)
     ]
 
@@ -71,7 +71,7 @@ def _arguments(verb: Verb, parser: ArgumentParser) -> None:
         parser.add_argument("--yes", action="store_true", help="accepted; nothing is asked")
 
 
-def _steer(verb: Verb, arguments: Namespace, settings: Settings) -> int:
+def _manage(verb: Verb, arguments: Namespace, settings: Settings) -> int:
     if sum(map(bool, (arguments.ids, arguments.task, arguments.all))) != 1:
         raise SettingsError(f"{verb.name}: give either ids, or --task NAME, or --all")
     which = _which(arguments)
