@@ -138,6 +138,10 @@ test-compat: $(COMPAT:%=.compat/%) ## Test with every Celery there is (COMPAT="5
 		.compat/$$version/bin/pytest --numprocesses=$(WORKERS) --dist=worksteal \
 		tests/producer tests/worker tests/end_to_end $(ARGS) || exit 1; done
 
+.PHONY: test-servers
+test-servers: .venv/.synced | $(UV) ## Test on every version of every server (ONLY="rabbitmq-4.3 postgres-14"; ARGS)
+	@PYTHONPATH=tools $(BIN)/python -m matrix --uv "$(UV)" --pytest="--numprocesses=$(WORKERS) $(ARGS)" $(ONLY)
+
 .compat/%: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)
 	@UV_PROJECT_ENVIRONMENT=$(CURDIR)/$@ $(UV) sync --frozen --quiet
 	@$(UV) pip install --quiet --python $@/bin/python "celery[redis]==$*.*" "kombu[redis]"
@@ -161,7 +165,7 @@ dashboard: .venv/.synced ## Generate deploy/grafana/outbox.json again
 	@PYTHONPATH=tools $(BIN)/python -m grafana
 
 clean: ## Remove everything that make made
-	rm -rf .venv .compat .celery-suite .uv .servers .demo .bench .*_cache .hypothesis dist
+	rm -rf .venv .compat .matrix .celery-suite .uv .servers .demo .bench .*_cache .hypothesis dist
 
 # Only a changed lock file or project file makes it again.
 .venv/.synced: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)

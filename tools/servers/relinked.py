@@ -16,6 +16,7 @@ from servers.errors import ServerMissing
 
 #: Keeps the place for which an unpacked tree was linked.
 _MARK: Final = ".linked-for"
+_PLACES: Final = ("usr/lib/*-linux-gnu*", "lib/*-linux-gnu*")
 _ELF: Final = b"\x7fELF"
 
 
@@ -25,10 +26,11 @@ def relink(root: Path, programs: Iterable[str]) -> None:
     if mark.exists() and mark.read_text() == str(root):
         return
     patchelf = _patchelf()
-    libraries = next(root.glob("usr/lib/*-linux-gnu*"))
-    loader = next(libraries.glob("ld-linux*.so.*"))
+    # Before Debian 13, libc's own are below /lib.
+    libraries = [folder for place in _PLACES for folder in root.glob(place)]
+    loader = next(found for folder in libraries for found in folder.glob("ld-linux*.so.*"))
     for file in _binaries(root, programs):
-        path = ["--force-rpath", "--set-rpath", str(libraries)]
+        path = ["--force-rpath", "--set-rpath", ":".join(map(str, libraries))]
         start = [] if ".so" in file.name else ["--set-interpreter", str(loader)]
         subprocess.run(
             [patchelf, *start, *path, str(file)], check=True, capture_output=True, text=True

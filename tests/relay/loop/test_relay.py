@@ -276,7 +276,6 @@ class TestRefusals:
             {"properties": '{"delivery_mode": 7}'},
             {"properties": '{"unheard_of": 1}'},
             {"declare": "[null]"},
-            {"declare": '[{"kind": "exchange", "name": "x", "type": "nonsense"}]'},
             {"declare": '[{"kind": "queue", "name": 5}]'},
         ]
         good: list[str] = []
