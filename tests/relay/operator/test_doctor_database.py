@@ -11,6 +11,7 @@ from outbox_migrations.grants import grant
 from outbox_relay.configuration import from_environment
 from outbox_relay.core.finding import Level
 from outbox_relay.operator.doctor.activity import check_clock
+from outbox_relay.operator.doctor.context import Context
 from outbox_relay.operator.session import Session
 from servers.ports import free_port
 from tests.relay.conftest import Doctor, Outbox, finding
@@ -140,7 +141,7 @@ def test_a_wrong_clock_is_named(database: str) -> None:
     """How far this machine is off, by the clock of a real database."""
     settings = from_environment({"OUTBOX_DATABASE_URL": database}, need_broker=False)
     with Session.open(settings) as session:
-        (found,) = check_clock(session, clock=lambda: time.time() - 7200)
+        (found,) = check_clock(Context(session, settings), clock=lambda: time.time() - 7200)
 
     assert found.level is Level.PROBLEM
     assert "behind the database's" in found.text

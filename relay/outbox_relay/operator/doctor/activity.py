@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from outbox_relay.core.finding import Finding, ok, problem, warn
-from outbox_relay.operator.session import Session
+from outbox_relay.operator.doctor.context import Context
 from outbox_relay.settings.durations import how_long
 
 NAME: Final = "long transactions"
@@ -69,8 +69,9 @@ class Slot:
     transactions: int
 
 
-def check_transactions(session: Session) -> list[Finding]:
+def check_transactions(context: Context) -> list[Finding]:
     """Everything that holds the horizon, named."""
+    session = context.session
     findings = judge_transactions(session.fetch(Transaction, TRANSACTIONS))
     findings += [_slot(slot) for slot in session.fetch(Slot, SLOTS)]
     if not session.value(MAY_SEE):
@@ -119,10 +120,10 @@ def _slot(slot: Slot) -> Finding:
     )
 
 
-def check_clock(session: Session, clock: Callable[[], float] = time.time) -> list[Finding]:
+def check_clock(context: Context, clock: Callable[[], float] = time.time) -> list[Finding]:
     """The clock of this machine against the database's."""
     before = clock()
-    theirs = session.value(CLOCK)
+    theirs = context.session.value(CLOCK)
     after = clock()
     return [judge_clock((before + after) / 2 - theirs, after - before)]
 

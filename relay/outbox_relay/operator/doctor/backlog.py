@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from outbox_relay.core.finding import Finding, ok, problem, warn
-from outbox_relay.operator.session import Session
-from outbox_relay.operator.status import Status
+from outbox_relay.operator.doctor.context import Context
+from outbox_relay.operator.status import Status, read
 from outbox_relay.operator.text import printable
 from outbox_relay.settings.durations import how_long
 
@@ -38,8 +38,9 @@ class Why:
         return f"{self.messages} x {printable(self.task)}: {reason} (such as {self.example})"
 
 
-def check(session: Session, status: Status) -> list[Finding]:
+def check(context: Context) -> list[Finding]:
     """Relays, progress, refusals and dead letters."""
+    session, status = context.session, read(context.session)
     refused = session.fetch(Why, REASONS, state="retry")
     dead = session.fetch(Why, REASONS, state="dead")
     return [judge_relays(status), judge_progress(status), *_refused(refused), _dead(status, dead)]

@@ -3,12 +3,12 @@
 What cannot be reached is a finding like any other, and stops only the checks that build on it.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from outbox_relay.core.finding import Finding, Level, ok, problem, warn
 from outbox_relay.core.route import Route
 from outbox_relay.errors import RelayError, SchemaError, StoreLost
-from outbox_relay.operator import status
 from outbox_relay.operator.doctor import (
     activity,
     backlog,
@@ -21,10 +21,22 @@ from outbox_relay.operator.doctor import (
     version,
 )
 from outbox_relay.operator.doctor.causes import DATABASE, remedy
+from outbox_relay.operator.doctor.context import Check, Context
 from outbox_relay.operator.session import Session
 from outbox_relay.settings import Settings
 
 NAME: Final = "database"
+#: Of the database, whatever is in it.
+ANYWHERE: Final[Sequence[Check]] = (
+    version.check,
+    pooling.check,
+    activity.check_clock,
+    activity.check_transactions,
+)
+#: Without these, nothing more can be asked: the first that finds a problem ends the examination.
+NEEDED: Final[Sequence[Check]] = (schema.check, privileges.check)
+#: Of the outbox.
+INSIDE: Final[Sequence[Check]] = (schema.check_writable, storage.check, backlog.check)
 
 
 def examine(settings: Settings) -> list[Finding]:
@@ -42,24 +54,18 @@ def examine_database(settings: Settings) -> tuple[list[Finding], list[Route]]:
         advice = remedy(DATABASE, str(error), "OUTBOX_DATABASE_URL")
         return [problem(NAME, str(error), advice)], []
     found: list[Finding] = []
+    context = Context(session, settings)
     with session:
         info = session.connection.info
         found.append(ok(NAME, f"{info.dbname} at {info.host}:{info.port} as {info.user}"))
         try:
-            found += version.check(session)
-            found += pooling.check(session, settings)
-            found += activity.check_clock(session)
-            found += activity.check_transactions(session)
-            seen = schema.check(session)
-            found += seen.findings
-            if not seen.usable:
-                return found, []
-            rights = privileges.check(session)
-            found += rights
-            if any(each.level is Level.PROBLEM for each in rights):
-                return found, []
-            found += storage.check(session)
-            found += backlog.check(session, status.read(session))
+            for check in (*ANYWHERE, *NEEDED):
+                findings = check(context)
+                found += findings
+                if check in NEEDED and any(f.level is Level.PROBLEM for f in findings):
+                    return found, []
+            for check in INSIDE:
+                found += check(context)
             return found, routes.sample(session)
         except (StoreLost, SchemaError) as error:
             found.append(_interrupted(error))

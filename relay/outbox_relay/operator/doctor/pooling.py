@@ -8,6 +8,7 @@ share a server process while both are open, it is lent by the transaction.
 from typing import Final
 
 from outbox_relay.core.finding import Finding, ok, problem, warn
+from outbox_relay.operator.doctor.context import Context
 from outbox_relay.operator.session import Session
 from outbox_relay.settings import Settings
 
@@ -15,13 +16,14 @@ NAME: Final = "connection pooling"
 PID: Final = "SELECT pg_backend_pid()"
 
 
-def check(session: Session, settings: Settings) -> list[Finding]:
+def check(context: Context) -> list[Finding]:
     """Direct, pooled by session, or pooled by transaction."""
+    session = context.session
     pid = session.value(PID)
     # A pooler cannot know which process it will lend, and makes a number up.
     if session.connection.info.backend_pid == pid:
         return [ok(NAME, "the connection is direct")]
-    if _lent_by_transaction(session, settings, pid):
+    if _lent_by_transaction(session, context.settings, pid):
         return [
             problem(
                 NAME,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from outbox_relay.core.finding import Finding, ok, problem
-from outbox_relay.operator.session import Session
+from outbox_relay.operator.doctor.context import Context
 
 #: What the relay's statements need; `outbox-migrate grant` gives it to the role outbox_relay.
 TABLES: Final = {
@@ -40,8 +40,9 @@ class Lack:
     lacking: str
 
 
-def check(session: Session) -> list[Finding]:
+def check(context: Context) -> list[Finding]:
     """Whether every right is there; names those that are not."""
+    session = context.session
     who = session.value(WHO)
     if not session.value(USAGE, schema=session.schema):
         return [_lacking(who, [f"USAGE on schema {session.schema}"])]

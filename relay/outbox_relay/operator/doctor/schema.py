@@ -1,10 +1,9 @@
 """Whether the outbox is there, in a version this relay knows, and writable: first of all."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from outbox_relay.core.finding import Finding, ok, problem
-from outbox_relay.operator.session import Session
+from outbox_relay.operator.doctor.context import Context
 from outbox_relay.postgres.store import SCHEMA_VERSIONS
 
 TABLES: Final = [
@@ -26,17 +25,9 @@ SELECT to_regprocedure(format('%%I.version()', %(schema)s::text)) IS NOT NULL
 VERSION: Final = "SELECT {outbox}.version()"
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """What was found of the schema; `usable` says whether looking further makes sense."""
-
-    findings: list[Finding]
-    usable: bool
-
-
-def check(session: Session) -> Schema:
+def check(context: Context) -> list[Finding]:
     """The schema, its tables and its version."""
-    name = session.schema
+    session, name = context.session, context.session.schema
     up = "run: outbox-migrate up"
     if not session.value(EXISTS, schema=name):
         text = f"there is no schema {name!r} in this database"
@@ -51,18 +42,22 @@ def check(session: Session) -> Schema:
         way_out = "upgrade outbox-relay" if version > max(SCHEMA_VERSIONS) else up
         text = f"the schema {name!r} has version {version}, this relay works with {known}"
         return _unusable(text, way_out)
-    findings = [ok("schema", f"{name!r}, version {version}")]
-    if session.value(READ_ONLY):
-        findings.append(
-            problem(
-                "database writable",
-                "the database is read-only: a standby, or told so",
-                "point OUTBOX_DATABASE_URL to the primary (target_session_attrs=read-write), or "
-                "reset default_transaction_read_only",
-            )
+    return [ok("schema", f"{name!r}, version {version}")]
+
+
+def check_writable(context: Context) -> list[Finding]:
+    """Whether anything can be written."""
+    if not context.session.value(READ_ONLY):
+        return []
+    return [
+        problem(
+            "database writable",
+            "the database is read-only: a standby, or told so",
+            "point OUTBOX_DATABASE_URL to the primary (target_session_attrs=read-write), or "
+            "reset default_transaction_read_only",
         )
-    return Schema(findings, usable=True)
+    ]
 
 
-def _unusable(text: str, remedy: str) -> Schema:
-    return Schema([problem("schema", text, remedy)], usable=False)
+def _unusable(text: str, remedy: str) -> list[Finding]:
+    return [problem("schema", text, remedy)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from outbox_relay.core.finding import Finding, ok, problem, warn
-from outbox_relay.operator.session import Session
+from outbox_relay.operator.doctor.context import Context
 
 NAME: Final = "bloat"
 #: A row of `ready` with its half-empty page, or of `parked` with its error, in bytes.
@@ -48,8 +48,9 @@ class Size:
         return self.bytes > max(SMALL_BYTES, SLACK * ROW_BYTES * self.rows)
 
 
-def check(session: Session) -> list[Finding]:
+def check(context: Context) -> list[Finding]:
     """The hot tables, and whether anything cleans them."""
+    session = context.session
     sizes = session.fetch(Size, SIZES, schema=session.schema)
     findings = judge(sizes, session.schema)
     if not session.value(AUTOVACUUM):
