@@ -1,7 +1,7 @@
-"""What the version of a server means: whether its makers still mend it, and what it does otherwise.
+"""What a server's version means: whether its makers maintain it, and what it does otherwise.
 
 Pure, and as known in November 2026: of what is newer than these tables it says nothing. A
-distribution may mend a series for longer than its makers do.
+distribution may maintain a series for longer than its makers do.
 """
 
 import re
@@ -13,7 +13,7 @@ from outbox_relay.core.finding import Finding, ok, warn
 
 Series = tuple[int, ...]
 
-#: The last day on which each series was, or will be, mended.
+#: The last day on which each series was, or will be, maintained.
 POSTGRES: Final[Mapping[Series, date]] = {
     (12,): date(2024, 11, 21),
     (13,): date(2025, 11, 13),
@@ -23,7 +23,7 @@ POSTGRES: Final[Mapping[Series, date]] = {
     (17,): date(2029, 11, 8),
     (18,): date(2030, 11, 14),
 }
-#: The community's RabbitMQ is mended in its newest series alone.
+#: The community's RabbitMQ is maintained in its newest series alone.
 RABBITMQ: Final[Mapping[Series, date]] = {
     (3, 11): date(2023, 6, 1),
     (3, 12): date(2024, 2, 21),
@@ -73,7 +73,7 @@ def _judge(
         return _ended(name, version, f" since {end}")
     if end is None and () < series < min(ends):
         return _ended(name, version, "")
-    until = f"is mended until {end}" if end else "is not known to be out of support"
+    until = f"is maintained until {end}" if end else "is not known to be out of support"
     return ok(f"{name} version", f"{name} {version} {until}")
 
 
@@ -81,7 +81,7 @@ def _ended(name: str, version: str, since: str) -> Finding:
     return warn(
         f"{name} version",
         f"{name} {version} gets no more fixes from its makers{since}",
-        f"plan an upgrade of {name}, unless whoever packages it still mends it",
+        f"plan an upgrade of {name}, unless whoever packages it still maintains it",
     )
 
 

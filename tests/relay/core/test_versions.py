@@ -15,7 +15,7 @@ TODAY = date(2026, 11, 28)
     [
         ("9.6.24", Level.WARN, "PostgreSQL 9.6.24 gets no more fixes from its makers"),
         ("14.20 (Debian 14.20-1)", Level.WARN, "no more fixes from its makers since 2026-11-12"),
-        ("15.18", Level.OK, "is mended until 2027-11-11"),
+        ("15.18", Level.OK, "is maintained until 2027-11-11"),
         ("19beta1", Level.OK, "PostgreSQL 19beta1 is not known to be out of support"),
     ],
 )
@@ -28,7 +28,7 @@ def test_postgres(version: str, level: Level, text: str) -> None:
 
 
 def test_a_series_ends_after_its_last_day() -> None:
-    """On the day itself it is still mended."""
+    """On the day itself it is still maintained."""
     assert versions.postgres("14.1", date(2026, 11, 12)).level is Level.OK
     assert versions.postgres("14.1", date(2026, 11, 13)).level is Level.WARN
 
@@ -64,7 +64,7 @@ def test_rabbitmq(version: str, level: Level, changes: tuple[str, ...]) -> None:
     ],
 )
 def test_redis_and_valkey(name: str, version: str, level: Level) -> None:
-    """Told apart: every series of Valkey is mended."""
+    """Told apart: every series of Valkey is maintained."""
     assert versions.redis(name, version).level is level
 
 
