@@ -57,4 +57,4 @@ def test_it_is_published_to_checked_and_explained(
     assert {path.name for path in folder.iterdir()} == set(sent)
     assert f"files in {folder}" in relay("doctor")
     assert "--paper-folder" in relay("run", "--help")
-    assert ", paper, " in relay("run", "--broker-url", "scroll://desk")
+    assert "valkeys, paper" in relay("run", "--broker-url", "scroll://desk")
