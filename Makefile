@@ -43,7 +43,7 @@ demo: .venv/.synced ## Run a small shop on the outbox, servers included (BROKER=
 
 test: .venv/.synced ## Run the tests on private servers (ARGS="-k name"; RABBITMQ=auto, require or off; RABBITMQ_VERSION=3.10)
 	@$(RABBITMQ_ROOT) $(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal -m "not long" \
-		--ignore=tests/containers $(ARGS)
+		--ignore=tests/containers --cov --cov-report= --cov-report=json:.coverage.json $(ARGS)
 
 test-faults: .venv/.synced ## Run the long tests that kill everything (FAULTS_SEED=n repeats a run)
 	@$(BIN)/pytest --capture=no tests/faults -m "not soak" $(ARGS)
@@ -165,7 +165,7 @@ dashboard: .venv/.synced ## Generate deploy/grafana/outbox.json again
 	@PYTHONPATH=tools $(BIN)/python -m grafana
 
 clean: ## Remove everything that make made
-	rm -rf .venv .compat .matrix .celery-suite .uv .servers .demo .bench .*_cache .hypothesis dist
+	rm -rf .venv .compat .matrix .celery-suite .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
 
 # Only a changed lock file or project file makes it again.
 .venv/.synced: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)

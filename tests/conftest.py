@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "tests.fixtures.broker",
+    "tests.fixtures.coverage",
     "tests.fixtures.django",
     "tests.fixtures.pgbouncer",
     "tests.fixtures.postgres",
