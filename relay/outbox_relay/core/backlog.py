@@ -1,6 +1,21 @@
-"""Numbers: what the outbox holds, and whether the database keeps up with it."""
+"""What the database tells of itself: its history, what it holds, whether it keeps up."""
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Which history of its data a server lives in, and how far it has come: bytes of its log."""
+
+    timeline: str
+    position: int
+
+    def continues(self, earlier: "History") -> bool:
+        """Whether all that was seen then is still there.
+
+        It is not where a standby was promoted, a dump restored, or a snapshot put back.
+        """
+        return self.timeline == earlier.timeline and self.position >= earlier.position
 
 
 @dataclass(frozen=True, slots=True)

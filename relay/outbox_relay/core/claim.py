@@ -65,10 +65,12 @@ class Fetched:
 class Reply:
     """What one round trip brought: the messages of an earlier claim, and rows claimed now.
 
-    `heads` were the first of their lanes, found by these `news`.
+    `heads` were the first of their lanes, found by these `news`. `unsettled` are the ids of those
+    that were confirmed, but whose row is locked, gone, or not under that claim any more.
     """
 
     fetched: Fetched | None
     rows: list[ClaimedRow]
     heads: list[ClaimedRow] = field(default_factory=list)
     news: list[int] = field(default_factory=list)
+    unsettled: list[int] = field(default_factory=list)

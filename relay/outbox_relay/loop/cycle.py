@@ -8,7 +8,7 @@ the messages of the rows claimed last are on their way and the next rows are bei
 """
 
 from time import monotonic
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -23,6 +23,9 @@ from outbox_relay.observe.metrics import Metrics
 from outbox_relay.postgres.store import Store
 
 log = structlog.get_logger()
+
+#: How often rows are tried again that somebody's open transaction has locked, in seconds.
+CATCH_UP_EVERY: Final = 1.0
 
 
 class Batch(NamedTuple):
@@ -46,6 +49,10 @@ class Cycle:
         self._claimed: Claim | None = None
         self._fetched: Batch | None = None
         self._refused: list[Refusal] = []
+        # What is known, and could not be written down for somebody else's lock, or claim.
+        self._unsettled: list[Message] = []
+        self._locked: list[Refusal] = []
+        self._catch_up_at = 0.0
         self._suspects: frozenset[int] = frozenset()
         self._idle = False  # the last claim found nothing
         self._shown = (0, False)  # what the gauges of the broker show
@@ -61,7 +68,7 @@ class Cycle:
     @property
     def at_rest(self) -> bool:
         """Whether nothing is held, and nothing is left to be settled or parked."""
-        return self._core.at_rest and not self._refused
+        return self._core.at_rest and not (self._refused or self._unsettled or self._locked)
 
     def claim_now(self) -> None:
         """Claim at the next step."""
@@ -73,6 +80,8 @@ class Cycle:
         self._round_trip(turn, store, publisher)
         self.poll(publisher, self._pause(publisher))
         self._handle(self._quarantine.step(self._core))
+        if (self._unsettled or self._locked) and monotonic() >= self._catch_up_at:
+            self._catch_up(store)
         if self._refused:
             self._park(store)
 
@@ -110,6 +119,7 @@ class Cycle:
         if turn.done:
             self._turned(turn, store.round_trip(None, turn), monotonic())
             self._forget_settled(turn, store)
+        self._catch_up(store)
         if self._refused:
             self._park(store)
         cleared, suspected = self._core.held(self._suspects)
@@ -118,6 +128,7 @@ class Cycle:
                 store.release(held, suspicious=suspicious)
                 self._core.given_back([each.id for each in held])
         self._claimed = self._fetched = None
+        self._locked = []
         self._suspects = frozenset()
         self._quarantine.close()
 
@@ -193,6 +204,10 @@ class Cycle:
         """The turn is committed."""
         self._last_turn = began
         self._core.turned(turn, reply)
+        if reply.unsettled:
+            late = set(reply.unsettled)
+            self._unsettled += [message for message in turn.done if message.id in late]
+            self._catch_up_at = 0.0
         if not turn.room:
             return
         rows = reply.heads + reply.rows
@@ -206,6 +221,16 @@ class Cycle:
         self._next_turn = now if len(reply.rows) == turn.limit else now + BUSY_POLL
         self._metrics.batch.observe(len(rows))
         log.debug("batch", claimed=len(rows), settled=len(turn.done))
+
+    def _catch_up(self, store: Store) -> None:
+        """Write down what somebody's lock has kept us from, unless it still does."""
+        self._catch_up_at = monotonic() + CATCH_UP_EVERY
+        if self._unsettled:
+            locked = store.settle_late(self._unsettled)
+            if self._forget:
+                store.forget([message for message in self._unsettled if message.id not in locked])
+            self._unsettled = [message for message in self._unsettled if message.id in locked]
+        self._refused, self._locked = self._refused + self._locked, []
 
     def _forget_settled(self, turn: Turn, store: Store) -> None:
         if turn.done and self._forget:
@@ -228,8 +253,10 @@ class Cycle:
         refused = self._core.still_held(self._refused)
         if refused:
             parkings = self._core.parkings(refused)
-            store.park(parkings)
-            self._core.parked(parkings)
+            locked = store.park(parkings)
+            self._core.parked(p for p in parkings if p.message.id not in locked)
+            self._locked += [each for each in refused if each.message.id in locked]
+            self._catch_up_at = monotonic() + CATCH_UP_EVERY if locked else self._catch_up_at
             if any(parking.state == "dead" for parking in parkings):
                 self.last_landed = monotonic()
             self._refusals.add(refused, parkings)

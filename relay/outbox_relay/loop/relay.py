@@ -16,6 +16,7 @@ from tenacity import (
 )
 
 from outbox_relay.broker.publisher import Open, Publisher
+from outbox_relay.core.backlog import History
 from outbox_relay.core.backoff import IDLE_POLL
 from outbox_relay.core.decide import Core
 from outbox_relay.errors import BrokerLost, RelayError, SchemaError, StoreLost
@@ -40,6 +41,8 @@ RECONNECT: Final = wait_random_exponential(multiplier=0.1, max=MAX_RECONNECT_DEL
 TRANSIENT: Final = (StoreLost, BrokerLost, SchemaError)
 #: How often it is checked which chores are due, in seconds.
 CHORES_EVERY: Final = 0.1
+#: How often the relay checks that the database is still the one it was, in seconds.
+LOOK_BACK_EVERY: Final = 5.0
 #: A drain gives up so many seconds after its last progress: longer than other relays' leases.
 DRAIN_PATIENCE: Final = 15.0
 
@@ -63,7 +66,8 @@ class Relay:
         self._remember_nothing(first_claim_id)
         self._health = health
         self._store: Store | None = None
-        self._timeline: str | None = None
+        self._history: History | None = None
+        self._looked_back = 0.0
         self._publisher: Publisher | None = None
         self._database = Outage("database", monotonic)
         self._broker = Outage("broker", monotonic)
@@ -191,21 +195,31 @@ class Relay:
         """The chores beside publishing."""
         if held := self._core.renewal(now):
             store.renew(held, self._settings.lease)
+        if now - self._looked_back >= LOOK_BACK_EVERY:
+            self._looked_back = now
+            self._note_history(store.read_history())
         self._housekeeping.do(store, now)
         self._cycle.log_refusals()
         self._database.works()
         self._broker.works()
 
     def _note_store(self, store: Store) -> None:
-        if self._timeline not in (None, store.timeline):
+        if self._history and not store.history.continues(self._history):
             self._start_over()
-        self._timeline = store.timeline
+        self._history = None
+        self._note_history(store.history)
         self._health.database_up = True
         self._metrics.database_up.set(1)
         self._housekeeping.count_soon()
 
+    def _note_history(self, history: History) -> None:
+        """Take note of how far the database has come. Raises StoreLost where it was set back."""
+        if self._history and not history.continues(self._history):
+            raise StoreLost("the database was set back to an earlier state")
+        self._history = history
+
     def _start_over(self) -> None:
-        """Another server took over. It may give other messages the ids of those held here.
+        """Another server took over, or an older state was put back: ids may be given again.
 
         So no confirm is waited for: what is in flight may be published twice.
         """

@@ -15,28 +15,74 @@ from outbox_relay.postgres.statement import Statement, columns
 
 VERSION: Final = Statement("version", "SELECT {outbox}.version()")
 
-#: The server's timeline and the table's oid: a promoted standby begins another timeline, a restored
-#: dump makes another table. NULL on a standby.
-TIMELINE: Final = Statement(
-    "timeline",
+#: Which history of its data the server lives in, which table, and how far it has come: a standby
+#: that is promoted begins another history, a dump that is restored makes another table, a snapshot
+#: that is put back has come less far. What is flushed survives a crash: that alone never goes back.
+#: The history is NULL while the server still is a standby.
+HISTORY: Final = Statement(
+    "history",
     """
 SELECT CASE WHEN NOT pg_is_in_recovery() THEN
-    left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/' || '{outbox}.message'::regclass::oid END
+           left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/'
+           || '{outbox}.message'::regclass::oid END,
+       CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() - '0/0' END::bigint
 """,
 )
 
-#: Confirmed rows go, whoever holds or has parked them by now: a confirm is final.
+#: Confirmed rows go, and leave a receipt. Fenced by the claim they were published under: where a
+#: snapshot or a sequence was set back, other messages get their ids. What is not under that claim
+#: any more, or is locked by somebody's open transaction, is returned, for SETTLE_LATE.
 SETTLE: Final = Statement(
     "settle",
     """
 WITH settled AS (
-    DELETE FROM {outbox}.ready WHERE id = ANY (%(done)s::bigint[])
-), taken_back AS (
-    DELETE FROM {outbox}.parked WHERE id = ANY (%(done)s::bigint[])
+    DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(
+        SELECT id FROM {outbox}.ready
+        WHERE id = ANY (%(ids)s::bigint[]) AND lease = %(claim_id)s
+        FOR UPDATE SKIP LOCKED))
+    RETURNING id
+), receipt AS (
+    INSERT INTO {outbox}.receipt (span, ids)
+    SELECT int8range(min(id), max(id), '[]'), array_agg(id) FROM settled HAVING count(*) > 0
 )
-INSERT INTO {outbox}.receipt (span, ids)
-SELECT int8range(min(id), max(id), '[]'), %(done)s::bigint[]
-FROM unnest(%(done)s::bigint[]) AS done (id)
+SELECT id FROM unnest(%(ids)s::bigint[]) AS confirmed (id)
+WHERE (SELECT count(*) FROM settled) < cardinality(%(ids)s::bigint[])
+  AND id <> ALL (ARRAY(SELECT id FROM settled))
+""",
+)
+
+#: Confirmed rows that SETTLE has passed over go as well, whoever holds or has parked them by now,
+#: if they are of the message that was confirmed: a confirm is final. Returns those that are still
+#: locked; all others are settled, or not there any more.
+SETTLE_LATE: Final = Statement(
+    "settle_late",
+    """
+WITH confirmed AS MATERIALIZED (
+    SELECT found.id
+    FROM unnest(%(ids)s::bigint[], %(message_ids)s::text[]) AS confirmed (id, message_id),
+         LATERAL (SELECT m.id FROM {outbox}.message m
+                  WHERE m.id = confirmed.id AND m.message_id = confirmed.message_id OFFSET 0) found
+), settled AS (
+    DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(
+        SELECT id FROM {outbox}.ready WHERE id = ANY (ARRAY(SELECT id FROM confirmed))
+        FOR UPDATE SKIP LOCKED))
+    RETURNING id
+), taken_back AS (
+    DELETE FROM {outbox}.parked WHERE id = ANY (ARRAY(
+        SELECT id FROM {outbox}.parked WHERE id = ANY (ARRAY(SELECT id FROM confirmed))
+        FOR UPDATE SKIP LOCKED))
+    RETURNING id
+), gone AS MATERIALIZED (
+    SELECT id FROM settled UNION SELECT id FROM taken_back
+), receipt AS (
+    INSERT INTO {outbox}.receipt (span, ids)
+    SELECT int8range(min(id), max(id), '[]'), array_agg(id) FROM gone HAVING count(*) > 0
+)
+SELECT id FROM {outbox}.ready
+WHERE id = ANY (ARRAY(SELECT id FROM confirmed EXCEPT SELECT id FROM gone))
+UNION ALL
+SELECT id FROM {outbox}.parked
+WHERE id = ANY (ARRAY(SELECT id FROM confirmed EXCEPT SELECT id FROM gone))
 """,
 )
 
@@ -115,6 +161,7 @@ WHERE slot = ANY (%(slots)s::smallint[]) AND id = ANY (%(ids)s::bigint[])
 #: Refused rows leave the hot table until their time comes, or for good. Fenced by the claim: a row
 #: that another relay has claimed meanwhile is left alone. LATERAL with OFFSET 0 can
 #: only be a look-up for each failed row; a plain join may become a walk through all of `ready`.
+#: Returns those that are locked by somebody's open transaction, and stay where they are.
 PARK: Final = Statement(
     "park",
     """
@@ -126,14 +173,19 @@ WITH failed AS (
 ), held AS (
     SELECT f.*, r.slot, r.lane FROM failed f, LATERAL (
         SELECT slot, lane FROM {outbox}.ready
-        WHERE id = f.id AND lease = f.lease OFFSET 0 FOR UPDATE) r
+        WHERE id = f.id AND lease = f.lease OFFSET 0 FOR UPDATE SKIP LOCKED) r
 ), moved AS (
     DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(SELECT id FROM held))
+), parked AS (
+    INSERT INTO {outbox}.parked
+        (id, slot, state, available_at, attempts, suspicion, last_error, lane)
+    SELECT id, slot, state, now() + delay * interval '1 second', attempts, suspicion, error, lane
+    FROM held
+    ON CONFLICT (id) DO NOTHING
 )
-INSERT INTO {outbox}.parked (id, slot, state, available_at, attempts, suspicion, last_error, lane)
-SELECT id, slot, state, now() + delay * interval '1 second', attempts, suspicion, error, lane
-FROM held
-ON CONFLICT (id) DO NOTHING
+SELECT f.id FROM failed f, LATERAL (
+    SELECT FROM {outbox}.ready WHERE id = f.id AND lease = f.lease OFFSET 0) r
+WHERE f.id <> ALL (ARRAY(SELECT id FROM held))
 """,
 )
 
@@ -174,12 +226,16 @@ SELECT * FROM {outbox}.claim_lanes(%(above)s, %(news)s, %(claim_id)s, %(lease_se
 #: Give back what is held, as it was or as a poison suspect. Fenced: all of `claim_ids` are ours.
 #: `lease` stays: it tells that the message may have been on the wire (see claim_dedup).
 #: Not a join with an array: a plan made while the table is empty would read all of it ever after.
+#: A row that somebody's open transaction has locked is passed over: its lease runs out.
 RELEASE: Final = Statement(
     "release",
     """
 UPDATE {outbox}.ready
 SET lease_until = '-infinity', suspicion = suspicion + %(suspicion)s
-WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(claim_ids)s::bigint[])
+WHERE id = ANY (ARRAY(
+    SELECT id FROM {outbox}.ready
+    WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(claim_ids)s::bigint[])
+    FOR UPDATE SKIP LOCKED))
 """,
 )
 
@@ -189,17 +245,23 @@ DROP_ORPHANS: Final = Statement(
     "drop_orphans",
     """
 DELETE FROM {outbox}.ready r
-WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(claim_ids)s::bigint[])
+WHERE id = ANY (ARRAY(
+    SELECT id FROM {outbox}.ready
+    WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(claim_ids)s::bigint[])
+    FOR UPDATE SKIP LOCKED))
   AND (SELECT m.id FROM {outbox}.message m WHERE m.id = r.id AND m.slot = r.slot) IS NULL
 """,
 )
 
-#: Keep claims that are still in use.
+#: Keep claims that are still in use. One that is locked cannot be claimed by another either.
 RENEW: Final = Statement(
     "renew",
     """
 UPDATE {outbox}.ready SET lease_until = now() + %(lease_seconds)s * interval '1 second'
-WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(claim_ids)s::bigint[])
+WHERE id = ANY (ARRAY(
+    SELECT id FROM {outbox}.ready
+    WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(claim_ids)s::bigint[])
+    FOR UPDATE SKIP LOCKED))
 """,
 )
 

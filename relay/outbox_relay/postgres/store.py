@@ -10,7 +10,7 @@ from operator import attrgetter
 from time import monotonic
 from typing import Any, Final
 
-from outbox_relay.core.backlog import Stats, Upkeep
+from outbox_relay.core.backlog import History, Stats, Upkeep
 from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
 from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.errors import SchemaError, StoreLost
@@ -42,10 +42,11 @@ PREPARED: Final = (
 class Store:
     """A connection to the outbox. Open one with `Store.connect`."""
 
+    history: History
+
     def __init__(self, connection: BoundedConnection, schema: str) -> None:
         self._connection = connection
         self._cursor = connection.cursor(binary=True)
-        self.timeline = ""
         encoding = connection.info.parameter_status("server_encoding")
         self._charset = "utf-8" if encoding in ("UTF8", "SQL_ASCII") else "ascii"
         self._pipeline = Pipeline(connection)
@@ -60,7 +61,7 @@ class Store:
         store = cls(connection, schema)
         try:
             store._check_version(schema)
-            store._note_timeline()
+            store.history = store.read_history()
             with translated():
                 for statement in PREPARED:
                     store._pipeline.prepare(statement.in_schema(schema))
@@ -78,15 +79,15 @@ class Store:
                 f"{'the relay' if found > max(SCHEMA_VERSIONS) else 'it with outbox-migrate up'}"
             )
 
-    def _note_timeline(self) -> None:
-        """Remember the timeline. Raises StoreLost at a standby, where nothing can be claimed."""
-        timeline: str | None = self._run(statements.TIMELINE)[0][0]
+    def read_history(self) -> History:
+        """How far the database has come. Raises StoreLost at a standby: nothing can be claimed."""
+        timeline, position = self._run(statements.HISTORY)[0]
         if timeline is None:
             raise StoreLost(
                 "the database is a standby: name the primary, or all of them with "
                 "target_session_attrs=read-write"
             )
-        self.timeline = timeline
+        return History(timeline, position)
 
     def close(self) -> None:
         """Close the connection; what is claimed stays claimed until its lease ends."""
@@ -112,11 +113,11 @@ class Store:
             replies = self._pipeline.replies()
         rows = replies.pop() if turn and turn.limit else []
         heads, news = _from_lanes(replies.pop()) if turn and turn.lanes else ([], [])
-        if turn and turn.done:
-            replies.pop()
+        claims = _by_claim(turn.done) if turn else {}
+        unsettled = [id_ for _ in claims for (id_,) in replies.pop()]
         found = [message for messages in replies for message in messages]
         fetched = self._complete(claimed, found) if claimed else None
-        return Reply(fetched, rows, heads, news)
+        return Reply(fetched, rows, heads, news, unsettled)
 
     def round_trip(self, claimed: Claim | None, turn: Turn | None) -> Reply:
         """Ask, and wait for the reply."""
@@ -183,9 +184,20 @@ class Store:
         self.release(held)
         return dropped
 
-    def park(self, parkings: Sequence[Parking]) -> None:
-        """Take refused messages out of the hot table, unless another relay has claimed them."""
-        self._run(
+    def settle_late(self, messages: Sequence[Message]) -> set[int]:
+        """Settle what `Reply.unsettled` named; returns the ids that are still locked."""
+        confirmed = {
+            "ids": [message.id for message in messages],
+            "message_ids": [message.message_id for message in messages],
+        }
+        return {id_ for (id_,) in self._run(statements.SETTLE_LATE, confirmed)}
+
+    def park(self, parkings: Sequence[Parking]) -> set[int]:
+        """Take refused messages out of the hot table, unless another relay has claimed them.
+
+        Returns the ids of those that somebody's open transaction has locked: they stay there.
+        """
+        rows = self._run(
             statements.PARK,
             {
                 "ids": [p.message.id for p in parkings],
@@ -197,6 +209,7 @@ class Store:
                 "errors": [_storable(p.error, self._charset) for p in parkings],
             },
         )
+        return {id_ for (id_,) in rows}
 
     def promote(self) -> int:
         """Move what has become due back to the work table; returns how many, at most 1,000."""
@@ -243,10 +256,10 @@ class Store:
 
 
 def _turn(turn: Turn) -> list[Query]:
-    queries = []
-    if turn.done:
-        done = _bigints(message.id for message in turn.done)
-        queries.append(Query(statements.SETTLE, {"done": done}))
+    queries = [
+        Query(statements.SETTLE, {"ids": _bigints(ids), "claim_id": claim_id})
+        for claim_id, ids in _by_claim(turn.done).items()
+    ]
     lease = {"claim_id": turn.claim_id, "lease_seconds": turn.lease_seconds}
     if turn.lanes:
         lanes = {"above": turn.lanes.above, "news": turn.lanes.limit}
@@ -255,6 +268,14 @@ def _turn(turn: Turn) -> list[Query]:
         claim = {"floor": turn.floor, "limit": turn.limit}
         queries.append(Query(statements.CLAIM, {**claim, **lease}, ClaimedRow._make))
     return queries
+
+
+def _by_claim(messages: Iterable[Message]) -> dict[int, list[int]]:
+    """Ids by the claim their messages were published under: mostly one or two."""
+    claims: dict[int, list[int]] = {}
+    for message in messages:
+        claims.setdefault(message.claim_id, []).append(message.id)
+    return claims
 
 
 def _from_lanes(rows: list[Any]) -> tuple[list[ClaimedRow], list[int]]:

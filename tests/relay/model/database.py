@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-from outbox_relay.core.backlog import Stats, Upkeep
+from outbox_relay.core.backlog import History, Stats, Upkeep
 from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
 from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.errors import StoreLost
@@ -36,6 +36,17 @@ class Parked:
     suspicion: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a copy of the disk holds."""
+
+    messages: dict[int, Message]
+    ready: dict[int, Ready]
+    parked: dict[int, Parked]
+    receipts: list[int]
+    last: int
+
+
 class ModelDatabase:
     """Tables and clock; `write` is told which rows a failure write is about to touch."""
 
@@ -43,13 +54,23 @@ class ModelDatabase:
         self._clock = clock
         self.up = True
         self.session = 0  # sessions opened before the last outage are gone
-        self.connected = self.suspects = self.stale = self.late = 0  # how often it happened
+        # How often it happened.
+        self.connected = self.suspects = self.stale = self.late = self.passed_over = 0
         self.messages: dict[int, Message] = {}
         self.ready: dict[int, Ready] = {}
         self.parked: dict[int, Parked] = {}
         self.receipts: list[int] = []
         self.open: dict[int, tuple[Message, float]] = {}  # inserted, not committed
-        self._last = 0
+        self.locked: set[int] = set()  # by somebody's open transaction
+        self.committed: set[int] = set()  # the identities of all there ever were
+        self.undone = 0  # receipts that were lost with what a snapshot does not know
+        self._last = self._born = 0
+        self._snapshot: Snapshot = self._state()
+
+    @property
+    def newest(self) -> int:
+        """The identity of the message inserted last."""
+        return self._born
 
     @property
     def now(self) -> float:
@@ -59,8 +80,9 @@ class ModelDatabase:
     def insert(self, available_in: float = 0.0, **columns: object) -> int:
         """Insert in a transaction that stays open."""
         self._last += 1
-        id_ = self._last
-        message = a_message(id=id_, message_id=f"m{id_}", body=b"%d" % id_, **columns)
+        self._born += 1
+        id_, born = self._last, self._born
+        message = a_message(id=id_, message_id=f"m{born}", body=b"%d" % born, **columns)
         self.open[id_] = message, available_in
         return id_
 
@@ -69,6 +91,7 @@ class ModelDatabase:
         message, available_in = self.open.pop(id_)
         self.late += id_ < max(self.messages, default=0)
         self.messages[id_] = message
+        self.committed.add(self.identity(id_))
         if available_in:
             self.parked[id_] = Parked("scheduled", self.now + available_in)
         else:
@@ -78,48 +101,95 @@ class ModelDatabase:
         """Roll back what was inserted."""
         del self.open[id_]
 
+    def identity(self, id_: int) -> int:
+        """Which message has this id: after a snapshot was put back, another one may have it."""
+        return int(self.messages[id_].body)
+
+    def take_snapshot(self) -> None:
+        """Of everything that is committed, as it is now."""
+        self._snapshot = self._state()
+
+    def put_back(self) -> None:
+        """The state of the snapshot, ids and all; whoever was connected is not any more."""
+        state = self._snapshot
+        self.undone += len(self.receipts) - len(state.receipts)
+        self.messages, self.ready = dict(state.messages), dict(state.ready)
+        self.parked, self.receipts = dict(state.parked), list(state.receipts)
+        self._last = state.last
+        self.open, self.locked = {}, set()
+        self.fail()
+        self.up = True
+
+    def _state(self) -> "Snapshot":
+        tables = dict(self.messages), dict(self.ready), dict(self.parked), list(self.receipts)
+        return Snapshot(*tables, self._last)
+
     def fail(self) -> None:
         """Go away, and every session with it."""
         self.up = False
         self.session += 1
+        self.locked = set()
 
-    def turn(self, turn: Turn) -> list[ClaimedRow]:
-        """SETTLE and CLAIM."""
+    def turn(self, turn: Turn) -> tuple[list[ClaimedRow], list[int]]:
+        """SETTLE and CLAIM; what was claimed, and what was not settled."""
+        unsettled = []
         for message in turn.done:
-            self.ready.pop(message.id, None)
-            self.parked.pop(message.id, None)
-            self.receipts.append(message.id)
+            if self.held(message.id, (message.claim_id,)) and message.id not in self.locked:
+                del self.ready[message.id]
+                self.receipts.append(self.identity(message.id))
+            else:
+                unsettled.append(message.id)
+                self.passed_over += message.id in self.locked
         found = [id_ for id_ in sorted(self.ready) if id_ > turn.floor and self.claimable(id_)]
         claimed, until = found[: turn.limit], self.now + turn.lease_seconds
         for id_ in claimed:
             self.ready[id_] = replace(self.ready[id_], claim_id=turn.claim_id, until=until)
-        return [ClaimedRow(i, 0, self.ready[i].attempts, self.ready[i].suspicion) for i in claimed]
+        rows = [ClaimedRow(i, 0, self.ready[i].attempts, self.ready[i].suspicion) for i in claimed]
+        return rows, unsettled
+
+    def settle_late(self, messages: Sequence[Message]) -> set[int]:
+        """SETTLE_LATE."""
+        same = [
+            m.id
+            for m in messages
+            if m.id in self.messages and self.messages[m.id].message_id == m.message_id
+        ]
+        for id_ in same:
+            if id_ not in self.locked and (id_ in self.ready or id_ in self.parked):
+                self.ready.pop(id_, None)
+                self.parked.pop(id_, None)
+                self.receipts.append(self.identity(id_))
+        return {id_ for id_ in same if id_ in self.locked and id_ in self.ready}
 
     def claimable(self, id_: int) -> bool:
-        """Whether nobody has a lease on it."""
-        return self.ready[id_].until < self.now
+        """Whether nobody has a lease or a lock on it."""
+        return self.ready[id_].until < self.now and id_ not in self.locked
 
     def held(self, id_: int, claim_ids: Collection[int]) -> bool:
         """Whether its claim is one of these: what fences every failure write."""
         row = self.ready.get(id_)
         return row is not None and row.claim_id is not None and row.claim_id in claim_ids
 
-    def park(self, parkings: Sequence[Parking]) -> None:
+    def park(self, parkings: Sequence[Parking]) -> set[int]:
         """PARK."""
+        locked = set()
         for parking in parkings:
             message = parking.message
-            if self.held(message.id, (message.claim_id,)):
+            if message.id in self.locked:
+                locked |= {message.id} if self.held(message.id, (message.claim_id,)) else set()
+            elif self.held(message.id, (message.claim_id,)):
                 del self.ready[message.id]
                 self.parked[message.id] = Parked(
                     parking.state, self.now + parking.delay, parking.attempts, parking.suspicion
                 )
+        return locked
 
     def release(self, held: Iterable[Held], *, suspicious: bool = False) -> None:
         """RELEASE."""
         pairs = list(held)
         claim_ids = {each.claim_id for each in pairs}
         for id_ in {each.id for each in pairs}:
-            if self.held(id_, claim_ids):
+            if self.held(id_, claim_ids) and id_ not in self.locked:
                 row = self.ready[id_]
                 suspicion = row.suspicion + suspicious
                 self.suspects += suspicious
@@ -130,7 +200,7 @@ class ModelDatabase:
         pairs = list(held)
         claim_ids = {each.claim_id for each in pairs}
         for id_ in {each.id for each in pairs}:
-            if self.held(id_, claim_ids):
+            if self.held(id_, claim_ids) and id_ not in self.locked:
                 self.ready[id_] = replace(self.ready[id_], until=self.now + lease_seconds)
 
     def promote(self) -> int:
@@ -138,7 +208,7 @@ class ModelDatabase:
         due = [
             id_
             for id_, row in self.parked.items()
-            if row.state != "dead" and row.available_at <= self.now
+            if row.state != "dead" and row.available_at <= self.now and id_ not in self.locked
         ]
         for id_ in due:
             row = self.parked.pop(id_)
@@ -151,7 +221,7 @@ class ModelStore:
 
     def __init__(self, database: ModelDatabase, process: Process) -> None:
         self._database, self._process = database, process
-        self.timeline = "1"  # no standby is promoted here
+        self.history = History("1", 0)  # no standby is promoted here
         process.wait()
         if not database.up:
             raise StoreLost("the database is away")
@@ -180,8 +250,8 @@ class ModelStore:
         """Fetch what was claimed before; settle and claim: in one transaction, committed here."""
         self._ask()
         claim = self._fetch(claimed) if claimed else None
-        rows = self._database.turn(turn) if turn else []
-        self._answer = Reply(claim, rows)
+        rows, unsettled = self._database.turn(turn) if turn else ([], [])
+        self._answer = Reply(claim, rows, unsettled=unsettled)
 
     def reply(self) -> Reply:
         """What was asked for, if the reply arrives."""
@@ -208,11 +278,30 @@ class ModelStore:
                     claim_id=claimed.claim_id, attempts=row.attempts, suspicion=row.suspicion
                 )
                 for row in sorted(claimed.rows)
+                if row.id in messages
             ],
             [],
+            [Held(r.id, r.slot, claimed.claim_id) for r in claimed.rows if r.id not in messages],
         )
 
-    def park(self, parkings: Sequence[Parking]) -> None:
+    def drop_orphans(self, held: Sequence[Held]) -> int:
+        """What a snapshot that was put back does not know."""
+        self.release(held)
+        return 0
+
+    def read_history(self) -> History:
+        """Nothing is set back here."""
+        self._ask()
+        return self.history
+
+    def settle_late(self, messages: Sequence[Message]) -> set[int]:
+        """Settle what others hold by now, or have locked."""
+        self._ask()
+        locked = self._database.settle_late(messages)
+        self._handle()
+        return locked
+
+    def park(self, parkings: Sequence[Parking]) -> set[int]:
         """Take refused messages out of the way; what is another's by now stays as it is."""
         self._ask()
         database = self._database
@@ -222,11 +311,12 @@ class ModelStore:
             if not database.held(message.id, (message.claim_id,))
         }
         database.stale += len(others)
-        database.park(parkings)
+        locked = database.park(parkings)
         for id_, ready, parked in others:
             now = database.ready.get(id_), database.parked.get(id_)
             assert now == (ready, parked), "a stale refusal was written down"
         self._handle()
+        return locked
 
     def release(self, held: Iterable[Held], *, suspicious: bool = False) -> None:
         """Give claims back."""

@@ -89,6 +89,36 @@ class Chaos(RuleBasedStateMachine):
         world.database.up = True
         world.step(which, 30)
 
+    @rule(which=relays)
+    def lock(self, which: int) -> None:
+        """While messages are in flight, somebody's transaction locks their rows, and stays open."""
+        world = self.world
+        world.broker.holding = True
+        world.step(which, 30)
+        world.database.locked |= world.database.ready.keys()
+        world.broker.resume()
+        world.step(which, 10)
+
+    @precondition(lambda self: self.world.database.locked)
+    @rule()
+    def unlock(self) -> None:
+        """It ends."""
+        self.world.database.locked.clear()
+
+    @rule()
+    def snapshot(self) -> None:
+        """A copy is made of the disk."""
+        self.world.database.take_snapshot()
+
+    @rule(kinds=st.lists(st.sampled_from(KINDS), max_size=4))
+    def put_back(self, kinds: list[str]) -> None:
+        """The copy is put back while messages are in flight; new ones get the ids of lost ones."""
+        world = self.world
+        world.step(0, 5)
+        world.database.put_back()
+        for kind in kinds:
+            world.database.commit(world.produce(kind))
+
     @rule()
     def broker(self) -> None:
         """It goes away, or comes back."""

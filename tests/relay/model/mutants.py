@@ -68,12 +68,13 @@ def attempts_burned_by_outage() -> AbstractContextManager[object]:
 def unfenced_failure_write() -> AbstractContextManager[object]:
     """A refusal is written down whoever holds the row by now."""
 
-    def park(self: ModelDatabase, parkings: Sequence[Parking]) -> None:
+    def park(self: ModelDatabase, parkings: Sequence[Parking]) -> set[int]:
         for parking in parkings:
             self.ready.pop(parking.message.id, None)
             self.parked[parking.message.id] = Parked(
                 parking.state, self.now + parking.delay, parking.attempts, parking.suspicion
             )
+        return set()
 
     return patch.object(ModelDatabase, "park", park)
 
@@ -93,7 +94,7 @@ def settled_and_claimed_at_once() -> AbstractContextManager[object]:
     """One statement both deletes and claims: a row whose lease has ended is only claimed."""
     turn = ModelDatabase.turn
 
-    def both(self: ModelDatabase, given: Turn) -> list[ClaimedRow]:
+    def both(self: ModelDatabase, given: Turn) -> tuple[list[ClaimedRow], list[int]]:
         ids = [m.id for m in given.done if m.id in self.ready and self.claimable(m.id)]
         claimed = turn(self, given)
         for id_ in ids[: given.limit]:
@@ -118,7 +119,34 @@ def nothing_behind_the_front() -> AbstractContextManager[object]:
     return patch.object(Cursor, "floor", lambda self, now: self._front)
 
 
+def settled_by_id_alone() -> AbstractContextManager[object]:
+    """A confirm settles whatever message has that id by now."""
+    turn = ModelDatabase.turn
+
+    def settle(self: ModelDatabase, given: Turn) -> tuple[list[ClaimedRow], list[int]]:
+        for message in given.done:
+            if message.id in self.ready:
+                self.ready[message.id] = Ready(claim_id=message.claim_id)
+        return turn(self, given)
+
+    return patch.object(ModelDatabase, "turn", settle)
+
+
+def receipt_for_what_is_locked() -> AbstractContextManager[object]:
+    """What could not be settled for a lock gets a receipt all the same."""
+    turn = ModelDatabase.turn
+
+    def settle(self: ModelDatabase, given: Turn) -> tuple[list[ClaimedRow], list[int]]:
+        locked = [m.id for m in given.done if m.id in self.locked and m.id in self.ready]
+        self.receipts += map(self.identity, locked)
+        return turn(self, given)
+
+    return patch.object(ModelDatabase, "turn", settle)
+
+
 MUTANTS: Final = (
+    settled_by_id_alone,
+    receipt_for_what_is_locked,
     mark_before_confirm,
     untagged_confirms,
     attempts_burned_by_outage,

@@ -28,6 +28,7 @@ operations = st.one_of(
     st.tuples(st.just("park"), rows, leases, st.sampled_from(["retry", "dead"]), terms),
     st.tuples(st.just("release"), pairs, st.booleans()),
     st.tuples(st.just("renew"), pairs, terms),
+    st.tuples(st.just("settle_late"), rows, st.booleans()),
     st.tuples(st.just("promote")),
 )  # fmt: skip
 
@@ -58,16 +59,36 @@ class Twins:
     ) -> tuple[object, object]:
         """Settle and claim."""
         real = Turn(
-            [self.message(row, 0) for row in done], floor + self.first - 1, limit, claim_id, term
+            [self.message(row, claim_id) for row in done],
+            floor + self.first - 1,
+            limit,
+            claim_id,
+            term,
         )
-        claimed = self.store.round_trip(None, real).rows
-        modelled = self.model.turn(
-            Turn([a_message(id=row) for row in done], floor, limit, claim_id, term)
+        reply = self.store.round_trip(None, real)
+        modelled, unsettled = self.model.turn(
+            Turn(
+                [a_message(id=row, claim_id=claim_id) for row in done], floor, limit, claim_id, term
+            )
         )
         return (
-            sorted((row.id - self.first + 1, row.attempts, row.suspicion) for row in claimed),
-            [(row.id, row.attempts, row.suspicion) for row in modelled],
+            (
+                sorted(
+                    (row.id - self.first + 1, row.attempts, row.suspicion) for row in reply.rows
+                ),
+                sorted(id_ - self.first + 1 for id_ in reply.unsettled),
+            ),
+            ([(row.id, row.attempts, row.suspicion) for row in modelled], sorted(unsettled)),
         )
+
+    def settle_late(self, rows: list[int], right: bool) -> tuple[object, object]:
+        """Settle by the name of the message, or by one that is not its."""
+        ids = dict.fromkeys(rows, "m" if right else "other")
+        real = [
+            self.message(row, 0)._replace(message_id=f"{name}{row}") for row, name in ids.items()
+        ]
+        modelled = [a_message(id=row, message_id=f"{name}{row}") for row, name in ids.items()]
+        return self.store.settle_late(real), self.model.settle_late(modelled)
 
     def park(
         self, ids: list[int], claim_id: int, state: str, delay: float
@@ -144,7 +165,7 @@ def test_the_model_database_is_postgres(
         connection.execute(
             "DELETE FROM outbox.message; DELETE FROM outbox.ready; DELETE FROM outbox.parked"
         )
-        insert_rows(connection, 6)
+        insert_rows(connection, message_ids=[f"m{row}" for row in range(1, 7)])
         (first,) = connection.execute("SELECT min(id) FROM outbox.message").fetchone() or (0,)
         model = ModelDatabase(Clock())
         for _ in range(6):

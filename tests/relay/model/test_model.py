@@ -60,6 +60,8 @@ def test_the_relay_keeps_its_promises() -> None:
         "suspects",
         "stale refusals",
         "late commits",
+        "locked rows passed over",
+        "receipts undone",
     }
 
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import isnan
 from typing import Any
 
@@ -12,6 +12,7 @@ from psycopg import IsolationLevel
 from psycopg.sql import SQL, Identifier
 
 from outbox_migrations import downgrade, grant, upgrade
+from outbox_relay.core.backlog import History
 from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, LaneClaim, Turn
 from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.errors import SchemaError, SettingsError, StoreLost
@@ -70,9 +71,9 @@ def claim(store: Store, limit: int = 100, *, number: int = 1, term: float = TERM
     return fetch(store, lease(store, limit, number=number, term=term), number).messages
 
 
-def settle(store: Store, messages: list[Message]) -> None:
-    """Mark messages as confirmed."""
-    store.round_trip(None, Turn(messages, 0, 0, 99, TERM))
+def settle(store: Store, messages: list[Message]) -> list[int]:
+    """Mark messages as confirmed; the ids of those that were not settled."""
+    return store.round_trip(None, Turn(messages, 0, 0, 99, TERM)).unsettled
 
 
 def parked(message: Message, state: str = "retry", **changes: Any) -> Parking:
@@ -368,11 +369,58 @@ class TestSettling:
         messages = claim(slow, number=1, term=OVER)
         (second,) = claim(other, number=2)
 
-        settle(slow, messages)
+        assert settle(slow, messages) == [second.id]
+        assert slow.settle_late(messages) == set()
         other.park([parked(second, "dead")])
 
         assert states(emptied_database)["sent"] == 1
         assert states(emptied_database)["dead"] == 0
+
+    @pytest.mark.parametrize("refused", [False, True], ids=["ready", "parked"])
+    def test_no_confirm_settles_another_message_with_that_id(
+        self, emptied_database: str, store: Store, refused: bool
+    ) -> None:
+        """After a sequence or a snapshot was set back, ids are given again."""
+        commit_rows(emptied_database)
+        (lost,) = claim(store)
+        with psycopg.connect(emptied_database) as connection:
+            connection.execute("DELETE FROM outbox.message; DELETE FROM outbox.ready")
+            connection.execute(
+                "SELECT setval(pg_get_serial_sequence('outbox.message', 'id'), %s, false)",
+                (lost.id,),
+            )
+        commit_rows(emptied_database)
+        if refused:
+            (new,) = claim(store, number=2)
+            store.park([parked(new, delay=TERM)])
+
+        assert settle(store, [lost]) == [lost.id]
+        assert store.settle_late([lost]) == set()
+
+        assert states(emptied_database) == {"pending": 1, "scheduled": 0, "sent": 0, "dead": 0}
+
+    def test_a_locked_row_holds_up_no_other(
+        self, emptied_database: str, open_store: OpenStore
+    ) -> None:
+        """Somebody's open transaction is waited for by nobody; in the end all is written down."""
+        commit_rows(emptied_database, 4)
+        store = open_store()
+        kept, refused, *others = claim(store, term=TERM)
+        with psycopg.connect(emptied_database) as somebody:
+            somebody.execute(
+                "SELECT FROM outbox.ready WHERE id IN (%s, %s) FOR UPDATE", (kept.id, refused.id)
+            )
+
+            assert settle(store, [kept, *others]) == [kept.id]
+            assert store.settle_late([kept]) == {kept.id}
+            assert store.park([parked(refused, "dead")]) == {refused.id}
+            store.renew([kept.held, refused.held], TERM)
+            store.release([refused.held])
+            assert store.drop_orphans([refused.held]) == 0
+
+        assert store.settle_late([kept]) == set()
+        assert store.park([parked(refused, "dead")]) == set()
+        assert states(emptied_database) == {"pending": 0, "scheduled": 0, "sent": 3, "dead": 1}
 
     def test_settling_twice_is_settling_once(self, emptied_database: str, store: Store) -> None:
         """After an answer was lost the statement is repeated."""
@@ -742,18 +790,25 @@ class TestTrouble:
     def test_tables_made_anew_are_another_history(self, empty_database: str) -> None:
         """A dump that was restored gives new messages the ids of those that were lost."""
 
-        def timeline() -> str:
+        def history() -> History:
             store = Store.connect(empty_database, "outbox", statement_timeout=5)
             store.close()
-            return store.timeline
+            return store.history
 
         upgrade(empty_database)
-        before = timeline()
-        assert timeline() == before
+        before = history()
+        assert history().continues(before)
         downgrade(empty_database)
         upgrade(empty_database)
 
-        assert timeline() != before
+        assert not history().continues(before)
+
+    def test_a_database_that_was_set_back_is_another_history(self, store: Store) -> None:
+        """A snapshot of its disk keeps the timeline, and has come less far."""
+        seen = store.read_history()
+
+        assert not replace(seen, position=seen.position - 1).continues(seen)
+        assert store.read_history().continues(seen)
 
     def test_a_database_without_the_schema_is_refused(self, empty_database: str) -> None:
         """The message says how to make it."""
