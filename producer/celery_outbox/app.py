@@ -20,7 +20,7 @@ from celery_outbox.destination import NotingRouter
 from celery_outbox.errors import InvalidSetting
 from celery_outbox.outbox import Outbox
 from celery_outbox.sender import TaskSender, take_dedup_key
-from celery_outbox.worker import continuing_canvas
+from celery_outbox.worker import continuing_canvas, is_continuing
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,18 @@ class OutboxCelery(Celery):
     the environment: `outbox_database_url`, for what is sent without a transaction, and
     `outbox_schema`.
     """
+
+    @property
+    def _custom_task_cls_used(self) -> bool:
+        """Whether tasks are of a class of somebody's own, and not of Django's.
+
+        Celery 5.5 and 5.6 think so of every subclass of theirs, which loses `delay_on_commit`.
+        """
+        return bool(self.task_cls != Celery.task_cls)
+
+    @_custom_task_cls_used.setter
+    def _custom_task_cls_used(self, _: bool) -> None:
+        """Leave what Celery found."""
 
     @cached_property
     def outbox(self) -> Outbox:
@@ -71,7 +83,7 @@ class OutboxCelery(Celery):
         """
         # Celery gives the parent explicitly for what follows a task, and for nothing else.
         follows = options.get("parent_id") is not None
-        dedup = take_dedup_key(name, options)
+        dedup = take_dedup_key(name, options, follows=follows or is_continuing())
         router = options.get("router") or self.amqp.router
         options["router"] = NotingRouter(router, countdown, eta)
         with continuing_canvas() if follows else nullcontext():
@@ -85,8 +97,10 @@ class OutboxCelery(Celery):
 def install(app: Celery) -> OutboxCelery:
     """Make an OutboxCelery of an app that somebody else created, and return it.
 
-    The object stays the same one, so tasks already registered on it are captured as well.
+    The object stays the same one, so tasks already registered on it are captured as well. Of a
+    proxy, such as `celery.current_app`, it is the app that this stands for now.
     """
+    app = _unproxied(app)
     if isinstance(app, OutboxCelery):
         return app
     kind = type(app)
@@ -98,6 +112,17 @@ def install(app: Celery) -> OutboxCelery:
     if (backend := getattr(app, "_backend", None)) is not None:
         keep_quiet(backend)
     return app
+
+
+def _unproxied(app: Any) -> Celery:
+    """Return what a proxy stands for: Celery's, Werkzeug's LocalProxy, wrapt's."""
+    found = app
+    while not issubclass(type(found), Celery):  # isinstance() would believe what a proxy says
+        current = getattr(found, "_get_current_object", None)
+        found = current() if current is not None else getattr(found, "__wrapped__", None)
+        if found is None:
+            raise TypeError(f"install() takes a Celery app, not {type(app).__name__}")
+    return cast(Celery, found)
 
 
 def _reduce_installed(app: OutboxCelery) -> Any:

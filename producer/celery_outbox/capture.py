@@ -4,6 +4,7 @@ Routing, serialisation, compression, signing and expiry are done by Celery's and
 only the channel, their last step, is replaced by one that hands the message back.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
@@ -24,6 +25,12 @@ from celery_outbox.message import Message
 #: What an event may be sent with. kombu lets anything else pass, and AMQP then leaves it out.
 PUBLISH: Final = signature(Producer.publish)
 EVENT_OPTIONS: Final = wire.PROPERTIES | ({*PUBLISH.parameters} - {"self", "body", "properties"})
+
+
+#: How the serialisers name the type that they cannot take.
+TYPE_IN_ERROR: Final = re.compile(
+    r"[Oo]bject of type '?([\w.]+)|(?:pickle|serialize) '([\w.]+)' object"
+)
 
 
 class Captured(NamedTuple):
@@ -223,8 +230,13 @@ def build(
 
 
 def unencodable(task: str, error: EncodeError) -> UnpublishableMessage:
-    """Return the error for arguments the serialiser cannot take."""
-    problem = f"cannot be serialised: {error}. Pass plain values, or choose another serializer"
+    """Return the error for arguments the serialiser cannot take.
+
+    Of its own words only a type is repeated: others show the argument itself.
+    """
+    named = TYPE_IN_ERROR.search(str(error))
+    what = f": of type {next(filter(None, named.groups()))}" if named else ""
+    problem = f"cannot be serialised{what}. Pass plain values, or choose another serializer"
     return UnpublishableMessage.about(task=task, field="an argument", problem=problem)
 
 

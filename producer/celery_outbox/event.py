@@ -82,5 +82,7 @@ def _captured(app: Any, name: str, payload: Any, options: Mapping[str, Any]) -> 
     try:
         captured: capture.Captured = app.outbox.capturing.publish(payload, **options)
     except EncodeError as error:
-        raise capture.unencodable(name, error) from error
-    return captured
+        failure = capture.unencodable(name, error)
+    else:
+        return captured
+    raise failure  # outside the handler: the serialiser's error shows the payload

@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from celery_outbox.dedup import Dedup
+
+class Sender(Protocol):
+    """Who sent a message with a `dedup_key`, and wants to know what became of it."""
+
+    def dropped(self, first: str) -> None:
+        """Hear that the message with the id `first` is pending, and this one is not stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,5 +35,5 @@ class Message:
     expires_at: datetime | None
     ordering_key: str | None = None
     dedup_key: str | None = None
-    #: Who wants to know what became of `dedup_key`; not stored.
-    dedup: "Dedup | None" = field(default=None, compare=False)
+    #: Not stored.
+    dedup: Sender | None = field(default=None, compare=False)

@@ -38,12 +38,16 @@ def opening_a_block(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(original)
     def apply_async(self: Any, *args: Any, **options: Any) -> Any:
-        outbox, target = getattr(self.app, "outbox", None), options.get("outbox")
+        outbox = getattr(self.app, "outbox", None)
+        target = options.pop("outbox", None)
+        if target is None:
+            target = self.options.get("outbox")  # that of set()
         if target is None or not isinstance(outbox, Outbox):
             return original(self, *args, **options)
-        del options["outbox"]
+        kept = {name: value for name, value in self.options.items() if name != "outbox"}
+        bare = type(self).from_dict({**self, "options": kept}, app=self._app)
         with outbox.using(target):
-            return original(self, *args, **options)
+            return original(bare, *args, **options)
 
     return apply_async
 

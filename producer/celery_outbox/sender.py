@@ -1,5 +1,7 @@
 """The last step of every task's send: decide where it goes, have Celery finish it, hand it over."""
 
+import logging
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final
 
@@ -11,12 +13,19 @@ from celery_outbox import capture
 from celery_outbox import destination as routes
 from celery_outbox.backend import reply_queues
 from celery_outbox.capture import Keys, OutboxProducer
-from celery_outbox.decision import ENDINGS, Destination
+from celery_outbox.decision import ENDINGS, Destination, Origin
 from celery_outbox.dedup import Dedup
 from celery_outbox.errors import UnsupportedOption
+from celery_outbox.locks import LockWarnings
+
+logger = logging.getLogger(__name__)
 
 #: By these a task is part of a larger whole, whose result another task cannot stand in for.
-PARTS: Final = ("chain", "chord", "group_id", "parent_id")
+PARTS: Final = ("chain", "chord", "group_id")
+#: Where a task's message has what follows it.
+FOLLOWERS: Final = ("callbacks", "errbacks", "chain", "chord")
+#: Signatures that are made of others.
+WHOLES: Final = frozenset({"chain", "group", "chord"})
 
 
 class TaskSender:
@@ -25,6 +34,7 @@ class TaskSender:
     def __init__(self, app: Any, amqp: Any) -> None:
         self._app = app
         self._amqp = amqp
+        self._locks = LockWarnings(app)
 
     @cached_property
     def _publish(self) -> Any:
@@ -46,19 +56,30 @@ class TaskSender:
             self._send_as_celery(name, message, options, keys, noted)
             return
         routes.replace(options, noted)
-        # No event "task-sent", which is monitoring; no retry, as there is no broker to retry.
-        options["retry"] = False
-        try:
-            captured = self._publish(
-                outbox.capturing, name, message._replace(sent_event=None), **options
-            )
-        except EncodeError as error:
-            raise capture.unencodable(name, error) from error
+        if decision.origin is Origin.USER:
+            refuse_keys_of_followers(name, message)
+            self._locks.warn(name)
+        captured = self._captured(name, message, options)
         replies = [] if message.headers.get("ignore_result") else reply_queues(self._app.backend)
         outbox.carry_out(
             decision,
             capture.task_message(self._app, name, message, captured, options, keys, replies),
         )
+
+    def _captured(self, name: str, message: Any, options: dict[str, Any]) -> capture.Captured:
+        """Have Celery finish the message, all but sending it."""
+        # No event "task-sent", which is monitoring; no retry, as there is no broker to retry.
+        message = message._replace(sent_event=None)
+        options = {**options, "retry": False}
+        try:
+            captured: capture.Captured = self._publish(
+                self._app.outbox.capturing, name, message, **options
+            )
+        except EncodeError as error:
+            failure = capture.unencodable(name, error)
+        else:
+            return captured
+        raise failure  # outside the handler: the serialiser's error shows the arguments
 
     def _send_as_celery(
         self, name: str, message: Any, options: dict[str, Any], keys: Keys, noted: dict[str, Any]
@@ -72,15 +93,53 @@ class TaskSender:
             self._publish(connected, name, message, **options)
 
 
-def take_dedup_key(name: str, options: dict[str, Any]) -> Dedup | None:
-    """Replace the dedup_key among `options` by what will know the outcome, and return that."""
+def take_dedup_key(name: str, options: dict[str, Any], *, follows: bool) -> Dedup | None:
+    """Replace the dedup_key among `options` by what will know the outcome, and return that.
+
+    What follows a task is not deduplicated, and not refused either: the task has succeeded. It can
+    only be from a sender that has not refused it.
+    """
     if options.get("dedup_key") is None:
+        return None
+    if follows:
+        del options["dedup_key"]
+        logger.warning("%s follows a task: it is sent, whatever its dedup_key", name)
         return None
     if any(options.get(part) for part in PARTS):
         reason = "it is part of a chain, group or chord, which would wait for its own id for ever"
         raise _unsupported(name, "dedup_key=", reason)
     dedup = options["dedup_key"] = Dedup(options["dedup_key"])
     return dedup
+
+
+def refuse_keys_of_followers(name: str, message: Any) -> None:
+    """Refuse a dedup_key of what is to follow: a link, a step of a chain, the body of a chord."""
+    followers: list[Any] = []
+    if "id" in message.headers:
+        *_, embedded = message.body
+        followers += [embedded[part] for part in FOLLOWERS if embedded.get(part)]
+    else:  # task protocol 1
+        followers += [message.body[part] for part in FOLLOWERS if message.body.get(part)]
+    if followers and _has_key(followers):
+        reason = "what follows a task cannot be dropped, somebody waits for it. A task that is sent"
+        reason += " by itself can have one"
+        raise _unsupported(name, "the dedup_key of a link, a step or a body", reason)
+
+
+def _has_key(signatures: Any) -> bool:
+    if isinstance(signatures, list | tuple):
+        return any(map(_has_key, signatures))
+    if not isinstance(signatures, Mapping):
+        return False
+    options = signatures.get("options") or {}
+    within = signatures.get("kwargs") if signatures.get("subtask_type") in WHOLES else None
+    return options.get("dedup_key") is not None or any(
+        _has_key(part)
+        for part in (
+            *(options.get(each) for each in ("link", "link_error", "chord")),
+            *((within or {}).get(each) for each in ("tasks", "header", "body")),
+        )
+    )
 
 
 def _refuse_connection(name: str, producer: Producer) -> None:

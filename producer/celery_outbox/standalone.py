@@ -4,6 +4,7 @@ One connection per thread, never shared with a forked child. Nothing waits witho
 """
 
 import os
+import re
 import threading
 from collections.abc import Generator
 from time import monotonic
@@ -11,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
 from celery_outbox.dedup import claims, unclaimed
 from celery_outbox.errors import DatabaseUnavailable, InvalidSetting
@@ -18,6 +20,11 @@ from celery_outbox.insert import CLAIM_DEDUP, explain, insert, statement
 from celery_outbox.message import Message
 
 T = TypeVar("T")
+
+#: Classes of SQLSTATE whose messages are about the server and the connection, never about a row.
+OF_THE_SERVER: Final = frozenset({"08", "25", "28", "3D", "53", "57", "58"})
+#: What SQLAlchemy writes and libpq does not read: postgresql+psycopg://
+WITH_DRIVER: Final = re.compile(r"postgres(?:ql)?\+\w+://")
 
 #: Seconds to connect, and to store a row.
 CONNECT_TIMEOUT: Final = 5
@@ -85,7 +92,10 @@ class Standalone:
             failure = explain(error, self._schema, [message])
             if failure is error:
                 self._close()
-                failure = DatabaseUnavailable.about(task=message.task, reason=_first_line(error))
+                failure = DatabaseUnavailable.about(task=message.task, reason=_reason(error))
+        except BaseException:  # a time limit, Ctrl-C: an answer may be under way
+            self._close()
+            raise
         else:
             return
         raise failure
@@ -124,8 +134,23 @@ def _parse(url: str) -> dict[str, Any]:
         return dict(conninfo_to_dict(url))
     except psycopg.ProgrammingError:
         problem = "is not a libpq URL or conninfo, such as postgresql://user@host/database"
+    if driver := WITH_DRIVER.match(url):
+        problem = f"begins with {driver.group()}: write postgresql://, without a driver"
+    elif unknown := sorted(_options(url) - _known_options()):
+        problem = f"has the option {unknown[0]!r}, which libpq does not know"
+        problem += "; TLS is asked for with sslmode=require" if unknown[0] == "ssl" else ""
     # Outside the handler: libpq's message repeats parts of the URL, perhaps the password.
     raise InvalidSetting.about(setting="OUTBOX_DATABASE_URL (outbox_database_url)", problem=problem)
+
+
+def _options(url: str) -> set[str]:
+    """Return the names of the options in the query of a URL."""
+    query = url.partition("?")[2] if "://" in url else ""
+    return {name for name, *value in (each.split("=") for each in query.split("&")) if value}
+
+
+def _known_options() -> set[str]:
+    return {option.keyword.decode() for option in Conninfo.get_defaults()}
 
 
 def _alive(connection: Connection) -> bool:
@@ -138,5 +163,8 @@ def _alive(connection: Connection) -> bool:
     return not connection.closed
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: psycopg.Error) -> str:
+    """Return what went wrong, without what a server may repeat of a row."""
+    if error.sqlstate is not None and error.sqlstate[:2] not in OF_THE_SERVER:
+        return f"SQLSTATE {error.sqlstate}"
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -131,6 +131,14 @@ def escape(text: str) -> str:
 
 
 def _table(table: Mapping[str, Any], where: str, refuse: Refuse) -> str:
+    try:
+        return _checked(table, where, refuse)
+    except RecursionError:
+        pass
+    raise refuse(where.strip() + "s" if where else "properties", "are nested too deeply")
+
+
+def _checked(table: Mapping[str, Any], where: str, refuse: Refuse) -> str:
     for key, value in table.items():
         if type(value) is not str or type(key) is not str or len(key) > SHORT // 4:
             _check(f"{where}{key}", key, value, refuse)
@@ -164,14 +172,14 @@ def _check(path: str, key: object, value: object, refuse: Refuse) -> None:
 def _check_rare(path: str, value: object, refuse: Refuse) -> None:
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise refuse(path, f"is {value}, which JSON and brokers have no number for")
+            raise refuse(path, "is not finite: JSON and brokers have no number for it")
     elif isinstance(value, datetime):
         if value.year < 1970:
             raise refuse(path, "is a time before 1970, which AMQP has no number for")
     elif isinstance(value, Decimal):
         _, digits, exponent = value.as_tuple()
         if not isinstance(exponent, int) or not -255 <= exponent <= 0 or len(digits) > 9:
-            raise refuse(path, f"is {value}, which AMQP has no decimal for")
+            raise refuse(path, "is beyond what AMQP has a decimal for: nine digits, no exponent")
     else:
         raise refuse(path, f"is of type {type(value).__name__}, which AMQP has no type for")
 

@@ -108,6 +108,27 @@ def test_a_chord_of_one_call(
     assert not any(b'"outbox"' in row.body for row in rows)
 
 
+@pytest.mark.parametrize("kind", ["task", "chain", "chord", "chain that becomes a chord"])
+def test_the_transaction_is_set(
+    trap: str, connection: Connection, stored: Stored, kind: str
+) -> None:
+    """`.set(outbox=...)` is what the same option of apply_async is."""
+    shop = make_shop(trap, result_backend="cache+memory://")
+    header = [shop.add.s(1, 1), shop.add.s(2, 2)]
+    whole: Any = {
+        "task": shop.add.s(1, 1),
+        "chain": shop.add.s(1, 1) | shop.add.s(2),
+        "chord": chord(header, shop.total.s()),
+        "chain that becomes a chord": chain(group(header), shop.total.s()),
+    }[kind]
+    whole.set(outbox=connection).delay()
+    assert stored.rows() == []
+    connection.commit()
+
+    assert [row.task for row in stored.rows()] == [ADD] * (2 if "chord" in kind else 1)
+    assert not any(b'"outbox"' in row.body for row in stored.rows())
+
+
 @pytest.mark.parametrize("backend", ["redis://127.0.0.1:1/0", "rpc://"])
 def test_result_backend_away(
     trap: str, connection: Connection, stored: Stored, database: str, backend: str

@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 import psycopg
 import psycopg2
 import pytest
-from celery import chain, group
+from celery import chain, chord, group
 from django.db import transaction  # type: ignore[import-untyped]  # Django ships no types
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -304,6 +304,18 @@ def test_many_keys_at_a_time_take_turns(shop: Shop, stored: Stored, database: st
     assert stored.args() == ["a", "b"]
 
 
+#: Ways for a task to be followed by another.
+FOLLOWERS: dict[str, Callable[[Shop, Any], Any]] = {
+    "link": lambda s, keyed: s.add.apply_async((1, 2), link=keyed),
+    "errback": lambda s, keyed: s.add.apply_async((1, 2), link_error=keyed),
+    "step": lambda s, keyed: chain(s.add.s(1, 2), s.add.s(3), keyed).delay(),
+    "body": lambda s, keyed: chord([s.add.s(1, 1), s.add.s(2, 2)], keyed).delay(),
+    "link of a link": lambda s, keyed: s.add.apply_async((1, 2), link=s.add.s(1).on_error(keyed)),
+    "group": lambda s, keyed: chain(s.add.s(1, 2), group(s.add.s(3), keyed)).delay(),
+    "step of a link": lambda s, keyed: s.add.apply_async((1, 2), link=s.add.s(1) | keyed),
+}
+
+
 class TestRefusals:
     """What could not be kept is not promised."""
 
@@ -329,6 +341,29 @@ class TestRefusals:
                 with pytest.raises(UnsupportedOption, match="chain, group or chord"):
                     whole.apply_async(dedup_key="a")
         assert stored.rows() == []
+
+    @pytest.mark.parametrize("kind", FOLLOWERS)
+    def test_what_follows_is_not_deduplicated(
+        self, trap: str, connection: Connection, stored: Stored, kind: str
+    ) -> None:
+        """Refused where it is sent: the worker could only let the task before it fail."""
+        shop = make_shop(trap, result_backend="cache+memory://")
+        with (
+            shop.app.outbox.transaction(connection),
+            pytest.raises(UnsupportedOption, match="the dedup_key of a link"),
+        ):
+            FOLLOWERS[kind](shop, shop.add.si(1, 1).set(dedup_key="a"))
+
+        assert stored.rows() == []
+
+    def test_what_follows_although_it_has_a_key(self, trap: str, database: str) -> None:
+        """A link of a sender that knows no better is sent: the task before it has succeeded."""
+        shop = make_shop(trap, outbox_database_url=database)
+        link = shop.add.si(1, 1).set(dedup_key="a")
+
+        assert deliver(shop.app, "shop.add", 1, 1, callbacks=[dict(link)])[0] == "SUCCESS"
+        (row,) = Stored(database).rows()
+        assert row.dedup_key is None
 
     def test_a_retry_is_sent_whatever_its_key(self, database: str, trap: str) -> None:
         """Keys are not inherited, and one given to retry() cannot make it disappear."""

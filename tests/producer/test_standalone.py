@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -99,6 +100,45 @@ def test_a_malformed_url(trap: str, url: str) -> None:
 
     assert "secret" not in str(caught.value)
     assert caught.value.__context__ is None
+
+
+WRONG_URLS = {
+    "postgresql+psycopg://u:secret@h/db": r"begins with postgresql\+psycopg://: write postgresql://",
+    "postgresql+asyncpg://u:secret@h/db": "without a driver",
+    "postgresql://u:secret@h/db?ssl=require": "option 'ssl', .* sslmode=require",
+    "postgresql://u:secret@h/db?sslmode=require&nonsense=1": "option 'nonsense'",
+}
+
+
+@pytest.mark.parametrize("url", WRONG_URLS)
+def test_a_url_of_another_library(trap: str, url: str) -> None:
+    """The error says what libpq does not read."""
+    shop = make_shop(trap, outbox_database_url=url)
+    with pytest.raises(InvalidSetting, match=WRONG_URLS[url]) as caught:
+        shop.add.delay(1, 0)
+
+    assert "secret" not in str(caught.value)
+
+
+def test_a_time_limit_during_a_send(
+    trap: str, database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next send does not find the connection busy with the one that was cut off."""
+    shop = make_shop(trap, outbox_database_url=database)
+    shop.add.delay(1, 0)
+    wait = psycopg.Connection.wait
+
+    def interrupted(self: Any, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        next(operation)  # the statement is on its way
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(psycopg.Connection, "wait", interrupted)
+    with pytest.raises(SoftTimeLimitExceeded):
+        shop.add.delay(2, 0)
+    monkeypatch.setattr(psycopg.Connection, "wait", wait)
+    shop.add.delay(3, 0)
+
+    assert stored.args()[-1] == 3
 
 
 def test_a_missing_file(trap: str, monkeypatch: pytest.MonkeyPatch) -> None:

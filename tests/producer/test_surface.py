@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from celery import beat, signature
+from celery import Task, beat, signature
 from celery.backends.base import Backend
 from celery.backends.cache import CacheBackend
 from celery.events import event_exchange
@@ -305,3 +305,37 @@ def test_a_signature_of_another_app(shop: Shop, connection: Connection, stored: 
         signature("shop.add", (1, 2), app=shop.app).delay()
 
     assert stored.args() == [1]
+
+
+def test_a_task_of_no_module(plain_broker: str, connection: Connection, stored: Stored) -> None:
+    """One that was made where there is none, as by exec(), is sent as any other."""
+    shop = make_shop(plain_broker)
+    names: dict[str, Any] = {"app": shop.app}
+    exec("@app.task(name='shop.nowhere', shared=False)\ndef nowhere() -> None: ...", names)
+    with connection, shop.app.outbox.using(connection):
+        names["nowhere"].delay()
+
+    assert [row.task for row in stored.rows()] == ["shop.nowhere"]
+
+
+@pytest.mark.parametrize("package", ["celery_singleton", "celery_once"])
+def test_a_lock_that_outlives_a_rollback(
+    plain_broker: str, connection: Connection, caplog: pytest.LogCaptureFixture, package: str
+) -> None:
+    """Tasks that lock before they are sent are warned of, once, with what to use instead."""
+    shop = make_shop(plain_broker)
+    locking = type("Locking", (Task,), {"__module__": f"{package}.task"})
+
+    @shop.app.task(base=locking, name="shop.once", shared=False)
+    def once() -> None: ...
+
+    task: Any = once
+    with shop.app.outbox.using(connection):
+        shop.add.delay(1, 2)
+        task.delay()
+        task.delay()
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+    assert [text for text in warnings if f"shop.once is a task of {package}" in text] == warnings
+    assert len(warnings) == 1
+    assert "dedup_key" in warnings[0]

@@ -41,6 +41,33 @@ def test_lists_what_would_be_sent(
     assert (event.exchange, event.routing_key, event.args) == ("events", "paid", {"id": 5})
 
 
+def test_lists_what_waits_where_tests_commit(
+    shop: Shop, connection: Connection, django_database: str, outbox_messages: Messages
+) -> None:
+    """With no transaction in progress: the committed rows that no relay has sent."""
+    shop.add.delay(1, 0)
+    with transaction.atomic():
+        shop.add.apply_async((2, 0), countdown=60)
+    assert [message.args for message in outbox_messages()] == [[1, 0], [2, 0]]
+    assert [message.args for message in outbox_messages(connection)] == [[1, 0], [2, 0]]
+    connection.rollback()
+    connection.execute("SELECT outbox.discard(message_id) FROM outbox.pending")
+    connection.commit()
+
+    assert [message.args for message in outbox_messages()] == [[2, 0]]
+
+
+def test_lists_a_compressed_task(
+    shop: Shop, connection: Connection, outbox_messages: Messages
+) -> None:
+    """As its worker would read it."""
+    with shop.app.outbox.using(connection):
+        shop.add.apply_async((1, 2), compression="gzip")
+        (message,) = outbox_messages(connection)
+
+    assert message.args == [1, 2]
+
+
 def test_lists_for_every_target(
     shop: Shop, database: str, django_database: str, outbox_messages: Messages
 ) -> None:
