@@ -79,6 +79,39 @@ def test_bodies_beyond_the_brokers_limit(lab: Lab, rabbit: RabbitQueue) -> None:
     assert {f"({LIMIT} bytes, its max_message_size)" in reason for reason in reasons} == {True}
 
 
+@pytest.mark.fault(32)
+def test_large_rows_among_ten_thousand_good_ones(lab: Lab, rabbit: RabbitQueue) -> None:
+    """Twenty of 17 MiB, where the broker takes 16: nobody waits for them, nor they for long."""
+    usual = {
+        "OUTBOX_WINDOW": "4000",
+        "OUTBOX_BATCH_SIZE": "500",
+        "OUTBOX_LEASE": "10s",
+        "OUTBOX_CONFIRM_TIMEOUT": "30s",
+        "OUTBOX_STATEMENT_TIMEOUT": "10s",
+    }
+    with largest_message(rabbit.broker.node, 16 * MEGABYTE):
+        relay = lab.relay(usual)
+        lab.under_way(1)
+        alone = seconds_until_all_arrive(lab, lab.commit(10_000))
+        relay.stop()
+        good: set[str] = set()
+        with lab.fault(lambda: lab.run("SELECT 1 FROM outbox.dead")):
+            for _ in range(10):
+                good |= lab.commit(1000)
+                lab.commit(2, doomed=True, padding=17 * MEGABYTE)
+            relay = lab.relay(usual)
+            start = monotonic()
+            behind = seconds_until_all_arrive(lab, good)
+            lab.wait_until_sent()
+        buried = monotonic() - start
+
+    assert relay.events("broker_lost") == []
+    lab.finish(
+        duplicates=2 * 4000,
+        note=f"good ones in {behind:.1f} s, {alone:.1f} s without; large dead in {buried:.1f} s",
+    )
+
+
 @pytest.mark.smoke
 @pytest.mark.fault(35)
 @pytest.mark.parametrize("exchanges", ["*", "amq.default, x"])

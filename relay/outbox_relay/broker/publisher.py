@@ -39,6 +39,10 @@ class Publisher(Protocol):
     def blocked(self) -> bool:
         """Whether the broker has asked for a pause."""
 
+    @property
+    def max_body(self) -> int | None:
+        """The largest body that the broker takes, in bytes, once it has said so."""
+
     def publish(self, messages: Sequence[Message]) -> list[Refusal]:
         """Put messages on the wire, in order; those no broker could take come straight back."""
 

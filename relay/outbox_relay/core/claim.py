@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from outbox_relay.core.message import Held, Message
+from outbox_relay.core.size import Oversized
 
 
 class ClaimedRow(NamedTuple):
@@ -50,6 +51,7 @@ class Claim:
     rows: list[ClaimedRow]
     claim_id: int
     since: float  # before the lease began, on this process's monotonic clock
+    max_body: int | None = None  # in bytes; a larger one need not be fetched
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Fetched:
     messages: list[Message]
     too_large: list[Held]
     orphans: list[Held] = field(default_factory=list)
+    oversized: list[Oversized] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from outbox_relay.core.cursor import Cursor
 from outbox_relay.core.lanes import Lanes
 from outbox_relay.core.message import Held, Message, Parking, Reason, Refusal
 from outbox_relay.core.policy import Policy
+from outbox_relay.core.size import too_large
 from outbox_relay.core.suspects import Suspects
 from outbox_relay.settings import Settings
 
@@ -115,6 +116,7 @@ class Core:
             elif message.suspect:
                 detail = "a channel died with it in flight: it waits for room in quarantine"
                 refused.append(Refusal(message, Reason.SUSPECTED, detail))
+        refused += [too_large(*oversized) for oversized in fetched.oversized]
         self._adapt(fetched)
         return Sorted(publish, refused, fetched.too_large)
 

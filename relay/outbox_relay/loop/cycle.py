@@ -7,6 +7,7 @@ The database works while messages are encoded: a step publishes what the last on
 the messages of the rows claimed last are on their way and the next rows are being claimed.
 """
 
+from dataclasses import replace
 from time import monotonic
 from typing import Final, NamedTuple
 
@@ -164,6 +165,8 @@ class Cycle:
         if not (claimed or turn):
             self._publish(publisher)
             return
+        if claimed:
+            claimed = replace(claimed, max_body=publisher.max_body)
         store.ask(claimed, turn)
         try:
             self._publish(publisher)

@@ -147,12 +147,15 @@ WHERE slot = %(slot)s AND id = ANY (%(ids)s::bigint[])
 )
 
 #: Large bodies, oldest first, as far as %(bytes)s reach and at least one: they must not fill the
-#: memory. octet_length() alone reads no body.
+#: memory. octet_length() alone reads no body; what is beyond %(limit)s no broker would take.
 FETCH_LARGE: Final = Statement(
     "fetch_large",
     """
-SELECT id, CASE WHEN sum(octet_length(body)) OVER (ORDER BY id) - octet_length(body) < %(bytes)s
-           THEN body END
+SELECT id, octet_length(body),
+       CASE WHEN octet_length(body) <= %(limit)s::int
+             AND sum(octet_length(body)) FILTER (WHERE octet_length(body) <= %(limit)s::int)
+                 OVER (ORDER BY id) - octet_length(body) < %(bytes)s
+            THEN body END
 FROM {outbox}.message
 WHERE slot = ANY (%(slots)s::smallint[]) AND id = ANY (%(ids)s::bigint[])
 """,

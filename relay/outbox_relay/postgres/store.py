@@ -13,6 +13,7 @@ from typing import Any, Final
 from outbox_relay.core.backlog import History, Stats, Upkeep
 from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
 from outbox_relay.core.message import Held, Message, Parking
+from outbox_relay.core.size import Oversized
 from outbox_relay.errors import SchemaError, StoreLost
 from outbox_relay.postgres import statements
 from outbox_relay.postgres.database import BoundedConnection, connect, translated
@@ -26,6 +27,8 @@ NAME: Final = "outbox-relay"
 SMALL_BODY: Final = 32 << 10
 #: Larger bodies fetched at a time, in bytes; a single larger one is fetched alone.
 MAX_FETCH_BYTES: Final = 16 << 20
+#: The largest body that the table takes, in bytes.
+MAX_BODY: Final = 128 << 20
 #: No id is higher.
 NOTHING_ABOVE: Final = (1 << 63) - 1
 #: What the loop asks all the time.
@@ -151,28 +154,43 @@ class Store:
                 Held(row.id, row.slot, claim.claim_id) for row in claim.rows if row.id not in there
             ]
         too_large: list[Held] = []
+        oversized: list[Oversized] = []
         if large := [message for message in found if message.body is None]:
-            bodies = self._large_bodies(large)
+            limit = claim.max_body or MAX_BODY
+            bodies, sizes = self._large_bodies(large, limit)
+            oversized = [
+                Oversized(m._replace(body=b""), sizes[m.id], limit)
+                for m in large
+                if sizes.get(m.id, 0) > limit
+            ]
             found = [
                 m if m.body is not None else m._replace(body=bodies[m.id])
                 for m in found
                 if m.body is not None or m.id in bodies
             ]
-            too_large = [m.held for m in large if m.id not in bodies]
+            too_large = [
+                m.held for m in large if m.id not in bodies and sizes.get(m.id, 0) <= limit
+            ]
         marked = {row.id: row for row in claim.rows if row.attempts or row.suspicion}
         messages = [_mark(m, marked) for m in found] if marked else found
         messages.sort(key=_by_id)
-        return Fetched(messages, too_large, orphans)
+        return Fetched(messages, too_large, orphans, oversized)
 
-    def _large_bodies(self, messages: Sequence[Message]) -> dict[int, bytes]:
+    def _large_bodies(
+        self, messages: Sequence[Message], limit: int
+    ) -> tuple[dict[int, bytes], dict[int, int]]:
+        """Return the bodies that are to be had now, and the size of every one."""
         ids = [message.id for message in messages]
         slots = {message.slot for message in messages}
-        parameters = {"ids": _bigints(ids), "slots": _bigints(slots), "bytes": MAX_FETCH_BYTES}
-        return {
-            id_: body
-            for id_, body in self._run(statements.FETCH_LARGE, parameters)
-            if body is not None
+        parameters = {
+            "ids": _bigints(ids),
+            "slots": _bigints(slots),
+            "bytes": MAX_FETCH_BYTES,
+            "limit": limit,
         }
+        rows = self._run(statements.FETCH_LARGE, parameters)
+        bodies = {id_: body for id_, _, body in rows if body is not None}
+        return bodies, {id_: size for id_, size, _ in rows}
 
     def drop_orphans(self, held: Sequence[Held]) -> int:
         """Delete claimed work whose message is gone; returns how much.

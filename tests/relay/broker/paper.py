@@ -24,6 +24,7 @@ class Clerk:
     max_suspects = 1
     in_flight_bytes = 0
     blocked = False
+    max_body = None
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from outbox_relay.broker.amqp.encode import Encoder
-from outbox_relay.broker.amqp.size import too_large
 from outbox_relay.broker.amqp.topology import Failed, Topology
 from outbox_relay.core.message import Message, Reason, Refusal
+from outbox_relay.core.size import too_large
 from outbox_relay.errors import Denied, Unpublishable
 
 
@@ -16,7 +16,7 @@ class Outbound:
         self._topology = topology
         self._encoder = Encoder(frame_max, reserved)
         #: The largest body that the broker takes, once it has said so.
-        self.largest: int | None = None
+        self.max_body: int | None = None
 
     def provide(self, messages: Sequence[Message]) -> Failed:
         """Declare what these messages need; maps what failed. Raises BrokerLost."""
@@ -33,8 +33,8 @@ class Outbound:
             if failed and (why := failed.get((message.declare, message.exchange))):
                 refused.append(Refusal(message, why.reason, why.detail))
                 continue
-            if self.largest is not None and len(message.body) > self.largest:
-                refused.append(too_large(message, self.largest))
+            if self.max_body is not None and len(message.body) > self.max_body:
+                refused.append(too_large(message, len(message.body), self.max_body))
                 continue
             try:
                 frames += self._encoder.frames(message, channel, now)

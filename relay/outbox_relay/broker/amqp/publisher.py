@@ -86,6 +86,11 @@ class AmqpPublisher:
         """Whether the broker has an alarm, or channels are replaced once nothing is in flight."""
         return self._blocked or (self._is_stale and self.in_flight > 0)
 
+    @property
+    def max_body(self) -> int | None:
+        """The largest body that the broker takes, in bytes, once it has said so."""
+        return self._outbound.max_body
+
     def publish(self, messages: Sequence[Message]) -> list[Refusal]:
         """Put messages on the wire, in order; those no broker could take come straight back."""
         if self._fate:
@@ -178,7 +183,7 @@ class AmqpPublisher:
         What it had not confirmed is published again: it may have come before that message or after.
         """
         survivors = channel.flight.unconfirmed()
-        self._outbound.largest = limit
+        self._outbound.max_body = limit
         number, now = channel.number, monotonic()
         fresh = self._channels[number] = Channel(number)
         sent, frames, refused = self._outbound.frames(survivors, number, now, {})

@@ -16,10 +16,11 @@ from outbox_relay.broker.amqp.encode import channel_closed_frame, channel_openin
 from outbox_relay.broker.amqp.inbound import Blocked, Closed, Confirm, Event, Inbound, Returned
 from outbox_relay.broker.amqp.outbound import Outbound
 from outbox_relay.broker.amqp.settings import RESERVED
-from outbox_relay.broker.amqp.size import limit_in, too_large
+from outbox_relay.broker.amqp.size import limit_in
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.broker.publisher import MAX_SUSPECTS
 from outbox_relay.core.message import Message, Outcomes, Reason, Refusal
+from outbox_relay.core.size import too_large
 from outbox_relay.errors import BrokerLost
 
 #: The code with which a broker says that our user lacks a right, not that a message is bad.
@@ -63,6 +64,11 @@ class SuspectPublisher:
     def blocked(self) -> bool:
         """Whether the broker has an alarm."""
         return self._blocked
+
+    @property
+    def max_body(self) -> int | None:
+        """The largest body that the broker takes, in bytes, once it has said so."""
+        return self._outbound.max_body
 
     def publish(self, messages: Sequence[Message]) -> list[Refusal]:
         """Put messages on the wire, at most `max_suspects` with those in flight."""
@@ -136,8 +142,8 @@ class SuspectPublisher:
                 words = f"the broker closed on us: {code} {text}"
                 carried = channel.flight.unconfirmed() if channel is not None else ()
                 if (limit := limit_in(code, text)) is not None:
-                    refused += [too_large(message, limit) for message in carried]
-                    self._outbound.largest = limit
+                    refused += [too_large(message, len(message.body), limit) for message in carried]
+                    self._outbound.max_body = limit
                 else:
                     refused += [Refusal(message, reason, words) for message in carried]
                 self._retire(number)

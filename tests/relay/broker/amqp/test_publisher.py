@@ -296,14 +296,16 @@ def test_a_nonsensical_declaration_harms_only_its_row(line: Line, declare: str) 
 
 
 def test_messages_larger_than_the_broker_takes_cost_their_channel_alone(
-    line: Line, broker: Broker
+    open_line: OpenLine, broker: Broker
 ) -> None:
     """Each channel learns the limit once, and what was beside them is confirmed on the same link.
 
     The next too large one is refused unsent.
     """
+    broker.declare("celery")
     good = messages(800)
     with largest_message(broker.node, 5000):
+        line = open_line(broker.url)
         large = [a_message(id=1000 + number, body=b"x" * 5001) for number in range(4)]
         for start, one in zip(range(0, 800, 200), large, strict=True):
             line.publish(*good[start : start + 100], one, *good[start + 100 : start + 200])

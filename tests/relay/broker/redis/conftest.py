@@ -1,6 +1,8 @@
 """Publishers to real servers, always closed, and what a worker would find there."""
 
 import json
+import re
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from time import monotonic
@@ -14,11 +16,30 @@ from outbox_relay.broker.redis.in_doubt import InDoubt
 from outbox_relay.broker.redis.publisher import RedisPublisher
 from outbox_relay.core.message import Message, Outcomes
 from servers import Valkey
+from servers.valkey import find_executable
 from tests.fixtures.valkey import OwnValkey
 
 OpenPublisher = Callable[..., RedisPublisher]
 #: A redis.Redis; redis-py annotates every reply as perhaps awaitable.
 Client = Any
+
+
+@pytest.fixture(autouse=True)
+def _knows_waitaof(request: pytest.FixtureRequest) -> None:
+    """A test that asks for `waitaof`, or has `fsync` among its parameters, needs Redis 7.2."""
+    parameters = getattr(request.node, "callspec", None)
+    levels = map(str, parameters.params.values()) if parameters else ()
+    if "waitaof" in request.fixturenames or any(level.startswith("fsync") for level in levels):
+        asked = [str(find_executable()), "--version"]
+        said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        found = re.search(r"v=(\d+)\.(\d+)", said)
+        if found and (int(found[1]), int(found[2])) < (7, 2):
+            pytest.skip(f"Redis {found[1]}.{found[2]} has no WAITAOF, which came with 7.2")
+
+
+@pytest.fixture
+def waitaof() -> None:
+    """What fsync is confirmed by."""
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ def test_anything_else_is_refused(text: str) -> None:
         Durability.parse(text)
 
 
+@pytest.mark.usefixtures("waitaof")
 @pytest.mark.parametrize("appendfsync", ["always", "everysec"])
 def test_fsync_confirms_what_is_on_the_disk(
     own_valkey: OwnValkey, open_publisher: OpenPublisher, appendfsync: str
@@ -56,6 +57,7 @@ def test_fsync_confirms_what_is_on_the_disk(
     assert land(publisher).confirmed == sent
 
 
+@pytest.mark.usefixtures("waitaof")
 def test_without_an_append_only_file_there_is_no_fsync(
     own_valkey: OwnValkey, open_publisher: OpenPublisher
 ) -> None:
@@ -66,6 +68,7 @@ def test_without_an_append_only_file_there_is_no_fsync(
         open_publisher(server.url, "fsync")
 
 
+@pytest.mark.usefixtures("waitaof")
 def test_a_server_older_than_waitaof_is_refused(
     own_valkey: OwnValkey, open_publisher: OpenPublisher
 ) -> None:

@@ -55,6 +55,7 @@ def test_what_had_not_arrived_is_sent(
     assert client.llen("celery") == 200
 
 
+@pytest.mark.usefixtures("waitaof")
 def test_a_server_that_crashed_still_knows(
     valkey: Valkey, client: Client, open_publisher: OpenPublisher
 ) -> None:
