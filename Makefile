@@ -30,7 +30,7 @@ endif
 # Tests start hundreds of Pythons, and compiling is most of a start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-faults faults-page soak test-deploy check lint types contracts lock hooks findings release-check audit \
+.PHONY: help setup demo test test-faults faults-page soak soak-producer test-deploy check lint types contracts lock hooks findings release-check audit \
 	licences settings-page scaling bench dashboard image up down clean
 
 help: ## Show this list
@@ -50,6 +50,9 @@ test-faults: .venv/.synced ## Run the long tests that kill everything (FAULTS_SE
 
 soak: .venv/.synced ## Strike at random for SOAK_MINUTES (60); SOAK_MINUTES=0 SOAK_SEED=n repeats one
 	@$(BIN)/pytest --capture=no tests/faults/test_soak.py -m soak $(ARGS)
+
+soak-producer: .venv/.synced ## Send a million tasks at random on every driver (SOAK_SENDS, SOAK_SEED)
+	@$(BIN)/pytest --capture=no tests/producer/test_soak.py -m soak $(ARGS)
 
 faults-page: .venv/.synced ## Write docs/faults.md from what make test-faults measured last
 	@PYTHONPATH=tools:. $(BIN)/python -m tests.faults.table
@@ -114,6 +117,8 @@ up: ## Run the whole path in containers (BROKER=redis; COMPOSE_PROFILES=monitori
 
 soak: export SOAK_MINUTES := $(SOAK_MINUTES)
 soak: export SOAK_SEED := $(SOAK_SEED)
+soak-producer: export SOAK_SEED := $(or $(SOAK_SEED),1)
+soak-producer: export SOAK_SENDS := $(or $(SOAK_SENDS),1000000)
 image up: export REVISION = $(shell git rev-parse HEAD)
 image up: export VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' relay/pyproject.toml)
 ifeq ($(BROKER),redis)

@@ -1,16 +1,22 @@
 """The outbox in the admin: to look, and to retry and discard where the user may steer."""
 
-from collections.abc import Callable
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from celery import current_app
-from django.contrib import admin  # type: ignore[import-untyped]  # Django ships no types
+from django.contrib import admin, messages  # type: ignore[import-untyped]  # Django ships no types
+from django.contrib.admin.helpers import (  # type: ignore[import-untyped]  # the same
+    ACTION_CHECKBOX_NAME,
+)
 from django.core.paginator import Paginator  # type: ignore[import-untyped]  # the same
 from django.db import connections  # type: ignore[import-untyped]  # the same
+from django.template.response import TemplateResponse  # type: ignore[import-untyped]  # the same
 
 from celery_outbox import settings
 from celery_outbox.django.models import SCHEMA, Dead, Pending, Scheduled, Sent
+
+#: Messages that are listed before they are discarded.
+SHOWN: Final = 20
 
 
 class CappedPaginator(Paginator):  # type: ignore[misc]  # Django ships no types
@@ -28,13 +34,18 @@ class RowAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django ships no types
     """A view nobody edits."""
 
     list_display: ClassVar = ["message_id", "task", "args", "routing_key", "created_at"]
-    search_fields: ClassVar = ["=message_id", "=task"]
+    search_fields: ClassVar = ["message_id", "task"]
+    search_help_text = "Part of a message id (the task's id) or of a task's name"
     show_full_result_count = False
     paginator = CappedPaginator
 
     def get_queryset(self, request: Any) -> Any:
         """Read from the outbox's own database."""
         return super().get_queryset(request).using(alias())
+
+    def changelist_view(self, request: Any, extra_context: Any = None) -> Any:
+        """Show how much there is in all, which is cheap on any backlog."""
+        return super().changelist_view(request, {"subtitle": counts(), **(extra_context or {})})
 
     def has_add_permission(self, _request: Any) -> bool:
         """Nobody adds a row here: tasks are sent."""
@@ -53,27 +64,61 @@ class RowAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django ships no types
         return bool(request.user.has_perm(f"celery_outbox.steer_{self.opts.model_name}"))
 
 
-def steering(function: str, description: str) -> Callable[..., None]:
-    """Return an action that calls `outbox.<function>(message_id)` for each selected row."""
+@admin.action(description="Retry: publish the selected messages after all", permissions=["steer"])  # type: ignore[untyped-decorator]  # Django ships no types
+def retry(modeladmin: RowAdmin, request: Any, queryset: Any) -> None:
+    """Have dead messages published after all."""
+    _steer(modeladmin, request, queryset, "retry", "Retried")
 
-    def action(modeladmin: RowAdmin, request: Any, queryset: Any) -> None:
-        selected = list(queryset.values_list("message_id", flat=True))
-        done = 0
-        with connections[alias()].cursor() as cursor:
-            for message_id in selected:
-                cursor.execute(f'SELECT "{SCHEMA}".{function}(%s)', [message_id])
-                done += cursor.fetchone()[0]
-        modeladmin.message_user(request, f"{function}: {done} of {len(selected)}")
 
-    action.__name__ = function
-    decorated: Callable[..., None] = admin.action(
-        action, description=description, permissions=["steer"]
+@admin.action(
+    description="Discard: delete the selected messages unpublished…", permissions=["steer"]
+)  # type: ignore[untyped-decorator]  # the same
+def discard(modeladmin: RowAdmin, request: Any, queryset: Any) -> TemplateResponse | None:
+    """Delete messages unpublished, once that is confirmed."""
+    if "confirmed" in request.POST:
+        _steer(modeladmin, request, queryset, "discard", "Discarded")
+        return None
+    count = queryset.count()
+    context = {
+        **modeladmin.admin_site.each_context(request),
+        "title": "Discard messages?",
+        "opts": modeladmin.opts,
+        "count": count,
+        "messages_shown": queryset[:SHOWN],
+        "more": max(0, count - SHOWN),
+        "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
+        "select_across": request.POST.get("select_across", "0"),
+        "action_checkbox_name": ACTION_CHECKBOX_NAME,
+    }
+    return TemplateResponse(request, "celery_outbox/discard.html", context)
+
+
+def _steer(modeladmin: RowAdmin, request: Any, queryset: Any, function: str, done: str) -> None:
+    """Call `outbox.<function>(message_id)` for each row, and say and log what came of it."""
+    selected, changed = list(queryset), 0
+    with connections[alias()].cursor() as cursor:
+        for row in selected:
+            cursor.execute(f'SELECT "{SCHEMA}".{function}(%s)', [row.message_id])
+            if cursor.fetchone()[0]:
+                changed += 1
+                modeladmin.log_change(request, row, f"{done} in the outbox")
+    said = f"{done} {changed} of {len(selected)} selected."
+    if changed == len(selected):
+        modeladmin.message_user(request, said)
+        return
+    modeladmin.message_user(
+        request,
+        f"{said} For the others it is too late: a relay is publishing them, or they are gone.",
+        messages.WARNING,
     )
-    return decorated
 
 
-retry = steering("retry", "Retry: publish the selected messages after all")
-discard = steering("discard", "Discard: never publish the selected messages")
+def counts() -> str:
+    """Return what there is, as one line."""
+    with connections[alias()].cursor() as cursor:
+        cursor.execute(f'SELECT pending, scheduled, dead FROM "{SCHEMA}".stats')
+        pending, scheduled, dead = cursor.fetchone()
+    return f"In all: {pending:,} pending, {scheduled:,} scheduled, {dead:,} dead"
 
 
 class UnsentAdmin(RowAdmin):
