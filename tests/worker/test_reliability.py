@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 from celery.signals import celeryd_after_setup
-from kombu import Exchange, Queue
+from kombu import Connection, Exchange, Queue
 from kombu.transport.redis import Channel
 
 from celery_inbox import reliable
@@ -166,6 +166,85 @@ def test_options_that_an_older_kombu_passes_over_are_heeded(
 
     assert reliable(redis_app)[-1].startswith("unacked_restore_interval and _throttle: heeded")
     assert RestoreUnacked in redis_app.steps["consumer"]
+
+
+@needs_quorum
+@pytest.mark.parametrize(
+    "queue",
+    [
+        Queue("q", max_priority=10),
+        Queue("q", queue_arguments={"x-max-priority": 10}),
+        Queue("q", queue_arguments={"x-queue-mode": "lazy"}),
+        Queue("q", queue_arguments={"x-queue-version": 2}),
+    ],
+    ids=["max_priority", "x-max-priority", "lazy", "version"],
+)
+def test_what_no_quorum_queue_can_have_stays_classic(
+    rabbit_app: Celery, broker: Broker, queue: Queue
+) -> None:
+    """The broker takes the declaration, and the worker names the queue and the two ways out."""
+    rabbit_app.conf.task_queues = [queue]
+    reliable(rabbit_app)
+
+    [declared] = rabbit_app.amqp.queues.values()
+    with Connection(broker.url) as connection:
+        declared(connection.default_channel).queue_declare()
+    [found] = contradictions(rabbit_app)
+    assert found.startswith("queue q stays a classic queue for its ")
+    assert "quorum=False" in found
+
+
+@needs_quorum
+def test_a_queue_that_exists_as_something_else_is_consumed(
+    broker: Broker, celery_worker: WorkerFactory
+) -> None:
+    """As when SQL or the relay declared it first: its messages run, and the log says what to do."""
+    broker.declare("celery")
+    with Celery("sender", broker=broker.url, set_as_current=False) as sender:
+        sender.send_task(f"{deadly.__name__}.live")
+    worker = celery_worker(deadly.__name__, DEADLY_BROKER=broker.url)
+
+    worker.wait_for_output("succeeded in")
+    assert "queue celery exists already and is no quorum queue" in worker.output()
+    assert "reliable(app, quorum=False)" in worker.output()
+
+
+@needs_quorum
+def test_from_a_classic_queue_to_a_quorum_queue(
+    broker: Broker, celery_worker: WorkerFactory
+) -> None:
+    """The page's way: workers consume both, then senders use the new one, then the old one goes."""
+    environment = {"DEADLY_BROKER": broker.url, "DEADLY_QUEUES": "celery,celery.2"}
+    name = f"{deadly.__name__}.live"
+    broker.declare("celery")
+    with Celery("before", broker=broker.url, set_as_current=False) as before:
+        for _ in range(5):
+            before.send_task(name)
+        worker = celery_worker(deadly.__name__, **environment)
+        with Celery("after", broker=broker.url, set_as_current=False) as after:
+            after.conf.task_default_queue = "celery.2"
+            reliable(after, delivery_limit=deadly.LIMIT)
+            for _ in range(5):
+                before.send_task(name)
+                after.send_task(name)
+
+    wait_until(lambda: worker.output().count("succeeded in") == 15, 60, "all that was sent")
+    assert broker.depth("celery") == broker.depth("celery.2") == 0
+
+
+@needs_quorum
+def test_a_task_that_no_worker_knows_is_put_aside(
+    broker: Broker, celery_worker: WorkerFactory
+) -> None:
+    """A message of a newer sender waits for a person, where plain Celery throws it away."""
+    celery_worker(deadly.__name__, DEADLY_BROKER=broker.url)
+    with Celery("sender", broker=broker.url, set_as_current=False) as sender:
+        reliable(sender, delivery_limit=deadly.LIMIT)
+        id = sender.send_task("shop.unknown").id
+
+    wait_until(lambda: broker.depth("celery.dead") == 1, 60, "a dead letter")
+    [dead] = broker.take_all("celery.dead")
+    assert dead.headers["id"] == id
 
 
 @needs_quorum

@@ -8,7 +8,12 @@ from typing import Any
 from celery import Celery, signals
 from celery.utils.log import get_logger
 
-from celery_inbox.quorum import DeclareDeadLetters, ReliableQueues, supports_quorum
+from celery_inbox.quorum import (
+    DeclareDeadLetters,
+    ReliableQueues,
+    only_classic,
+    supports_quorum,
+)
 from celery_inbox.restoring import RestoreUnacked, passed_over
 
 logger = get_logger(__name__)
@@ -27,7 +32,8 @@ def reliable(app: Celery, *, quorum: bool = True, delivery_limit: int = 20) -> t
     Call it where the app is made, after configuring it, so that senders and workers agree.
 
     quorum: on RabbitMQ, make the app's durable queues quorum queues. An existing queue cannot
-        change its type: give it a new name, or pass False.
+        change its type, and one with priorities or a lazy mode cannot be a quorum queue: workers
+        consume those as they are, and say so. Give it a new name, or pass False.
     delivery_limit: times a quorum queue delivers a message whose worker keeps dying; after that
         it waits in "<queue>.dead" for a person.
     """
@@ -73,6 +79,11 @@ def contradictions(app: Celery) -> tuple[str, ...]:
     for name, queue in app.amqp.queues.items():
         if not queue.durable or queue.auto_delete:
             found.append(f"queue {name} is not durable: its messages end with the broker")
+        elif issubclass(app.amqp.queues_cls, ReliableQueues) and (why := only_classic(queue)):
+            found.append(
+                f"queue {name} stays a classic queue for its {why}, without a delivery limit: "
+                f"take that away, or say that it is meant with reliable(app, quorum=False)"
+            )
     if app.conf.task_default_delivery_mode in (1, "transient"):
         found.append("task_default_delivery_mode is transient: set it to persistent")
     return (*found, *_redelivered_while_running(app))

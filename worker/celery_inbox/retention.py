@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from celery_inbox.errors import InboxMissing
+from celery_inbox.sources import connect_by
 from celery_inbox.target import Row, Statement, Target
 from celery_inbox.targets import opened
 from celery_inbox.transient import UNDEFINED_FUNCTION, UNDEFINED_SCHEMA, sqlstate
@@ -15,17 +16,18 @@ RETENTION = timedelta(days=14)
 _PURGE = "SELECT inbox.purge(%s * interval '1 second')"
 
 
-def purge(connect: Callable[[], Any], older_than: timedelta = RETENTION) -> int:
+def purge(connect: Any, older_than: timedelta = RETENTION) -> int:
     """Delete what was processed longer ago than `older_than`; return how many rows.
 
     A message that arrives again after its row is gone runs again. Keep rows for longer than the
     outbox keeps sent messages (`OUTBOX_RETENTION`), plus the longest that a message may lie in
     a queue.
 
-    connect: as for ``idempotent``; called once for each portion of 10,000 rows.
+    connect: as for ``idempotent``; asked once for each portion of 10,000 rows.
     """
+    connection = connect_by(connect)
     forgotten = 0
-    while portion := _purge_portion(connect, older_than):
+    while portion := _purge_portion(connection, older_than):
         forgotten += portion
     return forgotten
 

@@ -17,6 +17,7 @@ from celery_inbox.attempts import Run
 from celery_inbox.following import keep_ids
 from celery_inbox.models import dumped
 from celery_inbox.retrying import number_of, number_runs
+from celery_inbox.sources import connect_by
 from celery_inbox.store import Delivery
 
 P = ParamSpec("P")
@@ -24,24 +25,26 @@ R = TypeVar("R")
 
 
 def idempotent(
-    connect: Callable[[], Any],
+    connect: Any,
     *,
     key: Callable[..., str] | None = None,
     wait: float = 30.0,
 ) -> Callable[[Callable[Concatenate[Any, Any, P], R]], Callable[Concatenate[Any, P], R]]:
     """Make a bound task's database effects happen once, however often its message arrives.
 
-    The body gets what ``connect()`` returned as its second argument and does its work through
-    it, without committing. A duplicate returns the first run's result without running.
+    The body gets a connection or session as its second argument and does its work through it,
+    without committing. A duplicate returns the first run's result without running.
 
-    connect: returns a psycopg ``Connection`` or an SQLAlchemy ``Session`` (closed afterwards), a
-        context manager that yields one (a pool's ``connection()``), or a Django database alias.
+    connect: a database URL, whose connections are kept from task to task (psycopg); a
+        ``ConnectionPool`` of psycopg_pool; an ``Engine`` or ``sessionmaker`` of SQLAlchemy; the
+        alias of a Django database; or a function that returns a psycopg ``Connection`` or an
+        SQLAlchemy ``Session`` (closed afterwards), a context manager that yields one, or an alias.
     key: called with the task's arguments, returns what to remember instead of the message id,
         so that two messages which mean the same run once. Remembered per task name.
     wait: seconds a duplicate waits for a first delivery that is still running, before it goes
         back to the queue.
     """
-    _refuse_a_body(connect)
+    connection = connect_by(connect)
 
     def decorate(body: Callable[Concatenate[Any, Any, P], R]) -> Callable[Concatenate[Any, P], R]:
         if isinstance(body, Task | Proxy):
@@ -61,26 +64,13 @@ def idempotent(
             def stored(value: Any) -> str:
                 return store.encode(task.name, dumped(task, run, value))
 
-            return Run(task, delivery, connect, wait, on, stored).persistently().deliver()
+            return Run(task, delivery, connection, wait, on, stored).persistently().deliver()
 
         # What Celery checks the arguments of a call against: everything but the connection.
         vars(run)["__signature__"] = _without_connection(body)
         return cast("Callable[Concatenate[Any, P], R]", run)
 
     return decorate
-
-
-def _refuse_a_body(connect: Callable[..., Any]) -> None:
-    """`@idempotent` without a call would take the task's own body for what connects."""
-    if not inspect.isfunction(connect):
-        return
-    try:
-        inspect.signature(connect).bind()
-    except TypeError as error:
-        raise TypeError(
-            f"{connect.__qualname__} cannot be called without arguments ({error}): write "
-            "@idempotent(connect), where connect() returns the connection to work on"
-        ) from error
 
 
 def _delivery(
