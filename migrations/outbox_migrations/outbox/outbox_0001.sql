@@ -138,10 +138,12 @@ CREATE TABLE outbox.parked (
     attempts     smallint NOT NULL DEFAULT 0,
     suspicion    smallint NOT NULL DEFAULT 0,
     last_error   text,
-    lane         text
+    lane         text,
+    route        text
 );
 CREATE INDEX parked_due ON outbox.parked (available_at) WHERE state <> 'dead';
 CREATE INDEX parked_lane ON outbox.parked (lane) WHERE lane IS NOT NULL AND state = 'retry';
+CREATE INDEX parked_route ON outbox.parked (route, id) WHERE route IS NOT NULL;
 -- One for each state, instead of one for all: then state and order are settled by the choice of
 -- the index. NOT IN, because without statistics the planner takes `=` for one row in 200, and
 -- that many rows for so few that it reads them all; what it excludes, it takes for nearly none.
@@ -165,6 +167,8 @@ COMMENT ON COLUMN outbox.parked.attempts IS
 COMMENT ON COLUMN outbox.parked.suspicion IS 'How often a channel died with this message on it.';
 COMMENT ON COLUMN outbox.parked.last_error IS 'Why the broker refused it last.';
 COMMENT ON COLUMN outbox.parked.lane IS 'The ordering key, if the message has one.';
+COMMENT ON COLUMN outbox.parked.route IS
+    'Where it goes, if it waits for that route to take messages again: exchange, U+001F, key.';
 
 -- One row per settled batch: a sent time for every message at eight bytes each.
 CREATE TABLE outbox.receipt (

@@ -11,6 +11,9 @@ QUIET_POLL: Final = 0.05
 QUIET: Final = 2.0
 #: The longest pause between two attempts to publish a refused message, in seconds.
 MAX_RETRY_DELAY: Final = 300.0
+#: What waits for its route is woken by a probe that was confirmed. If nobody does so, it is tried
+#: after so many seconds, or up to twice as many.
+MIN_HELD: Final = 900.0
 
 
 def poll_interval(idle: float) -> float:
@@ -22,3 +25,13 @@ def retry_delay(first: float, attempts: int) -> float:
     """Seconds until attempt number `attempts` + 1: doubling from `first`, plus up to a quarter."""
     pause = min(MAX_RETRY_DELAY, first * 2.0 ** min(attempts - 1, 30))
     return pause * random.uniform(1, 1.25)
+
+
+def turn_delay(first: float) -> float:
+    """Seconds until a message is tried that had to wait for others; spread out."""
+    return first * random.uniform(1, 5)
+
+
+def held_delay() -> float:
+    """Seconds until a message that waits for its route is tried whatever is known of the route."""
+    return random.uniform(MIN_HELD, 2 * MIN_HELD)

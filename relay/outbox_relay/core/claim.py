@@ -25,6 +25,19 @@ class LaneClaim:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteClaim:
+    """Claim up to so many of the messages that wait for each of these routes."""
+
+    routes: tuple[str, ...]
+    limits: tuple[int, ...]
+
+    @property
+    def limit(self) -> int:
+        """How many it may claim."""
+        return sum(self.limits)
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One transaction: settle `done`, claim from `lanes`, claim up to `limit` rows above `floor`.
 
@@ -37,11 +50,13 @@ class Turn:
     claim_id: int
     lease_seconds: float
     lanes: LaneClaim | None = None
+    routes: RouteClaim | None = None
 
     @property
     def room(self) -> int:
         """How many rows it may claim."""
-        return self.limit + (self.lanes.limit if self.lanes else 0)
+        lanes = self.lanes.limit if self.lanes else 0
+        return self.limit + lanes + (self.routes.limit if self.routes else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +84,8 @@ class Reply:
     """What one round trip brought: the messages of an earlier claim, and rows claimed now.
 
     `heads` were the first of their lanes, found by these `news`. `unsettled` are the ids of those
-    that were confirmed, but whose row is locked, gone, or not under that claim any more.
+    that were confirmed, but whose row is locked, gone, or not under that claim any more. `waited`
+    had waited for the routes that stand beside them.
     """
 
     fetched: Fetched | None
@@ -77,3 +93,9 @@ class Reply:
     heads: list[ClaimedRow] = field(default_factory=list)
     news: list[int] = field(default_factory=list)
     unsettled: list[int] = field(default_factory=list)
+    waited: list[tuple[ClaimedRow, str]] = field(default_factory=list)
+
+    @property
+    def claimed(self) -> list[ClaimedRow]:
+        """All rows that are ours by this turn."""
+        return self.heads + [row for row, _ in self.waited] + self.rows

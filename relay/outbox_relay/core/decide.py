@@ -1,31 +1,34 @@
 """What the relay decides. Pure: no I/O, no clock; told what happened, it says what to do.
 
 It guarantees that a message becomes sent only after a confirm of its own; that an outage costs no
-message an attempt; that a poison suspect is published in quarantine; and that every message
-claimed is settled, parked or given back.
+message an attempt; that a poison suspect is published in quarantine; that a route that refuses is
+left alone but for probes; and that every message claimed is settled, parked or given back.
 """
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from outbox_relay.core.backoff import retry_delay
+from outbox_relay.core.backoff import held_delay, retry_delay, turn_delay
 from outbox_relay.core.claim import Fetched, Reply, Turn
 from outbox_relay.core.cursor import Cursor
 from outbox_relay.core.lanes import Lanes
 from outbox_relay.core.message import Held, Message, Parking, Reason, Refusal
+from outbox_relay.core.pauses import PAUSING, Pauses, route_of, written
 from outbox_relay.core.policy import Policy
 from outbox_relay.core.size import too_large
 from outbox_relay.core.suspects import Suspects
 from outbox_relay.settings import Settings
 
 #: Refusals that are not the message's fault: they wait for another try, and cost no attempt.
-FREE: Final = frozenset({Reason.NACKED, Reason.FORBIDDEN, Reason.SUSPECTED, Reason.UNDECLARED})
+FREE: Final = PAUSING | {Reason.SUSPECTED, Reason.UNDECLARED, Reason.HELD}
+#: Refusals that are undone when the route of the message takes others again.
+WAITING: Final = PAUSING | {Reason.HELD}
 #: Refusals that no further attempt could change.
 FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED, Reason.DENIED, Reason.TOO_LARGE})
 #: Refusals after which a poison suspect still is one.
-STILL_SUSPECT: Final = (FREE - {Reason.NACKED}) | {Reason.REJECTED}
-#: The size of the bodies in flight, in bytes, at which claiming pauses.
+STILL_SUSPECT: Final = (FREE - {Reason.NACKED, Reason.UNANSWERED}) | {Reason.REJECTED}
+#: Bodies in flight, in bytes, at which claiming pauses.
 MAX_IN_FLIGHT_BYTES: Final = 64 << 20
 #: How many times within a lease claims are renewed, those of the newest interval excepted.
 RENEWALS_PER_LEASE: Final = 3
@@ -53,6 +56,7 @@ class Core:
         self._held: dict[int, Held] = {}
         self._done: list[Message] = []
         self._suspects = Suspects()
+        self._pauses = Pauses(settings.retry_delay)
         self._renewed = 0.0
         self._renewable = first_claim_id  # older claims were already held at the last renewal
 
@@ -84,15 +88,19 @@ class Core:
         lanes = self._lanes.next_claim(now, limit, settling=bool(self._done)) if limit else None
         if lanes:
             limit -= lanes.limit
+        routes = self._pauses.claim(now, limit) if limit else None
+        if routes:
+            limit -= routes.limit
         floor = self._cursor.floor(now) if limit else 0
-        return Turn(self._done, floor, limit, self._claim_id, self._settings.lease, lanes)
+        lease = self._settings.lease
+        return Turn(self._done, floor, limit, self._claim_id, lease, lanes, routes)
 
     def nothing_to_claim(self, turn: Turn) -> None:
         """The turn was skipped, because there was nothing to claim."""
         if turn.lanes:
             self._lanes.claimed(turn.lanes, [])
 
-    def turned(self, turn: Turn, reply: Reply) -> None:
+    def turned(self, turn: Turn, reply: Reply, now: float) -> None:
         """The turn was committed: its confirms are settled, its rows are ours."""
         self._done = []
         self._claim_id += 1
@@ -100,25 +108,41 @@ class Core:
             self._lanes.claimed(turn.lanes, reply.news)
         if turn.limit:
             self._cursor.claimed([row.id for row in reply.rows], turn.limit)
-        for row in (*reply.heads, *reply.rows):
+        if turn.routes:
+            found = [(row.id, route) for row, route in reply.waited]
+            self._pauses.claimed(turn.routes, found, now)
+        for row in reply.claimed:
             self._held[row.id] = Held(row.id, row.slot, turn.claim_id)
 
-    def fetched(self, fetched: Fetched) -> Sorted:
+    def fetched(self, fetched: Fetched, now: float) -> Sorted:
         """Sort what was fetched by what is to be done with it."""
         allowed, refused = self._policy.sort(fetched.messages)
         publish = [m for m in allowed if not (m.expired or m.suspicion)]
-        for message in allowed if len(publish) < len(allowed) else ():
-            if message.expired:
-                detail = "it expired before it could be published"
-                refused.append(Refusal(message, Reason.EXPIRED, detail))
-            elif message.suspect and not self._suspects.full:
-                self._suspects.add(message)
-            elif message.suspect:
-                detail = "a channel died with it in flight: it waits for room in quarantine"
-                refused.append(Refusal(message, Reason.SUSPECTED, detail))
+        if self._pauses or len(publish) < len(allowed):
+            publish = []
+            for message in allowed:
+                if (refusal := self._sort(message, publish, now)) is not None:
+                    refused.append(refusal)
         refused += [too_large(*oversized) for oversized in fetched.oversized]
         self._adapt(fetched)
         return Sorted(publish, refused, fetched.too_large)
+
+    def _sort(self, message: Message, publish: list[Message], now: float) -> Refusal | None:
+        """Put it among those to publish, or among the suspects, unless it is refused."""
+        if message.expired:
+            detail = "it expired before it could be published"
+            return Refusal(message, Reason.EXPIRED, detail)
+        if not self._pauses.let_through(message, now):
+            return self._pauses.held(message)
+        if not message.suspect and not self._pauses.apart(message):
+            publish.append(message)
+        elif self._suspects.full:
+            detail = "a channel died with it in flight: it waits for room in quarantine"
+            return Refusal(message, Reason.SUSPECTED, detail)
+        else:
+            self._pauses.keep_letting_through(message)
+            self._suspects.add(message)
+        return None
 
     def _adapt(self, fetched: Fetched) -> None:
         """Claim only as many rows as can be fetched at once while bodies are large."""
@@ -133,21 +157,47 @@ class Core:
         """Whether poison suspects wait to be published."""
         return len(self._suspects) > 0
 
-    def next_suspects(self, count: int) -> list[Message]:
-        """Up to so many poison suspects to publish in quarantine."""
-        return self._suspects.take(count)
+    def next_suspects(self, count: int, now: float) -> tuple[list[Message], list[Refusal]]:
+        """Up to so many poison suspects to publish in quarantine, and those whose route is paused."""
+        publish: list[Message] = []
+        held: list[Refusal] = []
+        while taken := self._suspects.take(count - len(publish)):
+            for message in taken:
+                if self._pauses.let_through(message, now):
+                    publish.append(message)
+                else:
+                    held.append(self._pauses.held(message))
+        return publish, held
+
+    def drop_suspects(self) -> list[Message]:
+        """All suspects that were still to be published: they are to be parked."""
+        return self._suspects.take(len(self._suspects))
 
     def suspect_again(self, messages: Iterable[Message]) -> None:
         """Publish these in quarantine once more, unless their claim has ended meanwhile."""
         for message in messages:
             if self._held.get(message.id) == message.held:
+                self._pauses.keep_letting_through(message)
                 self._suspects.add(message)
 
-    def confirmed(self, messages: Collection[Message]) -> None:
+    def confirmed(self, messages: Collection[Message], now: float) -> None:
         """The broker has them: they wait to be settled."""
         for message in messages:
             self._held.pop(message.id, None)
         self._done += messages
+        self._pauses.confirmed(messages, now)
+
+    def refused(self, refusals: Iterable[Refusal], now: float) -> None:
+        """The broker would not have them: their routes are paused, where it is over these."""
+        self._pauses.refused(refusals, now)
+
+    def look_for_waiting(self, now: float) -> bool:
+        """Whether to ask the database by now which routes have messages waiting."""
+        return self._pauses.look_due(now)
+
+    def found_waiting(self, routes: Iterable[str]) -> None:
+        """Messages wait for these routes."""
+        self._pauses.found_waiting(routes)
 
     def still_held(self, refusals: Iterable[Refusal]) -> list[Refusal]:
         """The refusals of messages still held under the claim they were published under."""
@@ -163,17 +213,25 @@ class Core:
             self._held.pop(parking.message.id, None)
 
     def _parking(self, refusal: Refusal) -> Parking:
-        message, settings = refusal.message, self._settings
-        free = refusal.reason in FREE
+        message, reason, settings = refusal.message, refusal.reason, self._settings
+        free = reason in FREE
         attempts = message.attempts if free else message.attempts + 1
-        dead = refusal.reason in FINAL or attempts >= settings.max_attempts
+        dead = reason in FINAL or attempts >= settings.max_attempts
+        route = written(route_of(message)) if reason in WAITING else None
+        if route is not None:
+            delay = held_delay()
+        elif free:
+            delay = turn_delay(settings.retry_delay)
+        else:
+            delay = retry_delay(settings.retry_delay, max(1, attempts))
         return Parking(
             message,
             state="dead" if dead and not free else "retry",
             attempts=attempts,
-            suspicion=message.suspicion if refusal.reason in STILL_SUSPECT else 0,
-            delay=retry_delay(settings.retry_delay, max(1, attempts)),
-            error=f"{refusal.reason}: {refusal.detail}",
+            suspicion=message.suspicion if reason in STILL_SUSPECT else 0,
+            delay=delay,
+            error=f"{reason}: {refusal.detail}",
+            route=route,
         )
 
     def held(self, suspects: Collection[int] = ()) -> tuple[list[Held], list[Held]]:
@@ -189,6 +247,7 @@ class Core:
         for id_ in gone:
             self._held.pop(id_, None)
         self._suspects.forget(gone)
+        self._pauses.forget(gone)
         self._cursor.rewind()
 
     def renewal(self, now: float) -> list[Held]:

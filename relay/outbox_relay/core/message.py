@@ -60,6 +60,8 @@ class Reason(StrEnum):
     FORBIDDEN = "forbidden"  # our user may not publish there
     SUSPECTED = "suspected"  # a poison suspect, for which quarantine had no room yet
     UNDECLARED = "undeclared"  # there was no time yet to declare its queue
+    UNANSWERED = "unanswered"  # its queue, or the node that has it, did not answer
+    HELD = "held"  # not published: its route is paused
     NACKED = "nacked"  # a queue could not take it now
 
 
@@ -89,7 +91,10 @@ NOTHING: Final = Outcomes([], [], [])
 
 @dataclass(frozen=True, slots=True)
 class Parking:
-    """Where a refused message waits: `delay` seconds for another attempt, or as `dead`."""
+    """Where a refused message waits: `delay` seconds for another attempt, or as `dead`.
+
+    One that waits for its `route` is tried before, as soon as that takes messages again.
+    """
 
     message: Message
     state: str
@@ -97,3 +102,4 @@ class Parking:
     suspicion: int
     delay: float
     error: str
+    route: str | None = None

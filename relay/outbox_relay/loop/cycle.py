@@ -80,7 +80,7 @@ class Cycle:
         turn = self._turn(store, publisher, claiming=claiming)
         self._round_trip(turn, store, publisher)
         self.poll(publisher, self._pause(publisher))
-        self._handle(self._quarantine.step(self._core))
+        self._handle(self._quarantine.step(self._core, monotonic()))
         if (self._unsettled or self._locked) and monotonic() >= self._catch_up_at:
             self._catch_up(store)
         if self._refused:
@@ -145,7 +145,7 @@ class Cycle:
         )
         if turn.done:
             return turn if turn.room or now - self._last_turn > BUSY_POLL else None
-        if self._idle and turn.room and not store.has_work(turn):
+        if self._idle and turn.room and not turn.routes and not store.has_work(turn):
             self._core.nothing_to_claim(turn)
             self._next_turn = now + poll_interval(now - self.last_message)
             return None
@@ -193,7 +193,7 @@ class Cycle:
 
     def _arrived(self, fetched: Fetched, since: float, store: Store) -> None:
         """Sort what was fetched; give back what had no room, and forget work without a message."""
-        work = self._core.fetched(fetched)
+        work = self._core.fetched(fetched, monotonic())
         self._fetched = Batch(work.publish, since)
         self._refuse(work.refused)
         # Not held any more, even if the release does not reach the database.
@@ -206,14 +206,14 @@ class Cycle:
     def _turned(self, turn: Turn, reply: Reply, began: float) -> None:
         """The turn is committed."""
         self._last_turn = began
-        self._core.turned(turn, reply)
+        self._core.turned(turn, reply, began)
         if reply.unsettled:
             late = set(reply.unsettled)
             self._unsettled += [message for message in turn.done if message.id in late]
             self._catch_up_at = 0.0
         if not turn.room:
             return
-        rows = reply.heads + reply.rows
+        rows = reply.claimed
         self._idle = not rows
         if not rows:
             self._next_turn = began + poll_interval(began - self.last_message)
@@ -243,12 +243,17 @@ class Cycle:
         if not (outcomes.confirmed or outcomes.refused or outcomes.latencies):
             return
         if outcomes.confirmed:
-            self._core.confirmed(outcomes.confirmed)
             self.last_message = self.last_landed = monotonic()
+            self._core.confirmed(outcomes.confirmed, self.last_landed)
+        if outcomes.refused:
+            self._core.refused(outcomes.refused, monotonic())
         self._refused += outcomes.refused
         self._metrics.count_outcomes(outcomes)
 
     def _refuse(self, refused: list[Refusal]) -> None:
+        if not refused:
+            return
+        self._core.refused(refused, monotonic())
         self._refused += refused
         self._metrics.count_refused(refused)
 

@@ -8,7 +8,6 @@ the whole connection, those that shared it are tried again one at a time.
 from outbox_relay.broker.publisher import MAX_SUSPECTS, Open, Publisher
 from outbox_relay.core.decide import Core
 from outbox_relay.core.message import NOTHING, Message, Outcomes, Reason, Refusal
-from outbox_relay.core.suspects import MAX_WAITING
 from outbox_relay.errors import BrokerLost
 
 
@@ -29,7 +28,7 @@ class Quarantine:
         """Whether a suspect is in flight."""
         return self._publisher is not None and self._publisher.in_flight > 0
 
-    def step(self, core: Core) -> Outcomes:
+    def step(self, core: Core, now: float) -> Outcomes:
         """Move on, without waiting."""
         if not (self.busy or core.has_suspects):
             self.close()  # else nobody would send its heartbeats
@@ -40,8 +39,8 @@ class Quarantine:
             if self._publisher is None:
                 self._publisher = self._open(for_suspects=True)
             room = min(self._width, self._publisher.max_suspects) - self._publisher.in_flight
-            suspects = core.next_suspects(room)
-            refused = self._publisher.publish(suspects)
+            suspects, refused = core.next_suspects(room, now)
+            refused += self._publisher.publish(suspects)
             suspects = []
             outcomes = self._publisher.poll(0)
         except BrokerLost as error:
@@ -61,7 +60,7 @@ class Quarantine:
         if error.poison:
             self._width = 1
             return NOTHING
-        later = core.next_suspects(MAX_WAITING)
+        later = core.drop_suspects()
         return Outcomes([], [Refusal(each, Reason.SUSPECTED, str(error)) for each in later], [])
 
     def close(self) -> None:

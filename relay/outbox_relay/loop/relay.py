@@ -199,6 +199,8 @@ class Relay:
             self._looked_back = now
             self._note_history(store.read_history())
         self._housekeeping.do(store, now)
+        if self._core.look_for_waiting(now):
+            self._core.found_waiting(store.waiting_routes())
         self._cycle.log_refusals()
         self._database.works()
         self._broker.works()

@@ -171,8 +171,8 @@ PARK: Final = Statement(
 WITH failed AS (
     SELECT * FROM unnest(%(ids)s::bigint[], %(claim_ids)s::bigint[], %(states)s::text[],
                          %(attempts)s::smallint[], %(suspicions)s::smallint[],
-                         %(delays)s::float8[], %(errors)s::text[])
-        AS failed (id, lease, state, attempts, suspicion, delay, error)
+                         %(delays)s::float8[], %(errors)s::text[], %(routes)s::text[])
+        AS failed (id, lease, state, attempts, suspicion, delay, error, route)
 ), held AS (
     SELECT f.*, r.slot, r.lane FROM failed f, LATERAL (
         SELECT slot, lane FROM {outbox}.ready
@@ -181,8 +181,9 @@ WITH failed AS (
     DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(SELECT id FROM held))
 ), parked AS (
     INSERT INTO {outbox}.parked
-        (id, slot, state, available_at, attempts, suspicion, last_error, lane)
-    SELECT id, slot, state, now() + delay * interval '1 second', attempts, suspicion, error, lane
+        (id, slot, state, available_at, attempts, suspicion, last_error, lane, route)
+    SELECT id, slot, state, now() + delay * interval '1 second', attempts, suspicion, error, lane,
+           route
     FROM held
     ON CONFLICT (id) DO NOTHING
 )

@@ -15,8 +15,9 @@ from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
 from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.core.size import Oversized
 from outbox_relay.errors import SchemaError, StoreLost
-from outbox_relay.postgres import statements
+from outbox_relay.postgres import statements, waiting
 from outbox_relay.postgres.database import BoundedConnection, connect, translated
+from outbox_relay.postgres.literals import bigints, storable
 from outbox_relay.postgres.pipeline import Pipeline, Query
 from outbox_relay.postgres.statement import Statement
 
@@ -39,6 +40,7 @@ PREPARED: Final = (
     statements.FETCH,
     statements.PROMOTE,
     statements.CLAIM_LANES,
+    waiting.CLAIM_WAITING,
 )
 
 
@@ -115,12 +117,13 @@ class Store:
         with translated():
             replies = self._pipeline.replies()
         rows = replies.pop() if turn and turn.limit else []
+        waited = waiting.rows(replies.pop()) if turn and turn.routes else []
         heads, news = _from_lanes(replies.pop()) if turn and turn.lanes else ([], [])
         claims = _by_claim(turn.done) if turn else {}
         unsettled = [id_ for _ in claims for (id_,) in replies.pop()]
         found = [message for messages in replies for message in messages]
         fetched = self._complete(claimed, found) if claimed else None
-        return Reply(fetched, rows, heads, news, unsettled)
+        return Reply(fetched, rows, heads, news, unsettled, waited)
 
     def round_trip(self, claimed: Claim | None, turn: Turn | None) -> Reply:
         """Ask, and wait for the reply."""
@@ -141,7 +144,7 @@ class Store:
             slots.setdefault(row.slot, []).append(row.id)
         common = {"claim_id": claimed.claim_id, "clock": monotonic(), "small": SMALL_BODY}
         return [
-            Query(statements.FETCH, {**common, "slot": slot, "ids": _bigints(ids)}, _message)
+            Query(statements.FETCH, {**common, "slot": slot, "ids": bigints(ids)}, _message)
             for slot, ids in slots.items()
         ]
 
@@ -183,8 +186,8 @@ class Store:
         ids = [message.id for message in messages]
         slots = {message.slot for message in messages}
         parameters = {
-            "ids": _bigints(ids),
-            "slots": _bigints(slots),
+            "ids": bigints(ids),
+            "slots": bigints(slots),
             "bytes": MAX_FETCH_BYTES,
             "limit": limit,
         }
@@ -224,7 +227,8 @@ class Store:
                 "attempts": [p.attempts for p in parkings],
                 "suspicions": [p.suspicion for p in parkings],
                 "delays": [p.delay for p in parkings],
-                "errors": [_storable(p.error, self._charset) for p in parkings],
+                "errors": [storable(p.error, self._charset) for p in parkings],
+                "routes": [p.route for p in parkings],
             },
         )
         return {id_ for (id_,) in rows}
@@ -233,6 +237,10 @@ class Store:
         """Move what has become due back to the work table; returns how many, at most 1,000."""
         with translated():
             return int(self._pipeline.run(Query(statements.PROMOTE, {}))[0][0])
+
+    def waiting_routes(self) -> list[str]:
+        """The routes that messages wait for, or many of them."""
+        return [route for (route,) in self._run(waiting.ROUTES)]
 
     def release(self, held: Iterable[Held], *, suspicious: bool = False) -> None:
         """Give back what is held; `suspicious` if a broker may have died of it."""
@@ -245,7 +253,7 @@ class Store:
     def forget(self, messages: Sequence[Message]) -> None:
         """Delete settled messages at once."""
         ids, slots = [m.id for m in messages], [m.slot for m in messages]
-        self._run(statements.FORGET, {"ids": _bigints(ids), "slots": _bigints(slots)})
+        self._run(statements.FORGET, {"ids": bigints(ids), "slots": bigints(slots)})
 
     def purge(self, older_than: float) -> int:
         """Delete sent messages older than that many seconds; returns about how many."""
@@ -275,13 +283,15 @@ class Store:
 
 def _turn(turn: Turn) -> list[Query]:
     queries = [
-        Query(statements.SETTLE, {"ids": _bigints(ids), "claim_id": claim_id})
+        Query(statements.SETTLE, {"ids": bigints(ids), "claim_id": claim_id})
         for claim_id, ids in _by_claim(turn.done).items()
     ]
     lease = {"claim_id": turn.claim_id, "lease_seconds": turn.lease_seconds}
     if turn.lanes:
         lanes = {"above": turn.lanes.above, "news": turn.lanes.limit}
         queries.append(Query(statements.CLAIM_LANES, {**lanes, **lease}))
+    if turn.routes:
+        queries.append(waiting.query(turn.routes, lease))
     if turn.limit:
         claim = {"floor": turn.floor, "limit": turn.limit}
         queries.append(Query(statements.CLAIM, {**claim, **lease}, ClaimedRow._make))
@@ -314,17 +324,7 @@ def _mark(message: Message, marked: Mapping[int, ClaimedRow]) -> Message:
     return message._replace(attempts=row.attempts, suspicion=row.suspicion) if row else message
 
 
-def _storable(text: str, charset: str) -> str:
-    """A reason that a text column can hold, whatever the row or the broker put into it."""
-    return text.replace("\0", "")[:1000].encode(charset, "backslashreplace").decode(charset)
-
-
-def _bigints(numbers: Iterable[int]) -> str:
-    """An array literal: the driver's own dumping of long lists costs several times as much."""
-    return "{" + ",".join(map(str, numbers)) + "}"
-
-
 def _held(held: Iterable[Held]) -> dict[str, str]:
     each = list(held)
     claim_ids = {one.claim_id for one in each}
-    return {"ids": _bigints(one.id for one in each), "claim_ids": _bigints(claim_ids)}
+    return {"ids": bigints(one.id for one in each), "claim_ids": bigints(claim_ids)}

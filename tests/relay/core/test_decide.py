@@ -58,8 +58,8 @@ def held(*ids: int) -> list[Held]:
 
 def claim(core: Core, rows: list[Message]) -> list[Message]:
     """Claim these rows; returns what is to be published."""
-    core.turned(a_turn(core), answer(*(m.id for m in rows)))
-    return core.fetched(Fetched(rows, [])).publish
+    core.turned(a_turn(core), answer(*(m.id for m in rows)), 0.0)
+    return core.fetched(Fetched(rows, []), 0.0).publish
 
 
 def park(core: Core, message: Message, reason: Reason) -> Parking:
@@ -74,7 +74,7 @@ def test_only_what_was_confirmed_is_settled() -> None:
     relay = core()
     first, second, third = claim(relay, messages(3))
 
-    relay.confirmed([third, first])
+    relay.confirmed([third, first], 0.0)
 
     assert a_turn(relay).done == [third, first]
     assert relay.holding == 1
@@ -85,13 +85,13 @@ def test_only_what_was_confirmed_is_settled() -> None:
 def test_a_settlement_that_was_not_committed_is_tried_again() -> None:
     """The database went away between the statement and its answer: the confirm is not forgotten."""
     relay = core()
-    relay.confirmed(claim(relay, messages(1)))
+    relay.confirmed(claim(relay, messages(1)), 0.0)
 
     lost = a_turn(relay)
     again = a_turn(relay)
 
     assert lost.done == again.done == messages(1)
-    relay.turned(again, answer())
+    relay.turned(again, answer(), 0.0)
     assert a_turn(relay).done == []
     assert relay.at_rest
 
@@ -103,7 +103,7 @@ def test_every_claim_has_a_number_of_its_own() -> None:
     for _ in range(3):
         turn = a_turn(relay)
         numbers.append(turn.claim_id)
-        relay.turned(turn, answer())
+        relay.turned(turn, answer(), 0.0)
 
     assert numbers == [100, 101, 102]
 
@@ -114,7 +114,7 @@ def test_the_window_bounds_what_is_held() -> None:
     held = claim(relay, messages(10))
     assert a_turn(relay).room == 0  # a claim of two would cost as much as one of ten
 
-    relay.confirmed(held[:5])
+    relay.confirmed(held[:5], 0.0)
 
     assert a_turn(relay).room == 7
 
@@ -126,14 +126,14 @@ def test_the_smallest_windows_still_let_messages_through(window: int) -> None:
     for round_ in range(5):
         turn = a_turn(relay)
         assert turn.room == window
-        relay.turned(turn, answer(round_))
-        relay.confirmed([a_message(id=round_)])
+        relay.turned(turn, answer(round_), 0.0)
+        relay.confirmed([a_message(id=round_)], 0.0)
 
 
 def test_nothing_is_claimed_while_the_broker_is_blocked() -> None:
     """An alarm stops claims; what was confirmed is settled all the same."""
     relay = core()
-    relay.confirmed(claim(relay, messages(1)))
+    relay.confirmed(claim(relay, messages(1)), 0.0)
 
     turn = a_turn(relay, blocked=True)
 
@@ -155,9 +155,9 @@ def test_nothing_is_claimed_by_a_relay_that_stops() -> None:
 def test_an_expired_message_is_dead_without_being_published() -> None:
     """Its time had passed: no attempt, no further one."""
     relay = core()
-    relay.turned(a_turn(relay), answer(1))
+    relay.turned(a_turn(relay), answer(1), 0.0)
 
-    work = relay.fetched(Fetched([a_message(expired=True)], []))
+    work = relay.fetched(Fetched([a_message(expired=True)], []), 0.0)
 
     assert work.publish == []
     assert [r.reason for r in work.refused] == [Reason.EXPIRED]
@@ -173,8 +173,8 @@ def test_a_suspect_is_kept_apart() -> None:
 
     assert publish == [a_message(id=1)]
     assert relay.has_suspects
-    assert relay.next_suspects(5) == [guilty]
-    assert relay.next_suspects(5) == []
+    assert relay.next_suspects(5, 0.0)[0] == [guilty]
+    assert relay.next_suspects(5, 0.0)[0] == []
     assert not relay.has_suspects
     assert relay.holding == 2
 
@@ -183,15 +183,15 @@ def test_suspects_beyond_what_memory_may_hold_wait_in_the_table() -> None:
     """It costs them no attempt, and when there is room again they are taken."""
     relay = core()
     rows = [a_message(id=id_, suspicion=1, claim_id=100, body=HALF) for id_ in range(1, 4)]
-    relay.turned(a_turn(relay), answer(1, 2, 3))
+    relay.turned(a_turn(relay), answer(1, 2, 3), 0.0)
 
-    work = relay.fetched(Fetched(rows, []))
+    work = relay.fetched(Fetched(rows, []), 0.0)
 
     assert work.publish == []
     assert [(r.message.id, r.reason) for r in work.refused] == [(3, Reason.SUSPECTED)]
     assert relay.parkings(work.refused)[0].attempts == 0
-    assert len(relay.next_suspects(1)) == 1
-    assert relay.fetched(Fetched(rows[2:], [])).refused == []
+    assert len(relay.next_suspects(1, 0.0)[0]) == 1
+    assert relay.fetched(Fetched(rows[2:], []), 0.0).refused == []
 
 
 def test_what_died_among_others_is_suspected_once_more() -> None:
@@ -199,20 +199,20 @@ def test_what_died_among_others_is_suspected_once_more() -> None:
     relay = core()
     rows = [a_message(id=id_, suspicion=1, claim_id=100) for id_ in range(1, 4)]
     claim(relay, rows)
-    taken = relay.next_suspects(3)
+    taken = relay.next_suspects(3, 0.0)[0]
     relay.given_back([2])
 
     relay.suspect_again(taken)
 
-    assert {message.id for message in relay.next_suspects(3)} == {1, 3}
+    assert {message.id for message in relay.next_suspects(3, 0.0)[0]} == {1, 3}
 
 
 def test_what_another_claim_holds_is_not_refused_any_more() -> None:
     """A refusal that comes after its claim ran out, and the row was claimed anew, says nothing."""
     relay = core()
-    relay.turned(a_turn(relay), answer(1, 2))
+    relay.turned(a_turn(relay), answer(1, 2), 0.0)
     late, timely = (Refusal(a_message(id=id_, claim_id=100), Reason.NACKED, "") for id_ in (1, 2))
-    relay.turned(a_turn(relay, now=20.0), answer(1))
+    relay.turned(a_turn(relay, now=20.0), answer(1), 0.0)
 
     assert relay.still_held([late, timely]) == [timely]
 
@@ -270,19 +270,19 @@ def test_a_suspect_the_broker_answered_is_cleared(reason: Reason) -> None:
 def test_bodies_that_had_no_room_are_given_back_and_fewer_claimed() -> None:
     """Two of ten could be fetched: the next claim asks for two, and finds the others at once."""
     relay = core()
-    relay.turned(a_turn(relay), answer(*range(1, 11)))
+    relay.turned(a_turn(relay), answer(*range(1, 11)), 0.0)
     withheld = held(*range(3, 11))
 
-    work = relay.fetched(Fetched(messages(2), withheld))
+    work = relay.fetched(Fetched(messages(2), withheld), 0.0)
     relay.given_back([each.id for each in work.later])
-    relay.confirmed(work.publish)
+    relay.confirmed(work.publish, 0.0)
     turn = a_turn(relay, now=0.1)
 
     assert work.later == withheld
     assert (turn.room, turn.floor) == (2, 0)
-    relay.turned(turn, answer(3, 4))
-    relay.fetched(Fetched(messages(2), []))
-    relay.confirmed(messages(2))
+    relay.turned(turn, answer(3, 4), 0.0)
+    relay.fetched(Fetched(messages(2), []), 0.0)
+    relay.confirmed(messages(2), 0.0)
     assert a_turn(relay, now=0.1).room == 4  # and grows again once they fit
 
 
@@ -304,7 +304,7 @@ def test_what_was_confirmed_before_an_outage_is_not_given_back() -> None:
     """A confirm is final: that message is settled, not sent again."""
     relay = core()
     first, _ = claim(relay, messages(2))
-    relay.confirmed([first])
+    relay.confirmed([first], 0.0)
 
     cleared, _ = relay.held()
 
@@ -396,14 +396,14 @@ class Accounts(RuleBasedStateMachine):
             return
         ids = list(range(self.next_id, self.next_id + turn.room))
         self.next_id += turn.room
-        self.core.turned(turn, answer(*ids))
+        self.core.turned(turn, answer(*ids), 0.0)
         self.settled |= {m.id for m in turn.done}
         kept = ids[:1] if withheld else ids
         rows = [
             a_message(id=id_, claim_id=turn.claim_id, suspicion=int(suspicious)) for id_ in kept
         ]
         withheld_ones = [Held(id_, 0, turn.claim_id) for id_ in ids[len(kept) :]]
-        work = self.core.fetched(Fetched(rows, withheld_ones))
+        work = self.core.fetched(Fetched(rows, withheld_ones), 0.0)
         self.core.parked(self.core.parkings(work.refused))
         self.parked |= {r.message.id for r in work.refused}
         self.core.given_back([each.id for each in work.later])
@@ -418,7 +418,7 @@ class Accounts(RuleBasedStateMachine):
     @rule(count=st.integers(0, 3))
     def publish_suspects(self, count: int) -> None:
         """The quarantine takes the next ones."""
-        for suspect in self.core.next_suspects(count):
+        for suspect in self.core.next_suspects(count, 0.0)[0]:
             assert suspect.id not in self.in_flight
             self.in_flight[suspect.id] = suspect
 
@@ -427,7 +427,7 @@ class Accounts(RuleBasedStateMachine):
     def confirm(self, data: st.DataObject) -> None:
         """The broker takes one."""
         id_ = data.draw(st.sampled_from(sorted(self.in_flight)))
-        self.core.confirmed([self.in_flight.pop(id_)])
+        self.core.confirmed([self.in_flight.pop(id_)], 0.0)
         self.confirmed.add(id_)
 
     @precondition(lambda self: self.in_flight)

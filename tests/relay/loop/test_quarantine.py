@@ -31,14 +31,14 @@ class Trial:
         """Claim rows under suspicion."""
         turn = a_turn(self.core)
         rows = [m._replace(claim_id=turn.claim_id, suspicion=1) for m in rows]
-        self.core.turned(turn, answer(*(m.id for m in rows)))
-        work = self.core.fetched(Fetched(rows, []))
+        self.core.turned(turn, answer(*(m.id for m in rows)), 0.0)
+        work = self.core.fetched(Fetched(rows, []), 0.0)
         assert (work.publish, work.refused) == ([], [])
 
     def step(self) -> None:
         """Move on, as a cycle does."""
-        outcomes = self.quarantine.step(self.core)
-        self.core.confirmed(outcomes.confirmed)
+        outcomes = self.quarantine.step(self.core, 0.0)
+        self.core.confirmed(outcomes.confirmed, 0.0)
         self.cleared += [m.id for m in outcomes.confirmed]
         parkings = self.core.parkings(self.core.still_held(outcomes.refused))
         self.core.parked(parkings)

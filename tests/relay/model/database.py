@@ -34,6 +34,7 @@ class Parked:
     available_at: float
     attempts: int = 0
     suspicion: int = 0
+    route: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class ModelDatabase:
         self.ready: dict[int, Ready] = {}
         self.parked: dict[int, Parked] = {}
         self.receipts: list[int] = []
+        self.waited: list[tuple[ClaimedRow, str]] = []
         self.open: dict[int, tuple[Message, float]] = {}  # inserted, not committed
         self.locked: set[int] = set()  # by somebody's open transaction
         self.committed: set[int] = set()  # the identities of all there ever were
@@ -131,7 +133,10 @@ class ModelDatabase:
         self.locked = set()
 
     def turn(self, turn: Turn) -> tuple[list[ClaimedRow], list[int]]:
-        """SETTLE and CLAIM; what was claimed, and what was not settled."""
+        """SETTLE and CLAIM; what was claimed, and what was not settled.
+
+        What CLAIM_WAITING has claimed between them is left in `waited`.
+        """
         unsettled = []
         for message in turn.done:
             if self.held(message.id, (message.claim_id,)) and message.id not in self.locked:
@@ -140,6 +145,7 @@ class ModelDatabase:
             else:
                 unsettled.append(message.id)
                 self.passed_over += message.id in self.locked
+        self.waited = self._claim_waiting(turn)
         found = [id_ for id_ in sorted(self.ready) if id_ > turn.floor and self.claimable(id_)]
         claimed, until = found[: turn.limit], self.now + turn.lease_seconds
         for id_ in claimed:
@@ -161,6 +167,25 @@ class ModelDatabase:
                 self.receipts.append(self.identity(id_))
         return {id_ for id_ in same if id_ in self.locked and id_ in self.ready}
 
+    def _claim_waiting(self, turn: Turn) -> list[tuple[ClaimedRow, str]]:
+        """CLAIM_WAITING."""
+        claimed: list[tuple[ClaimedRow, str]] = []
+        until = self.now + turn.lease_seconds
+        for route, limit in (
+            zip(turn.routes.routes, turn.routes.limits, strict=True) if turn.routes else ()
+        ):
+            waiting = [id_ for id_, row in sorted(self.parked.items()) if row.route == route]
+            for id_ in waiting[:limit]:
+                row = self.parked.pop(id_)
+                if id_ not in self.ready:
+                    self.ready[id_] = Ready(row.attempts, row.suspicion, turn.claim_id, until)
+                    claimed.append((ClaimedRow(id_, 0, row.attempts, row.suspicion), route))
+        return claimed
+
+    def waiting_routes(self) -> list[str]:
+        """ROUTES."""
+        return sorted({row.route for row in self.parked.values() if row.route is not None})
+
     def claimable(self, id_: int) -> bool:
         """Whether nobody has a lease or a lock on it."""
         return self.ready[id_].until < self.now and id_ not in self.locked
@@ -180,7 +205,11 @@ class ModelDatabase:
             elif self.held(message.id, (message.claim_id,)):
                 del self.ready[message.id]
                 self.parked[message.id] = Parked(
-                    parking.state, self.now + parking.delay, parking.attempts, parking.suspicion
+                    parking.state,
+                    self.now + parking.delay,
+                    parking.attempts,
+                    parking.suspicion,
+                    parking.route,
                 )
         return locked
 
@@ -251,7 +280,8 @@ class ModelStore:
         self._ask()
         claim = self._fetch(claimed) if claimed else None
         rows, unsettled = self._database.turn(turn) if turn else ([], [])
-        self._answer = Reply(claim, rows, unsettled=unsettled)
+        waited = self._database.waited if turn else []
+        self._answer = Reply(claim, rows, unsettled=unsettled, waited=waited)
 
     def reply(self) -> Reply:
         """What was asked for, if the reply arrives."""
@@ -334,6 +364,11 @@ class ModelStore:
         """Make work of what is due."""
         self._ask()
         return self._database.promote()
+
+    def waiting_routes(self) -> list[str]:
+        """The routes that messages wait for."""
+        self._ask()
+        return self._database.waiting_routes()
 
     def purge(self, _: float) -> int:
         """Nothing here is that old."""

@@ -7,7 +7,7 @@ import psycopg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from outbox_relay.core.claim import Turn
+from outbox_relay.core.claim import RouteClaim, Turn
 from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.postgres.store import Store
 from tests.fixtures.rows import insert_rows
@@ -17,15 +17,19 @@ from tests.relay.model.hub import Clock
 
 #: Ends of leases and pauses: long over, or far away.
 PAST, FUTURE = -1000.0, 1000.0
+#: Names that have to be quoted in more than one way.
+ROUTES = ("a\x1fb", 'x "\\{,\x1fnull')
 
 rows = st.lists(st.integers(1, 6), min_size=1, max_size=3, unique=True)
 leases = st.integers(1, 3)
 terms = st.sampled_from([PAST, FUTURE])
 pairs = st.lists(st.tuples(st.integers(1, 6), leases), min_size=1, max_size=3)
+routes = st.sampled_from([None, *ROUTES])
 operations = st.one_of(
     st.tuples(st.just("turn"), st.lists(st.integers(1, 6), max_size=2, unique=True),
               st.integers(0, 4), st.integers(0, 6), leases, terms),
-    st.tuples(st.just("park"), rows, leases, st.sampled_from(["retry", "dead"]), terms),
+    st.tuples(st.just("park"), rows, leases, st.sampled_from(["retry", "dead"]), terms, routes),
+    st.tuples(st.just("claim_waiting"), st.integers(0, 3), st.integers(0, 3), leases, terms),
     st.tuples(st.just("release"), pairs, st.booleans()),
     st.tuples(st.just("renew"), pairs, terms),
     st.tuples(st.just("settle_late"), rows, st.booleans()),
@@ -91,19 +95,39 @@ class Twins:
         return self.store.settle_late(real), self.model.settle_late(modelled)
 
     def park(
-        self, ids: list[int], claim_id: int, state: str, delay: float
+        self, ids: list[int], claim_id: int, state: str, delay: float, route: str | None
     ) -> tuple[object, object]:
         """Refuse."""
         for target, first in ((self.store, self.first), (self.model, 1)):
             target.park(
                 [
                     Parking(
-                        a_message(id=first + row - 1, claim_id=claim_id), state, 1, 1, delay, "no"
+                        a_message(id=first + row - 1, claim_id=claim_id),
+                        state,
+                        attempts=1,
+                        suspicion=1,
+                        delay=delay,
+                        error="no",
+                        route=None if state == "dead" else route,
                     )
                     for row in ids
                 ]
             )
-        return None, None
+        return self.store.waiting_routes(), self.model.waiting_routes()
+
+    def claim_waiting(
+        self, one: int, other: int, claim_id: int, term: float
+    ) -> tuple[object, object]:
+        """Claim of what waits for routes."""
+        turn = Turn([], 0, 0, claim_id, term, routes=RouteClaim(ROUTES, (one, other)))
+        waited = self.store.round_trip(None, turn).waited
+        self.model.turn(turn)
+        return (
+            sorted(
+                (row._replace(id=row.id - self.first + 1, slot=0), name) for row, name in waited
+            ),
+            sorted(self.model.waited),
+        )
 
     def release(self, held: list[tuple[int, int]], suspicious: bool) -> tuple[object, object]:
         """Give back."""

@@ -1,0 +1,65 @@
+"""Messages that wait for their route: which routes these are, and claims of a few of them.
+
+Such a claim takes them out of `parked` and leases them in one statement, so that a probe is
+published by the relay that chose it, and by no other, which may still think the route paused.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from outbox_relay.core.claim import ClaimedRow, RouteClaim
+from outbox_relay.postgres.literals import bigints, texts
+from outbox_relay.postgres.pipeline import Query
+from outbox_relay.postgres.statement import Statement
+
+#: Oldest first, up to a limit for each route.
+CLAIM_WAITING: Final = Statement(
+    "claim_waiting",
+    """
+WITH due AS (
+    DELETE FROM {outbox}.parked
+    WHERE id = ANY (ARRAY(
+        SELECT p.id
+        FROM unnest(%(routes)s::text[], %(limits)s::bigint[]) AS wanted (route, most),
+             LATERAL (SELECT id FROM {outbox}.parked
+                      WHERE route = wanted.route AND state = 'retry'
+                      ORDER BY route, id LIMIT wanted.most FOR UPDATE SKIP LOCKED) p))
+    RETURNING id, slot, attempts, suspicion, last_error, lane, route
+), made AS (
+    INSERT INTO {outbox}.ready
+        (id, slot, attempts, suspicion, last_error, lane, lease, lease_until)
+    SELECT id, slot, attempts, suspicion, last_error, lane,
+           %(claim_id)s::bigint, now() + %(lease_seconds)s * interval '1 second'
+    FROM due
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+)
+SELECT id, slot, attempts, suspicion, route FROM due WHERE id IN (SELECT id FROM made)
+""",
+)
+
+#: Each is one look-up in the index, however many messages wait.
+ROUTES: Final = Statement(
+    "waiting_routes",
+    """
+WITH RECURSIVE route AS (
+    (SELECT route FROM {outbox}.parked WHERE route IS NOT NULL ORDER BY route LIMIT 1)
+    UNION ALL
+    SELECT (SELECT p.route FROM {outbox}.parked p WHERE p.route > r.route
+            ORDER BY p.route LIMIT 1)
+    FROM route r WHERE r.route IS NOT NULL
+)
+SELECT route FROM route WHERE route IS NOT NULL LIMIT 1000
+""",
+)
+
+
+def query(claim: RouteClaim, lease: Mapping[str, object]) -> Query:
+    """The claim as a statement to run."""
+    wanted = {"routes": texts(claim.routes), "limits": bigints(claim.limits)}
+    return Query(CLAIM_WAITING, {**wanted, **lease})
+
+
+def rows(found: list[Any]) -> list[tuple[ClaimedRow, str]]:
+    """What was claimed, each with the route it waited for."""
+    return [(ClaimedRow(*row), route) for *row, route in found]
