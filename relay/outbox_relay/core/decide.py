@@ -158,7 +158,7 @@ class Core:
         return len(self._suspects) > 0
 
     def next_suspects(self, count: int, now: float) -> tuple[list[Message], list[Refusal]]:
-        """Up to so many poison suspects to publish in quarantine, and those whose route is paused."""
+        """Up to so many suspects to publish in quarantine, and those whose route is paused."""
         publish: list[Message] = []
         held: list[Refusal] = []
         while taken := self._suspects.take(count - len(publish)):

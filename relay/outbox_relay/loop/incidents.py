@@ -20,7 +20,7 @@ REMIND_EVERY: Final = 60.0
 #: then drops them has not come back.
 CALM: Final = 1.0
 #: Refusals for the same reason are summed up at most that often, in seconds.
-SUM_EVERY: Final = 10.0
+SUM_EVERY: Final = 60.0
 #: The most characters of a detail: names in it come from rows.
 MAX_DETAIL: Final = 300
 
