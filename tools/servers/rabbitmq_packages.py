@@ -6,6 +6,7 @@ line says why and the machine's own or its distribution's is used. RABBITMQ_ROOT
 """
 
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -59,10 +60,26 @@ def release(wanted: str) -> Path:
 def fetch(cache: Path, suite: str | None = None) -> Path:
     """Download and unpack RabbitMQ under a folder; whoever comes second waits."""
     programs = (_ERLANG,) if suite else ()
-    return debian.fetch(
+    root = debian.fetch(
         cache,
         debian.Bundle("RabbitMQ", "rabbitmq-server", _PREFIXES, _WAY_OUT, suite, programs),
     )
+    _tell_its_place(root / _ERLANG)
+    return root
+
+
+def _tell_its_place(erlang: Path) -> None:
+    """Have the unpacked `erl` find the rest: a node that joins a cluster starts others by it."""
+    script = erlang / "bin/erl"
+    if not script.exists():
+        return
+    text = script.read_text()
+    told = re.sub(r"(?m)^(\s*)ROOTDIR=/.*$", rf"\1ROOTDIR={erlang}", text)
+    if told != text:
+        mended = script.with_name(f"erl.{os.getpid()}")
+        mended.write_text(told)
+        mended.chmod(0o755)
+        mended.rename(script)
 
 
 def is_installed(root: Path) -> bool:
