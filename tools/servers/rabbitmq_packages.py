@@ -70,16 +70,14 @@ def fetch(cache: Path, suite: str | None = None) -> Path:
 
 def _tell_its_place(erlang: Path) -> None:
     """Have the unpacked `erl` find the rest: a node that joins a cluster starts others by it."""
-    script = erlang / "bin/erl"
-    if not script.exists():
-        return
-    text = script.read_text()
-    told = re.sub(r"(?m)^(\s*)ROOTDIR=/.*$", rf"\1ROOTDIR={erlang}", text)
-    if told != text:
-        mended = script.with_name(f"erl.{os.getpid()}")
-        mended.write_text(told)
-        mended.chmod(0o755)
-        mended.rename(script)
+    for script in (erlang / "bin/erl", *erlang.glob("erts-*/bin/erl")):
+        text = script.read_text() if script.exists() else ""
+        told = re.sub(r"(?m)^(\s*)ROOTDIR=/.*$", rf"\1ROOTDIR={erlang}", text)
+        if told != text:
+            mended = script.with_name(f"erl.{os.getpid()}")
+            mended.write_text(told)
+            mended.chmod(0o755)
+            mended.rename(script)
 
 
 def is_installed(root: Path) -> bool:
