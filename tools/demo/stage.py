@@ -27,6 +27,31 @@ class TookTooLong(RuntimeError):
     """Something did not come about within its deadline; the message says what."""
 
 
+class Patience:
+    """A deadline that is put off whenever the numbers move, but not beyond `at_most` seconds."""
+
+    def __init__(
+        self, seconds: float, at_most: float, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._began = clock()
+        self._deadline, self._last = clock() + seconds, clock() + at_most
+        self._numbers: Numbers | None = None
+
+    @property
+    def spent(self) -> float:
+        """The seconds since it began."""
+        return self._clock() - self._began
+
+    def is_over(self, numbers: Numbers) -> bool:
+        """Whether to give up, now that the numbers are these."""
+        if numbers != self._numbers:
+            self._numbers = numbers
+            self._deadline = min(self._last, self._clock() + self._seconds)
+        return self._clock() > self._deadline
+
+
 class Stage:
     """Everything that runs during the play, apart from the servers."""
 
@@ -62,10 +87,17 @@ class Stage:
         self._closing.close()
 
     def watch(
-        self, until: Callable[[Numbers], bool], what: str, seconds: float = _ACT_SECONDS
+        self,
+        until: Callable[[Numbers], bool],
+        what: str,
+        seconds: float = _ACT_SECONDS,
+        at_most: float | None = None,
     ) -> Numbers:
-        """Show the numbers until they are as wanted, and return them."""
-        deadline = monotonic() + seconds
+        """Show the numbers until they are as wanted, and return them.
+
+        With `at_most`, only `seconds` without any change of the numbers are too long.
+        """
+        patience = Patience(seconds, at_most) if at_most else Patience(seconds, seconds)
         while True:
             if self.state.relay_up:
                 self.relay.check()
@@ -77,8 +109,8 @@ class Stage:
             self._screen.show(numbers, self.state)
             if until(numbers):
                 return numbers
-            if monotonic() > deadline:
-                raise TookTooLong(f"{what}: not within {seconds:g} s")
+            if patience.is_over(numbers):
+                raise TookTooLong(f"{what}: not within {patience.spent:.0f} s")
             sleep(_TICK_SECONDS)
 
     def behind_the_scenes(self, work: Callable[[], object]) -> Future[object]:
