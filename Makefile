@@ -78,8 +78,8 @@ lock: | $(UV)
 hooks: .venv/.synced ## Have git run make check before each commit, where the commit touches it
 	@$(BIN)/pre-commit install
 
-findings: | python $(UV) ## Try again what surprised us in libraries and servers (ARGS="name ..." for some)
-	@UV=$(abspath $(UV)) PYTHON=$(PYTHON) findings/lib/all.sh $(ARGS)
+findings: .venv/.synced ## Try again what surprised us in libraries and servers (ARGS="name ..." for some)
+	@$(RABBITMQ_ROOT) UV=$(abspath $(UV)) PYTHON=$(PYTHON) findings/lib/all.sh $(ARGS)
 
 release-check: .venv/.synced ## Build all wheels and sdists, and prove that each installs alone
 	@UV=$(abspath $(UV)) PYTHONPATH=tools $(BIN)/python -m release

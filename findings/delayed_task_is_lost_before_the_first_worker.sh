@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # With quorum queues, a task with a countdown that is sent before any worker ever ran is lost silently.
 #
-# Versions: celery 5.7.0, kombu 5.7.0, amqp 5.4.2, RabbitMQ 3.10.8.
+# Versions: celery 5.7.0, kombu 5.7.0, amqp 5.4.2, RabbitMQ 3.10.8 and 4.3.6.
 # Expected: apply_async(countdown=5) declares what it publishes to, as it declares the task's queue; or
 #           it raises.
 # Happens:  Celery sees the quorum queue and sends to its exchange of delays, celery_delayed_27, which

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # After a 404 py-amqp opens the channel again by itself, but without the confirm mode it was in.
 #
-# Versions: amqp 5.4.2, RabbitMQ 3.10.8.
+# Versions: amqp 5.4.2, RabbitMQ 3.10.8 and 4.3.6.
 # Expected: the channel stays closed and says so; or it is as it was, and confirms what is published.
 # Happens:  the channel reports that it is open. The next message arrives in its queue, and no
 #           confirm for it comes; after confirm_select() once more they do.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The error for a message that RabbitMQ returned as unroutable has `code` 0 in py-amqp.
 #
-# Versions: amqp 5.4.2, RabbitMQ 3.10.8.
+# Versions: amqp 5.4.2, RabbitMQ 3.10.8 and 4.3.6.
 # Expected: `error.code` is AMQP's reply code, 312 (NO_ROUTE), as it is 404 for a missing exchange.
 # Happens:  the error is a plain ChannelError whose `code`, an attribute of the class, is 0; the 312 is in
 #           `reply_code` alone. For a missing exchange both are 404.
