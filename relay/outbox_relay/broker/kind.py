@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from outbox_relay.broker.publisher import Publisher
+from outbox_relay.core.depth import Depth
 from outbox_relay.core.finding import Finding
 from outbox_relay.core.route import Route
 from outbox_relay.settings import Settings
@@ -28,6 +29,8 @@ class Broker:
     connector: Callable[[Settings], Connect]
     #: What `doctor` finds at one URL, given where messages go. Raises as `Connect` does.
     check: Callable[[str, Settings, Sequence[Route]], list[Finding]]
+    #: How deep these queues are, and who empties them. Raises as `Connect` does.
+    depths: Callable[[str, Settings, Sequence[str]], list[Depth]] = lambda *_: []
     #: What only its publishers can be told, and what only its check can be.
     settings: tuple[Setting[Any], ...] = ()
     check_settings: tuple[Setting[Any], ...] = ()

@@ -6,7 +6,7 @@ import secrets
 import signal
 import threading
 from argparse import ArgumentParser, Namespace
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
 
@@ -18,6 +18,8 @@ from outbox_relay.cli.flags import DAEMON
 from outbox_relay.loop.relay import Relay
 from outbox_relay.observe.health import Endpoint, Health
 from outbox_relay.observe.metrics import Metrics
+from outbox_relay.observe.queues import QueueWatch
+from outbox_relay.operator import depths
 from outbox_relay.postgres.open import open_store
 from outbox_relay.settings import Settings
 
@@ -57,11 +59,14 @@ def _run(arguments: Namespace, settings: Settings) -> int:
         signal.signal(number, stop)
     _spare_the_collector()
     address = settings.http_address
-    with Endpoint(address, health, metrics.registry) if address and not drain else nullcontext():
-        if drain:
-            return 0 if relay.drain() else 1
+    if drain:
+        return 0 if relay.drain() else 1
+    with ExitStack() as beside:
+        if address:
+            beside.enter_context(Endpoint(address, health, metrics.registry))
+            beside.enter_context(QueueWatch(lambda: depths.read(settings), metrics))
         relay.run()
-        return 0
+    return 0
 
 
 def _end_within(seconds: float) -> None:

@@ -25,6 +25,11 @@ class Route:
         return [str(e.get("name")) for e in self._entities() if e.get("kind") == "queue"]
 
     @property
+    def queues(self) -> list[str]:
+        """The queues it is known to lead to: bindings made by others are not known."""
+        return self.declared_queues if self.exchange else [self.routing_key]
+
+    @property
     def declares_exchange(self) -> bool:
         """Whether the relay would declare the exchange of this route."""
         return any(

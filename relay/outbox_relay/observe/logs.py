@@ -16,6 +16,7 @@
 | claim_outlived | warning | a claim was too old to publish after a pause of this process |
 | orphans_dropped | warning | work whose message somebody had deleted by hand was forgotten |
 | purged | info | retention forgot sent messages |
+| queues_unread | debug | depth and consumers of the queues could not be asked for |
 | batch | debug | a batch was claimed and published |
 """
 

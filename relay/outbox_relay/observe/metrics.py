@@ -18,7 +18,11 @@
 | outbox_work_table_bytes | gauge | size of the hot tables, by table: ready, parked |
 | outbox_work_table_dead_tuples | gauge | rows in them that vacuum has yet to remove, by table |
 | outbox_horizon_age_seconds | gauge | how long a transaction has kept vacuum from removing rows |
+| outbox_queue_depth | gauge | messages ready, by queue: the 50 that most of a sample goes to |
+| outbox_queue_consumers | gauge | by queue; on Redis 0 where nobody can be popping, else absent |
 | outbox_build_info | gauge | 1, labelled with the version |
+
+Queues are looked at every 30 seconds, and absent while they are unknown.
 
 What the database tells is refreshed every 5 seconds and NaN while it is unknown: before the first
 answer, while the database is away, and the horizon also where this login may not see it.
@@ -38,6 +42,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from outbox_relay.core.backlog import Stats, Upkeep
+from outbox_relay.core.depth import Depth
 from outbox_relay.core.message import Message, Outcomes, Reason, Refusal
 
 SECONDS: Final = (
@@ -136,6 +141,12 @@ class Metrics:
             "outbox_work_table_dead_tuples", "Rows to be vacuumed", ["table"], registry=registry
         )
         self.horizon = gauge("horizon_age_seconds", "Age of what keeps vacuum from removing rows")
+        self.depth = Gauge(
+            "outbox_queue_depth", "Messages ready in a queue", ["queue"], registry=registry
+        )
+        self.consumers = Gauge(
+            "outbox_queue_consumers", "Who takes them", ["queue"], registry=registry
+        )
         info = Gauge("outbox_build_info", "Version", ["version"], registry=registry)
         info.labels(version("outbox-relay")).set(1)
         for reason in Reason:
@@ -187,6 +198,15 @@ class Metrics:
         self.dead_tuples.labels("ready").set(upkeep.ready_dead_tuples)
         self.dead_tuples.labels("parked").set(upkeep.parked_dead_tuples)
         self.horizon.set(upkeep.horizon_age)
+
+    def queues(self, depths: Iterable[Depth]) -> None:
+        """Show how deep queues are and who empties them; what was shown before is no longer."""
+        self.depth.clear()
+        self.consumers.clear()
+        for each in depths:
+            self.depth.labels(each.queue).set(each.messages)
+            if each.consumers is not None:
+                self.consumers.labels(each.queue).set(each.consumers)
 
     def database_lost(self) -> None:
         """Unknown is not zero, and the last numbers must not look like today's."""

@@ -6,6 +6,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from outbox_relay.core.backlog import Stats, Upkeep
+from outbox_relay.core.depth import Depth
 from outbox_relay.core.message import Outcomes, Reason, Refusal
 from outbox_relay.observe.metrics import MAX_ROUTES, BulkHistogram, Metrics
 from tests.relay.messages import a_message
@@ -57,6 +58,23 @@ def test_every_promised_name_is_there() -> None:
     families = shown | {name.removesuffix("_bucket") for name in shown}
 
     assert families >= PROMISED
+
+
+def test_queues_are_shown_as_long_as_they_are_known() -> None:
+    """A queue that is gone, or cannot be asked for, must not keep its last number."""
+    metrics = Metrics()
+
+    metrics.queues([Depth("celery", 7, 0), Depth("mail", 3, None)])
+
+    shown = samples(metrics)
+    assert shown["outbox_queue_depth[('queue', 'celery')]"] == 7
+    assert shown["outbox_queue_consumers[('queue', 'celery')]"] == 0
+    assert shown["outbox_queue_depth[('queue', 'mail')]"] == 3
+    assert "outbox_queue_consumers[('queue', 'mail')]" not in shown
+
+    metrics.queues([])
+
+    assert not [name for name in samples(metrics) if name.startswith("outbox_queue_")]
 
 
 def test_confirms_are_counted_by_route() -> None:

@@ -6,6 +6,7 @@ from typing import Any, Final
 from outbox_relay.broker.amqp.settings import ALLOW_RESERVED, MANAGEMENT_URL
 from outbox_relay.broker.kind import Broker, Connect
 from outbox_relay.broker.publisher import Publisher
+from outbox_relay.core.depth import Depth
 from outbox_relay.core.finding import Finding
 from outbox_relay.core.route import Route
 from outbox_relay.settings import Settings
@@ -31,11 +32,18 @@ def _check(url: str, settings: Settings, routes: Sequence[Route]) -> list[Findin
     return rabbitmq.check(url, settings, routes)
 
 
+def _depths(url: str, _settings: Settings, queues: Sequence[str]) -> list[Depth]:
+    from outbox_relay.broker.amqp.check import depth
+
+    return depth.depths(url, queues)
+
+
 BROKER: Final = Broker(
     "RabbitMQ",
     ("amqp", "amqps"),
     _connector,
     _check,
+    _depths,
     settings=(ALLOW_RESERVED,),
     check_settings=(MANAGEMENT_URL,),
 )

@@ -6,9 +6,11 @@ from typing import Any, Final
 from outbox_relay.broker.kind import Broker, Connect
 from outbox_relay.broker.publisher import Publisher
 from outbox_relay.broker.redis.settings import CONFIRM
+from outbox_relay.core.depth import Depth
 from outbox_relay.core.finding import Finding
 from outbox_relay.core.route import Route
 from outbox_relay.settings import Settings
+from outbox_relay.settings.values import transport_options
 
 
 def _connector(settings: Settings) -> Connect:
@@ -36,10 +38,18 @@ def _check(url: str, settings: Settings, routes: Sequence[Route]) -> list[Findin
     return check.check(url, settings, routes)
 
 
+def _depths(url: str, settings: Settings, queues: Sequence[str]) -> list[Depth]:
+    from outbox_relay.broker.redis import depth
+
+    options = dict(transport_options(settings.broker_transport_options.read()))
+    return depth.depths(url, options, queues)
+
+
 BROKER: Final = Broker(
     "Redis",
     ("redis", "rediss", "sentinel", "valkey", "valkeys"),
     _connector,
     _check,
+    _depths,
     settings=(CONFIRM,),
 )

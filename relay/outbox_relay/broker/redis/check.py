@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
+from outbox_relay.broker.redis import depth
 from outbox_relay.broker.redis.connect import open_server
 from outbox_relay.core import versions
 from outbox_relay.core.finding import Finding, ok, problem, warn
@@ -30,7 +31,9 @@ def check(url: str, settings: Settings, routes: Sequence[Route]) -> list[Finding
             info: Mapping[str, Any] = client.info()
             findings = [_seen(info), _version(info), *judge_memory(info), *judge_persistence(info)]
             findings += _fsync(client) if info.get("aof_enabled") else []
-            return findings + [f for route in routes for f in _route(client, route, settings)]
+            findings += [f for route in routes for f in _route(client, route, settings)]
+            queues = dict.fromkeys(name for route in routes for name in route.queues)
+            return findings + depth.check(server.channel, list(queues))
         except (OSError, RedisError) as error:
             raise BrokerLost(f"the broker did not answer: {error}") from error
 

@@ -12,6 +12,7 @@ from amqp.exceptions import AccessRefused, AMQPError, NotFound, PreconditionFail
 
 from outbox_relay.broker.amqp.check.queues import Queue
 from outbox_relay.broker.amqp.connect import open_connection
+from outbox_relay.core.depth import Depth
 from outbox_relay.errors import BrokerLost
 
 NO_SUCH_TYPE: Final = "doctor-asks-only"
@@ -63,6 +64,15 @@ class Probe:
         except (AccessRefused, ResourceLocked):
             return Queue(name, readable=False)
         return self._described(name)
+
+    def depth(self, name: str) -> Depth | None:
+        """Messages ready and consumers, or None where there is no queue that this user may see."""
+        found: list[Any] = []
+        try:
+            self._ask(lambda c: found.append(c.queue_declare(name, passive=True)))
+        except (NotFound, AccessRefused, ResourceLocked):
+            return None
+        return Depth(name, found[0].message_count, found[0].consumer_count)
 
     def _described(self, name: str) -> Queue:
         flags = {"durable": True, "auto_delete": False}

@@ -13,7 +13,7 @@ from outbox_relay.broker.amqp.check.management import Management, Unavailable
 from outbox_relay.broker.amqp.check.probe import Probe
 from outbox_relay.broker.amqp.check.queues import judge
 from outbox_relay.broker.amqp.settings import MANAGEMENT_URL
-from outbox_relay.core import versions
+from outbox_relay.core import depth, versions
 from outbox_relay.core.finding import Finding, ok, problem, warn
 from outbox_relay.core.route import Route
 from outbox_relay.settings import Settings
@@ -75,6 +75,7 @@ class _Routes:
     def check(self, routes: Sequence[Route]) -> list[Finding]:
         """Findings on where messages go, and on the queues they reach."""
         findings: list[Finding] = []
+        consumers: list[Finding] = []
         queues: dict[str, None] = {}
         for route in routes:
             if route.exchange:
@@ -85,9 +86,18 @@ class _Routes:
         by_queue = {r.routing_key: r for r in reversed(routes) if not r.exchange}
         for name in queues:
             findings += self._queue(name, by_queue.get(name))
+            consumers += self._consumers(name, routes)
         if not routes:
             return [ok(ROUTE, "nothing is pending and nothing was sent: no route to check")]
-        return findings or [ok(ROUTE, f"{len(routes)} checked: every message finds a safe queue")]
+        safe = ok(ROUTE, f"{len(routes)} checked: every message finds a safe queue")
+        return [*(findings or [safe]), *consumers]
+
+    def _consumers(self, name: str, routes: Sequence[Route]) -> list[Finding]:
+        if found := self._probe.depth(name):
+            return [depth.judge(found)]
+        if self._declare and any(route.declares_queue(name) for route in routes):
+            return [] if self._probe.queue(name) else [depth.judge_missing(name)]
+        return []
 
     def _queue(self, name: str, route: Route | None) -> list[Finding]:
         queue = self._probe.queue(name)

@@ -1,0 +1,56 @@
+"""Watches the queues that messages go to, on a thread of its own: a slow broker holds up nothing.
+
+What cannot be read is unknown, and said so at debug level: that the broker or the database is away
+is told by the loop.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final, Self
+
+import structlog
+
+from outbox_relay.core.depth import Depth
+from outbox_relay.errors import RelayError
+from outbox_relay.observe.metrics import Metrics
+
+log = structlog.get_logger()
+
+#: Between two looks, in seconds.
+EVERY: Final = 30.0
+#: Before the first one: a relay that has just been started has better things to do.
+FIRST: Final = 5.0
+
+
+class QueueWatch:
+    """Looks every so often; a context manager that stops it."""
+
+    def __init__(
+        self,
+        look: Callable[[], Sequence[Depth]],
+        metrics: Metrics,
+        *,
+        first: float = FIRST,
+        every: float = EVERY,
+    ) -> None:
+        self._look, self._metrics = look, metrics
+        self._first, self._every = first, every
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="queues", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+
+    def _watch(self) -> None:
+        pause = self._first
+        while not self._stopped.wait(pause):
+            pause = self._every
+            try:
+                self._metrics.queues(self._look())
+            except RelayError as error:
+                self._metrics.queues(())
+                log.debug("queues_unread", reason=str(error))
