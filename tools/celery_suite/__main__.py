@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -31,34 +32,39 @@ Outcomes = dict[str, str]
 
 
 def main(suite: Path, options: list[str]) -> int:
-    """Run both, compare them, and return the exit code."""
+    """Run both at a time, which wait more than they work; compare them, return the exit code."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="celery-suite-")))
         postgres = Postgres(folder / "postgres")
         stack.callback(postgres.discard)
         rabbitmq = RabbitMQ(folder / "rabbitmq", root=find_or_fetch())
         stack.callback(rabbitmq.discard)
-        valkey = Valkey(folder / "valkey")
-        stack.callback(valkey.discard)
-        for server in (postgres, rabbitmq, valkey):
+        for server in (postgres, rabbitmq):
             server.start()
-        # The suite also looks into Redis itself, and knows of no password.
-        Redis.from_url(valkey.url).config_set("requirepass", "")
-
-        def broker() -> dict[str, str]:
-            url = rabbitmq.url(rabbitmq.create_vhost())
-            return {"TEST_BROKER": url, "TEST_BACKEND": f"redis://127.0.0.1:{valkey.port}/0"}
-
-        plain = run(suite, options, folder / "plain.xml", broker(), ())
         database = postgres.create_database()
         upgrade(database)
-        servers = broker() | {"OUTBOX_DATABASE_URL": database}
-        with relaying(folder, servers):
-            ours = run(
-                suite, options, folder / "outbox.xml", servers, ("-p", "celery_suite.plugin")
-            )
-        print("rows:", *rows(database))
-        return report(plain, ours)
+        alone = servers_of("plain", folder, rabbitmq, stack)
+        ours = servers_of("outbox", folder, rabbitmq, stack) | {"OUTBOX_DATABASE_URL": database}
+        stack.enter_context(relaying(folder, ours))
+        with ThreadPoolExecutor(2) as both:
+            plain = both.submit(run, suite, options, folder / "plain.xml", alone, ())
+            plugin = ("-p", "celery_suite.plugin")
+            through = both.submit(run, suite, options, folder / "outbox.xml", ours, plugin)
+        print("rows:", ", ".join(rows(database)))
+        return report(plain.result(), through.result())
+
+
+def servers_of(name: str, folder: Path, rabbitmq: RabbitMQ, stack: ExitStack) -> dict[str, str]:
+    """Return the environment of one run: a virtual host, and a Valkey of its own for results."""
+    valkey = Valkey(folder / name)
+    stack.callback(valkey.discard)
+    valkey.start()
+    # The suite also looks into Redis itself, and knows of no password.
+    Redis.from_url(valkey.url).config_set("requirepass", "")
+    return {
+        "TEST_BROKER": rabbitmq.url(rabbitmq.create_vhost()),
+        "TEST_BACKEND": f"redis://127.0.0.1:{valkey.port}/0",
+    }
 
 
 def run(
@@ -73,7 +79,8 @@ def run(
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("OUTBOX_")},
         **servers,
-        "PYTHONPATH": os.pathsep.join((str(TOOLS), str(suite), os.environ.get("PYTHONPATH", ""))),
+        "PYTHONPATH": os.pathsep.join((str(TOOLS), str(suite))),
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
         "REDIS_HOST": "127.0.0.1",
         "REDIS_PORT": redis_port,
     }
