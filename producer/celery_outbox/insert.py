@@ -11,7 +11,7 @@ from itertools import count
 from operator import attrgetter
 from typing import Any, Final
 
-from celery_outbox.errors import OutboxNotReady, RowRefused
+from celery_outbox.errors import OutboxNotReady, RowRefused, UnusableTarget
 from celery_outbox.message import Message
 
 #: What every message has, and the column types.
@@ -134,6 +134,10 @@ def explain(error: Exception, schema: str, messages: Sequence[Message]) -> Excep
                 schema=schema,
                 reason="this database role may not use it",
                 remedy="Run `outbox-migrate grant`, then GRANT outbox_producer TO the role",
+            )
+        case "25P02":  # of a driver that cannot tell beforehand
+            return UnusableTarget.about(
+                target="The transaction", reason="it has failed and can only be rolled back"
             )
         case str(code) if code.startswith(("22", "23")):
             tasks = ", ".join(sorted({message.task for message in messages})[:5])

@@ -173,6 +173,10 @@ class Django(Talk):
             cursor.execute(query)
             return cursor.fetchone()[0] if cursor.description else None
 
+    def in_autocommit(self) -> None:
+        """Leave it as Django does by default, until the next statement."""
+        self._connection.set_autocommit(True)
+
     async def commit(self) -> None:
         self._connection.commit()
 

@@ -46,25 +46,6 @@ def test_commits_and_rolls_back_with_the_data(
     assert stored.rows()[0].headers["a"] == "100%s"
 
 
-def test_transaction(shop: Shop, connection: Connection, stored: Stored) -> None:
-    """`transaction` commits, rolls back, and is a savepoint when nested."""
-    outbox = shop.app.outbox
-    with outbox.transaction(connection):
-        shop.add.delay(1, 0)
-        with suppress(KeyError), outbox.transaction(connection):
-            shop.add.delay(2, 0)
-            raise KeyError
-        with outbox.transaction(connection):
-            shop.add.delay(3, 0)
-        assert stored.rows() == []
-    assert stored.args() == [1, 3]
-    with suppress(KeyError), outbox.transaction(connection):
-        shop.add.delay(4, 0)
-        raise KeyError
-
-    assert stored.args() == [1, 3]
-
-
 def test_transaction_in_autocommit_mode(shop: Shop, connection: Connection, stored: Stored) -> None:
     """It brings the transaction that is missing; `using` joins one that was begun in SQL."""
     outbox = shop.app.outbox
@@ -109,17 +90,6 @@ def test_refuses_asynchronous_connections(shop: Shop, database: str) -> None:
     with pytest.raises(UnusableTarget, match="asynchronous mode"):
         shop.add.apply_async((1, 0), outbox=connection)
     connection.close()
-
-
-def test_per_call_and_cancel(shop: Shop, connection: Connection, stored: Stored) -> None:
-    """`outbox=` needs no block; `cancel` takes back."""
-    first = shop.add.apply_async((1, 0), outbox=connection)
-    shop.add.apply_async((2, 0), outbox=connection)
-    assert shop.app.outbox.cancel(connection, first.id) is True
-    assert shop.app.outbox.cancel(connection, "unknown") is False
-    connection.commit()
-
-    assert stored.args() == [2]
 
 
 def test_refuses(shop: Shop, connection: Connection) -> None:

@@ -114,19 +114,6 @@ def test_a_savepoint_that_never_came_about(shop: Shop, target: Any, stored: Stor
     assert stored.rows() == []
 
 
-def test_savepoints_in_sql(shop: Shop, target: Any, stored: Stored) -> None:
-    """Savepoints SQLAlchemy knows nothing of are as exact."""
-    with shop.app.outbox.using(target):
-        shop.add.delay(1, 0)
-        target.execute(text("SAVEPOINT a"))
-        shop.add.delay(2, 0)
-        target.execute(text("ROLLBACK TO a"))
-        shop.add.delay(3, 0)
-        target.commit()
-
-    assert stored.args() == [1, 3]
-
-
 def test_many_in_one_statement(shop: Shop, target: Any, stored: Stored) -> None:
     """A thousand sends in a row make one INSERT, in the order of sending."""
     query = text("SELECT count(DISTINCT xmin::text || cmin::text) FROM outbox.message")
@@ -185,17 +172,6 @@ def test_transaction(shop: Shop, target: Any, stored: Stored) -> None:
         raise KeyError
 
     assert stored.args() == [1, 3]
-
-
-def test_cancel(shop: Shop, target: Any, stored: Stored) -> None:
-    """A message is taken back in the same transaction."""
-    with shop.app.outbox.using(target):
-        first, _ = shop.add.delay(1, 0), shop.add.delay(2, 0)
-        assert shop.app.outbox.cancel(target, first.id) is True
-        assert shop.app.outbox.cancel(target, "unknown") is False
-        target.commit()
-
-    assert stored.args() == [2]
 
 
 def test_server_side_cursors(shop: Shop, target: Any, stored: Stored) -> None:

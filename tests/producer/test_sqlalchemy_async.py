@@ -148,60 +148,6 @@ def test_per_call_without_a_block(shop: Shop, run: Run, stored: Stored) -> None:
     assert stored.args() == [1, 2]
 
 
-def test_transaction(shop: Shop, run: Run, stored: Stored) -> None:
-    """`async with transaction` commits, rolls back, and nests."""
-
-    async def body(target: Any) -> None:
-        outbox = shop.app.outbox
-        async with outbox.transaction(target):
-            shop.add.delay(1, 0)
-            with suppress(KeyError):
-                async with outbox.transaction(target):
-                    shop.add.delay(2, 0)
-                    raise KeyError
-        assert stored.args() == [1]
-        with suppress(KeyError):
-            async with outbox.transaction(target):
-                shop.add.delay(3, 0)
-                raise KeyError
-
-    run(body)
-    assert stored.args() == [1]
-
-
-def test_every_column(shop: Shop, run: Run, stored: Stored) -> None:
-    """One row or many, each column holds what it holds with psycopg."""
-    options: dict[str, Any] = {"countdown": 60, "expires": 90, "priority": 3, "headers": {"a": "%"}}
-
-    async def body(target: Any) -> None:
-        async with shop.app.outbox.using(target):
-            for _ in range(2):
-                shop.add.apply_async(("\N{SNOWMAN} 100%s", 0), **options)
-            await target.execute(COUNT)
-            shop.add.apply_async(("\N{SNOWMAN} 100%s", 0), **options)
-            await target.commit()
-
-    run(body)
-    assert stored.args() == ["\N{SNOWMAN} 100%s"] * 3
-    for row in stored.rows():
-        assert row.available_at < row.expires_at
-        assert row.headers["a"] == "%"
-
-
-def test_cancel(shop: Shop, run: Run, stored: Stored) -> None:
-    """`cancel` is awaited."""
-
-    async def body(target: Any) -> None:
-        async with shop.app.outbox.using(target):
-            first, _ = shop.add.delay(1, 0), shop.add.delay(2, 0)
-            assert await shop.app.outbox.cancel(target, first.id) is True
-            assert await shop.app.outbox.cancel(target, "unknown") is False
-            await target.commit()
-
-    run(body)
-    assert stored.args() == [2]
-
-
 def test_child_tasks(shop: Shop, run: Run, stored: Stored) -> None:
     """Threads and child tasks share the block while it is open."""
 
