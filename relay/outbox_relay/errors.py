@@ -38,3 +38,7 @@ class Unpublishable(RelayError):
 
 class Denied(Unpublishable):
     """Permanent for one message, until the setting it names is changed."""
+
+
+class Unanswered(RelayError):
+    """Transient for one route: its queue, or the node that has it, did not answer in time."""

@@ -32,6 +32,19 @@ class Channel:
         """For how long the oldest batch in flight has waited for its confirms."""
         return now - self._batches[0][2] if self._batches else 0.0
 
+    def give_up(self, now: float, timeout: float) -> list[Message]:
+        """Messages whose confirm is overdue, and is not waited for any longer.
+
+        All of them, where later ones were confirmed: then it is their queues that do not answer.
+        Where none was, the channel may be stuck behind the queue of the first: only its messages.
+        """
+        upto = max((last for last, _, when in self._batches if now - when > timeout), default=0)
+        if not upto or not (overdue := self.flight.unconfirmed()):
+            return []
+        if self.flight.passed_over(upto):
+            return self.flight.give_up(upto)
+        return self.flight.give_up(upto, (overdue[0].exchange, overdue[0].routing_key))
+
     def wait_anew(self, now: float) -> None:
         """Let every wait for a confirm begin anew: the broker had announced a pause."""
         self._batches = deque((last, count, now) for last, count, _ in self._batches)

@@ -95,6 +95,24 @@ class Flight:
                 detail = "the queue did not take it (full, or without its quorum)"
                 refused.append(Refusal(message, Reason.NACKED, detail))
 
+    def passed_over(self, tag: int) -> bool:
+        """Whether any message after this tag has been confirmed."""
+        later = self._last - tag
+        return later > 0 and sum(1 for each in self._messages if each > tag) < later
+
+    def give_up(self, upto: int, route: tuple[str, str] | None = None) -> list[Message]:
+        """Wait no longer for what was published up to a tag, on any route or that one."""
+        tags = [
+            tag
+            for tag, message in self._messages.items()
+            if tag <= upto and route in (None, (message.exchange, message.routing_key))
+        ]
+        given_up = [self._messages.pop(tag) for tag in tags]
+        self.bytes -= sum(len(message.body) for message in given_up)
+        for tag in tags:
+            self._returned.pop(tag, None)
+        return given_up
+
     def unconfirmed(self) -> list[Message]:
         """What is in flight, and stays unknown once the connection is lost."""
         return list(self._messages.values())

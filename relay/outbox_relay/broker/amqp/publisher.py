@@ -36,6 +36,8 @@ CHANNELS: Final = 2
 #: A channel with a nack is replaced so many seconds later. RabbitMQ 3.10 goes on refusing on a
 #: channel that first published to a quorum queue just as the queue's leader died.
 REPLACE_AFTER: Final = 5.0
+#: How long claiming may pause until nothing is in flight and channels can be replaced, in seconds.
+MAX_DRAINING: Final = 0.25
 
 
 class AmqpPublisher:
@@ -84,7 +86,8 @@ class AmqpPublisher:
     @property
     def blocked(self) -> bool:
         """Whether the broker has an alarm, or channels are replaced once nothing is in flight."""
-        return self._blocked or (self._is_stale and self.in_flight > 0)
+        waits = self._is_stale and monotonic() < self._replace_at + MAX_DRAINING
+        return self._blocked or (waits and self.in_flight > 0)
 
     @property
     def max_body(self) -> int | None:
@@ -97,6 +100,8 @@ class AmqpPublisher:
             raise self._fate  # these messages were not in flight: they are no suspects
         if self._is_stale and not self.in_flight:
             self._begin_others()
+        elif self._is_stale:  # something stays in flight, in a queue that hangs, say
+            self._replace_at = monotonic() + REPLACE_AFTER
         now = monotonic()
         channel = min(self._channels.values(), key=lambda channel: len(channel.flight))
         failed = self._outbound.provide(messages)
@@ -141,7 +146,10 @@ class AmqpPublisher:
         self._outbound.came_back(refused)
         if any(refusal.reason is Reason.NACKED for refusal in refused):
             self._replace_at = min(self._replace_at, monotonic() + REPLACE_AFTER)
-        return Outcomes(confirmed, refused, self._landed(monotonic()))
+        now = monotonic()
+        if not self._blocked:
+            refused += self._overdue(now)
+        return Outcomes(confirmed, refused, self._landed(now))
 
     def unconfirmed(self) -> list[Message]:
         """What was in flight on the channel that was closed, or on all of a lost connection."""
@@ -202,6 +210,14 @@ class AmqpPublisher:
             log.info("broker_unblocked")
             for channel in self._channels.values():
                 channel.wait_anew(monotonic())
+
+    def _overdue(self, now: float) -> list[Refusal]:
+        """Messages whose queues do not answer. Others go on, unless they are stuck behind them."""
+        return [
+            Refusal(message, Reason.UNANSWERED, f"no confirm for {self._confirm_timeout:.0f} s")
+            for channel in self._channels.values()
+            for message in channel.give_up(now, self._confirm_timeout)
+        ]
 
     def _landed(self, now: float) -> list[tuple[float, int]]:
         """Batches confirmed to the last message. The broker is lost if a confirm is overdue."""

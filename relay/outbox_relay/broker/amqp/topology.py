@@ -30,7 +30,7 @@ from kombu import Exchange, Queue
 from outbox_relay.broker.amqp.connect import open_connection
 from outbox_relay.broker.entities import described
 from outbox_relay.core.message import Message, Reason, Refusal
-from outbox_relay.errors import BrokerLost, Unpublishable
+from outbox_relay.errors import BrokerLost, Unanswered, Unpublishable
 
 log = structlog.get_logger()
 
@@ -52,7 +52,11 @@ NONSENSE: Final = (
 
 #: How long one call may go on declaring, in seconds: meanwhile nobody reads confirms or sends
 #: heartbeats, and leases must not end over hundreds of new queues.
-PATIENCE: Final = 2.0
+PATIENCE: Final = 0.5
+#: How long one declaration may take, in seconds. A queue whose process hangs never answers.
+ANSWER_SECONDS: Final = 2.0
+#: What RabbitMQ says of a queue that exists, on a node that does not run now.
+NODE_DOWN: Final = "down or inaccessible"
 #: Beyond so many distinct needs, all that is remembered is forgotten.
 MAX_REMEMBERED: Final = 10_000
 
@@ -106,6 +110,8 @@ class Topology:
                     declarer.declare(entity)
             except Unpublishable as error:
                 return Refusal(message, Reason.INVALID, str(error))
+            except Unanswered as error:
+                return Refusal(message, Reason.UNANSWERED, str(error))
         if message.exchange and not declarer.exchange_exists(message.exchange):
             detail = f"404 NOT_FOUND: no exchange {message.exchange!r}"
             return Refusal(message, Reason.UNROUTABLE, detail)
@@ -117,24 +123,31 @@ class _Declarer:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._connection: amqp.Connection | None = open_connection(url)
+        self._connection: amqp.Connection | None = None
         self._channel: Any = None  # amqp.Channel, which kombu's annotations do not admit
 
     def declare(self, entity: Queue | Exchange) -> None:
         """Declare; another existing definition, or a missing right, is the operator's choice.
 
-        Raises Unpublishable over what no broker could declare.
+        Raises Unpublishable over what no broker could declare, Unanswered where the queue, or the
+        node that has it, does not answer: other queues may.
         """
         try:
             entity(self._open_channel()).declare()
         except ChannelError as error:
             self._channel = None  # the broker has closed it
+            if NODE_DOWN in str(error):
+                raise Unanswered(f"declaring {entity.name!r} failed: {error}") from error
             log.warning("declare_refused", entity=str(entity.name), reason=str(error))
         except InternalError as error:
             # 541 says neither what is wrong nor with what: newer brokers have no transient queues
             # and say it of them. If it is the broker itself, connecting again will show.
             self.close()
             log.warning("declare_refused", entity=str(entity.name), reason=str(error))
+        except TimeoutError as error:
+            self.close()
+            detail = f"declaring {entity.name!r}: no reply within {ANSWER_SECONDS:.0f} s"
+            raise Unanswered(detail) from error
         except NONSENSE as error:
             self.close()
             raise Unpublishable(f"declaring {entity.name!r} failed: {error}") from error
@@ -167,6 +180,7 @@ class _Declarer:
     def _open_channel(self) -> Any:
         if self._connection is None:
             self._connection = open_connection(self._url)
+            self._connection.transport.sock.settimeout(ANSWER_SECONDS)
         if self._channel is None:
             self._channel = self._connection.channel()
         return self._channel

@@ -12,6 +12,7 @@ from kombu import Connection, Exchange, Queue
 
 from outbox_relay.broker.amqp import connect as connect_module
 from outbox_relay.broker.amqp import publisher as publisher_module
+from outbox_relay.broker.amqp import topology as topology_module
 from outbox_relay.broker.amqp.publisher import AmqpPublisher
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.core.message import Message, Reason, Refusal
@@ -220,11 +221,16 @@ def test_channels_that_say_no_are_replaced(
     assert set(line.reasons.values()) == {Reason.NACKED}
 
 
-def test_channels_are_not_replaced_under_what_is_in_flight(line: Line, broker: Broker) -> None:
-    """A pause is asked for, until all of it has landed."""
+def test_channels_are_not_replaced_under_what_is_in_flight(
+    line: Line, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short pause is asked for; where it does not suffice, they are replaced another time."""
+    monkeypatch.setattr(publisher_module, "MAX_DRAINING", DEADLINE)
     line.publish(*messages(500))
-    line.publisher._replace_at = 0.0
+    line.publisher._replace_at = monotonic() - 1
     assert line.publisher.blocked
+    monkeypatch.setattr(publisher_module, "MAX_DRAINING", 0.0)
+    assert not line.publisher.blocked
     line.publish(*messages(500))
     line.land()
 
@@ -335,8 +341,11 @@ def test_a_queue_somebody_keeps_to_himself_harms_only_its_row(line: Line, broker
     assert {m.id for m in line.confirmed} == {1, 2}
 
 
-def test_a_missing_queue_is_declared_as_celery_would(line: Line, broker: Broker) -> None:
+def test_a_missing_queue_is_declared_as_celery_would(
+    line: Line, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Durable, bound to its exchange, with its arguments: Celery can declare it again."""
+    monkeypatch.setattr(topology_module, "PATIENCE", DEADLINE)
     arguments = {"x-queue-type": "quorum"}
     quorum = {
         "kind": "queue",

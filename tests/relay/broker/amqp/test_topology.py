@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
 
 import pytest
 
@@ -90,3 +92,66 @@ def test_declaring_many_queues_takes_turns(
         assert [refusal.reason for refusal in said.refused] == [Reason.UNDECLARED] * left
         batch = [refusal.message for refusal in said.refused]
     assert [broker.depth(f"q{number}") for number in (1, 2, 3)] == [1, 1, 1]
+
+
+@contextmanager
+def frozen(broker: Broker, name: str) -> Iterator[None]:
+    """The queue's process hangs; the broker and its other queues do not."""
+    find = (
+        f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{broker.vhost}">>, queue, '
+        f'<<"{name}">>)), P = amqqueue:get_pid(Q), '
+    )
+    broker.node.evaluate(f"{find} sys:suspend(P)")
+    try:
+        yield
+    finally:
+        broker.node.evaluate(f"{find} sys:resume(P)")
+
+
+def test_a_queue_that_hangs_is_not_the_broker(
+    publisher: AmqpPublisher, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its declaration is given up; what goes elsewhere is sent on the same connection."""
+    monkeypatch.setattr(topology_module, "ANSWER_SECONDS", 1.0)
+    broker.declare("frozen")
+    broker.declare("well")
+    with frozen(broker, "frozen"):
+        said = publish(
+            publisher,
+            a_message(id=1, routing_key="well", declare=queue("well")),
+            a_message(id=2, routing_key="frozen", declare=queue("frozen")),
+        )
+
+    assert [(r.message.id, r.reason) for r in said.refused] == [(2, Reason.UNANSWERED)]
+    assert [message.id for message in said.confirmed] == [1]
+
+
+def test_a_confirm_that_does_not_come_is_its_queues_matter(broker: Broker) -> None:
+    """The connection stays, and later messages for others are confirmed on it."""
+    broker.declare("frozen")
+    broker.declare("well")
+    publisher = AmqpPublisher(broker.url, Topology(broker.url, declare=True), confirm_timeout=2.0)
+    try:
+        with frozen(broker, "frozen"):
+            publisher.publish([a_message(id=1, routing_key="frozen"), *well(2)])
+            publisher.publish([a_message(id=3, routing_key="frozen"), *well(4)])
+            confirmed: list[int] = []
+            refused: list[tuple[int, Reason]] = []
+            deadline = monotonic() + 30
+            while not (len(confirmed) == 2 and len(refused) == 2) and monotonic() < deadline:
+                outcomes = publisher.poll(0.1)
+                confirmed += [message.id for message in outcomes.confirmed]
+                refused += [(r.message.id, r.reason) for r in outcomes.refused]
+            assert sorted(refused) == [(1, Reason.UNANSWERED), (3, Reason.UNANSWERED)]
+            said = publish(publisher, *well(5))
+
+        assert sorted(confirmed) == [2, 4]
+        assert [message.id for message in said.confirmed] == [5]
+        assert publisher.in_flight == 0
+    finally:
+        publisher.close()
+
+
+def well(id_: int) -> list[Message]:
+    """A message for a queue that does not hang."""
+    return [a_message(id=id_, routing_key="well")]
