@@ -20,6 +20,17 @@ class StoreLost(RelayError):
     """Transient: the database went away or did not answer in time."""
 
 
+class StatementFailed(StoreLost):
+    """Transient: the database is there and refused one statement.
+
+    `row_fault` is set where it failed over what one row holds: it will again, and others will not.
+    """
+
+    def __init__(self, reason: str, *, row_fault: bool = False) -> None:
+        super().__init__(reason)
+        self.row_fault = row_fault
+
+
 class BrokerLost(RelayError):
     """Transient: the broker went away, refused the connection or did not answer in time.
 

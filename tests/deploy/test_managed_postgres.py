@@ -51,9 +51,10 @@ def test_a_managed_service_is_enough(managed: Postgres) -> None:
     claim = store.round_trip(Claim(leased, 1, 0.0), None).fetched
     assert claim is not None
     store.round_trip(None, Turn(claim.messages, 0, 0, 2, 60.0))
-    store.purge(86400.0)
     store.upkeep()
     store.close()
+    with psycopg.connect(as_login(superuser, "my_relay")) as connection:
+        connection.execute("SELECT outbox.purge('1 day')")
 
     assert states(superuser) == {"pending": 0, "scheduled": 0, "sent": 3, "dead": 0}
     with psycopg.connect(as_login(superuser, "my_inspector")) as connection:

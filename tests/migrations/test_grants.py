@@ -144,12 +144,14 @@ def test_a_relay_does_all_its_work(login_as: LoginAs, database: str) -> None:
             Parking(messages[1], "retry", 1, 0, 0.0, ""),
         ]
     )
-    store.promote()
+    store.promote(1000)
     store.release([messages[2].held])
     store.drop_orphans([messages[2].held])
     store.round_trip(None, Turn(messages[3:], 0, 0, 2, 60))
     store.forget(messages[3:4])
-    store.purge(3600)
+    store.settle_late(messages[3:4])
+    store.set_apart("why")
+    store.read_history()
 
     assert store.anything_left()
     assert store.stats().dead == 1

@@ -189,12 +189,12 @@ class TestDeduplication:
             for key in "abc":
                 shop.add.apply_async((1, 0), dedup_key=key)
             store = Store.connect(database, "outbox", statement_timeout=5)
-            wait_until(lambda: store.promote() == 0, 10, "nothing more is due")
+            wait_until(lambda: store.promote(1000) == 0, 10, "nothing more is due")
             store.close()
             assert len(claim(database)) == 1
 
         store = Store.connect(database, "outbox", statement_timeout=5)
-        store.promote()
+        store.promote(1000)
         store.close()
         assert len(claim(database)) == 3
 

@@ -8,6 +8,7 @@ import threading
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import structlog
@@ -21,6 +22,7 @@ from outbox_relay.observe.metrics import Metrics
 from outbox_relay.observe.queues import QueueWatch
 from outbox_relay.operator import depths
 from outbox_relay.postgres.open import open_store
+from outbox_relay.postgres.purge import purge
 from outbox_relay.settings import Settings
 
 log = structlog.get_logger()
@@ -49,6 +51,7 @@ def _run(arguments: Namespace, settings: Settings) -> int:
         first_claim_id=secrets.randbits(31) << 32,
         metrics=metrics,
         health=health,
+        purge=partial(purge, settings),
     )
 
     def stop(*_: object) -> None:

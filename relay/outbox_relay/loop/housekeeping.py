@@ -1,9 +1,16 @@
-"""The chores beside publishing: promote what is due, count, forget what is old."""
+"""The chores beside publishing: promote what is due, count, forget what is old.
 
+None of them keeps a claim from happening: a chore that fails is logged and tried again when it is
+due the next time, and a row that it fails over is set apart. Only a database that is gone is more.
+"""
+
+from collections.abc import Callable
 from typing import Final
 
 import structlog
 
+from outbox_relay.errors import SchemaError, StatementFailed
+from outbox_relay.loop.retention import Retention
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.postgres.store import Store
 
@@ -15,33 +22,56 @@ PROMOTE_EVERY: Final = 0.2
 MAX_PROMOTED: Final = 1000
 #: How often the gauges of the backlog are refreshed, in seconds.
 STATS_EVERY: Final = 5.0
-#: How often retention runs, in seconds.
-PURGE_EVERY: Final = 60.0
+#: How often a chore that goes on failing is logged, in seconds.
+REMIND_EVERY: Final = 60.0
 
 
 class Housekeeping:
     """Remembers when each chore was last done; `now` is in monotonic seconds."""
 
-    def __init__(self, metrics: Metrics, retention: float, now: float) -> None:
+    def __init__(self, metrics: Metrics, retention: Retention) -> None:
         self._metrics = metrics
         self._retention = retention
         self._promoted = self._counted = 0.0
-        self._purged = now
+        self._logged: dict[str, float] = {}
 
     def do(self, store: Store, now: float) -> None:
         """Do what is due."""
         if now - self._promoted >= PROMOTE_EVERY:
-            self._promoted = now if store.promote() < MAX_PROMOTED else 0.0
+            self._promoted = now
+            self._attempt("promote", now, lambda: self._promote(store))
         if now - self._counted >= STATS_EVERY:
             self._counted = now
-            self._metrics.stats(store.stats())
-            self._metrics.upkeep(store.upkeep())
-        # With retention 0 as well: receipts, and what a crash kept from being forgotten.
-        if now - self._purged >= PURGE_EVERY:
-            self._purged = now
-            if gone := store.purge(self._retention):
-                log.info("purged", messages=gone)
+            self._attempt("stats", now, lambda: self._metrics.stats(store.stats()))
+            self._attempt("upkeep", now, lambda: self._metrics.upkeep(store.upkeep()))
+        self._retention.begin_if_due(now)
 
     def count_soon(self) -> None:
-        """Show the backlog at the next opportunity: the database is back."""
+        """Refresh the gauges of the backlog with the next chores: the database is back."""
         self._counted = 0.0
+
+    def _attempt(self, chore: str, now: float, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (StatementFailed, SchemaError) as error:
+            if now - self._logged.get(chore, float("-inf")) >= REMIND_EVERY:
+                self._logged[chore] = now
+                log.error("chore_failed", chore=chore, reason=str(error))
+
+    def _promote(self, store: Store) -> None:
+        """Promote what is due; where that fails over a row, set this row apart."""
+        limit = MAX_PROMOTED
+        while True:
+            try:
+                promoted = store.promote(limit)
+            except StatementFailed as error:
+                if not error.row_fault:
+                    raise
+                if limit == 1:
+                    log.error("message_set_apart", message_id=store.set_apart(str(error)))
+                    return
+                limit = max(1, limit // 4)
+                continue
+            if promoted == limit:
+                self._promoted = 0.0  # there may be more
+            return

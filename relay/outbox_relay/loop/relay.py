@@ -24,6 +24,7 @@ from outbox_relay.loop.cycle import Cycle
 from outbox_relay.loop.housekeeping import Housekeeping
 from outbox_relay.loop.incidents import Outage
 from outbox_relay.loop.quarantine import Quarantine
+from outbox_relay.loop.retention import Retention
 from outbox_relay.observe.health import Health
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.postgres.store import Store
@@ -58,6 +59,7 @@ class Relay:
         first_claim_id: int,
         metrics: Metrics,
         health: Health,
+        purge: Callable[[], int],
     ) -> None:
         self._settings = settings
         self._open_store = open_store
@@ -74,7 +76,7 @@ class Relay:
         self._stopping = threading.Event()
         self._draining = False
         self._next_chores = 0.0
-        self._housekeeping = Housekeeping(metrics, settings.retention, monotonic())
+        self._housekeeping = Housekeeping(metrics, Retention(purge, monotonic()))
 
     def _remember_nothing(self, first_claim_id: int) -> None:
         self._core = Core(self._settings, first_claim_id)

@@ -15,6 +15,8 @@
 | grace_over | warning | a server was silent until the end of the grace period |
 | claim_outlived | warning | a claim was too old to publish after a pause of this process |
 | orphans_dropped | warning | work whose message somebody had deleted by hand was forgotten |
+| chore_failed | error | promoting, counting or forgetting failed: which, and why; once a minute |
+| message_set_apart | error | a row that could not be promoted is dead, so that others can be |
 | purged | info | retention forgot sent messages |
 | queues_unread | debug | depth and consumers of the queues could not be asked for |
 | batch | debug | a batch was claimed and published |

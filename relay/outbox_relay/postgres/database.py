@@ -12,7 +12,8 @@ from typing import Any, Final
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from outbox_relay.errors import SchemaError, SettingsError, StoreLost
+from outbox_relay.errors import SchemaError, SettingsError, StatementFailed, StoreLost
+from outbox_relay.postgres.sqlstates import Fault, fault_of
 from outbox_relay.settings.setting import flag_of
 
 CONNECT_TIMEOUT_SECONDS: Final = 5
@@ -60,9 +61,10 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
         """Run one of psycopg's generators until it is done or the time is over."""
         try:
             return super().wait(gen, timeout=self.deadline)
-        except psycopg.OperationalError:
-            # After a time-out the reply may still come: the connection cannot be used again.
-            self.pgconn.finish()
+        except psycopg.OperationalError as error:
+            if error.sqlstate is None:
+                # After a time-out the reply may still come: the connection cannot be used again.
+                self.pgconn.finish()
             raise
 
 
@@ -101,9 +103,7 @@ def translated() -> Iterator[None]:
         yield
     except psycopg.errors.QueryCanceled as error:
         flag = flag_of("OUTBOX_STATEMENT_TIMEOUT")
-        raise StoreLost(f"{first_line(error)}: allow it more time with {flag}") from error
-    except psycopg.OperationalError as error:
-        raise StoreLost(f"the database does not answer: {first_line(error)}") from error
+        raise StatementFailed(f"{first_line(error)}: allow it more time with {flag}") from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise SchemaError(
             f"{first_line(error)}: run outbox-migrate grant and GRANT outbox_relay to this login"
@@ -120,8 +120,12 @@ def translated() -> Iterator[None]:
     except psycopg.errors.ReadOnlySqlTransaction as error:
         raise StoreLost("the database is read-only (a standby, or told so)") from error
     except psycopg.Error as error:
-        code = error.sqlstate or type(error).__name__
-        raise StoreLost(f"{code}: {first_line(error)}") from error
+        # What the server ends the session with says FATAL.
+        if error.sqlstate is None or error.diag.severity_nonlocalized != "ERROR":
+            raise StoreLost(f"the database does not answer: {first_line(error)}") from error
+        fault = fault_of(error.sqlstate)
+        reason = f"{error.sqlstate}: {first_line(error)}"
+        raise StatementFailed(reason, row_fault=fault is Fault.ROW) from error
 
 
 def first_line(error: Exception) -> str:

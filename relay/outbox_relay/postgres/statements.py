@@ -203,7 +203,7 @@ WITH due AS (
     WHERE id = ANY (ARRAY(
         SELECT id FROM {outbox}.parked
         WHERE state <> 'dead' AND available_at <= now()
-        ORDER BY available_at LIMIT 1000 FOR UPDATE SKIP LOCKED))
+        ORDER BY available_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
     RETURNING id, slot, attempts, suspicion, last_error, lane, state
 ), made AS (
     INSERT INTO {outbox}.ready (id, slot, attempts, suspicion, last_error, lane)
@@ -216,6 +216,19 @@ WITH due AS (
     ON CONFLICT (id) DO NOTHING
 )
 SELECT count(*) FROM due
+""",
+)
+
+#: The first of what is due, over which PROMOTE fails, is given up: a person has to look at it.
+SET_APART: Final = Statement(
+    "set_apart",
+    """
+UPDATE {outbox}.parked p SET state = 'dead', last_error = %(error)s
+WHERE id = (
+    SELECT id FROM {outbox}.parked
+    WHERE state <> 'dead' AND available_at <= now()
+    ORDER BY available_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING (SELECT m.message_id FROM {outbox}.message m WHERE m.id = p.id AND m.slot = p.slot)
 """,
 )
 

@@ -233,10 +233,15 @@ class Store:
         )
         return {id_ for (id_,) in rows}
 
-    def promote(self) -> int:
-        """Move what has become due back to the work table; returns how many, at most 1,000."""
+    def promote(self, limit: int) -> int:
+        """Move what has become due back to the work table; returns how many, at most `limit`."""
         with translated():
-            return int(self._pipeline.run(Query(statements.PROMOTE, {}))[0][0])
+            return int(self._pipeline.run(Query(statements.PROMOTE, {"limit": limit}))[0][0])
+
+    def set_apart(self, error: str) -> str | None:
+        """Give up the first of what is due; returns its message id, None where it is locked."""
+        rows = self._run(statements.SET_APART, {"error": storable(error, self._charset)})
+        return str(rows[0][0]) if rows else None
 
     def waiting_routes(self) -> list[str]:
         """The routes that messages wait for, or many of them."""
@@ -254,10 +259,6 @@ class Store:
         """Delete settled messages at once."""
         ids, slots = [m.id for m in messages], [m.slot for m in messages]
         self._run(statements.FORGET, {"ids": bigints(ids), "slots": bigints(slots)})
-
-    def purge(self, older_than: float) -> int:
-        """Delete sent messages older than that many seconds; returns about how many."""
-        return int(self._run(statements.PURGE, {"older_than": older_than})[0][0])
 
     def anything_left(self) -> bool:
         """Whether anything due, or refused and waiting for another attempt, is still there."""

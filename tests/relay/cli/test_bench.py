@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from outbox_relay.cli.main import main
-from outbox_relay.loop import housekeeping
+from outbox_relay.loop import retention
 from tests.fixtures.broker import Broker
 from tests.fixtures.rows import commit_rows, states
 
@@ -54,7 +54,7 @@ def test_it_leaves_the_history_alone(database: str, monkeypatch: pytest.MonkeyPa
 
     However long the measurement takes: retention has its turn all the time.
     """
-    monkeypatch.setattr(housekeeping, "PURGE_EVERY", 0.0)
+    monkeypatch.setattr(retention, "PURGE_EVERY", 0.0)
     commit_rows(database, 3)
     with psycopg.connect(database) as connection:
         connection.execute("DELETE FROM outbox.ready")

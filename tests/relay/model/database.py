@@ -360,7 +360,7 @@ class ModelStore:
         self._database.renew(held, lease_seconds)
         self._handle()
 
-    def promote(self) -> int:
+    def promote(self, _: int) -> int:
         """Make work of what is due."""
         self._ask()
         return self._database.promote()
@@ -369,10 +369,6 @@ class ModelStore:
         """The routes that messages wait for."""
         self._ask()
         return self._database.waiting_routes()
-
-    def purge(self, _: float) -> int:
-        """Nothing here is that old."""
-        return 0
 
     def stats(self) -> Stats:
         """Nobody looks at them."""

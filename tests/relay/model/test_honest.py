@@ -143,7 +143,7 @@ class Twins:
 
     def promote(self) -> tuple[object, object]:
         """Make work of what is due."""
-        return self.store.promote(), self.model.promote()
+        return self.store.promote(1000), self.model.promote()
 
     def real(self, held: list[tuple[int, int]]) -> list[Held]:
         """The same rows in Postgres."""

@@ -77,6 +77,7 @@ class Machine:
             self.first_claim_id,
             world.metrics,
             Health(),
+            lambda: 0,
         )
         self.relay.run()
 

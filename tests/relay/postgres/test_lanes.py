@@ -134,7 +134,7 @@ class TestOrder:
         assert relay.claim() == [first]
         with psycopg.connect(emptied_database) as connection:
             connection.execute("UPDATE outbox.parked SET available_at = now()")
-        assert relay.store.promote() == 1
+        assert relay.store.promote(1000) == 1
         assert relay.claim() == []
         relay.confirm()
 
@@ -168,7 +168,7 @@ class TestFailures:
         assert relay.claim() == []
         with psycopg.connect(emptied_database) as connection:
             connection.execute("UPDATE outbox.parked SET available_at = now()")
-        relay.store.promote()
+        relay.store.promote(1000)
 
         assert drained(relay) == [first, second]
 
@@ -338,7 +338,7 @@ def test_whatever_happens_each_key_is_in_order(
             relay.confirm()
             publish(relay.claim(term=0.0))
             relay.held = {}
-        relay.store.promote()
+        relay.store.promote(1000)
         assert most_at_work(emptied_database) <= 1
     for relay in relays:
         relay.give_back()

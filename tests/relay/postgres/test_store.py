@@ -192,7 +192,7 @@ class TestClaiming:
         """An eta in the future is held, however often one looks."""
         commit_rows(emptied_database, available_in=3600)
 
-        assert store.promote() == 0
+        assert store.promote(1000) == 0
         assert claim(store) == []
         assert states(emptied_database)["scheduled"] == 1
 
@@ -520,7 +520,7 @@ class TestParking:
         store.park([parked(message, attempts=4, suspicion=1)])
         assert claim(store) == []
 
-        assert store.promote() == 1
+        assert store.promote(1000) == 1
 
         (again,) = claim(store)
         assert (again.id, again.attempts, again.suspicion) == (message.id, 4, 1)
@@ -530,7 +530,7 @@ class TestParking:
         commit_rows(emptied_database)
         store.park([parked(claim(store)[0], delay=3600.0)])
 
-        assert store.promote() == 0
+        assert store.promote(1000) == 0
         assert claim(store) == []
         assert states(emptied_database)["pending"] == 1
 
@@ -539,7 +539,7 @@ class TestParking:
         commit_rows(emptied_database)
         store.park([parked(claim(store)[0], "dead")])
 
-        assert store.promote() == 0
+        assert store.promote(1000) == 0
 
     def test_parking_is_fenced(self, emptied_database: str, open_store: OpenStore) -> None:
         """A relay whose claim is over cannot take the row from the one that holds it."""
@@ -560,9 +560,9 @@ class TestParking:
         with psycopg.connect(emptied_database) as connection:
             connection.execute("UPDATE outbox.parked SET available_at = now()")
 
-        assert store.promote() == 1000
-        assert store.promote() == 200
-        assert store.promote() == 0
+        assert store.promote(1000) == 1000
+        assert store.promote(1000) == 200
+        assert store.promote(1000) == 0
 
     def test_an_empty_list_is_no_trouble(self, store: Store) -> None:
         """Nothing to park, release or renew."""
@@ -719,7 +719,7 @@ class TestLooking:
         settle(store, [second])
         assert store.anything_left()
 
-        store.promote()
+        store.promote(1000)
         with psycopg.connect(emptied_database) as connection:
             connection.execute("UPDATE outbox.parked SET state = 'dead' WHERE state = 'retry'")
         assert not store.anything_left()

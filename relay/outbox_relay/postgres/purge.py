@@ -1,0 +1,41 @@
+"""Forgets what was sent long ago, on a connection of its own, portion by portion.
+
+Each portion is committed: what was done stays done, however the run ends.
+"""
+
+from contextlib import closing
+from time import monotonic
+from typing import Final
+
+from outbox_relay.errors import SettingsError, StoreLost
+from outbox_relay.postgres.database import connect, translated
+from outbox_relay.postgres.statements import PURGE
+from outbox_relay.settings import Settings
+
+NAME: Final = "outbox-relay retention"
+#: No further portion is begun after that many seconds: others may want to have a turn.
+BUDGET: Final = 50.0
+
+
+def purge(settings: Settings) -> int:
+    """Forget what is older than the retention of the settings; returns about how many messages.
+
+    Raises StoreLost or SchemaError.
+    """
+    try:
+        url = settings.database_url.read()
+    except SettingsError as error:  # it was readable at the start, so it is being replaced
+        raise StoreLost(str(error)) from error
+    statement = PURGE.in_schema(settings.schema).text
+    total, until = 0, monotonic() + BUDGET
+    with (
+        closing(connect(url, NAME, settings.statement_timeout)) as connection,
+        translated(),
+    ):
+        while monotonic() < until:
+            row = connection.execute(statement, {"older_than": settings.retention}).fetchone()
+            gone = int(row[0]) if row else 0
+            total += gone
+            if not gone:
+                break
+    return total
