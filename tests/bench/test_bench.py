@@ -21,6 +21,7 @@ EXPERIMENTS = (
     DRAINED,
     "stub broker, 1 process",
     "producer",
+    "inbox",
     "latency",
     "sustained",
 )

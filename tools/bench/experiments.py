@@ -7,6 +7,7 @@ from typing import Final
 
 from bench import (
     backlog,
+    inbox,
     latency,
     limit,
     naive,
@@ -50,6 +51,7 @@ def catalogue(scale: Scale, has: Brokers) -> list[Experiment]:
         *_stub(scale),
         *(_redis(scale) if has.valkey else ()),
         Experiment("producer", _named_each("producer", producer.measure)),
+        Experiment("inbox", _named_each("inbox", inbox.measure)),
         *(_latency(scale) if has.rabbitmq else ()),
     ]
 

@@ -139,6 +139,11 @@ GOALS: Final = (
         2,
         at_most=True,
     ),
+    Goal(
+        "@idempotent with a URL, against the same task on a plain pooled transaction",
+        _ratio("inbox, @idempotent, a URL", "inbox, plain, on a pool"),
+        0.93,
+    ),
 )
 
 
