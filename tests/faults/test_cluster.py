@@ -10,6 +10,7 @@ from typing import Final, LiteralString
 import pytest
 
 from servers import RabbitCluster, RabbitMQ
+from servers.rabbitmq_packages import version
 from tests.faults.cluster import COLUMNS, QuorumQueue, cut_off, handle_partitions
 from tests.faults.lab import DEADLINE, HASTE, Lab, LabWith
 from tests.fixtures.programs import Relay
@@ -87,6 +88,8 @@ def test_two_nodes_are_killed(
     Left alone, the third node takes connections and messages, or none.
     """
     survivor, *victims = cluster.nodes
+    if handling == "pause_minority" and version(survivor.root) >= "4.3":
+        pytest.skip("RabbitMQ 4.3 has no partition handling left to set: its nodes never pause")
     handle_partitions(cluster, handling)
     queue = QuorumQueue(cluster, survivor, vhost)
     lab, relay = a_drain(lab_with, queue, survivor)
