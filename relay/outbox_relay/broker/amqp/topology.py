@@ -11,7 +11,6 @@ from time import monotonic
 from typing import Any, Final
 
 import amqp
-import structlog
 from amqp.exceptions import (
     AccessRefused,
     AMQPError,
@@ -28,11 +27,10 @@ from amqp.exceptions import (
 from kombu import Exchange, Queue
 
 from outbox_relay.broker.amqp.connect import open_connection
+from outbox_relay.broker.declines import DECLINES
 from outbox_relay.broker.entities import described
 from outbox_relay.core.message import Message, Reason, Refusal
 from outbox_relay.errors import BrokerLost, Unanswered, Unpublishable
-
-log = structlog.get_logger()
 
 #: What one message needs: its declarations, and the exchange it names.
 Need = tuple[str, str]
@@ -138,12 +136,12 @@ class _Declarer:
             self._channel = None  # the broker has closed it
             if NODE_DOWN in str(error):
                 raise Unanswered(f"declaring {entity.name!r} failed: {error}") from error
-            log.warning("declare_refused", entity=str(entity.name), reason=str(error))
+            DECLINES.add(entity.name, str(error))
         except InternalError as error:
             # 541 says neither what is wrong nor with what: newer brokers have no transient queues
             # and say it of them. If it is the broker itself, connecting again will show.
             self.close()
-            log.warning("declare_refused", entity=str(entity.name), reason=str(error))
+            DECLINES.add(entity.name, str(error))
         except TimeoutError as error:
             self.close()
             detail = f"declaring {entity.name!r}: no reply within {ANSWER_SECONDS:.0f} s"

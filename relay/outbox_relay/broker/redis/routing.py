@@ -15,6 +15,7 @@ from kombu import Exchange, Queue
 from kombu.transport.virtual.base import NotEquivalentError
 from redis.exceptions import DataError, NoPermissionError, RedisError
 
+from outbox_relay.broker.declines import DECLINES
 from outbox_relay.broker.entities import described
 from outbox_relay.broker.redis.topics import matches
 from outbox_relay.core.message import Message, Reason, Refusal
@@ -164,7 +165,7 @@ class Router:
         try:
             self._ask(f"declaring {entity.name!r}", entity(self._channel).declare)
         except (*NOT_HERE, _Denied) as error:
-            log.warning("declare_refused", entity=str(entity.name), reason=repr(error))
+            DECLINES.add(entity.name, repr(error))
 
     def _ask(self, what: str, question: Callable[[], Any]) -> Any:
         try:
