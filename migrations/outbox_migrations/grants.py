@@ -43,19 +43,22 @@ GRANT EXECUTE ON FUNCTION {outbox}.enqueue, {outbox}.cancel, {outbox}.claim_dedu
 
 GRANT SELECT ON ALL TABLES IN SCHEMA {outbox} TO outbox_relay;
 GRANT INSERT, UPDATE, DELETE ON {outbox}.ready, {outbox}.parked TO outbox_relay;
-GRANT INSERT ON {outbox}.receipt, {outbox}.lane TO outbox_relay;
+GRANT INSERT ON {outbox}.receipt, {outbox}.expiry, {outbox}.lane TO outbox_relay;
 GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.retry, {outbox}.discard, {outbox}.replay,
-    {outbox}.purge, {outbox}.forget, {outbox}.claim_lanes TO outbox_relay;
+    {outbox}.purge, {outbox}.forget, {outbox}.claim_lanes, {outbox}.restore_work TO outbox_relay;
 
 GRANT SELECT ON {outbox}.stats TO outbox_inspector;
 GRANT SELECT (id, message_id, task, exchange, routing_key, created_at, available_at, attempts)
     ON {outbox}.pending, {outbox}.scheduled, {outbox}.dead TO outbox_inspector;
 GRANT SELECT (id, message_id, task, exchange, routing_key, created_at, sent_at)
     ON {outbox}.sent TO outbox_inspector;
+GRANT SELECT (id, message_id, task, exchange, routing_key, created_at, available_at, attempts,
+              expired_at)
+    ON {outbox}.expired TO outbox_inspector;
 GRANT EXECUTE ON FUNCTION {outbox}.rough_count TO outbox_inspector;
 GRANT SELECT (id, slot, attempts, lease_until) ON {outbox}.ready TO outbox_inspector;
 GRANT SELECT (id, slot, state, available_at, attempts) ON {outbox}.parked TO outbox_inspector;
-GRANT SELECT (id, slot) ON {outbox}.lane TO outbox_inspector;
+GRANT SELECT (id, slot) ON {outbox}.lane, {outbox}.expiry TO outbox_inspector;
 """
 
 INBOX_GRANTS: Final = """

@@ -54,7 +54,11 @@ def test_old_keys_are_forgotten(session: Connection, emptied_database: str) -> N
     """Those whose message is no longer pending; the others are kept, and looked at again later."""
     for key in ("sent", "waiting"):
         session.execute("SELECT outbox.enqueue('shop.bill', dedup_key => %s)", [key])
-    session.execute("DELETE FROM outbox.ready WHERE id = (SELECT min(id) FROM outbox.ready)")
+    session.execute(
+        "WITH done AS (DELETE FROM outbox.ready WHERE id = (SELECT min(id) FROM outbox.ready)"
+        " RETURNING id) INSERT INTO outbox.receipt (span, ids)"
+        " SELECT int8range(id, id, '[]'), ARRAY[id] FROM done"
+    )
     session.execute("UPDATE outbox.dedup SET looked_at = now() - interval '2 hours'")
 
     session.execute("SELECT outbox.purge('7 days')")

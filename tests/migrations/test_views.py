@@ -105,6 +105,7 @@ def test_the_views_have_the_columns_of_the_contract(emptied_database: str) -> No
             "scheduled",
             "dead",
             "oldest_pending_age",
+            "expired",
         ]
 
 

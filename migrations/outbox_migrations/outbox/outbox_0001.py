@@ -15,11 +15,13 @@ branch_labels = ("outbox",)
 
 #: What belongs to the tables goes with them. The functions of views go after the views.
 DROP = """
-DROP VIEW outbox.pending, outbox.scheduled, outbox.dead, outbox.sent, outbox.stats;
-DROP TABLE outbox.message, outbox.ready, outbox.parked, outbox.receipt, outbox.lane,
-    outbox.lane_news, outbox.lane_gate, outbox.dedup;
-DROP FUNCTION outbox.make_work, outbox.joined_lane, outbox.left_work, outbox.claim_lanes,
-    outbox.claim_dedup, outbox.forget_dedup, outbox.by_index, outbox.short_repr,
+DROP VIEW outbox.pending, outbox.scheduled, outbox.dead, outbox.expired, outbox.sent,
+    outbox.stats;
+DROP TABLE outbox.message, outbox.ready, outbox.parked, outbox.receipt, outbox.expiry,
+    outbox.lane, outbox.lane_news, outbox.dedup, outbox.progress;
+DROP FUNCTION outbox.is_replicating, outbox.restore_work, outbox.workless,
+    outbox.make_work, outbox.joined_lane, outbox.left_work, outbox.claim_lanes, outbox.claim_dedup,
+    outbox.forget_dedup, outbox.by_index, outbox.short_repr,
     outbox.rough_count, outbox.cancel, outbox.retry, outbox.discard, outbox.replay,
     outbox.empty_slot, outbox.purge, outbox.forget, outbox.enqueue, outbox.version;
 """

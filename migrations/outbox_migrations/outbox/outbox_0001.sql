@@ -8,7 +8,7 @@
 -- measurements.
 
 COMMENT ON SCHEMA outbox IS
-    'Transactional outbox for Celery: look at pending, scheduled, sent, dead, stats.';
+    'Transactional outbox for Celery: look at pending, scheduled, sent, dead, expired, stats.';
 
 CREATE TABLE outbox.message (
     id               bigint GENERATED ALWAYS AS IDENTITY,
@@ -46,7 +46,17 @@ CREATE TABLE outbox.message (
     CONSTRAINT headers_fit_a_frame CHECK (octet_length(headers::text) <= 131072),
     -- A relay holds a batch of messages in memory.
     CONSTRAINT properties_fit_a_frame CHECK (octet_length(properties::text) <= 131072),
-    CONSTRAINT declare_is_short CHECK (octet_length(declare::text) <= 131072)
+    CONSTRAINT declare_is_short CHECK (octet_length(declare::text) <= 131072),
+    -- What `lane` and `dedup` would refuse later is refused here, where somebody hears of it.
+    CONSTRAINT ordering_key_is_short CHECK (octet_length(ordering_key) BETWEEN 1 AND 200),
+    CONSTRAINT dedup_key_is_short CHECK (octet_length(dedup_key) BETWEEN 1 AND 200),
+    -- Python's datetime can show these in every time zone, and every Postgres can subtract them.
+    CONSTRAINT available_at_is_a_time CHECK (
+        available_at >= '0001-01-02 00:00+00' AND available_at < '9999-12-31 00:00+00'),
+    CONSTRAINT expires_at_is_a_time CHECK (
+        expires_at >= '0001-01-02 00:00+00' AND expires_at < '9999-12-31 00:00+00'),
+    CONSTRAINT created_at_is_a_time CHECK (
+        created_at >= '0001-01-02 00:00+00' AND created_at < '9999-12-31 00:00+00')
 ) PARTITION BY LIST (slot);
 CREATE INDEX message_message_id ON outbox.message (message_id);
 COMMENT ON TABLE outbox.message IS
@@ -176,7 +186,9 @@ CREATE TABLE outbox.receipt (
     span    int8range NOT NULL,
     ids     bigint[] NOT NULL
 );
-CREATE INDEX receipt_sent_at ON outbox.receipt (sent_at);
+-- Unique, so that it can tell subscribers of logical replication which receipt was forgotten.
+CREATE UNIQUE INDEX receipt_sent_at ON outbox.receipt (sent_at, span);
+ALTER TABLE outbox.receipt REPLICA IDENTITY USING INDEX receipt_sent_at;
 CREATE INDEX receipt_span ON outbox.receipt USING gist (span);
 CREATE INDEX receipt_highest ON outbox.receipt (upper(span));
 -- Not compressed: of what Postgres does for a message, that was a twelfth.
@@ -186,6 +198,48 @@ COMMENT ON COLUMN outbox.receipt.sent_at IS 'When the batch was settled.';
 COMMENT ON COLUMN outbox.receipt.span IS 'From the lowest to the highest id of the batch.';
 COMMENT ON COLUMN outbox.receipt.ids IS 'The ids of the messages that were confirmed.';
 
+-- The other ending: what expired before a worker could have it. Its own table, because it is
+-- rare, and because settling must not pay for it.
+CREATE TABLE outbox.expiry (
+    id         bigint PRIMARY KEY,
+    slot       smallint NOT NULL,
+    expired_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    attempts   smallint NOT NULL DEFAULT 0,
+    last_error text
+);
+CREATE INDEX expiry_expired_at ON outbox.expiry (expired_at);
+COMMENT ON TABLE outbox.expiry IS 'Private: messages that expired before they could be of use.';
+COMMENT ON COLUMN outbox.expiry.id IS 'The id of the message.';
+COMMENT ON COLUMN outbox.expiry.slot IS 'The partition the message is stored in.';
+COMMENT ON COLUMN outbox.expiry.expired_at IS 'When the relay noticed.';
+COMMENT ON COLUMN outbox.expiry.attempts IS
+    'How often the broker had refused it; outages do not count.';
+COMMENT ON COLUMN outbox.expiry.last_error IS 'What was done about it.';
+
+-- How far chores have come. No row is needed: what is missing here is begun anew.
+CREATE TABLE outbox.progress (
+    name text PRIMARY KEY,
+    at   timestamptz,
+    id   bigint
+);
+COMMENT ON TABLE outbox.progress IS 'Private: how far the chores of retention have come.';
+COMMENT ON COLUMN outbox.progress.name IS
+    'receipts_forgotten (endings before that time are gone) or work_checked (up to that id).';
+COMMENT ON COLUMN outbox.progress.at IS 'The time, of a chore that goes by time.';
+COMMENT ON COLUMN outbox.progress.id IS 'The id, of a chore that goes by id.';
+
+-- A subscriber of logical replication gets the work rows as well: triggers must not make them
+-- again. Everywhere else they run ALWAYS, whatever session_replication_role says: without them a
+-- message would have no work.
+CREATE FUNCTION outbox.is_replicating() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN current_setting('session_replication_role') = 'replica' AND EXISTS (
+        SELECT FROM pg_catalog.pg_stat_get_subscription(NULL) s
+        WHERE s.pid = pg_catalog.pg_backend_pid());
+END $$;
+COMMENT ON FUNCTION outbox.is_replicating IS
+    'Private: whether this session applies the changes of another server.';
+
 -- Whoever inserts a message makes its work row, with no right beyond INSERT on `message`. What
 -- nearly every message needs comes first.
 CREATE FUNCTION outbox.make_work() RETURNS trigger
@@ -193,6 +247,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
 DECLARE
     claimed record;
 BEGIN
+    IF is_replicating() THEN RETURN NULL; END IF;
     PERFORM FROM inserted
         WHERE available_at > now() OR ordering_key IS NOT NULL OR dedup_key IS NOT NULL LIMIT 1;
     IF NOT FOUND THEN
@@ -219,6 +274,7 @@ COMMENT ON FUNCTION outbox.make_work IS 'Private: makes a work row of each messa
 CREATE TRIGGER make_work AFTER INSERT ON outbox.message
     REFERENCING NEW TABLE AS inserted
     FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_work();
+ALTER TABLE outbox.message ENABLE ALWAYS TRIGGER make_work;
 
 -- What the relay asks before it trusts this schema.
 CREATE FUNCTION outbox.version() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 1';
@@ -254,15 +310,10 @@ COMMENT ON TABLE outbox.lane_news IS
 COMMENT ON COLUMN outbox.lane_news.id IS 'Order of the news.';
 COMMENT ON COLUMN outbox.lane_news.key IS 'The ordering key that there is news of.';
 
--- Whoever holds its only row is the one that may take messages out of lanes.
-CREATE TABLE outbox.lane_gate ();
-INSERT INTO outbox.lane_gate DEFAULT VALUES;
-COMMENT ON TABLE outbox.lane_gate IS
-    'Private: its only row is locked by whoever takes messages out of lanes.';
-
 CREATE FUNCTION outbox.joined_lane() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
 BEGIN
+    IF is_replicating() THEN RETURN NULL; END IF;
     INSERT INTO lane_news (key) SELECT DISTINCT key FROM joined;
     RETURN NULL;
 END $$;
@@ -272,12 +323,14 @@ COMMENT ON FUNCTION outbox.joined_lane IS
 CREATE TRIGGER joined_lane AFTER INSERT ON outbox.lane
     REFERENCING NEW TABLE AS joined
     FOR EACH STATEMENT EXECUTE FUNCTION outbox.joined_lane();
+ALTER TABLE outbox.lane ENABLE ALWAYS TRIGGER joined_lane;
 
 -- Also where the message only moved, from one attempt to the wait for the next: then the news
 -- finds its lane still taken, and is forgotten.
 CREATE FUNCTION outbox.left_work() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
 BEGIN
+    IF is_replicating() THEN RETURN NULL; END IF;
     INSERT INTO lane_news (key) VALUES (OLD.lane);
     RETURN NULL;
 END $$;
@@ -288,6 +341,8 @@ CREATE TRIGGER left_work AFTER DELETE ON outbox.ready
     FOR EACH ROW WHEN (OLD.lane IS NOT NULL) EXECUTE FUNCTION outbox.left_work();
 CREATE TRIGGER left_work AFTER DELETE ON outbox.parked
     FOR EACH ROW WHEN (OLD.lane IS NOT NULL) EXECUTE FUNCTION outbox.left_work();
+ALTER TABLE outbox.ready ENABLE ALWAYS TRIGGER left_work;
+ALTER TABLE outbox.parked ENABLE ALWAYS TRIGGER left_work;
 
 -- Takes the next message out of each lane there is news of, and leases it: `claim`, for `term`
 -- seconds. Looks at `most` news above `above`, or fewer; `news` are those it looked at. News of a
@@ -299,9 +354,13 @@ CREATE FUNCTION outbox.claim_lanes(
 BEGIN
     PERFORM FROM lane_news n WHERE n.id > above LIMIT 1;
     IF NOT FOUND THEN RETURN; END IF;
-    PERFORM FROM lane_gate FOR UPDATE SKIP LOCKED;
-    IF NOT FOUND THEN RETURN; END IF;
-    -- A statement of its own, begun behind the gate: it sees all that was taken out before.
+    -- Whoever holds this lock is the one that takes messages out of lanes. It belongs to this
+    -- table of this database, and ends with the transaction.
+    IF NOT pg_try_advisory_xact_lock(
+            hashtextextended('outbox.claim_lanes', 'lane'::regclass::oid::bigint)) THEN
+        RETURN;
+    END IF;
+    -- A statement of its own, begun behind the lock: it sees all that was taken out before.
     WITH heard AS MATERIALIZED (
         SELECT n.id, n.key FROM lane_news n WHERE n.id > above ORDER BY n.id LIMIT most
     ), head AS MATERIALIZED (
@@ -358,6 +417,7 @@ COMMENT ON COLUMN outbox.dedup.looked_at IS
 -- Null: no other message with this key is pending, so insert yours. Otherwise the message id of
 -- the one that is; do not insert. Producers with the same key take turns, each until it commits.
 -- A message that a relay has claimed, were it only once, may be on the wire: it counts no more.
+-- Nor does one that has expired, noticed or not: nothing would ever be published for the key.
 CREATE FUNCTION outbox.claim_dedup(dedup_key text, message_id text) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
 DECLARE
@@ -370,6 +430,8 @@ BEGIN
         SELECT d.id, d.message_id INTO first FROM dedup d WHERE d.key = $1 FOR UPDATE;
         CONTINUE WHEN NOT FOUND;
         LOOP
+            EXIT WHEN EXISTS (SELECT FROM message m
+                WHERE m.id = first.id AND m.expires_at <= clock_timestamp());
             PERFORM FROM parked p WHERE p.id = first.id
                 AND (p.state = 'scheduled' OR p.state = 'retry' AND p.suspicion = 0) FOR UPDATE;
             IF FOUND THEN RETURN first.message_id; END IF;
@@ -417,7 +479,7 @@ $$;
 COMMENT ON FUNCTION outbox.forget_dedup IS
     'Private: forgets keys whose message is not pending any more.';
 
--- The views people read. The first four are disjoint and together every message kept.
+-- The views people read. But for stats, they are disjoint and together every message kept.
 --
 -- Each is cheap on any backlog: it reads about as many rows as it shows. A person looks during an
 -- incident, when a million rows wait and statistics are old, so no plan may depend on statistics:
@@ -447,6 +509,29 @@ COMMENT ON FUNCTION outbox.short_repr IS
 -- them does not. Compared with arrays of one, because neither a hash nor a merge join can do
 -- that: each would read all.
 
+-- A message that has neither work nor an ending: the triggers were off when it was inserted, or its
+-- work was deleted by hand. It was never confirmed, so it is not sent; restore_work() gives it its
+-- work back. To find all of them takes a look at all that is kept: these are of the newest hundred.
+CREATE FUNCTION outbox.workless(OUT id bigint, OUT slot smallint) RETURNS SETOF record
+LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+AS $$
+    SELECT m.id, m.slot
+    FROM (SELECT id, slot, created_at FROM message ORDER BY id DESC LIMIT 100) m
+    LEFT JOIN LATERAL (
+        SELECT true AS found FROM ready r WHERE r.id = m.id
+        UNION ALL SELECT true FROM parked p WHERE p.id = m.id
+        UNION ALL SELECT true FROM lane l WHERE l.id = m.id
+        UNION ALL SELECT true FROM expiry e WHERE e.id = m.id
+        UNION ALL SELECT true FROM receipt r WHERE r.span @> m.id AND m.id = ANY (r.ids)
+        LIMIT 1) known ON true
+    WHERE known.found IS NULL AND m.created_at >= (
+        SELECT coalesce(max(p.at), '-infinity') FROM progress p
+         WHERE p.name = 'receipts_forgotten')
+$$;
+COMMENT ON FUNCTION outbox.workless IS
+    'Private: of the newest hundred messages, those that have neither work nor an ending.';
+
 -- `kind` picks the branch's own condition; the others fold to false while planning. What is due
 -- and not promoted yet has no index in the order of ids: `id + 0` keeps the planner from wading
 -- through all that is not due, in search of one.
@@ -464,6 +549,9 @@ CREATE VIEW outbox.pending AS
         UNION ALL
         SELECT 'lane', NULL, id, id, slot, NULL, 0::smallint, NULL FROM outbox.lane
         UNION ALL
+        SELECT 'workless', NULL, id, id, slot, NULL, 0::smallint, NULL
+            FROM (SELECT id, slot FROM outbox.workless() OFFSET 0) found
+        UNION ALL
         SELECT 'retry', state, id, id, slot, available_at, attempts, last_error
             FROM outbox.parked
         UNION ALL
@@ -473,7 +561,7 @@ CREATE VIEW outbox.pending AS
            ON m.id = ANY (ARRAY[w.key]) AND m.slot = ANY (ARRAY[w.slot])
           AND w.key = ANY (ARRAY[outbox.by_index(m.id)])
     WHERE w.key >= outbox.by_index(0)
-      AND (w.kind = 'ready' OR w.kind = 'lane'
+      AND (w.kind = 'ready' OR w.kind = 'lane' OR w.kind = 'workless'
         OR w.kind = 'retry' AND w.state NOT IN ('scheduled', 'dead')
         OR w.kind = 'due' AND w.state NOT IN ('retry', 'dead') AND w.available_at <= now()
             AND w.available_at >= outbox.by_index('-infinity'::timestamptz)
@@ -561,27 +649,68 @@ COMMENT ON COLUMN outbox.dead.attempts IS
     'How often the broker has refused it; outages do not count.';
 COMMENT ON COLUMN outbox.dead.last_error IS 'Why the broker refused it last.';
 
--- A message is sent when no work is left for it. Nothing above the highest confirmed id was ever
--- sent: a backlog, which lies above it, is not even looked at.
+-- In the order of ids, found as the others are.
+CREATE VIEW outbox.expired AS
+    SELECT w.id, m.message_id, coalesce(m.task, '') AS task,
+           coalesce(m.exchange, '') AS exchange, coalesce(m.routing_key, '') AS routing_key,
+           outbox.short_repr(m.headers, 'argsrepr') AS args,
+           outbox.short_repr(m.headers, 'kwargsrepr') AS kwargs,
+           coalesce(m.created_at, '-infinity') AS created_at,
+           coalesce(m.available_at, m.created_at) AS available_at,
+           w.attempts, w.last_error, w.expired_at
+    FROM (SELECT id AS key, * FROM outbox.expiry) w LEFT JOIN outbox.message m
+           ON m.id = ANY (ARRAY[w.key]) AND m.slot = ANY (ARRAY[w.slot])
+          AND w.key = ANY (ARRAY[outbox.by_index(m.id)])
+    WHERE w.key >= outbox.by_index(0) AND coalesce(m.id, 0) <> 0;
+COMMENT ON VIEW outbox.expired IS
+    'Over before a worker could have them; no error. Forgotten by retention, as what was sent.';
+COMMENT ON COLUMN outbox.expired.id IS 'Order of insertion. Not the task id.';
+COMMENT ON COLUMN outbox.expired.message_id IS 'The Celery task id.';
+COMMENT ON COLUMN outbox.expired.task IS 'The Celery task name, or the name given to an event.';
+COMMENT ON COLUMN outbox.expired.exchange IS
+    'Exchange it was for; empty is the default exchange.';
+COMMENT ON COLUMN outbox.expired.routing_key IS
+    'Routing key; with the default exchange, the name of the queue.';
+COMMENT ON COLUMN outbox.expired.args IS
+    'Positional arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.expired.kwargs IS
+    'Named arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.expired.created_at IS
+    'When it was inserted, by the clock of this server.';
+COMMENT ON COLUMN outbox.expired.available_at IS 'From when on it might have been published.';
+COMMENT ON COLUMN outbox.expired.attempts IS
+    'How often the broker had refused it; outages do not count.';
+COMMENT ON COLUMN outbox.expired.last_error IS
+    'Whether a worker was told, so that its result is REVOKED.';
+COMMENT ON COLUMN outbox.expired.expired_at IS 'When the relay noticed.';
+
+-- A message is sent when it was confirmed and no work is left for it. Nothing above the highest
+-- confirmed id was ever sent: a backlog, which lies above it, is not even looked at. Where retention
+-- has forgotten the receipts of that time already, being without work is enough.
 CREATE VIEW outbox.sent AS
     SELECT w.id, m.message_id, coalesce(m.task, '') AS task,
            coalesce(m.exchange, '') AS exchange, coalesce(m.routing_key, '') AS routing_key,
            outbox.short_repr(m.headers, 'argsrepr') AS args,
            outbox.short_repr(m.headers, 'kwargsrepr') AS kwargs,
            coalesce(m.created_at, '-infinity') AS created_at,
-           (SELECT max(r.sent_at) FROM outbox.receipt r
-             WHERE r.span @> w.id AND w.id = ANY (r.ids)) AS sent_at
+           done.sent_at
     FROM (SELECT id, id AS key, slot FROM outbox.message) w
     LEFT JOIN LATERAL (
         SELECT true AS waits FROM outbox.ready r WHERE r.id = w.id
         UNION ALL SELECT true FROM outbox.parked p WHERE p.id = w.id
-        UNION ALL SELECT true FROM outbox.lane l WHERE l.id = w.id LIMIT 1) work ON true
+        UNION ALL SELECT true FROM outbox.lane l WHERE l.id = w.id
+        UNION ALL SELECT true FROM outbox.expiry e WHERE e.id = w.id LIMIT 1) work ON true
+    LEFT JOIN LATERAL (
+        SELECT max(r.sent_at) AS sent_at FROM outbox.receipt r
+         WHERE r.span @> w.id AND w.id = ANY (r.ids)) done ON true
     LEFT JOIN outbox.message m
            ON m.id = ANY (ARRAY[w.key]) AND m.slot = ANY (ARRAY[w.slot])
           AND w.key = ANY (ARRAY[outbox.by_index(m.id)]) AND w.slot = ANY (ARRAY[m.slot])
     WHERE w.key < outbox.by_index((
             SELECT coalesce(max(upper(r.span)), 9223372036854775807) FROM outbox.receipt r))
-      AND NOT coalesce(work.waits, false) AND coalesce(m.id, 0) <> 0;
+      AND NOT coalesce(work.waits, false) AND coalesce(m.id, 0) <> 0
+      AND (done.sent_at IS NOT NULL OR coalesce(m.created_at, '-infinity') < (
+            SELECT max(p.at) FROM outbox.progress p WHERE p.name = 'receipts_forgotten'));
 COMMENT ON VIEW outbox.sent IS
     'Confirmed by the broker, and not yet forgotten by retention. The newest: ORDER BY id DESC.';
 COMMENT ON COLUMN outbox.sent.id IS 'Order of insertion. Not the task id.';
@@ -623,6 +752,7 @@ CREATE VIEW outbox.stats AS
              + outbox.rough_count('outbox.lane', 'true')
              + outbox.rough_count('outbox.parked',
                    $$state = 'retry' OR (state = 'scheduled' AND available_at <= now())$$)
+             + (SELECT count(*) FROM outbox.workless())
                AS pending,
            outbox.rough_count('outbox.parked',
                    $$state = 'scheduled' AND available_at > now()$$) AS scheduled,
@@ -647,7 +777,8 @@ CREATE VIEW outbox.stats AS
                      ORDER BY available_at LIMIT 1)) w
                JOIN outbox.message m
                  ON m.id = ANY (ARRAY[w.id]) AND m.slot = ANY (ARRAY[w.slot])),
-               interval '0') AS oldest_pending_age;
+               interval '0') AS oldest_pending_age,
+           outbox.rough_count('outbox.expiry', 'true') AS expired;
 COMMENT ON VIEW outbox.stats IS
     'One row, cheap on any backlog: counts are exact to about 75,000 and sampled beyond.';
 COMMENT ON COLUMN outbox.stats.pending IS
@@ -656,12 +787,88 @@ COMMENT ON COLUMN outbox.stats.scheduled IS 'How many are held until their time.
 COMMENT ON COLUMN outbox.stats.dead IS 'How many were given up.';
 COMMENT ON COLUMN outbox.stats.oldest_pending_age IS
     'For how long the oldest pending message has been due.';
+COMMENT ON COLUMN outbox.stats.expired IS 'How many expired, of those that are still kept.';
 
 -- What people and programs do to messages by id: take back, try again, delete, send once more.
 --
 -- Each works in the caller's transaction and is safe beside running relays. Without statistics
 -- the planner would read the whole backlog to find the one message it is about: hence the
 -- settings.
+
+-- Gives messages that have neither work nor an ending (see `workless`) their work back. Each call
+-- looks at the newest `portion` of messages and at as many others, going on where the last call
+-- ended, from the oldest to the newest and over again. Returns how many it found. Where very many
+-- batches of receipts reach over those messages it passes them by: to look would take too long.
+CREATE FUNCTION outbox.restore_work(portion integer DEFAULT 10000) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
+DECLARE
+    portion_limit constant bigint := greatest(portion, 1);
+    forgotten timestamptz;
+    above bigint;
+    looked bigint[];
+    missing bigint[];
+    lowest bigint;
+    highest bigint;
+    restored bigint := 0;
+BEGIN
+    -- One at a time, and each statement sees what the one before has committed.
+    IF current_setting('transaction_isolation') <> 'read committed'
+            OR NOT pg_try_advisory_xact_lock(
+                hashtextextended('outbox.restore_work', 'ready'::regclass::oid::bigint)) THEN
+        RETURN 0;
+    END IF;
+    SELECT coalesce(max(at), '-infinity') INTO forgotten FROM progress
+     WHERE name = 'receipts_forgotten';
+    SELECT coalesce(max(id), 0) INTO above FROM progress WHERE name = 'work_checked';
+    FOR part IN 1..2 LOOP
+        IF part = 1 THEN
+            SELECT array_agg(id) INTO looked FROM (
+                SELECT id FROM message WHERE id > above ORDER BY id LIMIT portion_limit) m;
+            INSERT INTO progress AS p (name, id) VALUES ('work_checked', CASE
+                WHEN cardinality(looked) = portion_limit THEN looked[portion_limit] ELSE 0 END)
+            ON CONFLICT (name) DO UPDATE SET id = excluded.id WHERE p.id <> excluded.id;
+        ELSE
+            SELECT array_agg(id) INTO looked FROM (
+                SELECT id FROM message ORDER BY id DESC LIMIT portion_limit) m;
+        END IF;
+        SELECT array_agg(i), min(i), max(i) INTO missing, lowest, highest
+        FROM unnest(looked) AS i
+        WHERE NOT EXISTS (SELECT FROM ready r WHERE r.id = i)
+          AND NOT EXISTS (SELECT FROM parked p WHERE p.id = i)
+          AND NOT EXISTS (SELECT FROM lane l WHERE l.id = i)
+          AND NOT EXISTS (SELECT FROM expiry e WHERE e.id = i);
+        CONTINUE WHEN missing IS NULL OR 5000 < (SELECT count(*) FROM (
+            SELECT FROM receipt r WHERE r.span && int8range(lowest, highest, '[]')
+            LIMIT 5001) reaching);
+        SELECT array_agg(i) INTO missing FROM unnest(missing) AS i
+        WHERE i NOT IN (SELECT unnest(r.ids) FROM receipt r
+                         WHERE r.span && int8range(lowest, highest, '[]'));
+        WITH found AS (
+            SELECT m.id, m.slot, m.available_at, m.ordering_key FROM message m
+            WHERE m.id = ANY (missing) AND m.created_at >= forgotten
+        ), due AS (
+            INSERT INTO ready (id, slot) SELECT id, slot FROM found
+            WHERE ordering_key IS NULL AND coalesce(available_at <= now(), true)
+            ON CONFLICT (id) DO NOTHING RETURNING 1
+        ), queued AS (
+            INSERT INTO lane (id, slot, key) SELECT id, slot, ordering_key FROM found
+            WHERE ordering_key IS NOT NULL AND coalesce(available_at <= now(), true)
+            ON CONFLICT (id) DO NOTHING RETURNING 1
+        ), held AS (
+            INSERT INTO parked (id, slot, state, available_at, lane)
+            SELECT id, slot, 'scheduled', available_at, ordering_key FROM found
+            WHERE available_at > now()
+            ON CONFLICT (id) DO NOTHING RETURNING 1
+        )
+        SELECT restored + (SELECT count(*) FROM due) + (SELECT count(*) FROM queued)
+            + (SELECT count(*) FROM held) INTO restored;
+    END LOOP;
+    RETURN restored;
+END $$;
+COMMENT ON FUNCTION outbox.restore_work IS
+    'Gives messages without work or ending their work back: a portion a call. Returns how many.';
 
 -- The producer's own second thoughts, in its own transaction. Dead rows are discard()'s business.
 CREATE FUNCTION outbox.cancel(message_id text) RETURNS boolean
@@ -672,13 +879,16 @@ AS $$
     WITH wanted AS (
         SELECT m.id, m.slot FROM message m WHERE m.message_id = $1
     ), unready AS (
-        DELETE FROM ready r USING wanted w WHERE r.id = w.id AND r.lease_until < now()
+        DELETE FROM ready r USING wanted w
+        WHERE r.id = w.id AND r.slot = w.slot AND r.lease_until < now()
         RETURNING r.id, r.slot
     ), unparked AS (
-        DELETE FROM parked p USING wanted w WHERE p.id = w.id AND p.state <> 'dead'
+        DELETE FROM parked p USING wanted w
+        WHERE p.id = w.id AND p.slot = w.slot AND p.state <> 'dead'
         RETURNING p.id, p.slot
     ), unlaned AS (
-        DELETE FROM lane l USING wanted w WHERE l.id = w.id RETURNING l.id, l.slot
+        DELETE FROM lane l USING wanted w WHERE l.id = w.id AND l.slot = w.slot
+        RETURNING l.id, l.slot
     ), gone AS (
         DELETE FROM message m
         USING (SELECT * FROM unready UNION ALL SELECT * FROM unparked
@@ -718,12 +928,15 @@ AS $$
     WITH wanted AS (
         SELECT m.id, m.slot FROM message m WHERE m.message_id = $1
     ), unready AS (
-        DELETE FROM ready r USING wanted w WHERE r.id = w.id AND r.lease_until < now()
+        DELETE FROM ready r USING wanted w
+        WHERE r.id = w.id AND r.slot = w.slot AND r.lease_until < now()
         RETURNING r.id, r.slot
     ), unparked AS (
-        DELETE FROM parked p USING wanted w WHERE p.id = w.id RETURNING p.id, p.slot
+        DELETE FROM parked p USING wanted w WHERE p.id = w.id AND p.slot = w.slot
+        RETURNING p.id, p.slot
     ), unlaned AS (
-        DELETE FROM lane l USING wanted w WHERE l.id = w.id RETURNING l.id, l.slot
+        DELETE FROM lane l USING wanted w WHERE l.id = w.id AND l.slot = w.slot
+        RETURNING l.id, l.slot
     ), gone AS (
         DELETE FROM message m
         USING (SELECT * FROM unready UNION ALL SELECT * FROM unparked
@@ -744,6 +957,7 @@ CREATE FUNCTION outbox.replay(
         WHERE ($3 IS NULL OR m.task = $3)
           AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id)
           AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id)
+          AND NOT EXISTS (SELECT FROM expiry e WHERE e.id = m.id)
     ), made AS (
         INSERT INTO ready (id, slot) SELECT id, slot FROM sent WHERE ordering_key IS NULL
         ON CONFLICT (id) DO NOTHING RETURNING 1
@@ -826,7 +1040,13 @@ DECLARE
     gone bigint := 0;
     deleted bigint;
 BEGIN
+    -- First it is written down how far back receipts can be missed: a message of before that time
+    -- is not taken for one that was never sent.
+    INSERT INTO progress AS p (name, at)
+    VALUES ('receipts_forgotten', horizon - interval '12 hours')
+    ON CONFLICT (name) DO UPDATE SET at = excluded.at WHERE p.at < excluded.at;
     DELETE FROM receipt WHERE sent_at < horizon - interval '12 hours';
+    DELETE FROM expiry WHERE expired_at < horizon - interval '12 hours';
     PERFORM forget_dedup();
     FOR s IN 0..15 LOOP
         SELECT created_at INTO newest FROM message WHERE slot = s ORDER BY id DESC LIMIT 1;
@@ -938,4 +1158,5 @@ COMMENT ON FUNCTION outbox.enqueue IS 'Enqueues a Celery task from SQL; returns 
 -- A function runs for everyone unless this is said; outbox-migrate grant gives each role its own.
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA outbox FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION outbox.version, outbox.by_index, outbox.short_repr TO PUBLIC;
+GRANT EXECUTE ON FUNCTION outbox.version, outbox.by_index, outbox.short_repr, outbox.workless
+    TO PUBLIC;

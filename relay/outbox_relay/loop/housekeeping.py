@@ -5,6 +5,7 @@ due the next time, and a row that it fails over is set apart. Only a database th
 """
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -24,6 +25,8 @@ MAX_PROMOTED: Final = 1000
 STATS_EVERY: Final = 5.0
 #: How often a chore that goes on failing is logged, in seconds.
 REMIND_EVERY: Final = 60.0
+#: How often a portion of what is kept is searched for messages without work, in seconds.
+RESTORE_EVERY: Final = 60.0
 
 
 class Housekeeping:
@@ -34,6 +37,7 @@ class Housekeeping:
         self._retention = retention
         self._promoted = self._counted = 0.0
         self._logged: dict[str, float] = {}
+        self._restored = monotonic()
 
     def do(self, store: Store, now: float) -> None:
         """Do what is due."""
@@ -45,6 +49,9 @@ class Housekeeping:
             self._attempt("stats", now, lambda: self._metrics.stats(store.stats()))
             self._attempt("upkeep", now, lambda: self._metrics.upkeep(store.upkeep()))
         self._retention.begin_if_due(now)
+        if now - self._restored >= RESTORE_EVERY:
+            self._restored = now
+            self._attempt("restore_work", now, lambda: self._restore_work(store))
 
     def count_soon(self) -> None:
         """Refresh the gauges of the backlog with the next chores: the database is back."""
@@ -75,3 +82,7 @@ class Housekeeping:
             if promoted == limit:
                 self._promoted = 0.0  # there may be more
             return
+
+    def _restore_work(self, store: Store) -> None:
+        if found := store.restore_work():
+            log.warning("work_restored", messages=found)

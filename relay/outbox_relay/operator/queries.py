@@ -47,6 +47,7 @@ SENT: Final = (
    AND NOT EXISTS (SELECT FROM {outbox}.ready w WHERE w.id = m.id OFFSET 0)
    AND NOT EXISTS (SELECT FROM {outbox}.parked w WHERE w.id = m.id OFFSET 0)
    AND NOT EXISTS (SELECT FROM {outbox}.lane w WHERE w.id = m.id OFFSET 0)
+   AND NOT EXISTS (SELECT FROM {outbox}.expiry w WHERE w.id = m.id OFFSET 0)
  ORDER BY r.sent_at DESC LIMIT %(limit)s"""
 )
 
@@ -56,16 +57,19 @@ SHOW: Final = (
     "SELECT"
     + _MESSAGE
     + """, CASE WHEN r.id IS NOT NULL OR l.id IS NOT NULL THEN 'pending'
+            WHEN e.id IS NOT NULL THEN 'expired'
+            WHEN p.id IS NULL AND t.sent_at IS NULL AND m.created_at >= (
+                SELECT coalesce(max(f.at), '-infinity') FROM {outbox}.progress f
+                 WHERE f.name = 'receipts_forgotten') THEN 'pending'
             WHEN p.id IS NULL THEN 'sent'
             WHEN p.state = 'retry' OR p.state = 'scheduled' AND p.available_at <= now()
             THEN 'pending' ELSE p.state END AS state,
        coalesce(p.available_at, m.available_at) AS available_at, m.expires_at,
-       coalesce(r.attempts, p.attempts) AS attempts,
+       coalesce(r.attempts, p.attempts, e.attempts) AS attempts,
        coalesce(r.suspicion, p.suspicion) AS suspicion,
-       coalesce(r.last_error, p.last_error) AS last_error,
+       coalesce(r.last_error, p.last_error, e.last_error) AS last_error,
        CASE WHEN r.lease_until > now() THEN r.lease_until END AS claimed_until,
-       (SELECT max(t.sent_at) FROM {outbox}.receipt t
-         WHERE t.span @> m.id AND m.id = ANY (t.ids)) AS sent_at,
+       t.sent_at,
        m.ordering_key, m.dedup_key,
        m.mandatory, m.content_type, m.content_encoding, octet_length(m.body) AS body_bytes,
        m.properties, m.headers, m.declare,
@@ -74,6 +78,9 @@ SHOW: Final = (
   LEFT JOIN LATERAL (SELECT * FROM {outbox}.ready w WHERE w.id = m.id OFFSET 0) r ON true
   LEFT JOIN LATERAL (SELECT * FROM {outbox}.parked w WHERE w.id = m.id OFFSET 0) p ON true
   LEFT JOIN LATERAL (SELECT * FROM {outbox}.lane w WHERE w.id = m.id OFFSET 0) l ON true
+  LEFT JOIN LATERAL (SELECT * FROM {outbox}.expiry w WHERE w.id = m.id OFFSET 0) e ON true
+  LEFT JOIN LATERAL (SELECT max(w.sent_at) AS sent_at FROM {outbox}.receipt w
+                      WHERE w.span @> m.id AND m.id = ANY (w.ids)) t ON true
  WHERE m.id = ANY (ARRAY(
     SELECT x.id FROM {outbox}.message x WHERE x.message_id = %(message_id)s
     UNION ALL SELECT %(row)s::bigint))

@@ -287,6 +287,9 @@ FORGET: Final = Statement(
     "forget", "SELECT {outbox}.forget(%(slots)s::smallint[], %(ids)s::bigint[])"
 )
 
+#: Messages without work or ending get their work back, a bounded portion at a time.
+RESTORE_WORK: Final = Statement("restore_work", "SELECT {outbox}.restore_work()")
+
 #: Retention otherwise: never waits for a lock, deletes nothing unsent.
 PURGE: Final = Statement("purge", "SELECT {outbox}.purge(%(older_than)s * interval '1 second')")
 

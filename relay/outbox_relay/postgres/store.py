@@ -260,6 +260,10 @@ class Store:
         ids, slots = [m.id for m in messages], [m.slot for m in messages]
         self._run(statements.FORGET, {"ids": bigints(ids), "slots": bigints(slots)})
 
+    def restore_work(self) -> int:
+        """Give messages that have neither work nor an ending their work back; how many."""
+        return int(self._run(statements.RESTORE_WORK)[0][0])
+
     def anything_left(self) -> bool:
         """Whether anything due, or refused and waiting for another attempt, is still there."""
         return bool(self._run(statements.LEFT)[0][0])

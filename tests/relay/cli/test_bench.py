@@ -57,7 +57,11 @@ def test_it_leaves_the_history_alone(database: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(retention, "PURGE_EVERY", 0.0)
     commit_rows(database, 3)
     with psycopg.connect(database) as connection:
-        connection.execute("DELETE FROM outbox.ready")
+        connection.execute(
+            "WITH done AS (DELETE FROM outbox.ready RETURNING id)"
+            " INSERT INTO outbox.receipt (span, ids)"
+            " SELECT int8range(id, id, '[]'), ARRAY[id] FROM done"
+        )
         connection.execute(
             "UPDATE outbox.message SET slot = (slot + 13) % 16, created_at = now() - interval '2d'"
         )

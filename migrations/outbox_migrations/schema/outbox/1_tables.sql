@@ -6,7 +6,7 @@
 -- measurements.
 
 COMMENT ON SCHEMA outbox IS
-    'Transactional outbox for Celery: look at pending, scheduled, sent, dead, stats.';
+    'Transactional outbox for Celery: look at pending, scheduled, sent, dead, expired, stats.';
 
 CREATE TABLE outbox.message (
     id               bigint GENERATED ALWAYS AS IDENTITY,
@@ -44,7 +44,17 @@ CREATE TABLE outbox.message (
     CONSTRAINT headers_fit_a_frame CHECK (octet_length(headers::text) <= 131072),
     -- A relay holds a batch of messages in memory.
     CONSTRAINT properties_fit_a_frame CHECK (octet_length(properties::text) <= 131072),
-    CONSTRAINT declare_is_short CHECK (octet_length(declare::text) <= 131072)
+    CONSTRAINT declare_is_short CHECK (octet_length(declare::text) <= 131072),
+    -- What `lane` and `dedup` would refuse later is refused here, where somebody hears of it.
+    CONSTRAINT ordering_key_is_short CHECK (octet_length(ordering_key) BETWEEN 1 AND 200),
+    CONSTRAINT dedup_key_is_short CHECK (octet_length(dedup_key) BETWEEN 1 AND 200),
+    -- Python's datetime can show these in every time zone, and every Postgres can subtract them.
+    CONSTRAINT available_at_is_a_time CHECK (
+        available_at >= '0001-01-02 00:00+00' AND available_at < '9999-12-31 00:00+00'),
+    CONSTRAINT expires_at_is_a_time CHECK (
+        expires_at >= '0001-01-02 00:00+00' AND expires_at < '9999-12-31 00:00+00'),
+    CONSTRAINT created_at_is_a_time CHECK (
+        created_at >= '0001-01-02 00:00+00' AND created_at < '9999-12-31 00:00+00')
 ) PARTITION BY LIST (slot);
 CREATE INDEX message_message_id ON outbox.message (message_id);
 COMMENT ON TABLE outbox.message IS
@@ -174,7 +184,9 @@ CREATE TABLE outbox.receipt (
     span    int8range NOT NULL,
     ids     bigint[] NOT NULL
 );
-CREATE INDEX receipt_sent_at ON outbox.receipt (sent_at);
+-- Unique, so that it can tell subscribers of logical replication which receipt was forgotten.
+CREATE UNIQUE INDEX receipt_sent_at ON outbox.receipt (sent_at, span);
+ALTER TABLE outbox.receipt REPLICA IDENTITY USING INDEX receipt_sent_at;
 CREATE INDEX receipt_span ON outbox.receipt USING gist (span);
 CREATE INDEX receipt_highest ON outbox.receipt (upper(span));
 -- Not compressed: of what Postgres does for a message, that was a twelfth.
@@ -184,6 +196,48 @@ COMMENT ON COLUMN outbox.receipt.sent_at IS 'When the batch was settled.';
 COMMENT ON COLUMN outbox.receipt.span IS 'From the lowest to the highest id of the batch.';
 COMMENT ON COLUMN outbox.receipt.ids IS 'The ids of the messages that were confirmed.';
 
+-- The other ending: what expired before a worker could have it. Its own table, because it is
+-- rare, and because settling must not pay for it.
+CREATE TABLE outbox.expiry (
+    id         bigint PRIMARY KEY,
+    slot       smallint NOT NULL,
+    expired_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    attempts   smallint NOT NULL DEFAULT 0,
+    last_error text
+);
+CREATE INDEX expiry_expired_at ON outbox.expiry (expired_at);
+COMMENT ON TABLE outbox.expiry IS 'Private: messages that expired before they could be of use.';
+COMMENT ON COLUMN outbox.expiry.id IS 'The id of the message.';
+COMMENT ON COLUMN outbox.expiry.slot IS 'The partition the message is stored in.';
+COMMENT ON COLUMN outbox.expiry.expired_at IS 'When the relay noticed.';
+COMMENT ON COLUMN outbox.expiry.attempts IS
+    'How often the broker had refused it; outages do not count.';
+COMMENT ON COLUMN outbox.expiry.last_error IS 'What was done about it.';
+
+-- How far chores have come. No row is needed: what is missing here is begun anew.
+CREATE TABLE outbox.progress (
+    name text PRIMARY KEY,
+    at   timestamptz,
+    id   bigint
+);
+COMMENT ON TABLE outbox.progress IS 'Private: how far the chores of retention have come.';
+COMMENT ON COLUMN outbox.progress.name IS
+    'receipts_forgotten (endings before that time are gone) or work_checked (up to that id).';
+COMMENT ON COLUMN outbox.progress.at IS 'The time, of a chore that goes by time.';
+COMMENT ON COLUMN outbox.progress.id IS 'The id, of a chore that goes by id.';
+
+-- A subscriber of logical replication gets the work rows as well: triggers must not make them
+-- again. Everywhere else they run ALWAYS, whatever session_replication_role says: without them a
+-- message would have no work.
+CREATE FUNCTION outbox.is_replicating() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN current_setting('session_replication_role') = 'replica' AND EXISTS (
+        SELECT FROM pg_catalog.pg_stat_get_subscription(NULL) s
+        WHERE s.pid = pg_catalog.pg_backend_pid());
+END $$;
+COMMENT ON FUNCTION outbox.is_replicating IS
+    'Private: whether this session applies the changes of another server.';
+
 -- Whoever inserts a message makes its work row, with no right beyond INSERT on `message`. What
 -- nearly every message needs comes first.
 CREATE FUNCTION outbox.make_work() RETURNS trigger
@@ -191,6 +245,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
 DECLARE
     claimed record;
 BEGIN
+    IF is_replicating() THEN RETURN NULL; END IF;
     PERFORM FROM inserted
         WHERE available_at > now() OR ordering_key IS NOT NULL OR dedup_key IS NOT NULL LIMIT 1;
     IF NOT FOUND THEN
@@ -217,6 +272,7 @@ COMMENT ON FUNCTION outbox.make_work IS 'Private: makes a work row of each messa
 CREATE TRIGGER make_work AFTER INSERT ON outbox.message
     REFERENCING NEW TABLE AS inserted
     FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_work();
+ALTER TABLE outbox.message ENABLE ALWAYS TRIGGER make_work;
 
 -- What the relay asks before it trusts this schema.
 CREATE FUNCTION outbox.version() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 1';

@@ -28,15 +28,10 @@ COMMENT ON TABLE outbox.lane_news IS
 COMMENT ON COLUMN outbox.lane_news.id IS 'Order of the news.';
 COMMENT ON COLUMN outbox.lane_news.key IS 'The ordering key that there is news of.';
 
--- Whoever holds its only row is the one that may take messages out of lanes.
-CREATE TABLE outbox.lane_gate ();
-INSERT INTO outbox.lane_gate DEFAULT VALUES;
-COMMENT ON TABLE outbox.lane_gate IS
-    'Private: its only row is locked by whoever takes messages out of lanes.';
-
 CREATE FUNCTION outbox.joined_lane() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
 BEGIN
+    IF is_replicating() THEN RETURN NULL; END IF;
     INSERT INTO lane_news (key) SELECT DISTINCT key FROM joined;
     RETURN NULL;
 END $$;
@@ -46,12 +41,14 @@ COMMENT ON FUNCTION outbox.joined_lane IS
 CREATE TRIGGER joined_lane AFTER INSERT ON outbox.lane
     REFERENCING NEW TABLE AS joined
     FOR EACH STATEMENT EXECUTE FUNCTION outbox.joined_lane();
+ALTER TABLE outbox.lane ENABLE ALWAYS TRIGGER joined_lane;
 
 -- Also where the message only moved, from one attempt to the wait for the next: then the news
 -- finds its lane still taken, and is forgotten.
 CREATE FUNCTION outbox.left_work() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
 BEGIN
+    IF is_replicating() THEN RETURN NULL; END IF;
     INSERT INTO lane_news (key) VALUES (OLD.lane);
     RETURN NULL;
 END $$;
@@ -62,6 +59,8 @@ CREATE TRIGGER left_work AFTER DELETE ON outbox.ready
     FOR EACH ROW WHEN (OLD.lane IS NOT NULL) EXECUTE FUNCTION outbox.left_work();
 CREATE TRIGGER left_work AFTER DELETE ON outbox.parked
     FOR EACH ROW WHEN (OLD.lane IS NOT NULL) EXECUTE FUNCTION outbox.left_work();
+ALTER TABLE outbox.ready ENABLE ALWAYS TRIGGER left_work;
+ALTER TABLE outbox.parked ENABLE ALWAYS TRIGGER left_work;
 
 -- Takes the next message out of each lane there is news of, and leases it: `claim`, for `term`
 -- seconds. Looks at `most` news above `above`, or fewer; `news` are those it looked at. News of a
@@ -73,9 +72,13 @@ CREATE FUNCTION outbox.claim_lanes(
 BEGIN
     PERFORM FROM lane_news n WHERE n.id > above LIMIT 1;
     IF NOT FOUND THEN RETURN; END IF;
-    PERFORM FROM lane_gate FOR UPDATE SKIP LOCKED;
-    IF NOT FOUND THEN RETURN; END IF;
-    -- A statement of its own, begun behind the gate: it sees all that was taken out before.
+    -- Whoever holds this lock is the one that takes messages out of lanes. It belongs to this
+    -- table of this database, and ends with the transaction.
+    IF NOT pg_try_advisory_xact_lock(
+            hashtextextended('outbox.claim_lanes', 'lane'::regclass::oid::bigint)) THEN
+        RETURN;
+    END IF;
+    -- A statement of its own, begun behind the lock: it sees all that was taken out before.
     WITH heard AS MATERIALIZED (
         SELECT n.id, n.key FROM lane_news n WHERE n.id > above ORDER BY n.id LIMIT most
     ), head AS MATERIALIZED (

@@ -23,6 +23,7 @@ COMMENT ON COLUMN outbox.dedup.looked_at IS
 -- Null: no other message with this key is pending, so insert yours. Otherwise the message id of
 -- the one that is; do not insert. Producers with the same key take turns, each until it commits.
 -- A message that a relay has claimed, were it only once, may be on the wire: it counts no more.
+-- Nor does one that has expired, noticed or not: nothing would ever be published for the key.
 CREATE FUNCTION outbox.claim_dedup(dedup_key text, message_id text) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
 DECLARE
@@ -35,6 +36,8 @@ BEGIN
         SELECT d.id, d.message_id INTO first FROM dedup d WHERE d.key = $1 FOR UPDATE;
         CONTINUE WHEN NOT FOUND;
         LOOP
+            EXIT WHEN EXISTS (SELECT FROM message m
+                WHERE m.id = first.id AND m.expires_at <= clock_timestamp());
             PERFORM FROM parked p WHERE p.id = first.id
                 AND (p.state = 'scheduled' OR p.state = 'retry' AND p.suspicion = 0) FOR UPDATE;
             IF FOUND THEN RETURN first.message_id; END IF;

@@ -1,4 +1,4 @@
--- The views people read. The first four are disjoint and together every message kept.
+-- The views people read. But for stats, they are disjoint and together every message kept.
 --
 -- Each is cheap on any backlog: it reads about as many rows as it shows. A person looks during an
 -- incident, when a million rows wait and statistics are old, so no plan may depend on statistics:
@@ -28,6 +28,29 @@ COMMENT ON FUNCTION outbox.short_repr IS
 -- them does not. Compared with arrays of one, because neither a hash nor a merge join can do
 -- that: each would read all.
 
+-- A message that has neither work nor an ending: the triggers were off when it was inserted, or its
+-- work was deleted by hand. It was never confirmed, so it is not sent; restore_work() gives it its
+-- work back. To find all of them takes a look at all that is kept: these are of the newest hundred.
+CREATE FUNCTION outbox.workless(OUT id bigint, OUT slot smallint) RETURNS SETOF record
+LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+AS $$
+    SELECT m.id, m.slot
+    FROM (SELECT id, slot, created_at FROM message ORDER BY id DESC LIMIT 100) m
+    LEFT JOIN LATERAL (
+        SELECT true AS found FROM ready r WHERE r.id = m.id
+        UNION ALL SELECT true FROM parked p WHERE p.id = m.id
+        UNION ALL SELECT true FROM lane l WHERE l.id = m.id
+        UNION ALL SELECT true FROM expiry e WHERE e.id = m.id
+        UNION ALL SELECT true FROM receipt r WHERE r.span @> m.id AND m.id = ANY (r.ids)
+        LIMIT 1) known ON true
+    WHERE known.found IS NULL AND m.created_at >= (
+        SELECT coalesce(max(p.at), '-infinity') FROM progress p
+         WHERE p.name = 'receipts_forgotten')
+$$;
+COMMENT ON FUNCTION outbox.workless IS
+    'Private: of the newest hundred messages, those that have neither work nor an ending.';
+
 -- `kind` picks the branch's own condition; the others fold to false while planning. What is due
 -- and not promoted yet has no index in the order of ids: `id + 0` keeps the planner from wading
 -- through all that is not due, in search of one.
@@ -45,6 +68,9 @@ CREATE VIEW outbox.pending AS
         UNION ALL
         SELECT 'lane', NULL, id, id, slot, NULL, 0::smallint, NULL FROM outbox.lane
         UNION ALL
+        SELECT 'workless', NULL, id, id, slot, NULL, 0::smallint, NULL
+            FROM (SELECT id, slot FROM outbox.workless() OFFSET 0) found
+        UNION ALL
         SELECT 'retry', state, id, id, slot, available_at, attempts, last_error
             FROM outbox.parked
         UNION ALL
@@ -54,7 +80,7 @@ CREATE VIEW outbox.pending AS
            ON m.id = ANY (ARRAY[w.key]) AND m.slot = ANY (ARRAY[w.slot])
           AND w.key = ANY (ARRAY[outbox.by_index(m.id)])
     WHERE w.key >= outbox.by_index(0)
-      AND (w.kind = 'ready' OR w.kind = 'lane'
+      AND (w.kind = 'ready' OR w.kind = 'lane' OR w.kind = 'workless'
         OR w.kind = 'retry' AND w.state NOT IN ('scheduled', 'dead')
         OR w.kind = 'due' AND w.state NOT IN ('retry', 'dead') AND w.available_at <= now()
             AND w.available_at >= outbox.by_index('-infinity'::timestamptz)
@@ -142,27 +168,68 @@ COMMENT ON COLUMN outbox.dead.attempts IS
     'How often the broker has refused it; outages do not count.';
 COMMENT ON COLUMN outbox.dead.last_error IS 'Why the broker refused it last.';
 
--- A message is sent when no work is left for it. Nothing above the highest confirmed id was ever
--- sent: a backlog, which lies above it, is not even looked at.
+-- In the order of ids, found as the others are.
+CREATE VIEW outbox.expired AS
+    SELECT w.id, m.message_id, coalesce(m.task, '') AS task,
+           coalesce(m.exchange, '') AS exchange, coalesce(m.routing_key, '') AS routing_key,
+           outbox.short_repr(m.headers, 'argsrepr') AS args,
+           outbox.short_repr(m.headers, 'kwargsrepr') AS kwargs,
+           coalesce(m.created_at, '-infinity') AS created_at,
+           coalesce(m.available_at, m.created_at) AS available_at,
+           w.attempts, w.last_error, w.expired_at
+    FROM (SELECT id AS key, * FROM outbox.expiry) w LEFT JOIN outbox.message m
+           ON m.id = ANY (ARRAY[w.key]) AND m.slot = ANY (ARRAY[w.slot])
+          AND w.key = ANY (ARRAY[outbox.by_index(m.id)])
+    WHERE w.key >= outbox.by_index(0) AND coalesce(m.id, 0) <> 0;
+COMMENT ON VIEW outbox.expired IS
+    'Over before a worker could have them; no error. Forgotten by retention, as what was sent.';
+COMMENT ON COLUMN outbox.expired.id IS 'Order of insertion. Not the task id.';
+COMMENT ON COLUMN outbox.expired.message_id IS 'The Celery task id.';
+COMMENT ON COLUMN outbox.expired.task IS 'The Celery task name, or the name given to an event.';
+COMMENT ON COLUMN outbox.expired.exchange IS
+    'Exchange it was for; empty is the default exchange.';
+COMMENT ON COLUMN outbox.expired.routing_key IS
+    'Routing key; with the default exchange, the name of the queue.';
+COMMENT ON COLUMN outbox.expired.args IS
+    'Positional arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.expired.kwargs IS
+    'Named arguments as Celery renders them, at most 200 characters.';
+COMMENT ON COLUMN outbox.expired.created_at IS
+    'When it was inserted, by the clock of this server.';
+COMMENT ON COLUMN outbox.expired.available_at IS 'From when on it might have been published.';
+COMMENT ON COLUMN outbox.expired.attempts IS
+    'How often the broker had refused it; outages do not count.';
+COMMENT ON COLUMN outbox.expired.last_error IS
+    'Whether a worker was told, so that its result is REVOKED.';
+COMMENT ON COLUMN outbox.expired.expired_at IS 'When the relay noticed.';
+
+-- A message is sent when it was confirmed and no work is left for it. Nothing above the highest
+-- confirmed id was ever sent: a backlog, which lies above it, is not even looked at. Where retention
+-- has forgotten the receipts of that time already, being without work is enough.
 CREATE VIEW outbox.sent AS
     SELECT w.id, m.message_id, coalesce(m.task, '') AS task,
            coalesce(m.exchange, '') AS exchange, coalesce(m.routing_key, '') AS routing_key,
            outbox.short_repr(m.headers, 'argsrepr') AS args,
            outbox.short_repr(m.headers, 'kwargsrepr') AS kwargs,
            coalesce(m.created_at, '-infinity') AS created_at,
-           (SELECT max(r.sent_at) FROM outbox.receipt r
-             WHERE r.span @> w.id AND w.id = ANY (r.ids)) AS sent_at
+           done.sent_at
     FROM (SELECT id, id AS key, slot FROM outbox.message) w
     LEFT JOIN LATERAL (
         SELECT true AS waits FROM outbox.ready r WHERE r.id = w.id
         UNION ALL SELECT true FROM outbox.parked p WHERE p.id = w.id
-        UNION ALL SELECT true FROM outbox.lane l WHERE l.id = w.id LIMIT 1) work ON true
+        UNION ALL SELECT true FROM outbox.lane l WHERE l.id = w.id
+        UNION ALL SELECT true FROM outbox.expiry e WHERE e.id = w.id LIMIT 1) work ON true
+    LEFT JOIN LATERAL (
+        SELECT max(r.sent_at) AS sent_at FROM outbox.receipt r
+         WHERE r.span @> w.id AND w.id = ANY (r.ids)) done ON true
     LEFT JOIN outbox.message m
            ON m.id = ANY (ARRAY[w.key]) AND m.slot = ANY (ARRAY[w.slot])
           AND w.key = ANY (ARRAY[outbox.by_index(m.id)]) AND w.slot = ANY (ARRAY[m.slot])
     WHERE w.key < outbox.by_index((
             SELECT coalesce(max(upper(r.span)), 9223372036854775807) FROM outbox.receipt r))
-      AND NOT coalesce(work.waits, false) AND coalesce(m.id, 0) <> 0;
+      AND NOT coalesce(work.waits, false) AND coalesce(m.id, 0) <> 0
+      AND (done.sent_at IS NOT NULL OR coalesce(m.created_at, '-infinity') < (
+            SELECT max(p.at) FROM outbox.progress p WHERE p.name = 'receipts_forgotten'));
 COMMENT ON VIEW outbox.sent IS
     'Confirmed by the broker, and not yet forgotten by retention. The newest: ORDER BY id DESC.';
 COMMENT ON COLUMN outbox.sent.id IS 'Order of insertion. Not the task id.';
@@ -204,6 +271,7 @@ CREATE VIEW outbox.stats AS
              + outbox.rough_count('outbox.lane', 'true')
              + outbox.rough_count('outbox.parked',
                    $$state = 'retry' OR (state = 'scheduled' AND available_at <= now())$$)
+             + (SELECT count(*) FROM outbox.workless())
                AS pending,
            outbox.rough_count('outbox.parked',
                    $$state = 'scheduled' AND available_at > now()$$) AS scheduled,
@@ -228,7 +296,8 @@ CREATE VIEW outbox.stats AS
                      ORDER BY available_at LIMIT 1)) w
                JOIN outbox.message m
                  ON m.id = ANY (ARRAY[w.id]) AND m.slot = ANY (ARRAY[w.slot])),
-               interval '0') AS oldest_pending_age;
+               interval '0') AS oldest_pending_age,
+           outbox.rough_count('outbox.expiry', 'true') AS expired;
 COMMENT ON VIEW outbox.stats IS
     'One row, cheap on any backlog: counts are exact to about 75,000 and sampled beyond.';
 COMMENT ON COLUMN outbox.stats.pending IS
@@ -237,3 +306,4 @@ COMMENT ON COLUMN outbox.stats.scheduled IS 'How many are held until their time.
 COMMENT ON COLUMN outbox.stats.dead IS 'How many were given up.';
 COMMENT ON COLUMN outbox.stats.oldest_pending_age IS
     'For how long the oldest pending message has been due.';
+COMMENT ON COLUMN outbox.stats.expired IS 'How many expired, of those that are still kept.';

@@ -4,6 +4,81 @@
 -- the planner would read the whole backlog to find the one message it is about: hence the
 -- settings.
 
+-- Gives messages that have neither work nor an ending (see `workless`) their work back. Each call
+-- looks at the newest `portion` of messages and at as many others, going on where the last call
+-- ended, from the oldest to the newest and over again. Returns how many it found. Where very many
+-- batches of receipts reach over those messages it passes them by: to look would take too long.
+CREATE FUNCTION outbox.restore_work(portion integer DEFAULT 10000) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
+DECLARE
+    portion_limit constant bigint := greatest(portion, 1);
+    forgotten timestamptz;
+    above bigint;
+    looked bigint[];
+    missing bigint[];
+    lowest bigint;
+    highest bigint;
+    restored bigint := 0;
+BEGIN
+    -- One at a time, and each statement sees what the one before has committed.
+    IF current_setting('transaction_isolation') <> 'read committed'
+            OR NOT pg_try_advisory_xact_lock(
+                hashtextextended('outbox.restore_work', 'ready'::regclass::oid::bigint)) THEN
+        RETURN 0;
+    END IF;
+    SELECT coalesce(max(at), '-infinity') INTO forgotten FROM progress
+     WHERE name = 'receipts_forgotten';
+    SELECT coalesce(max(id), 0) INTO above FROM progress WHERE name = 'work_checked';
+    FOR part IN 1..2 LOOP
+        IF part = 1 THEN
+            SELECT array_agg(id) INTO looked FROM (
+                SELECT id FROM message WHERE id > above ORDER BY id LIMIT portion_limit) m;
+            INSERT INTO progress AS p (name, id) VALUES ('work_checked', CASE
+                WHEN cardinality(looked) = portion_limit THEN looked[portion_limit] ELSE 0 END)
+            ON CONFLICT (name) DO UPDATE SET id = excluded.id WHERE p.id <> excluded.id;
+        ELSE
+            SELECT array_agg(id) INTO looked FROM (
+                SELECT id FROM message ORDER BY id DESC LIMIT portion_limit) m;
+        END IF;
+        SELECT array_agg(i), min(i), max(i) INTO missing, lowest, highest
+        FROM unnest(looked) AS i
+        WHERE NOT EXISTS (SELECT FROM ready r WHERE r.id = i)
+          AND NOT EXISTS (SELECT FROM parked p WHERE p.id = i)
+          AND NOT EXISTS (SELECT FROM lane l WHERE l.id = i)
+          AND NOT EXISTS (SELECT FROM expiry e WHERE e.id = i);
+        CONTINUE WHEN missing IS NULL OR 5000 < (SELECT count(*) FROM (
+            SELECT FROM receipt r WHERE r.span && int8range(lowest, highest, '[]')
+            LIMIT 5001) reaching);
+        SELECT array_agg(i) INTO missing FROM unnest(missing) AS i
+        WHERE i NOT IN (SELECT unnest(r.ids) FROM receipt r
+                         WHERE r.span && int8range(lowest, highest, '[]'));
+        WITH found AS (
+            SELECT m.id, m.slot, m.available_at, m.ordering_key FROM message m
+            WHERE m.id = ANY (missing) AND m.created_at >= forgotten
+        ), due AS (
+            INSERT INTO ready (id, slot) SELECT id, slot FROM found
+            WHERE ordering_key IS NULL AND coalesce(available_at <= now(), true)
+            ON CONFLICT (id) DO NOTHING RETURNING 1
+        ), queued AS (
+            INSERT INTO lane (id, slot, key) SELECT id, slot, ordering_key FROM found
+            WHERE ordering_key IS NOT NULL AND coalesce(available_at <= now(), true)
+            ON CONFLICT (id) DO NOTHING RETURNING 1
+        ), held AS (
+            INSERT INTO parked (id, slot, state, available_at, lane)
+            SELECT id, slot, 'scheduled', available_at, ordering_key FROM found
+            WHERE available_at > now()
+            ON CONFLICT (id) DO NOTHING RETURNING 1
+        )
+        SELECT restored + (SELECT count(*) FROM due) + (SELECT count(*) FROM queued)
+            + (SELECT count(*) FROM held) INTO restored;
+    END LOOP;
+    RETURN restored;
+END $$;
+COMMENT ON FUNCTION outbox.restore_work IS
+    'Gives messages without work or ending their work back: a portion a call. Returns how many.';
+
 -- The producer's own second thoughts, in its own transaction. Dead rows are discard()'s business.
 CREATE FUNCTION outbox.cancel(message_id text) RETURNS boolean
 LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp
@@ -13,13 +88,16 @@ AS $$
     WITH wanted AS (
         SELECT m.id, m.slot FROM message m WHERE m.message_id = $1
     ), unready AS (
-        DELETE FROM ready r USING wanted w WHERE r.id = w.id AND r.lease_until < now()
+        DELETE FROM ready r USING wanted w
+        WHERE r.id = w.id AND r.slot = w.slot AND r.lease_until < now()
         RETURNING r.id, r.slot
     ), unparked AS (
-        DELETE FROM parked p USING wanted w WHERE p.id = w.id AND p.state <> 'dead'
+        DELETE FROM parked p USING wanted w
+        WHERE p.id = w.id AND p.slot = w.slot AND p.state <> 'dead'
         RETURNING p.id, p.slot
     ), unlaned AS (
-        DELETE FROM lane l USING wanted w WHERE l.id = w.id RETURNING l.id, l.slot
+        DELETE FROM lane l USING wanted w WHERE l.id = w.id AND l.slot = w.slot
+        RETURNING l.id, l.slot
     ), gone AS (
         DELETE FROM message m
         USING (SELECT * FROM unready UNION ALL SELECT * FROM unparked
@@ -59,12 +137,15 @@ AS $$
     WITH wanted AS (
         SELECT m.id, m.slot FROM message m WHERE m.message_id = $1
     ), unready AS (
-        DELETE FROM ready r USING wanted w WHERE r.id = w.id AND r.lease_until < now()
+        DELETE FROM ready r USING wanted w
+        WHERE r.id = w.id AND r.slot = w.slot AND r.lease_until < now()
         RETURNING r.id, r.slot
     ), unparked AS (
-        DELETE FROM parked p USING wanted w WHERE p.id = w.id RETURNING p.id, p.slot
+        DELETE FROM parked p USING wanted w WHERE p.id = w.id AND p.slot = w.slot
+        RETURNING p.id, p.slot
     ), unlaned AS (
-        DELETE FROM lane l USING wanted w WHERE l.id = w.id RETURNING l.id, l.slot
+        DELETE FROM lane l USING wanted w WHERE l.id = w.id AND l.slot = w.slot
+        RETURNING l.id, l.slot
     ), gone AS (
         DELETE FROM message m
         USING (SELECT * FROM unready UNION ALL SELECT * FROM unparked
@@ -85,6 +166,7 @@ CREATE FUNCTION outbox.replay(
         WHERE ($3 IS NULL OR m.task = $3)
           AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id)
           AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id)
+          AND NOT EXISTS (SELECT FROM expiry e WHERE e.id = m.id)
     ), made AS (
         INSERT INTO ready (id, slot) SELECT id, slot FROM sent WHERE ordering_key IS NULL
         ON CONFLICT (id) DO NOTHING RETURNING 1

@@ -68,7 +68,13 @@ DECLARE
     gone bigint := 0;
     deleted bigint;
 BEGIN
+    -- First it is written down how far back receipts can be missed: a message of before that time
+    -- is not taken for one that was never sent.
+    INSERT INTO progress AS p (name, at)
+    VALUES ('receipts_forgotten', horizon - interval '12 hours')
+    ON CONFLICT (name) DO UPDATE SET at = excluded.at WHERE p.at < excluded.at;
     DELETE FROM receipt WHERE sent_at < horizon - interval '12 hours';
+    DELETE FROM expiry WHERE expired_at < horizon - interval '12 hours';
     PERFORM forget_dedup();
     FOR s IN 0..15 LOOP
         SELECT created_at INTO newest FROM message WHERE slot = s ORDER BY id DESC LIMIT 1;
