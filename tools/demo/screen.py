@@ -1,5 +1,6 @@
 """Shows what happens: a live panel under a scrolling story, or plain lines without a terminal."""
 
+import textwrap
 from dataclasses import dataclass, field
 from time import monotonic
 from types import TracebackType
@@ -14,6 +15,7 @@ from demo.progress import Numbers
 
 _PLAIN_SECONDS = 2.0
 _BAR = 40
+_INDENT = " " * len("  0.0 s  ")
 
 
 @dataclass(slots=True)
@@ -54,9 +56,16 @@ class Screen:
     def say(self, text: str, style: str = "") -> None:
         """Tell an event; it stays on the screen."""
         elapsed = monotonic() - self._started
-        self.console.print(
-            f"{elapsed:5.1f} s  {text}", style=style, highlight=False, soft_wrap=True
-        )
+        line = f"{elapsed:5.1f} s  {text}"
+        if self.console.is_terminal:
+            line = textwrap.fill(
+                line,
+                self.console.width,
+                subsequent_indent=_INDENT,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        self.console.print(line, style=style, highlight=False, soft_wrap=True)
 
     def show(self, numbers: Numbers, state: State) -> None:
         """Show the numbers of this moment."""

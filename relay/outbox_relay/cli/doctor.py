@@ -15,6 +15,7 @@ from rich.text import Text
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import BROKER, CHECKS, DATABASE
 from outbox_relay.cli.output import print_json
+from outbox_relay.cli.wrapping import wrapped
 from outbox_relay.core.finding import Finding, Level
 from outbox_relay.operator.doctor import examine
 from outbox_relay.operator.text import printable
@@ -55,11 +56,14 @@ def _show(findings: Sequence[Finding], *, as_json: bool) -> None:
     for finding in ordered:
         head = f"{finding.level:<{WIDTH}}"
         line = f"{finding.name}: {printable(finding.text)}"
+        remedy = f"{'':<{WIDTH}}-> {printable(finding.remedy)}" if finding.remedy else ""
         if console:
-            console.print(Text.assemble((head, STYLES[finding.level]), line))
+            fitted = wrapped(head + line, console.width, WIDTH)[WIDTH:]
+            console.print(Text.assemble((head, STYLES[finding.level]), fitted))
+            remedy = wrapped(remedy, console.width, WIDTH + len("-> "))
         else:
             print(head + line)
-        if finding.remedy:
-            print(f"{'':<{WIDTH}}-> {printable(finding.remedy)}")
+        if remedy:
+            print(remedy)
     problems = sum(finding.level is Level.PROBLEM for finding in findings)
     print(f"{problems} problem(s)" if problems else "no problem found")

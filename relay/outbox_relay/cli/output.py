@@ -14,10 +14,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from outbox_relay.cli.wrapping import stacked
 from outbox_relay.operator.text import printable
 
 #: Columns that are never wrapped, because people copy from them.
 WHOLE: Final = ("id", "message_id")
+#: Columns of sentences, which may be wrapped down to so many characters; others are never narrowed.
+SENTENCES: Final = ("last_error",)
+SENTENCE_WIDTH: Final = 40
+#: Between two columns of a table.
+GAP: Final = 2
 
 
 def print_json(value: Any) -> None:
@@ -34,12 +40,32 @@ def print_records(records: Iterable[Any], columns: Sequence[str]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table that fits the terminal; in a pipe, a header and a line each, nothing cut off."""
+    """In a pipe, a header and a line for each row, nothing cut off.
+
+    On a terminal a table; where it is too narrow for one, the fields of each row below each other.
+    """
+    shown = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        for row in (columns, *rows):
-            print("\t".join(printable(cell) for cell in row))
+        for row in (columns, *shown):
+            print("\t".join(row))
         return
-    Console().print(table(columns, rows))
+    console = Console(highlight=False)
+    if _least_width(columns, shown) <= console.width:
+        console.print(table(columns, shown))
+        return
+    for number, row in enumerate(shown):
+        if number:
+            print()
+        print(stacked(columns, row, console.width))
+
+
+def _least_width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """How wide a terminal must be for a table in which no name or id is broken."""
+    widths = []
+    for place, name in enumerate(columns):
+        widest = max(len(name), *(len(row[place]) for row in rows), 0)
+        widths.append(min(widest, SENTENCE_WIDTH) if name in SENTENCES else widest)
+    return sum(widths) + GAP * (len(widths) - 1)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

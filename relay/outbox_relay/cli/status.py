@@ -20,6 +20,9 @@ from outbox_relay.settings import Settings
 from outbox_relay.settings.durations import how_long
 
 WATCH_SECONDS: Final = 2.0
+#: All that status shows but what was sent, this role may see.
+ROLE: Final = "outbox_inspector"
+HIDDEN: Final = "not visible to this login: GRANT outbox_relay to one that may know"
 
 
 def command() -> Command:
@@ -45,7 +48,7 @@ def _status(arguments: Namespace, settings: Settings) -> int:
     show = _print_json if arguments.json else partial(_print_rows, settings)
     if arguments.watch:
         return _watch(settings, show, lambda error: print(error, file=sys.stderr, flush=True))
-    with Session.open(settings) as session:
+    with Session.open(settings, role=ROLE) as session:
         show(read(session))
     return 0
 
@@ -57,7 +60,7 @@ def _watch(
     try:
         while True:
             try:
-                with Session.open(settings) as session:
+                with Session.open(settings, role=ROLE) as session:
                     while True:
                         show(read(session))
                         time.sleep(WATCH_SECONDS)
@@ -90,8 +93,10 @@ def _describe(relay: RelaySeen) -> str:
 def _rows(status: Status) -> list[tuple[str, str]]:
     """For people."""
     stats, flow = status.stats, status.flow
-    lately = "-" if flow.sent_last_minute is None else f"{flow.sent_last_minute:,}"
-    last = "-" if flow.last_sent_age is None else f"{how_long(flow.last_sent_age)} ago"
+    lately = HIDDEN if flow.sent_last_minute is None else f"{flow.sent_last_minute:,}"
+    last = "never" if flow.last_sent_age is None else f"{how_long(flow.last_sent_age)} ago"
+    if flow.sent_last_minute is None:
+        last = HIDDEN
     return [
         ("pending", f"{stats.pending:,}"),
         ("oldest pending", how_long(stats.oldest_pending_age) if stats.pending else "-"),

@@ -4,6 +4,7 @@ However slowly others ask, the next is answered: each request has its time, the 
 Alive means that a round of the loop has begun lately. Ready means broker and database are there.
 """
 
+import errno
 import socket
 import threading
 from contextlib import suppress
@@ -23,6 +24,12 @@ STALLED_SECONDS: Final = 45.0
 REQUEST_SECONDS: Final = 5.0
 #: Clients at a time; one more, and the oldest is cut off.
 MAX_CLIENTS: Final = 32
+
+#: The usual reason, and the ways out.
+TAKEN: Final = (
+    ". Another relay on this machine is the likely one (ss -ltnp 'sport = :{port}'): give "
+    "each an address of its own, or `off`"
+)
 
 
 class Health:
@@ -59,8 +66,10 @@ class Endpoint:
             self._server = _Server(address, handler)
         except OSError as error:
             host, port = address
+            taken = error.errno == errno.EADDRINUSE
             raise SettingsError(
                 f"OUTBOX_HTTP_ADDRESS: cannot listen on {host}:{port}: {error.strerror}"
+                f"{TAKEN.format(port=port) if taken else ''}"
             ) from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
 

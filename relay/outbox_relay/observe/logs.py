@@ -29,8 +29,13 @@ from typing import Literal
 import structlog
 
 
-def configure(style: Literal["json", "console"], level: str) -> None:
-    """Write events to stderr: one JSON object a line, or coloured text for people."""
+def configure(style: Literal["json", "console", "auto"], level: str) -> None:
+    """Write events to stderr: one JSON object a line, or text for people, in colour on a terminal.
+
+    `auto` is text for people where stderr is a terminal, and JSON anywhere else.
+    """
+    if style == "auto":
+        style = "console" if sys.stderr.isatty() else "json"
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if style == "json"

@@ -5,11 +5,10 @@ A program gets Celery's own short rendering of the arguments.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from outbox_relay.operator import queries
-from outbox_relay.operator.session import Session
+from outbox_relay.operator.session import Session, Time
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +22,11 @@ class Entry:
     routing_key: str
     args: str | None
     kwargs: str | None
-    created_at: datetime
-    available_at: datetime | None
+    created_at: Time
+    available_at: Time | None
     attempts: int | None
     last_error: str | None
-    sent_at: datetime | None
+    sent_at: Time | None
 
 
 @dataclass(frozen=True, slots=True)

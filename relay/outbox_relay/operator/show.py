@@ -1,11 +1,10 @@
 """Everything about one message, and the view it is in."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from outbox_relay.operator.queries import SHOW
-from outbox_relay.operator.session import Session
+from outbox_relay.operator.session import Session, Time
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +19,11 @@ class Whole:
     routing_key: str
     args: str | None
     kwargs: str | None
-    created_at: datetime
-    available_at: datetime | None
-    expires_at: datetime | None
-    sent_at: datetime | None
-    claimed_until: datetime | None
+    created_at: Time
+    available_at: Time | None
+    expires_at: Time | None
+    sent_at: Time | None
+    claimed_until: Time | None
     attempts: int | None
     suspicion: int | None
     last_error: str | None

@@ -1,6 +1,7 @@
 """Is it flowing, how far behind, is anybody publishing: counts, lag and relays at one moment."""
 
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Final
 
 from outbox_relay.core.backlog import Stats
@@ -60,9 +61,10 @@ class Status:
 
     def as_json(self) -> dict[str, object]:
         """For programs."""
+        counts = {**asdict(self.stats), **asdict(self.flow)}
         return {
-            **asdict(self.stats),
-            **asdict(self.flow),
+            # JSON has no infinity, which the age of a message can be.
+            **{name: None if n in (inf, -inf) else n for name, n in counts.items()},
             "relays_alive": len(self.relays),
             "relays": [asdict(relay) for relay in self.relays],
         }

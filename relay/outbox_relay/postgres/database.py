@@ -97,8 +97,11 @@ def connect(
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn the driver's errors into ours, in one sentence that says what to do."""
+def translated(role: str = "outbox_relay") -> Iterator[None]:
+    """Turn the driver's errors into ours, in one sentence that says what to do.
+
+    `role` is the one that has the rights for what is done.
+    """
     try:
         yield
     except psycopg.errors.QueryCanceled as error:
@@ -106,7 +109,7 @@ def translated() -> Iterator[None]:
         raise StatementFailed(f"{first_line(error)}: allow it more time with {flag}") from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise SchemaError(
-            f"{first_line(error)}: run outbox-migrate grant and GRANT outbox_relay to this login"
+            f"{first_line(error)}: run outbox-migrate grant and GRANT {role} to this login"
         ) from error
     except (
         psycopg.errors.UndefinedTable,

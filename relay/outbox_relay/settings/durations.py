@@ -1,6 +1,7 @@
 """Durations as people write and read them: `36h` is a setting, `1d 12h` is what they are shown."""
 
 import re
+from math import isfinite
 from typing import Final
 
 #: Units a duration may be written in, in seconds.
@@ -24,6 +25,8 @@ def duration(text: str) -> float:
 
 def how_long(seconds: float) -> str:
     """`3 s`, `5m 10s`, `2h 5m`, `3d 4h`: two units, as people say it."""
+    if not isfinite(seconds):
+        return "for ever" if seconds > 0 else "no time at all"
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     rest = round(seconds)

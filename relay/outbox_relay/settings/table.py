@@ -108,7 +108,10 @@ HTTP_ADDRESS: Final = Setting(
     note="There are `/metrics`, `/livez` and `/readyz`",
 )
 LOG_FORMAT: Final = Setting(
-    "OUTBOX_LOG_FORMAT", log_format, "json", "`json`, or `console` for people"
+    "OUTBOX_LOG_FORMAT",
+    log_format,
+    "auto",
+    "`json`, `console` for people, or `auto`: console on a terminal, else json",
 )
 LOG_LEVEL: Final = Setting(
     "OUTBOX_LOG_LEVEL", log_level, "info", "`debug`, `info`, `warning` or `error`"

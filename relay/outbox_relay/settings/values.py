@@ -10,7 +10,7 @@ from outbox_relay.settings.durations import duration
 #: Host and port to listen on; None for nowhere.
 Address = tuple[str, int] | None
 Declare = Literal["missing", "never"]
-LogFormat = Literal["json", "console"]
+LogFormat = Literal["json", "console", "auto"]
 
 
 def transport_options(text: str) -> dict[str, Any]:
@@ -46,6 +46,8 @@ def log_format(text: str) -> LogFormat:
         return "json"
     if text == "console":
         return "console"
+    if text == "auto":
+        return "auto"
     raise ValueError("say json or console")
 
 

@@ -79,3 +79,24 @@ def test_watch_looks_again_until_interrupted(relay: RelayFactory, database: str)
 
     assert watching.wait() == 0
     assert all(json.loads(line)["pending"] == 0 for line in watching.output().splitlines())
+
+
+def test_what_a_login_may_not_see_is_said(cli: Cli, outbox: Outbox, database: str) -> None:
+    """With the role that may: an inspector's sees counts, a relay's what was sent."""
+    outbox.connection.execute("CREATE ROLE onlooker LOGIN PASSWORD 'onlooker'")
+    url = f"{database}?user=onlooker&password=onlooker"
+    try:
+        assert "GRANT outbox_inspector to this login" in cli("status", "--database-url", url).err
+        outbox.connection.execute("GRANT USAGE ON SCHEMA outbox TO onlooker")
+        outbox.connection.execute("GRANT SELECT ON outbox.stats TO onlooker")
+        outbox.connection.execute("GRANT EXECUTE ON FUNCTION outbox.rough_count TO onlooker")
+        outbox.connection.execute(
+            "GRANT SELECT ON outbox.ready, outbox.parked, outbox.lane TO onlooker"
+        )
+
+        assert "last sent\tnot visible to this login: GRANT outbox_relay" in (
+            cli("status", "--database-url", url).out
+        )
+    finally:
+        outbox.connection.execute("DROP OWNED BY onlooker")
+        outbox.connection.execute("DROP ROLE onlooker")

@@ -69,3 +69,25 @@ def test_a_poison_row(
     assert "delivery_mode" in text
     assert "poison" in text
     assert "outbox-relay retry" in text
+
+
+def test_without_a_database_nothing_is_said_of_routes(doctor: Doctor) -> None:
+    """That nothing is pending cannot be known; the broker is examined all the same."""
+    answer = doctor(OUTBOX_DATABASE_URL="postgresql://127.0.0.1:1/shop")
+
+    assert "ok       route" not in answer.out
+    assert "not checked" in finding(answer, "warn", "route")
+    assert "RabbitMQ at" in finding(answer, "ok", "broker")
+
+
+def test_the_schema_is_named_as_the_migrations_name_it(doctor: Doctor) -> None:
+    """Two programs, one version."""
+    assert "(outbox_0001, as outbox-migrate status has it)" in finding(doctor(), "ok", "schema")
+
+
+def test_a_refusal_is_told_in_the_brokers_words(doctor: Doctor, broker: Broker) -> None:
+    """Without the numbers of a method that py-amqp puts before them."""
+    answer = doctor(OUTBOX_BROKER_URL=broker.url.replace(broker.node.password, "wrong"))
+
+    assert "403 ACCESS_REFUSED" in finding(answer, "problem", "broker")
+    assert "(0, 0)" not in answer.out

@@ -28,7 +28,7 @@ def test_the_defaults_are_the_contracts() -> None:
     assert settings.max_attempts == 10
     assert settings.retention == 7 * 24 * 3600
     assert settings.http_address == ("127.0.0.1", 9464)
-    assert (settings.log_format, settings.log_level) == ("json", "info")
+    assert (settings.log_format, settings.log_level) == ("auto", "info")
 
 
 def test_every_variable_is_read() -> None:

@@ -40,7 +40,7 @@ def open_connection(url: str) -> amqp.Connection:
         connection: amqp.Connection = described.transport.establish_connection()
     except (OSError, AMQPError) as error:
         where = f"{parts['hostname']}:{parts['port'] or (5671 if secure else 5672)}"
-        words = str(error) or type(error).__name__
+        words = words_of(error)
         raise BrokerLost(f"cannot connect to the broker at {where}: {words}") from error
     return connection
 
@@ -55,3 +55,10 @@ def _tls(parts: dict[str, Any]) -> dict[str, Any]:
         )
     options = {TLS[name]: value for name, value in given.items()}
     return {**options, "server_hostname": parts["hostname"], "cert_reqs": ssl.CERT_REQUIRED}
+
+
+def words_of(error: Exception) -> str:
+    """What the broker said: its code and its words, without py-amqp's numbers of a method."""
+    if isinstance(error, AMQPError) and error.reply_text:
+        return f"{error.reply_code or ''} {error.reply_text}".strip()
+    return str(error) or type(error).__name__

@@ -46,13 +46,13 @@ def examine(settings: Settings) -> list[Finding]:
     return [*found, *broker.check(settings, routes)]
 
 
-def examine_database(settings: Settings) -> tuple[list[Finding], list[Route]]:
-    """Findings on the database, and where its messages go."""
+def examine_database(settings: Settings) -> tuple[list[Finding], list[Route] | None]:
+    """Findings on the database, and where its messages go; None where it could not be asked."""
     try:
         session = Session.open(settings)
     except StoreLost as error:
         advice = remedy(DATABASE, str(error), "OUTBOX_DATABASE_URL")
-        return [problem(NAME, str(error), advice)], []
+        return [problem(NAME, str(error), advice)], None
     found: list[Finding] = []
     context = Context(session, settings)
     with session:
@@ -63,13 +63,13 @@ def examine_database(settings: Settings) -> tuple[list[Finding], list[Route]]:
                 findings = check(context)
                 found += findings
                 if check in NEEDED and any(f.level is Level.PROBLEM for f in findings):
-                    return found, []
+                    return found, None
             for check in INSIDE:
                 found += check(context)
             return found, routes.sample(session)
         except (StoreLost, SchemaError) as error:
             found.append(_interrupted(error))
-            return found, []
+            return found, None
 
 
 def _interrupted(error: RelayError) -> Finding:

@@ -4,6 +4,7 @@ from typing import Final
 
 from outbox_relay.core.finding import Finding, ok, problem
 from outbox_relay.operator.doctor.context import Context
+from outbox_relay.operator.session import Session
 from outbox_relay.postgres.store import SCHEMA_VERSIONS
 
 TABLES: Final = [
@@ -23,6 +24,13 @@ HAS_VERSION: Final = """
 SELECT to_regprocedure(format('%%I.version()', %(schema)s::text)) IS NOT NULL
 """
 VERSION: Final = "SELECT {outbox}.version()"
+#: What outbox-migrate calls that version, where this login may read it.
+REVISION: Final = """
+SELECT format('%%I.schema_version', %(schema)s::text) AS name
+WHERE has_table_privilege(
+    to_regclass(format('%%I.schema_version', %(schema)s::text)), 'SELECT')
+"""
+REVISION_OF: Final = "SELECT min(version_num) FROM {outbox}.schema_version"
 
 
 def check(context: Context) -> list[Finding]:
@@ -42,7 +50,13 @@ def check(context: Context) -> list[Finding]:
         way_out = "upgrade outbox-relay" if version > max(SCHEMA_VERSIONS) else up
         text = f"the schema {name!r} has version {version}, this relay works with {known}"
         return _unusable(text, way_out)
-    return [ok("schema", f"{name!r}, version {version}")]
+    return [ok("schema", f"{name!r}, version {version}{_revision(session)}")]
+
+
+def _revision(session: Session) -> str:
+    if session.value(REVISION, schema=session.schema) is None:
+        return ""
+    return f" ({session.value(REVISION_OF)}, as outbox-migrate status has it)"
 
 
 def check_writable(context: Context) -> list[Finding]:

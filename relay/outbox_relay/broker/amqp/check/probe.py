@@ -11,7 +11,7 @@ from typing import Any, Final
 from amqp.exceptions import AccessRefused, AMQPError, NotFound, PreconditionFailed, ResourceLocked
 
 from outbox_relay.broker.amqp.check.queues import Queue
-from outbox_relay.broker.amqp.connect import open_connection
+from outbox_relay.broker.amqp.connect import open_connection, words_of
 from outbox_relay.core.depth import Depth
 from outbox_relay.errors import BrokerLost
 
@@ -112,7 +112,7 @@ class Probe:
             self._channel = None  # the broker has closed it
             raise
         except (OSError, AMQPError) as error:
-            raise BrokerLost(f"the broker closed the connection: {error}") from error
+            raise BrokerLost(f"the broker closed the connection: {words_of(error)}") from error
 
 
 def _typed(value: str, kind: str | None) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import amqp
 from amqp.exceptions import AccessRefused, AMQPError, PreconditionFailed
 
-from outbox_relay.broker.amqp.connect import open_connection
+from outbox_relay.broker.amqp.connect import open_connection, words_of
 from outbox_relay.broker.amqp.size import CODE, limit_in
 from outbox_relay.core.finding import Finding, ok, warn
 
@@ -34,7 +34,7 @@ def check(url: str) -> list[Finding]:
     except AccessRefused:
         return [_untried("the user may not write to the default exchange")]
     except (OSError, AMQPError) as error:
-        return [_untried(str(error) or type(error).__name__)]
+        return [_untried(words_of(error))]
     finally:
         connection.collect()
     return [ok(NAME, f"bodies of {STORED} bytes are taken, the default of outbox_max_body")]

@@ -1,0 +1,107 @@
+"""What a terminal shows: every id, name and reason readable at 80 columns, and at 58."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from tests.relay.conftest import Outbox
+
+REASON = "404 NOT_FOUND: no exchange 'payments' in virtual host 'shop'"
+TASK = "shop.invoicing.tasks.send_invoice"
+
+
+def on_terminal(columns: int, *arguments: str, **environment: str) -> str:
+    """What the command shows on a real terminal that is so wide."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    usual = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+    command = subprocess.Popen(
+        [sys.executable, "-m", "outbox_relay", *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**usual, "TERM": "xterm", **environment},
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while portion := os.read(ours, 65536):
+            shown += portion
+    except OSError:  # how a terminal says that its last program is gone
+        pass
+    os.close(ours)
+    command.wait(30)
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode().replace("\r\n", "\n"))
+
+
+@pytest.mark.parametrize("columns", [58, 80, 100])
+@pytest.mark.parametrize("name", ["dead", "pending", "scheduled", "sent"])
+def test_a_list_breaks_no_id_name_or_word(
+    outbox: Outbox, database: str, columns: int, name: str
+) -> None:
+    """Each is found as a whole, and no line is longer than the terminal."""
+    made = {
+        "dead": lambda: outbox.add_dead(TASK, REASON),
+        "pending": lambda: outbox.add_refused(TASK, REASON),
+        "scheduled": lambda: outbox.add(TASK, eta="1 hour"),
+        "sent": lambda: outbox.add_sent(TASK),
+    }[name]()
+
+    shown = on_terminal(columns, name, OUTBOX_DATABASE_URL=database)
+
+    assert made in shown
+    assert TASK in shown
+    assert all(len(line) <= columns for line in shown.splitlines()), shown
+    if name in ("dead", "pending"):
+        assert all(word in shown.split() for word in REASON.split()), shown
+
+
+def test_a_wide_terminal_has_a_table(outbox: Outbox, database: str) -> None:
+    """A line for each message."""
+    made = outbox.add_dead(TASK, REASON)
+
+    lines = on_terminal(220, "dead", OUTBOX_DATABASE_URL=database).splitlines()
+
+    assert lines[0].split()[:2] == ["id", "message_id"]
+    assert made in lines[1]
+    assert REASON in lines[1]
+
+
+@pytest.mark.parametrize("columns", [58, 80])
+def test_doctor_breaks_between_words(database: str, columns: int) -> None:
+    """What follows is indented, and what to do begins with an arrow."""
+    shown = on_terminal(
+        columns,
+        "doctor",
+        OUTBOX_DATABASE_URL=database,
+        OUTBOX_BROKER_URL="amqp://u:p@127.0.0.1:1//",
+    )
+
+    sentence = "nothing listens there: start the server, or correct host and port"
+    assert "-> nothing listens there:" in shown
+    assert sentence in " ".join(shown.split())
+    lines = shown.splitlines()
+    assert all(len(line) <= columns for line in lines if len(line.split()) > 2), shown
+
+
+def test_log_lines_are_for_whoever_reads_them(database: str) -> None:
+    """On a terminal text for people, unless JSON is asked for."""
+    servers = {
+        "OUTBOX_DATABASE_URL": database,
+        "OUTBOX_BROKER_URL": "amqp://u:p@127.0.0.1:1//",
+        "OUTBOX_GRACE_PERIOD": "1s",
+    }
+
+    people = on_terminal(80, "run", "--drain", **servers)
+    programs = on_terminal(80, "run", "--drain", OUTBOX_LOG_FORMAT="json", **servers)
+
+    assert "database_up" in people
+    assert '{"' not in people
+    assert '"event": "database_up"' in programs
