@@ -135,7 +135,7 @@ def _config(
 @contextmanager
 def _connect(database_url: str) -> Iterator[sqlalchemy.Connection]:
     """One transaction on a connection of our own, with what psycopg says turned into our words."""
-    checked_url(database_url)
+    database_url = checked_url(database_url)
     try:
         # A libpq URL or conninfo, not an SQLAlchemy one: psycopg itself opens it.
         engine = sqlalchemy.create_engine(

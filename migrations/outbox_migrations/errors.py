@@ -1,5 +1,7 @@
 """What can go wrong in a migration, said in one sentence that holds no password."""
 
+import re
+
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
@@ -17,7 +19,11 @@ class DatabaseUnreachable(MigrationError):
 
 
 def checked_url(database_url: str) -> str:
-    """The URL, if libpq can read it. Its own complaint would repeat the password."""
+    """The URL as libpq reads it: without SQLAlchemy's driver part, such as +asyncpg.
+
+    Raises InvalidSetting where it is none. libpq's own complaint would repeat the password.
+    """
+    database_url = re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", database_url)
     try:
         conninfo_to_dict(database_url)
     except psycopg.ProgrammingError:

@@ -58,6 +58,8 @@ class AlembicRevision(Operation):  # type: ignore[misc]  # Django ships no types
         return Component("outbox", str(chosen or "outbox"))
 
     def _concerns(self, schema_editor: Any) -> bool:
+        if schema_editor.connection.vendor != "postgresql":
+            return False  # such as the SQLite of a project's tests
         alias = getattr(settings, "OUTBOX_DATABASE_ALIAS", "default")
         return bool(schema_editor.connection.alias == alias)
 
