@@ -13,6 +13,7 @@ from outbox_relay.operator.doctor import (
     activity,
     backlog,
     broker,
+    integrity,
     pooling,
     privileges,
     routes,
@@ -36,7 +37,12 @@ ANYWHERE: Final[Sequence[Check]] = (
 #: Without these, nothing more can be asked: the first that finds a problem ends the examination.
 NEEDED: Final[Sequence[Check]] = (schema.check, privileges.check)
 #: Of the outbox.
-INSIDE: Final[Sequence[Check]] = (schema.check_writable, storage.check, backlog.check)
+INSIDE: Final[Sequence[Check]] = (
+    schema.check_writable,
+    storage.check,
+    integrity.check,
+    backlog.check,
+)
 
 
 def examine(settings: Settings) -> list[Finding]:
