@@ -140,5 +140,5 @@ def test_an_address_in_use_names_its_variable() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(SettingsError, match="OUTBOX_HTTP_ADDRESS"):
+        with pytest.raises(SettingsError, match=r"OUTBOX_HTTP_ADDRESS.* Another relay"):
             Endpoint(taken.getsockname(), Health(), CollectorRegistry())
