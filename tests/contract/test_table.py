@@ -16,10 +16,11 @@ import celery_inbox.store
 import celery_outbox.insert
 from celery_outbox.insert import Insert
 from outbox_migrations import grant
-from outbox_relay.postgres import statements
+from outbox_relay.postgres import chores, session, statements
 from outbox_relay.postgres.database import SESSION
+from outbox_relay.postgres.session import SCHEMA_VERSIONS
 from outbox_relay.postgres.statement import Statement
-from outbox_relay.postgres.store import SCHEMA_VERSIONS, Store
+from outbox_relay.postgres.store import Store
 from tests.fixtures.rows import commit_rows
 
 Connection = psycopg.Connection[Any]
@@ -27,11 +28,12 @@ Connection = psycopg.Connection[Any]
 #: Statements of the loop, with parameters as the relay would give them.
 HELD = {"ids": "{1,2,3}", "claim_ids": "{1,1,1}"}
 LOOP: dict[str, dict[str, Any]] = {
-    "SETTLE": {"done": "{1,2,3}"},
+    "SETTLE": {"ids": "{1,2,3}", "claim_id": 1},
+    "SETTLE_LATE": {"ids": [1, 2, 3], "message_ids": ["a", "b", "c"]},
     "CLAIM": {"floor": 0, "limit": 500, "claim_id": 1, "lease_seconds": 10.0},
     "PROBE": {"floor": 0, "above": 0},
     "FETCH": {"slot": 3, "ids": "{1,2,3}", "claim_id": 1, "small": 1 << 15, "clock": 1.0},
-    "FETCH_LARGE": {"slots": "{3,4}", "ids": "{1,2,3}", "bytes": 1 << 24},
+    "FETCH_LARGE": {"slots": "{3,4}", "ids": "{1,2,3}", "bytes": 1 << 24, "limit": 1 << 27},
     "PARK": {
         "ids": [1],
         "claim_ids": [1],
@@ -40,16 +42,33 @@ LOOP: dict[str, dict[str, Any]] = {
         "suspicions": [0],
         "delays": [1.0],
         "errors": ["why"],
+        "routes": [None],
     },
-    "PROMOTE": {},
+    "PROMOTE": {"limit": 1000},
+    "SET_APART": {"error": "why"},
     "RELEASE": {**HELD, "suspicion": 1},
     "RENEW": {**HELD, "lease_seconds": 10.0},
     "DROP_ORPHANS": HELD,
 }
 #: Every statement there is.
-STATEMENTS = {name: s for name, s in vars(statements).items() if isinstance(s, Statement)}
+STATEMENTS = {
+    name: each
+    for module in (session, statements, chores)
+    for name, each in vars(module).items()
+    if isinstance(each, Statement)
+}
 #: These call functions or views, set the session up, or stop at the first row there is.
-SELDOM = {"VERSION", "FORGET", "PURGE", "STATS", "UPKEEP", "LEFT", "CLAIM_LANES", "TIMELINE"}
+SELDOM = {
+    "VERSION",
+    "HISTORY",
+    "FORGET",
+    "PURGE",
+    "RESTORE_WORK",
+    "STATS",
+    "UPKEEP",
+    "LEFT",
+    "CLAIM_LANES",
+}
 #: What each statement may not read from end to end: everything but a short array of its own.
 TABLES = re.compile(r"^(ready|parked|lane|receipt|message(_\d+)?)$")
 

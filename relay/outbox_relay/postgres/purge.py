@@ -8,8 +8,8 @@ from time import monotonic
 from typing import Final
 
 from outbox_relay.errors import SettingsError, StoreLost
+from outbox_relay.postgres.chores import PURGE
 from outbox_relay.postgres.database import connect, translated
-from outbox_relay.postgres.statements import PURGE
 from outbox_relay.settings import Settings
 
 NAME: Final = "outbox-relay retention"

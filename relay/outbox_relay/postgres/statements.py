@@ -1,33 +1,15 @@
-"""Every statement the relay's loop runs. `{outbox}` stands for the schema's quoted name.
+"""The statements that claims, fetches and outcomes are. `{outbox}` stands for the schema's name.
 
 Three rules hold throughout. The database's clock decides time. No plan depends on statistics: each
 statement is a handful of look-ups by primary key, and the session allows nothing else
 (`database.SESSION`). And no transaction is open while a broker works.
 """
 
-from dataclasses import fields
 from typing import Final
 
-from outbox_relay.core.backlog import Stats, Upkeep
 from outbox_relay.core.claim import ClaimedRow
 from outbox_relay.core.message import Message
 from outbox_relay.postgres.statement import Statement, columns
-
-VERSION: Final = Statement("version", "SELECT {outbox}.version()")
-
-#: Which history of its data the server lives in, which table, and how far it has come: a standby
-#: that is promoted begins another history, a dump that is restored makes another table, a snapshot
-#: that is put back has come less far. What is flushed survives a crash: that alone never goes back.
-#: The history is NULL while the server still is a standby.
-HISTORY: Final = Statement(
-    "history",
-    """
-SELECT CASE WHEN NOT pg_is_in_recovery() THEN
-           left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/'
-           || '{outbox}.message'::regclass::oid END,
-       CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() - '0/0' END::bigint
-""",
-)
 
 #: Confirmed rows go, and leave a receipt. Fenced by the claim they were published under: where a
 #: snapshot or a sequence was set back, other messages get their ids. What is not under that claim
@@ -193,45 +175,6 @@ WHERE f.id <> ALL (ARRAY(SELECT id FROM held))
 """,
 )
 
-#: What has become due goes back to the work table; what was scheduled with an ordering key, to its
-#: place in the lane. A message in retry has kept its lane: none of its key was published meanwhile.
-PROMOTE: Final = Statement(
-    "promote",
-    """
-WITH due AS (
-    DELETE FROM {outbox}.parked
-    WHERE id = ANY (ARRAY(
-        SELECT id FROM {outbox}.parked
-        WHERE state <> 'dead' AND available_at <= now()
-        ORDER BY available_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
-    RETURNING id, slot, attempts, suspicion, last_error, lane, state
-), made AS (
-    INSERT INTO {outbox}.ready (id, slot, attempts, suspicion, last_error, lane)
-    SELECT id, slot, attempts, suspicion, last_error, lane FROM due
-    WHERE lane IS NULL OR state = 'retry'
-    ON CONFLICT (id) DO NOTHING
-), queued AS (
-    INSERT INTO {outbox}.lane (id, slot, key)
-    SELECT id, slot, lane FROM due WHERE lane IS NOT NULL AND state = 'scheduled'
-    ON CONFLICT (id) DO NOTHING
-)
-SELECT count(*) FROM due
-""",
-)
-
-#: The first of what is due, over which PROMOTE fails, is given up: a person has to look at it.
-SET_APART: Final = Statement(
-    "set_apart",
-    """
-UPDATE {outbox}.parked p SET state = 'dead', last_error = %(error)s
-WHERE id = (
-    SELECT id FROM {outbox}.parked
-    WHERE state <> 'dead' AND available_at <= now()
-    ORDER BY available_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-RETURNING (SELECT m.message_id FROM {outbox}.message m WHERE m.id = p.id AND m.slot = p.slot)
-""",
-)
-
 #: Claim the next message of each lane there is news of; see schema/outbox/2_lanes.sql.
 CLAIM_LANES: Final = Statement(
     "claim_lanes",
@@ -280,68 +223,4 @@ WHERE id = ANY (ARRAY(
     WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(claim_ids)s::bigint[])
     FOR UPDATE SKIP LOCKED))
 """,
-)
-
-#: Retention 0: what was confirmed is forgotten at once.
-FORGET: Final = Statement(
-    "forget", "SELECT {outbox}.forget(%(slots)s::smallint[], %(ids)s::bigint[])"
-)
-
-#: Messages without work or ending get their work back, a bounded portion at a time.
-RESTORE_WORK: Final = Statement("restore_work", "SELECT {outbox}.restore_work()")
-
-#: Retention otherwise: never waits for a lock, deletes nothing unsent.
-PURGE: Final = Statement("purge", "SELECT {outbox}.purge(%(older_than)s * interval '1 second')")
-
-#: Whether anything that is due, or was refused and waits for another attempt, is left.
-LEFT: Final = Statement(
-    "left",
-    """
-SELECT EXISTS (SELECT FROM {outbox}.ready)
-    OR EXISTS (SELECT FROM {outbox}.lane)
-    OR EXISTS (SELECT FROM {outbox}.parked WHERE state = 'retry')
-    OR EXISTS (SELECT FROM {outbox}.parked WHERE state = 'scheduled' AND available_at <= now())
-""",
-)
-
-#: Counts and lag for the metrics.
-STATS: Final = Statement(
-    "stats",
-    "SELECT "
-    + columns(
-        [field.name for field in fields(Stats)],
-        {
-            "pending": "pending",
-            "scheduled": "scheduled",
-            "dead": "dead",
-            "oldest_pending_age": "extract(epoch FROM oldest_pending_age)::float8",
-        },
-    )
-    + " FROM {outbox}.stats",
-)
-
-#: Whether vacuum keeps up: sizes and dead rows of the work tables, and for how long a transaction
-#: has kept it from cleaning. NaN where this login may not see the transactions of others.
-UPKEEP: Final = Statement(
-    "upkeep",
-    "SELECT "
-    + columns(
-        [field.name for field in fields(Upkeep)],
-        {
-            "ready_bytes": "pg_relation_size('{outbox}.ready'::regclass)",
-            "parked_bytes": "pg_relation_size('{outbox}.parked'::regclass)",
-            "ready_dead_tuples": "pg_stat_get_dead_tuples('{outbox}.ready'::regclass)",
-            "parked_dead_tuples": "pg_stat_get_dead_tuples('{outbox}.parked'::regclass)",
-            "horizon_age": """CASE WHEN pg_has_role('pg_read_all_stats', 'USAGE') THEN coalesce((
-           SELECT max(extract(epoch FROM clock_timestamp() - since))
-           FROM (SELECT xact_start AS since FROM pg_stat_activity
-                 WHERE pid <> pg_backend_pid() AND datname = current_database()
-                   AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
-                   AND backend_type <> 'autovacuum worker'
-                 UNION ALL
-                 SELECT prepared FROM pg_prepared_xacts
-                 WHERE database = current_database()) AS open), 0)::float8
-       ELSE 'NaN' END""",
-        },
-    ),
 )

@@ -10,19 +10,16 @@ from operator import attrgetter
 from time import monotonic
 from typing import Any, Final
 
-from outbox_relay.core.backlog import History, Stats, Upkeep
+from outbox_relay.core.backlog import Stats, Upkeep
 from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
 from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.core.size import Oversized
-from outbox_relay.errors import SchemaError, StoreLost
-from outbox_relay.postgres import statements, waiting
+from outbox_relay.postgres import chores, statements, waiting
 from outbox_relay.postgres.database import BoundedConnection, connect, translated
 from outbox_relay.postgres.literals import bigints, storable
 from outbox_relay.postgres.pipeline import Pipeline, Query
-from outbox_relay.postgres.statement import Statement
+from outbox_relay.postgres.session import Session
 
-#: The schema versions this relay can work with.
-SCHEMA_VERSIONS: Final = (1,)
 NAME: Final = "outbox-relay"
 #: Bodies fetched with all others of their claim, in bytes; larger ones are fetched after them.
 SMALL_BODY: Final = 32 << 10
@@ -38,26 +35,19 @@ PREPARED: Final = (
     statements.CLAIM,
     statements.PROBE,
     statements.FETCH,
-    statements.PROMOTE,
+    chores.PROMOTE,
     statements.CLAIM_LANES,
     waiting.CLAIM_WAITING,
 )
 
 
-class Store:
+class Store(Session):
     """A connection to the outbox. Open one with `Store.connect`."""
 
-    history: History
-
     def __init__(self, connection: BoundedConnection, schema: str) -> None:
-        self._connection = connection
-        self._cursor = connection.cursor(binary=True)
-        encoding = connection.info.parameter_status("server_encoding")
-        self._charset = "utf-8" if encoding in ("UTF8", "SQL_ASCII") else "ascii"
+        super().__init__(connection, schema)
         self._pipeline = Pipeline(connection)
         self._asked: tuple[Claim | None, Turn | None] = (None, None)
-        self._schema = schema
-        self._sql: dict[Statement, str] = {}
 
     @classmethod
     def connect(cls, url: str, schema: str, statement_timeout: float) -> "Store":
@@ -65,7 +55,7 @@ class Store:
         connection = connect(url, NAME, statement_timeout, prepare=True)
         store = cls(connection, schema)
         try:
-            store._check_version(schema)
+            store.check_version()
             store.history = store.read_history()
             with translated():
                 for statement in PREPARED:
@@ -74,29 +64,6 @@ class Store:
             connection.close()
             raise
         return store
-
-    def _check_version(self, schema: str) -> None:
-        found = self._run(statements.VERSION)[0][0]
-        if found not in SCHEMA_VERSIONS:
-            raise SchemaError(
-                f"schema {schema!r} has version {found}, this relay works with "
-                f"{', '.join(map(str, SCHEMA_VERSIONS))}: upgrade "
-                f"{'the relay' if found > max(SCHEMA_VERSIONS) else 'it with outbox-migrate up'}"
-            )
-
-    def read_history(self) -> History:
-        """How far the database has come. Raises StoreLost at a standby: nothing can be claimed."""
-        timeline, position = self._run(statements.HISTORY)[0]
-        if timeline is None:
-            raise StoreLost(
-                "the database is a standby: name the primary, or all of them with "
-                "target_session_attrs=read-write"
-            )
-        return History(timeline, position)
-
-    def close(self) -> None:
-        """Close the connection; what is claimed stays claimed until its lease ends."""
-        self._connection.close()
 
     def ask(self, claimed: Claim | None, turn: Turn | None) -> None:
         """Send for the messages of rows claimed before, and for a turn: settle, and claim more.
@@ -236,11 +203,11 @@ class Store:
     def promote(self, limit: int) -> int:
         """Move what has become due back to the work table; returns how many, at most `limit`."""
         with translated():
-            return int(self._pipeline.run(Query(statements.PROMOTE, {"limit": limit}))[0][0])
+            return int(self._pipeline.run(Query(chores.PROMOTE, {"limit": limit}))[0][0])
 
     def set_apart(self, error: str) -> str | None:
         """Give up the first of what is due; returns its message id, None where it is locked."""
-        rows = self._run(statements.SET_APART, {"error": storable(error, self._charset)})
+        rows = self._run(chores.SET_APART, {"error": storable(error, self._charset)})
         return str(rows[0][0]) if rows else None
 
     def waiting_routes(self) -> list[str]:
@@ -258,32 +225,23 @@ class Store:
     def forget(self, messages: Sequence[Message]) -> None:
         """Delete settled messages at once."""
         ids, slots = [m.id for m in messages], [m.slot for m in messages]
-        self._run(statements.FORGET, {"ids": bigints(ids), "slots": bigints(slots)})
+        self._run(chores.FORGET, {"ids": bigints(ids), "slots": bigints(slots)})
 
     def restore_work(self) -> int:
         """Give messages that have neither work nor an ending their work back; how many."""
-        return int(self._run(statements.RESTORE_WORK)[0][0])
+        return int(self._run(chores.RESTORE_WORK)[0][0])
 
     def anything_left(self) -> bool:
         """Whether anything due, or refused and waiting for another attempt, is still there."""
-        return bool(self._run(statements.LEFT)[0][0])
+        return bool(self._run(chores.LEFT)[0][0])
 
     def stats(self) -> Stats:
         """Counts and lag; cheap on any backlog."""
-        return Stats(*self._run(statements.STATS)[0])
+        return Stats(*self._run(chores.STATS)[0])
 
     def upkeep(self) -> Upkeep:
         """Size, dead rows and horizon; cheap as well."""
-        return Upkeep(*self._run(statements.UPKEEP)[0])
-
-    def _run(self, statement: Statement, parameters: Mapping[str, Any] | None = None) -> list[Any]:
-        sql = self._sql.get(statement)
-        if sql is None:
-            sql = self._sql[statement] = statement.in_schema(self._schema).text
-        with translated():
-            self._cursor.execute(sql, parameters)
-            result = self._cursor.pgresult
-            return self._cursor.fetchall() if result and result.nfields else []
+        return Upkeep(*self._run(chores.UPKEEP)[0])
 
 
 def _turn(turn: Turn) -> list[Query]:

@@ -5,7 +5,7 @@ from typing import Final
 from outbox_relay.core.finding import Finding, ok, problem
 from outbox_relay.operator.doctor.context import Context
 from outbox_relay.operator.session import Session
-from outbox_relay.postgres.store import SCHEMA_VERSIONS
+from outbox_relay.postgres.session import SCHEMA_VERSIONS
 
 TABLES: Final = [
     *("message", "ready", "parked", "lane", "receipt"),
