@@ -12,6 +12,7 @@ from typing import Final
 from outbox_relay.core.backoff import held_delay, retry_delay, turn_delay
 from outbox_relay.core.claim import Fetched, Reply, Turn
 from outbox_relay.core.cursor import Cursor
+from outbox_relay.core.expiry import to_be_told
 from outbox_relay.core.lanes import Lanes
 from outbox_relay.core.message import Held, Message, Parking, Reason, Refusal
 from outbox_relay.core.pauses import PAUSING, Pauses, route_of, written
@@ -130,8 +131,10 @@ class Core:
     def _sort(self, message: Message, publish: list[Message], now: float) -> Refusal | None:
         """Put it among those to publish, or among the suspects, unless it is refused."""
         if message.expired:
-            detail = "it expired before it could be published"
-            return Refusal(message, Reason.EXPIRED, detail)
+            if (told := to_be_told(message)) is None:
+                detail = "it expired before it could be published"
+                return Refusal(message, Reason.EXPIRED, detail)
+            message = told
         if not self._pauses.let_through(message, now):
             return self._pauses.held(message)
         if not message.suspect and not self._pauses.apart(message):
@@ -216,7 +219,8 @@ class Core:
         message, reason, settings = refusal.message, refusal.reason, self._settings
         free = reason in FREE
         attempts = message.attempts if free else message.attempts + 1
-        dead = reason in FINAL or attempts >= settings.max_attempts
+        final = not free and (reason in FINAL or attempts >= settings.max_attempts)
+        ending = "expired" if message.expired else "dead"
         route = written(route_of(message)) if reason in WAITING else None
         if route is not None:
             delay = held_delay()
@@ -226,7 +230,7 @@ class Core:
             delay = retry_delay(settings.retry_delay, max(1, attempts))
         return Parking(
             message,
-            state="dead" if dead and not free else "retry",
+            state=ending if final else "retry",
             attempts=attempts,
             suspicion=message.suspicion if reason in STILL_SUSPECT else 0,
             delay=delay,

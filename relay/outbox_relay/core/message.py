@@ -91,7 +91,7 @@ NOTHING: Final = Outcomes([], [], [])
 
 @dataclass(frozen=True, slots=True)
 class Parking:
-    """Where a refused message waits: `delay` seconds for another attempt, or as `dead`.
+    """Where a refused message waits: `delay` seconds for another attempt, or ends: dead, expired.
 
     One that waits for its `route` is tried before, as soon as that takes messages again.
     """

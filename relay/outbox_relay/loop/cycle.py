@@ -245,6 +245,8 @@ class Cycle:
         if outcomes.confirmed:
             self.last_message = self.last_landed = monotonic()
             self._core.confirmed(outcomes.confirmed, self.last_landed)
+            if told := sum(message.expired for message in outcomes.confirmed):
+                self._metrics.expired.inc(told)
         if outcomes.refused:
             self._core.refused(outcomes.refused, monotonic())
         self._refused += outcomes.refused
@@ -261,11 +263,19 @@ class Cycle:
         refused = self._core.still_held(self._refused)
         if refused:
             parkings = self._core.parkings(refused)
-            locked = store.park(parkings)
+            ended = [parking.message for parking in parkings if parking.state == "expired"]
+            others = [parking for parking in parkings if parking.state != "expired"]
+            locked = (store.park(others) if others else set()) | (
+                store.expire(ended) if ended else set()
+            )
+            self._metrics.expired.inc(len(ended))
             self._core.parked(p for p in parkings if p.message.id not in locked)
             self._locked += [each for each in refused if each.message.id in locked]
             self._catch_up_at = monotonic() + CATCH_UP_EVERY if locked else self._catch_up_at
-            if any(parking.state == "dead" for parking in parkings):
+            if any(parking.state in ("dead", "expired") for parking in parkings):
                 self.last_landed = monotonic()
-            self._refusals.add(refused, parkings)
+            self._refusals.add(
+                [each for each in refused if not each.message.expired],
+                others,
+            )
         self._refused = []

@@ -17,6 +17,7 @@
 | orphans_dropped | warning | work whose message somebody had deleted by hand was forgotten |
 | chore_failed | error | promoting, counting or forgetting failed: which, and why; once a minute |
 | message_set_apart | error | a row that could not be promoted is dead, so that others can be |
+| work_restored | warning | messages that had no work were given it back: how many |
 | purged | info | retention forgot sent messages |
 | queues_unread | debug | depth and consumers of the queues could not be asked for |
 | batch | debug | a batch was claimed and published |

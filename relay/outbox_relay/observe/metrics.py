@@ -9,6 +9,7 @@
 | outbox_published_total | counter | confirmed, by exchange and routing_key (100, then "other") |
 | outbox_publish_failures_total | counter | refused, by reason |
 | outbox_returned_total | counter | came back unroutable |
+| outbox_expired_total | counter | ended, as their time had passed |
 | outbox_confirm_seconds | histogram | publish to confirm |
 | outbox_delivery_seconds | histogram | inserted (or due) to confirm |
 | outbox_batch_messages | histogram | messages claimed at a time |
@@ -131,6 +132,9 @@ class Metrics:
         )
         self.failures = Counter("outbox_publish_failures", "Refused", ["reason"], registry=registry)
         self.returned = Counter("outbox_returned", "Came back unroutable", registry=registry)
+        self.expired = Counter(
+            "outbox_expired", "Ended, as their time had passed", registry=registry
+        )
         self.confirm = histogram("confirm_seconds", "Publish to confirm", SECONDS)
         self.delivery = histogram("delivery_seconds", "Inserted or due to confirm", SECONDS)
         self.batch = histogram("batch_messages", "Messages claimed at a time", MESSAGES)
@@ -165,6 +169,8 @@ class Metrics:
     def count_refused(self, refusals: Iterable[Refusal]) -> None:
         """Count messages the broker did not take, or was never asked to."""
         for refusal in refusals:
+            if refusal.reason is Reason.EXPIRED:
+                continue
             self.failures.labels(refusal.reason).inc()
             if refusal.reason is Reason.UNROUTABLE:
                 self.returned.inc()

@@ -143,6 +143,30 @@ WHERE slot = ANY (%(slots)s::smallint[]) AND id = ANY (%(ids)s::bigint[])
 """,
 )
 
+#: Rows that have expired go, and are noted as expired: unpublished, or published so that a worker
+#: ends them, and confirmed. Fenced by the claim; returns those that are locked.
+EXPIRE: Final = Statement(
+    "expire",
+    """
+WITH ended AS (
+    SELECT * FROM unnest(%(ids)s::bigint[], %(claim_ids)s::bigint[], %(attempts)s::smallint[])
+        AS ended (id, lease, attempts)
+), held AS (
+    SELECT e.*, r.slot FROM ended e, LATERAL (
+        SELECT slot FROM {outbox}.ready
+        WHERE id = e.id AND lease = e.lease OFFSET 0 FOR UPDATE SKIP LOCKED) r
+), gone AS (
+    DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(SELECT id FROM held))
+), expired AS (
+    INSERT INTO {outbox}.expiry (id, slot, attempts, last_error)
+    SELECT id, slot, attempts, %(error)s FROM held ON CONFLICT (id) DO NOTHING
+)
+SELECT e.id FROM ended e, LATERAL (
+    SELECT FROM {outbox}.ready WHERE id = e.id AND lease = e.lease OFFSET 0) r
+WHERE e.id <> ALL (ARRAY(SELECT id FROM held))
+""",
+)
+
 #: Refused rows leave the hot table until their time comes, or for good. Fenced by the claim: a row
 #: that another relay has claimed meanwhile is left alone. LATERAL with OFFSET 0 can
 #: only be a look-up for each failed row; a plain join may become a walk through all of `ready`.

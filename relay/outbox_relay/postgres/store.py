@@ -29,12 +29,16 @@ MAX_FETCH_BYTES: Final = 16 << 20
 MAX_BODY: Final = 128 << 20
 #: No id is higher.
 NOTHING_ABOVE: Final = (1 << 63) - 1
+#: What was done about a message that expired.
+TOLD: Final = "published without its time limit, so that a worker ends it as revoked"
+UNPUBLISHED: Final = "not published: nobody waits for its end"
 #: What the loop asks all the time.
 PREPARED: Final = (
     statements.SETTLE,
     statements.CLAIM,
     statements.PROBE,
     statements.FETCH,
+    statements.EXPIRE,
     chores.PROMOTE,
     statements.CLAIM_LANES,
     waiting.CLAIM_WAITING,
@@ -86,8 +90,8 @@ class Store(Session):
         rows = replies.pop() if turn and turn.limit else []
         waited = waiting.rows(replies.pop()) if turn and turn.routes else []
         heads, news = _from_lanes(replies.pop()) if turn and turn.lanes else ([], [])
-        claims = _by_claim(turn.done) if turn else {}
-        unsettled = [id_ for _ in claims for (id_,) in replies.pop()]
+        settled = _settlements(turn.done) if turn else []
+        unsettled = [id_ for _ in settled for (id_,) in replies.pop()]
         found = [message for messages in replies for message in messages]
         fetched = self._complete(claimed, found) if claimed else None
         return Reply(fetched, rows, heads, news, unsettled, waited)
@@ -174,11 +178,16 @@ class Store(Session):
 
     def settle_late(self, messages: Sequence[Message]) -> set[int]:
         """Settle what `Reply.unsettled` named; returns the ids that are still locked."""
+        sent = [message for message in messages if not message.expired]
         confirmed = {
-            "ids": [message.id for message in messages],
-            "message_ids": [message.message_id for message in messages],
+            "ids": [message.id for message in sent],
+            "message_ids": [message.message_id for message in sent],
         }
         return {id_ for (id_,) in self._run(statements.SETTLE_LATE, confirmed)}
+
+    def expire(self, messages: Sequence[Message]) -> set[int]:
+        """Note that they expired unpublished; returns the ids of those that are locked."""
+        return {id_ for (id_,) in self._run(statements.EXPIRE, _ended(messages, UNPUBLISHED))}
 
     def park(self, parkings: Sequence[Parking]) -> set[int]:
         """Take refused messages out of the hot table, unless another relay has claimed them.
@@ -245,10 +254,7 @@ class Store(Session):
 
 
 def _turn(turn: Turn) -> list[Query]:
-    queries = [
-        Query(statements.SETTLE, {"ids": bigints(ids), "claim_id": claim_id})
-        for claim_id, ids in _by_claim(turn.done).items()
-    ]
+    queries = _settlements(turn.done)
     lease = {"claim_id": turn.claim_id, "lease_seconds": turn.lease_seconds}
     if turn.lanes:
         lanes = {"above": turn.lanes.above, "news": turn.lanes.limit}
@@ -261,12 +267,31 @@ def _turn(turn: Turn) -> list[Query]:
     return queries
 
 
-def _by_claim(messages: Iterable[Message]) -> dict[int, list[int]]:
-    """Ids by the claim their messages were published under: mostly one or two."""
+def _settlements(done: Sequence[Message]) -> list[Query]:
+    """One for each claim that messages were published under, mostly one or two; and the expired."""
     claims: dict[int, list[int]] = {}
-    for message in messages:
-        claims.setdefault(message.claim_id, []).append(message.id)
-    return claims
+    expired = []
+    for message in done:
+        if message.expired:
+            expired.append(message)
+        else:
+            claims.setdefault(message.claim_id, []).append(message.id)
+    queries = [
+        Query(statements.SETTLE, {"ids": bigints(ids), "claim_id": claim_id})
+        for claim_id, ids in claims.items()
+    ]
+    if expired:
+        queries.append(Query(statements.EXPIRE, _ended(expired, TOLD)))
+    return queries
+
+
+def _ended(messages: Sequence[Message], error: str) -> dict[str, str]:
+    return {
+        "ids": bigints(message.id for message in messages),
+        "claim_ids": bigints(message.claim_id for message in messages),
+        "attempts": bigints(message.attempts for message in messages),
+        "error": error,
+    }
 
 
 def _from_lanes(rows: list[Any]) -> tuple[list[ClaimedRow], list[int]]:

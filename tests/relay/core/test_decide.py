@@ -3,6 +3,7 @@
 Everything here is pure; the clock is a number.
 """
 
+import json
 from pathlib import Path
 
 import pytest
@@ -152,16 +153,44 @@ def test_nothing_is_claimed_by_a_relay_that_stops() -> None:
     assert a_turn(core(), claiming=False).limit == 0
 
 
-def test_an_expired_message_is_dead_without_being_published() -> None:
-    """Its time had passed: no attempt, no further one."""
+@pytest.mark.parametrize(
+    "headers",
+    [b"{}", b'{"task": "t", "ignore_result": true}', b"[]", b"no json"],
+    ids=["event", "nobody waits", "no object", "by hand"],
+)
+def test_an_expired_message_nobody_waits_for_ends_unpublished(headers: bytes) -> None:
+    """Its time had passed: no further attempt, and no error."""
     relay = core()
     relay.turned(a_turn(relay), answer(1), 0.0)
 
-    work = relay.fetched(Fetched([a_message(expired=True)], []), 0.0)
+    work = relay.fetched(Fetched([a_message(expired=True, headers=headers)], []), 0.0)
 
     assert work.publish == []
     assert [r.reason for r in work.refused] == [Reason.EXPIRED]
-    assert relay.parkings(work.refused)[0].state == "dead"
+    assert relay.parkings(work.refused)[0].state == "expired"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b'{"task": "t", "ignore_result": false}',
+        b'{"task": "t"}',
+        b'{"task": "t", "ignore_result": true, "group": "g"}',
+    ],
+)
+def test_an_expired_task_somebody_waits_for_is_published(headers: bytes) -> None:
+    """Without the broker's time limit: a worker is to end it. It never becomes dead."""
+    relay = core()
+    relay.turned(a_turn(relay), answer(1), 0.0)
+    properties = b'{"expiration": "60000", "priority": 3}'
+    late = a_message(expired=True, headers=headers, properties=properties)
+
+    (told,) = relay.fetched(Fetched([late], []), 0.0).publish
+
+    assert json.loads(told.properties) == {"priority": 3}
+    assert told == late._replace(properties=told.properties)
+    gone = Refusal(told._replace(attempts=99), Reason.UNROUTABLE, "312 NO_ROUTE")
+    assert relay.parkings([gone])[0].state == "expired"
 
 
 def test_a_suspect_is_kept_apart() -> None:

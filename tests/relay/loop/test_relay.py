@@ -29,7 +29,7 @@ from outbox_relay.postgres.store import Store
 from tests.fixtures.broker import Broker
 from tests.fixtures.postgres import OwnPostgres, migrated_database
 from tests.fixtures.programs import Relay, RelayFactory
-from tests.fixtures.rows import commit_rows, insert_rows, states
+from tests.fixtures.rows import commit_rows, ids_in, insert_rows, states
 from tests.fixtures.waiting import wait_until
 
 DEADLINE = 60.0
@@ -239,15 +239,21 @@ class TestRefusals:
         assert row is not None
         return str(row[0])
 
-    def test_the_expired_are_dead(self, start: StartRelay, database: str, broker: Broker) -> None:
-        """Their time had passed before they could be published."""
-        (late,) = commit(database, expires_in=-1)
+    def test_the_expired_end_quietly(
+        self, start: StartRelay, database: str, broker: Broker
+    ) -> None:
+        """A task somebody waits for goes to a worker, which ends it; all others go nowhere."""
+        (late,) = commit(database, expires_in=-1, headers='{"ignore_result": true, "task": "t"}')
+        (told,) = commit(database, expires_in=-1, headers='{"ignore_result": false, "task": "t"}')
         (timely,) = commit(database, expires_in=3600)
-        start()
-        wait_for(database, sent=1, dead=1)
+        running = start()
+        wait_for(database, sent=1)
+        wait_until(lambda: ids_in(database, "expired") == {late, told}, DEADLINE, "both expired")
 
-        assert set(arrived(broker)) == {timely}
-        assert self.reason(database, late).startswith("expired")
+        assert set(arrived(broker)) == {told, timely}
+        assert ids_in(database, "dead") == set()
+        assert "outbox_expired_total 2.0" in running.metrics()
+        assert "messages_dead" not in running.output()
 
     def test_the_unroutable_are_tried_again_and_then_dead(
         self, start: StartRelay, database: str
@@ -434,14 +440,15 @@ class TestDrain:
     """`run --drain`: 0 when nothing due is left, 1 otherwise, 2 for what was asked wrongly."""
 
     def test_drained_is_nought(self, start: StartRelay, database: str, broker: Broker) -> None:
-        """What is not due, or is dead, does not count."""
+        """What is not due, or has expired, does not count."""
         ids = commit(database, 500)
         commit(database, available_in=3600)
         commit(database, expires_in=-1)
 
         assert start("run", "--drain").wait(DEADLINE) == 0
 
-        assert states(database) == {"pending": 0, "scheduled": 1, "sent": 500, "dead": 1}
+        assert states(database) == {"pending": 0, "scheduled": 1, "sent": 500, "dead": 0}
+        assert len(ids_in(database, "expired")) == 1
         assert_complete(arrived(broker), ids, duplicates=0)
 
     def test_an_empty_outbox_is_drained(self, start: StartRelay) -> None:
