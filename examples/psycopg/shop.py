@@ -38,6 +38,15 @@ def place_in_my_own_transaction(connection: psycopg.Connection[Any], item: str) 
         app.send_task("warehouse.pack", (item,))
 
 
+def take_back(connection: psycopg.Connection[Any], task_id: str) -> bool:
+    """Cancel what is still pending; tell the workers to drop what is not."""
+    with app.outbox.transaction(connection):
+        taken_back = app.outbox.cancel(connection, task_id)
+    if not taken_back:
+        app.control.revoke(task_id)
+    return taken_back
+
+
 if __name__ == "__main__":
     with psycopg.connect(DATABASE_URL) as connection:
         connection.execute(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from shop import place_order
+from shop import place_order, take_back
 
 
 def test_an_order_sends_its_invoice(connection: Any, outbox_messages: Any) -> None:
@@ -11,3 +11,11 @@ def test_an_order_sends_its_invoice(connection: Any, outbox_messages: Any) -> No
 
     (message,) = outbox_messages(connection)
     assert (message.task, message.message_id) == ("shop.send_invoice", task_id)
+
+
+def test_an_order_can_be_taken_back(connection: Any, outbox_messages: Any) -> None:
+    """As long as its task is pending, no broker is asked."""
+    task_id = place_order(connection, "tea")
+
+    assert take_back(connection, task_id)
+    assert outbox_messages(connection) == []

@@ -44,7 +44,10 @@ def test_keys(example: Run, database: str) -> None:
 
 def test_testing(example: Run, database: str) -> None:
     """The tests of the example pass, and commit nothing."""
-    example("psycopg", database, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.")
+    own = ("-o", "pythonpath=.")  # not the checkout's, which has another shop
+    example(
+        "psycopg", database, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", *own
+    )
     assert sent(database) == []
 
 

@@ -283,7 +283,7 @@ def test_a_connect_that_hands_out_the_same_connection(
 def wait_until_ended(ledger: Ledger, pid: int) -> None:
     """The session is no more."""
     wait_until(
-        lambda: not ledger.run("SELECT FROM pg_stat_activity WHERE pid = %s", pid),
+        lambda: not ledger.run("SELECT pid FROM pg_stat_activity WHERE pid = %s", pid),
         SECONDS,
         "the end of a session",
     )

@@ -39,6 +39,11 @@ class Link:
         self.patient(False)
 
     @property
+    def heard(self) -> float:
+        """When the peer last said anything, in monotonic seconds."""
+        return self._heard
+
+    @property
     def backlog(self) -> int:
         """Bytes accepted by `send` that the kernel has not taken yet."""
         return len(self._outgoing)

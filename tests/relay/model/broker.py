@@ -8,6 +8,7 @@ goes away. What a message is like is told by its routing key, which message it i
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from struct import pack, unpack_from
 from typing import Any, NamedTuple
 
@@ -114,6 +115,7 @@ class Connection:
         self._read_buffer = b""
         self.frame_max = 131_072
         self.heartbeat = 0
+        self.heard = -inf  # when anything came from the broker last
         self.channel_id = CHANNEL
         self.channel_max = 4
 
@@ -161,6 +163,8 @@ class Connection:
         if not self.open and not self._outgoing:
             raise BrokerLost("the broker closed the connection")
         arrived, self._outgoing = self._outgoing, b""
+        if arrived:
+            self.heard = self._process.now
         return arrived
 
     def patient(self, patient: bool) -> None:

@@ -27,6 +27,11 @@ class Process:
         self.seen = clock.now  # when it last ran
 
     @property
+    def now(self) -> float:
+        """The time it is for this process."""
+        return self._clock.now
+
+    @property
     def alive(self) -> bool:
         """Whether it has neither ended nor been killed."""
         return not (self._killed or self._greenlet.dead)

@@ -32,14 +32,18 @@ class Channel:
         """For how long the oldest batch in flight has waited for its confirms."""
         return now - self._batches[0][2] if self._batches else 0.0
 
-    def give_up(self, now: float, timeout: float) -> list[Message]:
+    def give_up(self, now: float, timeout: float, heard: float) -> list[Message]:
         """Messages whose confirm is overdue, and is not waited for any longer.
 
+        None where the broker was last `heard` before they were written: then it is silent itself.
         All of them, where later ones were confirmed: then it is their queues that do not answer.
         Where none was, the channel may be stuck behind the queue of the first: only its messages.
         """
-        upto = max((last for last, _, when in self._batches if now - when > timeout), default=0)
-        if not upto or not (overdue := self.flight.unconfirmed()):
+        late = [(last, when) for last, _, when in self._batches if now - when > timeout]
+        if not late or heard < late[0][1]:
+            return []
+        upto = late[-1][0]
+        if not (overdue := self.flight.unconfirmed()):
             return []
         if self.flight.passed_over(upto):
             return self.flight.give_up(upto)

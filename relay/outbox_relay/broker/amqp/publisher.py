@@ -216,7 +216,7 @@ class AmqpPublisher:
         return [
             Refusal(message, Reason.UNANSWERED, f"no confirm for {self._confirm_timeout:.0f} s")
             for channel in self._channels.values()
-            for message in channel.give_up(now, self._confirm_timeout)
+            for message in channel.give_up(now, self._confirm_timeout, self._connection.link.heard)
         ]
 
     def _landed(self, now: float) -> list[tuple[float, int]]:

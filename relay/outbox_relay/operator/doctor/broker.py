@@ -46,6 +46,6 @@ def _no_route(routes: Sequence[Route] | None) -> Finding:
         return warn(
             ROUTE,
             "where messages go is not known, as the database could not be asked: not checked",
-            "mend what is said of the database, and ask again",
+            "fix what is wrong with the database, then run doctor again",
         )
     return ok(ROUTE, "nothing is pending and nothing was sent: no route to check")

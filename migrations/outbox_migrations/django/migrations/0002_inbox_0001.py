@@ -10,5 +10,5 @@ from outbox_migrations.django.operations import AlembicRevision
 class Migration(migrations.Migration):  # type: ignore[misc]  # Django ships no types
     """Creates the inbox."""
 
-    dependencies: ClassVar[list[tuple[str, str]]] = [("outbox_migrations", "0001_outbox")]
+    dependencies: ClassVar[list[tuple[str, str]]] = [("outbox_migrations", "0001_outbox_0001")]
     operations: ClassVar = [AlembicRevision("inbox", "inbox_0001")]
