@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.fixtures.postgres",
     "tests.fixtures.programs",
     "tests.fixtures.prometheus",
+    "tests.fixtures.reports",
     "tests.fixtures.tls",
     "tests.fixtures.valkey",
 ]

@@ -33,6 +33,10 @@ _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 _METHOD_FRAME = b"\x01"
 _ANY = '<<".*">>'
 _CONTROL_SECONDS = 60
+# What erl_call says when it never reached the node, which evaluated nothing then: on a busy machine
+# a node may break off a greeting, and takes the next.
+_NOT_REACHED = "failed to connect to node"
+_GREETINGS = 5
 
 # Debian's `erl` knows only /usr/lib/erlang; this one runs an unpacked installation.
 _ERL = """\
@@ -108,7 +112,7 @@ class RabbitMQ(Server):
     def evaluate(self, expressions: str) -> str:
         """Evaluate Erlang inside the node: what rabbitmqctl does, without its second's start."""
         erl_call = str(self.root / "usr/lib/erlang/bin/erl_call")
-        answer = self._run([erl_call, "-n", self.node, "-e"], f"{expressions}.\n")
+        answer = self._run([erl_call, "-n", self.node, "-e"], f"{expressions}.\n", _GREETINGS)
         if not answer.startswith("{ok, "):
             raise RuntimeError(f"{expressions} gave {answer}")
         return answer.removeprefix("{ok, ").removesuffix("}")
@@ -149,17 +153,20 @@ class RabbitMQ(Server):
         """Whether the node greets an AMQP client, as one that boots or is frozen does not."""
         return _answers(self.port, _PROTOCOL_HEADER, _METHOD_FRAME)
 
-    def _run(self, command: list[str], entered: str) -> str:
-        done = subprocess.run(
-            command,
-            env=self._environment(),
-            cwd=self.folder,
-            input=entered,
-            capture_output=True,
-            text=True,
-            timeout=_CONTROL_SECONDS,
-            check=False,
-        )
+    def _run(self, command: list[str], entered: str, greetings: int = 1) -> str:
+        for _ in range(greetings):
+            done = subprocess.run(
+                command,
+                env=self._environment(),
+                cwd=self.folder,
+                input=entered,
+                capture_output=True,
+                text=True,
+                timeout=_CONTROL_SECONDS,
+                check=False,
+            )
+            if _NOT_REACHED not in done.stderr:
+                break
         if done.returncode != 0:
             raise RuntimeError(f"{command[0]} failed on {entered or command[1:]}: {done}")
         return done.stdout

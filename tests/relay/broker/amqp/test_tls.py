@@ -202,7 +202,8 @@ class TestPostgres:
         port = tls_tunnel(port_of(shared_database), context, postgres=True)
         own = authority.issue("relay")
 
-        with pytest.raises(StoreLost, match="SSL error"):
+        # The server hangs up; whether libpq still reads why is a matter of who is faster.
+        with pytest.raises(StoreLost, match=r"SSL error|closed the connection"):
             connect_store(shared_database, host="localhost", port=port, **trusted)
 
         connect_store(
