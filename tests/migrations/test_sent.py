@@ -8,11 +8,12 @@ import pytest
 from psycopg import errors
 
 from tests.fixtures.postgres import OwnPostgres, migrated_database
-from tests.fixtures.rows import insert_rows, states
+from tests.fixtures.rows import ids_in, insert_rows, states
 from tests.fixtures.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 NO_PENDING = {"pending": 0, "scheduled": 0, "sent": 0, "dead": 0}
+ALL_BUT_THE_ROW = "SELECT to_jsonb(m) - 'id' - 'slot' FROM outbox.message m WHERE message_id = %s"
 
 
 def confirm_everything(connection: Connection) -> None:
@@ -195,3 +196,75 @@ def test_change_data_capture_stops_nothing(own_postgres: OwnPostgres) -> None:
             copy.execute("ALTER SUBSCRIPTION copy DISABLE")
             copy.execute("ALTER SUBSCRIPTION copy SET (slot_name = NONE)")
             copy.execute("DROP SUBSCRIPTION copy")
+
+
+class TestIdsGivenTwice:
+    """A sequence that was restarted, or an old snapshot, gives the ids of sent messages again."""
+
+    @pytest.fixture
+    def twins(self, session: Connection) -> Any:
+        """Two messages with one id, made a day apart; the older one is sent."""
+        insert_rows(session, message_ids=["old"])
+        session.execute(
+            "UPDATE outbox.message SET slot = (slot + 1) % 16,"
+            " created_at = now() - interval '1 day'"
+        )
+        session.execute("UPDATE outbox.ready SET slot = (slot + 1) % 16")
+        confirm_everything(session)
+        session.execute("UPDATE outbox.receipt SET sent_at = now() - interval '23 hours'")
+        session.execute("ALTER SEQUENCE outbox.message_id_seq RESTART")
+        session.execute(b"SELECT setval('outbox.message_id_seq', id, false) FROM outbox.message")
+        insert_rows(session, message_ids=["new"], task="shop.mail")
+        assert session.execute("SELECT count(DISTINCT id) FROM outbox.message").fetchone() == (1,)
+        return session
+
+    def replay(self, session: Connection, since: str, until: str = "1 second") -> int:
+        """Replay what was sent between two times."""
+        row = session.execute(
+            "SELECT outbox.replay(now() - %s::interval, now() + %s::interval)", [since, until]
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    @pytest.mark.usefixtures("twins")
+    def test_each_is_in_its_own_state(self, emptied_database: str) -> None:
+        """The work of one is not the other's."""
+        assert ids_in(emptied_database, "pending") == {"new"}
+        assert ids_in(emptied_database, "sent") == {"old"}
+
+    def test_the_sent_one_is_replayed_beside_the_pending_one(
+        self, twins: Connection, emptied_database: str
+    ) -> None:
+        """Once, under a row id of its own; and it can be settled and replayed again."""
+        before = twins.execute(ALL_BUT_THE_ROW, ["old"]).fetchall()
+
+        assert self.replay(twins, "2 days") == 1
+        assert ids_in(emptied_database, "pending") == {"old", "new"}
+        assert twins.execute(ALL_BUT_THE_ROW, ["old"]).fetchall() == before
+        assert self.replay(twins, "2 days") == 0
+
+        confirm_everything(twins)
+        assert ids_in(emptied_database, "sent") == {"old", "new"}
+        assert self.replay(twins, "2 days") == 2
+        assert states(emptied_database) == NO_PENDING | {"pending": 2}
+
+    def test_the_receipt_of_one_is_not_the_others(
+        self, twins: Connection, emptied_database: str
+    ) -> None:
+        """Only what was confirmed in the interval is sent again."""
+        confirm_everything(twins)
+
+        assert self.replay(twins, "1 hour") == 1
+        assert ids_in(emptied_database, "pending") == {"new"}
+        confirm_everything(twins)
+        assert self.replay(twins, "2 days", "-1 hour") == 1
+        assert ids_in(emptied_database, "pending") == {"old"}
+
+    def test_both_are_replayed_at_once(self, twins: Connection, emptied_database: str) -> None:
+        """None stands in the other's way; what has an ordering key goes to its lane."""
+        twins.execute("UPDATE outbox.message SET ordering_key = 'k' WHERE message_id = 'new'")
+        confirm_everything(twins)
+
+        assert self.replay(twins, "2 days") == 2
+        assert states(emptied_database) == NO_PENDING | {"pending": 2}
+        assert twins.execute("SELECT key FROM outbox.lane").fetchall() == [("k",)]

@@ -696,10 +696,14 @@ CREATE VIEW outbox.sent AS
            done.sent_at
     FROM (SELECT id, id AS key, slot FROM outbox.message) w
     LEFT JOIN LATERAL (
-        SELECT true AS waits FROM outbox.ready r WHERE r.id = w.id
-        UNION ALL SELECT true FROM outbox.parked p WHERE p.id = w.id
-        UNION ALL SELECT true FROM outbox.lane l WHERE l.id = w.id
-        UNION ALL SELECT true FROM outbox.expiry e WHERE e.id = w.id LIMIT 1) work ON true
+        SELECT true AS waits FROM outbox.ready r WHERE r.id = w.id AND r.slot = w.slot
+        UNION ALL
+        SELECT true FROM outbox.parked p WHERE p.id = w.id AND p.slot = w.slot
+        UNION ALL
+        SELECT true FROM outbox.lane l WHERE l.id = w.id AND l.slot = w.slot
+        UNION ALL
+        SELECT true FROM outbox.expiry e WHERE e.id = w.id AND e.slot = w.slot
+        LIMIT 1) work ON true
     LEFT JOIN LATERAL (
         SELECT max(r.sent_at) AS sent_at FROM outbox.receipt r
          WHERE r.span @> w.id AND w.id = ANY (r.ids)) done ON true
@@ -946,26 +950,57 @@ AS $$
 $$;
 COMMENT ON FUNCTION outbox.discard IS 'dead or pending -> gone. Returns how many.';
 
--- sent -> pending again, with the ids they had.
+-- sent -> pending again, with the message ids they had. Ids of rows can have been given twice (the
+-- sequence was restarted, an old snapshot was put back): of several messages with one id, a receipt
+-- is of the newest that was there when it was written, and work is of the one in its slot. Only one
+-- of them can have that id among the work: another that is to be sent again gets a new one.
 CREATE FUNCTION outbox.replay(
     since timestamptz, until timestamptz DEFAULT now(), task text DEFAULT NULL
-) RETURNS bigint LANGUAGE sql SET search_path = outbox, pg_temp AS $$
+) RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
     WITH confirmed AS (
-        SELECT DISTINCT unnest(r.ids) AS id FROM receipt r WHERE r.sent_at BETWEEN $1 AND $2
+        SELECT DISTINCT unnest(r.ids) AS id, r.sent_at FROM receipt r
+        WHERE r.sent_at BETWEEN $1 AND $2
     ), sent AS (
-        SELECT m.id, m.slot, m.ordering_key FROM confirmed c JOIN message m ON m.id = c.id
+        SELECT DISTINCT m.id, m.slot, m.ordering_key
+        FROM confirmed c JOIN message m ON m.id = c.id
         WHERE ($3 IS NULL OR m.task = $3)
-          AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id)
-          AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id)
-          AND NOT EXISTS (SELECT FROM expiry e WHERE e.id = m.id)
+          AND NOT EXISTS (
+            SELECT FROM message o WHERE o.id = m.id AND o.slot <> m.slot
+            AND CASE WHEN m.created_at <= c.sent_at
+                THEN o.created_at > m.created_at AND o.created_at <= c.sent_at
+                ELSE o.created_at < m.created_at END)
+          AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id AND r.slot = m.slot)
+          AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id AND p.slot = m.slot)
+          AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id AND l.slot = m.slot)
+          AND NOT EXISTS (SELECT FROM expiry e WHERE e.id = m.id AND e.slot = m.slot)
+    ), placed AS (
+        SELECT s.*, row_number() OVER (PARTITION BY s.id ORDER BY s.slot) > 1
+            OR EXISTS (SELECT FROM ready r WHERE r.id = s.id)
+            OR EXISTS (SELECT FROM parked p WHERE p.id = s.id)
+            OR EXISTS (SELECT FROM lane l WHERE l.id = s.id)
+            OR EXISTS (SELECT FROM expiry e WHERE e.id = s.id) AS taken
+        FROM sent s
     ), made AS (
-        INSERT INTO ready (id, slot) SELECT id, slot FROM sent WHERE ordering_key IS NULL
+        INSERT INTO ready (id, slot)
+        SELECT id, slot FROM placed WHERE NOT taken AND ordering_key IS NULL
         ON CONFLICT (id) DO NOTHING RETURNING 1
     ), queued AS (
         INSERT INTO lane (id, slot, key)
-        SELECT id, slot, ordering_key FROM sent WHERE ordering_key IS NOT NULL
+        SELECT id, slot, ordering_key FROM placed WHERE NOT taken AND ordering_key IS NOT NULL
         ON CONFLICT (id) DO NOTHING RETURNING 1
+    ), removed AS (
+        DELETE FROM message m USING placed p
+        WHERE p.taken AND m.id = p.id AND m.slot = p.slot RETURNING m.*
+    ), renumbered AS (
+        INSERT INTO message (
+            message_id, task, exchange, routing_key, headers, properties, body, content_type,
+            content_encoding, mandatory, declare, expires_at, created_at, ordering_key, dedup_key)
+        SELECT message_id, task, exchange, routing_key, headers, properties, body, content_type,
+               content_encoding, mandatory, declare, expires_at, created_at, ordering_key,
+               dedup_key
+        FROM removed RETURNING 1
     ) SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM queued)
+           + (SELECT count(*) FROM renumbered)
 $$;
 COMMENT ON FUNCTION outbox.replay IS
     'sent -> pending again, for messages confirmed between the two times. Returns how many.';

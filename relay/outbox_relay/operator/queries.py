@@ -44,10 +44,10 @@ SENT: Final = (
  WHERE r.sent_at > {outbox}.by_index('-infinity'::timestamptz) AND """
     + _OF_TASK
     + """
-   AND NOT EXISTS (SELECT FROM {outbox}.ready w WHERE w.id = m.id OFFSET 0)
-   AND NOT EXISTS (SELECT FROM {outbox}.parked w WHERE w.id = m.id OFFSET 0)
-   AND NOT EXISTS (SELECT FROM {outbox}.lane w WHERE w.id = m.id OFFSET 0)
-   AND NOT EXISTS (SELECT FROM {outbox}.expiry w WHERE w.id = m.id OFFSET 0)
+   AND NOT EXISTS (SELECT FROM {outbox}.ready w WHERE w.id = m.id AND w.slot = m.slot OFFSET 0)
+   AND NOT EXISTS (SELECT FROM {outbox}.parked w WHERE w.id = m.id AND w.slot = m.slot OFFSET 0)
+   AND NOT EXISTS (SELECT FROM {outbox}.lane w WHERE w.id = m.id AND w.slot = m.slot OFFSET 0)
+   AND NOT EXISTS (SELECT FROM {outbox}.expiry w WHERE w.id = m.id AND w.slot = m.slot OFFSET 0)
  ORDER BY r.sent_at DESC LIMIT %(limit)s"""
 )
 
@@ -75,10 +75,14 @@ SHOW: Final = (
        m.properties, m.headers, m.declare,
        CASE WHEN %(body)s THEN m.body END AS body
   FROM {outbox}.message m
-  LEFT JOIN LATERAL (SELECT * FROM {outbox}.ready w WHERE w.id = m.id OFFSET 0) r ON true
-  LEFT JOIN LATERAL (SELECT * FROM {outbox}.parked w WHERE w.id = m.id OFFSET 0) p ON true
-  LEFT JOIN LATERAL (SELECT * FROM {outbox}.lane w WHERE w.id = m.id OFFSET 0) l ON true
-  LEFT JOIN LATERAL (SELECT * FROM {outbox}.expiry w WHERE w.id = m.id OFFSET 0) e ON true
+  LEFT JOIN LATERAL (SELECT * FROM {outbox}.ready w
+                      WHERE w.id = m.id AND w.slot = m.slot OFFSET 0) r ON true
+  LEFT JOIN LATERAL (SELECT * FROM {outbox}.parked w
+                      WHERE w.id = m.id AND w.slot = m.slot OFFSET 0) p ON true
+  LEFT JOIN LATERAL (SELECT * FROM {outbox}.lane w
+                      WHERE w.id = m.id AND w.slot = m.slot OFFSET 0) l ON true
+  LEFT JOIN LATERAL (SELECT * FROM {outbox}.expiry w
+                      WHERE w.id = m.id AND w.slot = m.slot OFFSET 0) e ON true
   LEFT JOIN LATERAL (SELECT max(w.sent_at) AS sent_at FROM {outbox}.receipt w
                       WHERE w.span @> m.id AND m.id = ANY (w.ids)) t ON true
  WHERE m.id = ANY (ARRAY(
@@ -92,7 +96,8 @@ RESOLVE: Final = """
 SELECT given.id AS given, coalesce(
     (SELECT m.message_id FROM {outbox}.message m WHERE m.message_id = given.id LIMIT 1),
     (SELECT m.message_id FROM {outbox}.message m
-      WHERE m.id = CASE WHEN given.id ~ '^[0-9]{{1,18}}$' THEN given.id::bigint END)) AS message_id
+      WHERE m.id = CASE WHEN given.id ~ '^[0-9]{{1,18}}$' THEN given.id::bigint END
+      ORDER BY m.created_at DESC LIMIT 1)) AS message_id
 FROM unnest(%(ids)s::text[]) AS given (id)
 """
 

@@ -215,10 +215,14 @@ CREATE VIEW outbox.sent AS
            done.sent_at
     FROM (SELECT id, id AS key, slot FROM outbox.message) w
     LEFT JOIN LATERAL (
-        SELECT true AS waits FROM outbox.ready r WHERE r.id = w.id
-        UNION ALL SELECT true FROM outbox.parked p WHERE p.id = w.id
-        UNION ALL SELECT true FROM outbox.lane l WHERE l.id = w.id
-        UNION ALL SELECT true FROM outbox.expiry e WHERE e.id = w.id LIMIT 1) work ON true
+        SELECT true AS waits FROM outbox.ready r WHERE r.id = w.id AND r.slot = w.slot
+        UNION ALL
+        SELECT true FROM outbox.parked p WHERE p.id = w.id AND p.slot = w.slot
+        UNION ALL
+        SELECT true FROM outbox.lane l WHERE l.id = w.id AND l.slot = w.slot
+        UNION ALL
+        SELECT true FROM outbox.expiry e WHERE e.id = w.id AND e.slot = w.slot
+        LIMIT 1) work ON true
     LEFT JOIN LATERAL (
         SELECT max(r.sent_at) AS sent_at FROM outbox.receipt r
          WHERE r.span @> w.id AND w.id = ANY (r.ids)) done ON true
