@@ -19,8 +19,8 @@ class Open(Protocol):
 class Publisher(Protocol):
     """One connection to a broker that confirms.
 
-    `publish` and `poll` raise BrokerLost, after which only `unconfirmed` and `close` may be called.
-    Nothing here waits longer than the caller allows.
+    `publish` and `poll` raise BrokerLost, after which only `unconfirmed`, `unpublished` and `close`
+    may be called. Nothing here waits longer than the caller allows.
     """
 
     @property
@@ -29,11 +29,11 @@ class Publisher(Protocol):
 
     @property
     def in_flight(self) -> int:
-        """Messages published and not confirmed."""
+        """Messages taken from `publish` whose fate is not known yet."""
 
     @property
     def in_flight_bytes(self) -> int:
-        """The size of their bodies."""
+        """Their size: all of a message counts that can be large."""
 
     @property
     def blocked(self) -> bool:
@@ -51,6 +51,9 @@ class Publisher(Protocol):
 
     def unconfirmed(self) -> list[Message]:
         """Messages that were in flight when it was lost: the broker may or may not have them."""
+
+    def unpublished(self) -> list[Message]:
+        """Messages that were taken and never put on the wire: they are no suspects."""
 
     def close(self) -> None:
         """Close the connection."""

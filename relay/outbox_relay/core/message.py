@@ -43,6 +43,11 @@ class Message(NamedTuple):
         return Held(self.id, self.slot, self.claim_id)
 
     @property
+    def size(self) -> int:
+        """What it takes in memory, in bytes: all that can be large."""
+        return len(self.body) + len(self.headers) + len(self.properties) + len(self.declare)
+
+    @property
     def suspect(self) -> bool:
         """Whether it is a poison suspect: a channel or connection was closed with it in flight."""
         return self.suspicion > 0

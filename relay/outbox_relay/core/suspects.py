@@ -11,7 +11,7 @@ from outbox_relay.core.message import Message
 
 #: How many may wait here; any more are parked.
 MAX_WAITING: Final = 4000
-#: The size of their bodies, in bytes, at which no more are taken.
+#: Their size, in bytes, at which no more are taken.
 MAX_WAITING_BYTES: Final = 64 << 20
 
 
@@ -35,7 +35,7 @@ class Suspects:
         """Let it wait, in place of the same message under an older claim."""
         self._drop(message.id)
         self._messages[message.id] = message
-        self._bytes += len(message.body)
+        self._bytes += message.size
 
     def take(self, count: int) -> list[Message]:
         """Up to so many, from both ends in turn.
@@ -46,7 +46,7 @@ class Suspects:
         for _ in range(min(count, len(self._messages))):
             self._from_the_end = not self._from_the_end
             _, message = self._messages.popitem(last=self._from_the_end)
-            self._bytes -= len(message.body)
+            self._bytes -= message.size
             taken.append(message)
         return taken
 
@@ -57,4 +57,4 @@ class Suspects:
 
     def _drop(self, id_: int) -> None:
         if message := self._messages.pop(id_, None):
-            self._bytes -= len(message.body)
+            self._bytes -= message.size

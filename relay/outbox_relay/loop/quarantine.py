@@ -53,6 +53,7 @@ class Quarantine:
     def _lost(self, error: BrokerLost, core: Core) -> Outcomes:
         """The connection was lost: over its only suspect, one of several, or another reason."""
         unconfirmed = self._publisher.unconfirmed() if self._publisher else []
+        core.suspect_again(self._publisher.unpublished() if self._publisher else [])
         self.close()
         if error.poison and len(unconfirmed) == 1:
             return Outcomes([], [Refusal(unconfirmed[0], Reason.REJECTED, str(error))], [])

@@ -51,6 +51,10 @@ class Clerk:
         """What nobody has asked about."""
         return self._filed
 
+    def unpublished(self) -> list[Message]:
+        """Nothing waits before it is filed."""
+        return []
+
     def close(self) -> None:
         """Nothing is open."""
 

@@ -119,7 +119,7 @@ def test_what_is_in_flight_is_counted(connect: Connect) -> None:
 
     assert publisher.publish(sent) == []
     assert publisher.in_flight == 100
-    assert publisher.in_flight_bytes == sum(len(message.body) for message in sent)
+    assert publisher.in_flight_bytes == sum(message.size for message in sent)
     outcomes = land(publisher)
 
     assert (publisher.in_flight, publisher.in_flight_bytes) == (0, 0)

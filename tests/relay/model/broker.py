@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 from struct import pack, unpack_from
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from outbox_relay.errors import BrokerLost
 from tests.relay.model.hub import Process
@@ -18,13 +18,19 @@ from tests.relay.model.hub import Process
 END = b"\xce"
 #: Over the first two it closes the channel, and the whole connection.
 POISON, LETHAL, UNROUTABLE, FULL = "poison", "lethal", "nowhere", "full"
+#: A queue of which no declaration is answered while it hangs.
+HANGING = "hanging"
 #: The channel that py-amqp opens.
 CHANNEL = 1
-ENDS = "ends"
+ENDS, DECLARED = "ends", "declared"
 
 
 class Published(NamedTuple):
-    """A message as it was read from a channel; without an id, the channel begins or ENDS."""
+    """A message as it was read from a channel.
+
+    Without an id, the channel begins or ENDS, or a queue is DECLARED, whose name stands for the
+    exchange.
+    """
 
     channel: int
     id: int | None = None
@@ -48,19 +54,20 @@ class ModelBroker:
         self.up = True
         self.alarm = False
         self.holding = False  # neither stores nor confirms until told to
-        self.full = False
+        self.full = self.hanging = False
+        self.hung = 0  # declarations that were never answered
         self.stored: Counter[int] = Counter()
         self.read: set[int] = set()
         self.connected = 0
         self.connections: list[Connection] = []
 
-    def connect(self, process: Process) -> "Connection":
-        """A connection with a confirming channel."""
+    def connect(self, process: Process, *, for_messages: bool = True) -> "Connection":
+        """A connection; only those for messages are counted."""
         process.wait()
         if not self.up:
             raise BrokerLost("the broker is away")
         self.connections = [each for each in self.connections if each.busy]
-        self.connected += 1
+        self.connected += for_messages
         connection = Connection(self, process)
         self.connections.append(connection)
         if self.alarm:
@@ -88,7 +95,7 @@ class ModelBroker:
 
     def heal(self) -> None:
         """Be as helpful as can be from now on."""
-        self.up, self.full = True, False
+        self.up, self.full, self.hanging = True, False, False
         self.set_alarm(False)
         self.resume()
 
@@ -150,12 +157,21 @@ class Connection:
         for message in _published(data):
             if message.key == ENDS:
                 del self._channels[message.channel]
+            elif message.key == DECLARED:
+                self._declare(message)
             elif message.id is None:
                 assert self._channels.get(message.channel, Channel(dead=True)).dead, "open twice"
                 self._channels[message.channel] = Channel()
             elif self.open and not self._channels[message.channel].dead:
                 self._unread.append(message)
                 self.work()
+
+    def _declare(self, message: Published) -> None:
+        """queue.declare-ok, unless the queue hangs: then never."""
+        if message.exchange == HANGING and self._broker.hanging:
+            self._broker.hung += 1
+        else:
+            self._say(message.channel, 50, 11, _text(message.exchange) + pack(">LL", 0, 0))
 
     def pump(self, timeout: float) -> bytes:
         """Bytes for the relay."""
@@ -247,15 +263,18 @@ class Connection:
         self._outgoing += pack(">BHI", 1, channel, len(payload)) + payload + END
 
 
-class ModelTopology:
-    """Everything exists already."""
+class ModelOpening:
+    """A connection for declarations: open, or refused, at once."""
 
-    def prepare(self, _: object) -> dict[Any, Any]:
-        """Nothing to declare."""
-        return {}
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self._connect = connect
 
-    def forget(self, message: object) -> None:
-        """Nothing to forget."""
+    def result(self) -> Connection:
+        """The connection."""
+        return self._connect()
+
+    def abandon(self) -> None:
+        """It was never opened."""
 
 
 def _text(text: str) -> bytes:
@@ -273,6 +292,9 @@ def _published(data: bytes) -> list[Published]:
             published.append(Published(channel))
         elif kind == 1 and payload[:4] == pack(">HH", 20, 40):
             published.append(Published(channel, key=ENDS))
+        elif kind == 1 and payload[:4] == pack(">HH", 50, 10):
+            name = payload[7 : 7 + payload[6]].decode()
+            published.append(Published(channel, key=DECLARED, exchange=name))
         elif kind == 1 and payload[:2] == pack(">H", 60):
             exchange = payload[7 : 7 + payload[6]]
             rest = payload[7 + payload[6] :]

@@ -148,6 +148,11 @@ class Chaos(RuleBasedStateMachine):
         """A queue is full, or has room again."""
         self.world.broker.full = not self.world.broker.full
 
+    @rule()
+    def hang(self) -> None:
+        """Declarations of a queue are not answered, or new ones are again."""
+        self.world.broker.hanging = not self.world.broker.hanging
+
     def teardown(self) -> None:
         """Once every fault is healed, everything settles."""
         if hasattr(self, "world"):

@@ -4,14 +4,16 @@ Each is a patch that lasts as long as its block.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from math import inf
 from typing import Final
 from unittest.mock import patch
 
+from outbox_relay.broker.amqp import declarer
 from outbox_relay.broker.amqp.flight import Flight
 from outbox_relay.broker.amqp.inbound import Confirm
 from outbox_relay.broker.amqp.publisher import AmqpPublisher
+from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.core import decide as core
 from outbox_relay.core.claim import ClaimedRow, Turn
 from outbox_relay.core.cursor import Cursor
@@ -114,6 +116,14 @@ def nacks_charged() -> AbstractContextManager[object]:
     return patch.object(core, "FREE", core.FREE - {Reason.NACKED})
 
 
+def answers_awaited_for_ever() -> AbstractContextManager[object]:
+    """A declaration that is not answered is waited for, and its messages with it."""
+    stack = ExitStack()
+    stack.enter_context(patch.object(declarer, "ANSWER_SECONDS", inf))
+    stack.enter_context(patch.object(Topology, "_overstays", lambda self, now: None))
+    return stack
+
+
 def nothing_behind_the_front() -> AbstractContextManager[object]:
     """Claims only look beyond the last id: a late commit with an early one is skipped."""
     return patch.object(Cursor, "floor", lambda self, now: self._front)
@@ -156,5 +166,6 @@ MUTANTS: Final = (
     settled_and_claimed_at_once,
     returns_ignored,
     nacks_charged,
+    answers_awaited_for_ever,
     nothing_behind_the_front,
 )

@@ -62,6 +62,7 @@ def test_the_relay_keeps_its_promises() -> None:
         "late commits",
         "locked rows passed over",
         "receipts undone",
+        "declarations unanswered",
     }
 
 

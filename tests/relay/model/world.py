@@ -16,8 +16,10 @@ import structlog
 from outbox_relay.broker.amqp import connection as connection_module
 from outbox_relay.broker.amqp import publisher as publisher_module
 from outbox_relay.broker.amqp import suspects as suspects_module
+from outbox_relay.broker.amqp import topology as topology_module
 from outbox_relay.broker.amqp.publisher import AmqpPublisher
 from outbox_relay.broker.amqp.suspects import SuspectPublisher
+from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.broker.publisher import Publisher
 from outbox_relay.loop import cycle as cycle_module
 from outbox_relay.loop import relay as relay_module
@@ -26,7 +28,7 @@ from outbox_relay.observe.health import Health
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.settings import Secret, Settings
 from tests.relay.model import broker as broker_module
-from tests.relay.model.broker import ModelBroker, ModelTopology
+from tests.relay.model.broker import ModelBroker, ModelOpening
 from tests.relay.model.database import ModelDatabase, ModelStore
 from tests.relay.model.hub import Clock, Event, Process
 
@@ -43,12 +45,12 @@ SETTINGS: Final = Settings(
     confirm_timeout=3.0,
     grace_period=1.0,
 )
-#: What a row may be like. Only of the first three every one must be sent at last.
-GOOD, LATER, FULL = "good", "later", broker_module.FULL
+#: What a row may be like. Only of the HEALTHY every one must be sent at last.
+GOOD, LATER, FULL, HANGING = "good", "later", broker_module.FULL, broker_module.HANGING
 POISON, LETHAL = broker_module.POISON, broker_module.LETHAL
 UNROUTABLE, INVALID = broker_module.UNROUTABLE, "invalid"
-HEALTHY: Final = frozenset({GOOD, LATER, FULL})
-KINDS: Final = (GOOD, LATER, FULL, POISON, LETHAL, UNROUTABLE, INVALID)
+HEALTHY: Final = frozenset({GOOD, LATER, FULL, HANGING})
+KINDS: Final = (GOOD, LATER, FULL, HANGING, POISON, LETHAL, UNROUTABLE, INVALID)
 #: Virtual seconds, and steps, within which everything has settled once all faults are healed.
 PATIENCE: Final = 150.0
 STEPS: Final = 60_000
@@ -68,7 +70,8 @@ class Machine:
 
         def open_publisher(*, for_suspects: bool = False) -> Publisher:
             kind = SuspectPublisher if for_suspects else AmqpPublisher
-            return kind("", ModelTopology(), SETTINGS.confirm_timeout)  # type: ignore[arg-type]  # a stand-in
+            topology = Topology("", declare=True, room=WINDOW // 2, stay=SETTINGS.lease / 2)
+            return kind("", topology, SETTINGS.confirm_timeout)
 
         self.relay = Relay(
             SETTINGS,
@@ -109,7 +112,9 @@ class World:
     def produce(self, kind: str) -> int:
         """Insert a row; its transaction stays open."""
         columns = {"properties": "[]"} if kind == INVALID else {}
-        key = kind if kind in (POISON, LETHAL, UNROUTABLE, FULL) else "celery"
+        if kind == HANGING:
+            columns["declare"] = f'[{{"kind": "queue", "name": "{HANGING}"}}]'
+        key = "celery" if kind in (GOOD, LATER, INVALID) else kind
         available_in = 0.5 if kind == LATER else 0.0
         id_ = self.database.insert(available_in, routing_key=key, **columns)
         self.kinds[self.database.newest] = kind
@@ -156,6 +161,7 @@ class World:
             "stale refusals": self.database.stale,
             "late commits": self.database.late,
             "locked rows passed over": self.database.passed_over,
+            "declarations unanswered": self.broker.hung,
             "receipts undone": self.database.undone,
         }
 
@@ -238,6 +244,10 @@ def worlds() -> Iterator[Callable[[], World]]:
     def connect(url: str) -> broker_module.Connection:
         return current[0].broker.connect(current[0].running)
 
+    def opening(_: str) -> ModelOpening:
+        world = current[0]
+        return ModelOpening(lambda: world.broker.connect(world.running, for_messages=False))
+
     def event() -> Event:
         return Event(current[0].running)
 
@@ -251,6 +261,7 @@ def worlds() -> Iterator[Callable[[], World]]:
             patch.object(publisher_module, "open_connection", connect),
             patch.object(suspects_module, "open_connection", connect),
             patch.object(suspects_module, "monotonic", now),
+            patch.object(topology_module, "BackgroundOpening", opening),
             patch.object(connection_module, "Link", link),
         ):
             yield create

@@ -19,7 +19,12 @@ def _connector(settings: Settings) -> Connect:
 
     def connect(url: str, _options: Mapping[str, Any], for_suspects: bool) -> Publisher:
         # A broker that was restarted may have lost its queues: each connection declares anew.
-        topology = Topology(url, declare=settings.declare == "missing")
+        topology = Topology(
+            url,
+            declare=settings.declare == "missing",
+            room=max(1, settings.window // 2),
+            stay=settings.lease / 2,
+        )
         kind = SuspectPublisher if for_suspects else AmqpPublisher
         return kind(url, topology, settings.confirm_timeout, settings.of(ALLOW_RESERVED))
 

@@ -29,20 +29,21 @@ _header = Struct(">BHIIQ").pack  # the same, then class and weight, and the size
 
 def channel_opening_frames(channel: int) -> bytes:
     """Begin a channel that confirms: channel.open, confirm.select."""
-    return _method(channel, b"\0\x14\0\x0a\0") + _method(channel, b"\0\x55\0\x0a\0")
+    return method_frame(channel, b"\0\x14\0\x0a\0") + method_frame(channel, b"\0\x55\0\x0a\0")
 
 
 def channel_closing_frame(channel: int) -> bytes:
     """End a channel: channel.close with a reply code of 200, no text and no method."""
-    return _method(channel, b"\0\x14\0\x28\0\xc8\0\0\0\0\0")
+    return method_frame(channel, b"\0\x14\0\x28\0\xc8\0\0\0\0\0")
 
 
 def channel_closed_frame(channel: int) -> bytes:
     """Agree to the end of a channel: channel.close-ok."""
-    return _method(channel, b"\0\x14\0\x29")
+    return method_frame(channel, b"\0\x14\0\x29")
 
 
-def _method(channel: int, payload: bytes) -> bytes:
+def method_frame(channel: int, payload: bytes) -> bytes:
+    """One method: its class, its number and its arguments are `payload`."""
     return _frame(METHOD, channel, len(payload)) + payload + FRAME_END
 
 
@@ -94,4 +95,4 @@ class Encoder:
 def _route(exchange: str, routing_key: str, mandatory: bool, channel: int) -> bytes:
     """The basic.publish method frame; few routes carry most messages."""
     arguments = short(exchange) + short(routing_key) + (b"\x01" if mandatory else b"\x00")
-    return _method(channel, BASIC_PUBLISH + arguments)
+    return method_frame(channel, BASIC_PUBLISH + arguments)

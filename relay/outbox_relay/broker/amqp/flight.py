@@ -41,7 +41,7 @@ class Flight:
         for message in messages:
             self._last += 1
             self._messages[self._last] = message
-            self.bytes += len(message.body)
+            self.bytes += message.size
 
     def returned(self, event: Returned) -> int:
         """Remember that a message came back; its confirm will follow.
@@ -86,7 +86,7 @@ class Flight:
             message = self._messages.pop(tag, None)
             if message is None:
                 continue
-            self.bytes -= len(message.body)
+            self.bytes -= message.size
             if tag in self._returned:
                 refused.append(Refusal(message, Reason.UNROUTABLE, self._returned.pop(tag)))
             elif event.ack:
@@ -108,7 +108,7 @@ class Flight:
             if tag <= upto and route in (None, (message.exchange, message.routing_key))
         ]
         given_up = [self._messages.pop(tag) for tag in tags]
-        self.bytes -= sum(len(message.body) for message in given_up)
+        self.bytes -= sum(message.size for message in given_up)
         for tag in tags:
             self._returned.pop(tag, None)
         return given_up

@@ -55,7 +55,12 @@ class Blocked:
     reason: str = ""
 
 
-Event = Confirm | Returned | Closed | Blocked
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What was asked for is declared or bound, or exists."""
+
+
+Event = Confirm | Returned | Closed | Blocked | Answered
 
 
 class Inbound:
@@ -105,6 +110,8 @@ class Inbound:
             case (60, 50):
                 code = arguments.short()
                 self._returned = (code, arguments.text(), arguments.text(), arguments.text())
+            case (40 | 50, _):
+                yield Answered()
             case (20, 40):
                 yield Closed(arguments.short(), arguments.text(), connection=False)
             case (10, 50):

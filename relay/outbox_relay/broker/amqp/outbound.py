@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from outbox_relay.broker.amqp.encode import Encoder
-from outbox_relay.broker.amqp.topology import Failed, Topology
+from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.core.message import Message, Reason, Refusal
 from outbox_relay.core.size import too_large
 from outbox_relay.errors import Denied, Unpublishable
@@ -18,21 +18,14 @@ class Outbound:
         #: The largest body that the broker takes, once it has said so.
         self.max_body: int | None = None
 
-    def provide(self, messages: Sequence[Message]) -> Failed:
-        """Declare what these messages need; maps what failed. Raises BrokerLost."""
-        return self._topology.prepare(messages)
-
     def frames(
-        self, messages: Iterable[Message], channel: int, now: float, failed: Failed
+        self, messages: Iterable[Message], channel: int, now: float
     ) -> tuple[list[Message], list[bytes], list[Refusal]]:
         """The messages to be sent, in order; their frames, in pieces; and the refused."""
         sent: list[Message] = []
         frames: list[bytes] = []
         refused: list[Refusal] = []
         for message in messages:
-            if failed and (why := failed.get((message.declare, message.exchange))):
-                refused.append(Refusal(message, why.reason, why.detail))
-                continue
             if self.max_body is not None and len(message.body) > self.max_body:
                 refused.append(too_large(message, len(message.body), self.max_body))
                 continue

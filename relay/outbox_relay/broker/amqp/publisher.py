@@ -36,6 +36,8 @@ CHANNELS: Final = 2
 #: A channel with a nack is replaced so many seconds later. RabbitMQ 3.10 goes on refusing on a
 #: channel that first published to a quorum queue just as the queue's leader died.
 REPLACE_AFTER: Final = 5.0
+#: How often the answers to declarations are looked for, in seconds.
+DECLARING_POLL: Final = 0.002
 #: How long claiming may pause until nothing is in flight and channels can be replaced, in seconds.
 MAX_DRAINING: Final = 0.25
 
@@ -64,6 +66,7 @@ class AmqpPublisher:
         assert channel.channel_id is not None  # it is open
         self._connection = AmqpConnection(connection)
         self._inbound = Inbound()
+        self._topology = topology
         self._outbound = Outbound(topology, self._connection.frame_max, reserved)
         self._confirm_timeout = confirm_timeout
         self._channels: dict[int, Channel] = {}
@@ -75,19 +78,20 @@ class AmqpPublisher:
 
     @property
     def in_flight(self) -> int:
-        """Messages published and not confirmed."""
-        return sum(len(channel.flight) for channel in self._channels.values())
+        """Messages published and not confirmed, and those whose queue is being declared."""
+        return self._on_the_wire + self._topology.waiting
 
     @property
     def in_flight_bytes(self) -> int:
-        """The size of their bodies."""
-        return sum(channel.flight.bytes for channel in self._channels.values())
+        """Their size."""
+        on_the_wire = sum(channel.flight.bytes for channel in self._channels.values())
+        return on_the_wire + self._topology.waiting_bytes
 
     @property
     def blocked(self) -> bool:
         """Whether the broker has an alarm, or channels are replaced once nothing is in flight."""
         waits = self._is_stale and monotonic() < self._replace_at + MAX_DRAINING
-        return self._blocked or (waits and self.in_flight > 0)
+        return self._blocked or (waits and self._on_the_wire > 0)
 
     @property
     def max_body(self) -> int | None:
@@ -98,14 +102,18 @@ class AmqpPublisher:
         """Put messages on the wire, in order; those no broker could take come straight back."""
         if self._fate:
             raise self._fate  # these messages were not in flight: they are no suspects
-        if self._is_stale and not self.in_flight:
+        if self._is_stale and not self._on_the_wire:
             self._begin_others()
         elif self._is_stale:  # something stays in flight, in a queue that hangs, say
             self._replace_at = monotonic() + REPLACE_AFTER
         now = monotonic()
+        ready, refused = self._topology.prepare(messages, now)
+        return refused + self._send(ready, now)
+
+    def _send(self, messages: Sequence[Message], now: float) -> list[Refusal]:
+        """Put messages on the wire whose queues exist."""
         channel = min(self._channels.values(), key=lambda channel: len(channel.flight))
-        failed = self._outbound.provide(messages)
-        sent, frames, refused = self._outbound.frames(messages, channel.number, now, failed)
+        sent, frames, refused = self._outbound.frames(messages, channel.number, now)
         if sent:
             channel.take_off(sent, now)
             self._connection.link.send(b"".join(frames))
@@ -117,8 +125,10 @@ class AmqpPublisher:
             raise self._fate
         confirmed: list[Message] = []
         refused: list[Refusal] = []
+        if declaring := self._topology.busy:
+            timeout = min(timeout, DECLARING_POLL)
         arrived = self._connection.link.pump(timeout)
-        if not arrived and not self.in_flight:
+        if not (arrived or declaring or self.in_flight):
             return NOTHING
         for event in self._inbound.feed(arrived):
             channel = self._channels.get(self._inbound.channel)
@@ -144,6 +154,8 @@ class AmqpPublisher:
                     self._dead = channel
                     break
         self._outbound.came_back(refused)
+        if not self._fate:
+            refused += self._declared(monotonic())
         if any(refusal.reason is Reason.NACKED for refusal in refused):
             self._replace_at = min(self._replace_at, monotonic() + REPLACE_AFTER)
         now = monotonic()
@@ -151,16 +163,30 @@ class AmqpPublisher:
             refused += self._overdue(now)
         return Outcomes(confirmed, refused, self._landed(now))
 
+    def _declared(self, now: float) -> list[Refusal]:
+        """Send what has waited for a declaration, as far as that has come."""
+        ready, refused = self._topology.step(now)
+        return refused + self._send(ready, now) if ready else refused
+
     def unconfirmed(self) -> list[Message]:
         """What was in flight on the channel that was closed, or on all of a lost connection."""
         channels = [self._dead] if self._dead is not None else self._channels.values()
         return [message for channel in channels for message in channel.flight.unconfirmed()]
 
+    def unpublished(self) -> list[Message]:
+        """What waits for a declaration."""
+        return self._topology.waiting_messages()
+
     def close(self) -> None:
         """Drop the connection."""
         self._connection.close()
+        self._topology.close()
         # Let go of the bodies: this object may be garbage for long before it is collected.
         self._channels, self._dead = {}, None
+
+    @property
+    def _on_the_wire(self) -> int:
+        return sum(len(channel.flight) for channel in self._channels.values())
 
     @property
     def _count(self) -> int:
@@ -194,7 +220,7 @@ class AmqpPublisher:
         self._outbound.max_body = limit
         number, now = channel.number, monotonic()
         fresh = self._channels[number] = Channel(number)
-        sent, frames, refused = self._outbound.frames(survivors, number, now, {})
+        sent, frames, refused = self._outbound.frames(survivors, number, now)
         opening = channel_closed_frame(number) + channel_opening_frames(number)
         self._connection.link.send(b"".join((opening, *frames)))
         if sent:

@@ -39,6 +39,7 @@ class SuspectPublisher:
     ) -> None:
         self._connection = AmqpConnection(open_connection(url))
         self._inbound = Inbound()
+        self._topology = topology
         self._outbound = Outbound(topology, self._connection.frame_max, reserved)
         self._confirm_timeout = confirm_timeout
         self.max_suspects = min(MAX_SUSPECTS, self._connection.channel_max)
@@ -52,13 +53,14 @@ class SuspectPublisher:
 
     @property
     def in_flight(self) -> int:
-        """Messages published and not confirmed."""
-        return len(self._busy)
+        """Messages published and not confirmed, and those whose queue is being declared."""
+        return len(self._busy) + self._topology.waiting
 
     @property
     def in_flight_bytes(self) -> int:
-        """The size of their bodies."""
-        return sum(channel.flight.bytes for channel in self._busy.values())
+        """Their size."""
+        on_the_wire = sum(channel.flight.bytes for channel in self._busy.values())
+        return on_the_wire + self._topology.waiting_bytes
 
     @property
     def blocked(self) -> bool:
@@ -74,13 +76,16 @@ class SuspectPublisher:
         """Put messages on the wire, at most `max_suspects` with those in flight."""
         if self._fate:
             raise self._fate
+        ready, refused = self._topology.prepare(messages, now := monotonic())
+        return refused + self._send(ready, now)
+
+    def _send(self, messages: Sequence[Message], now: float) -> list[Refusal]:
+        """Put messages on the wire whose queues exist."""
         refused: list[Refusal] = []
         wire: list[bytes] = []
-        failed = self._outbound.provide(messages)
-        now = monotonic()
         for message in messages:
             channel = self._channel(wire)
-            sent, frames, denied = self._outbound.frames([message], channel.number, now, failed)
+            sent, frames, denied = self._outbound.frames([message], channel.number, now)
             refused += denied
             if not sent:
                 self._free.append(channel)
@@ -103,6 +108,9 @@ class SuspectPublisher:
             if self._fate:
                 break
         self._outbound.came_back(refused)
+        if not self._fate:
+            ready, undeclared = self._topology.step(now := monotonic())
+            refused += undeclared + self._send(ready, now)
         self._check_time(monotonic())
         return Outcomes(confirmed, refused, [])
 
@@ -112,9 +120,14 @@ class SuspectPublisher:
             message for channel in self._busy.values() for message in channel.flight.unconfirmed()
         ]
 
+    def unpublished(self) -> list[Message]:
+        """What waits for a declaration."""
+        return self._topology.waiting_messages()
+
     def close(self) -> None:
         """Drop the connection."""
         self._connection.close()
+        self._topology.close()
         self._busy.clear()
 
     def _channel(self, wire: list[bytes]) -> Channel:

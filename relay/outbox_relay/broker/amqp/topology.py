@@ -1,184 +1,176 @@
-"""Declares what messages are published to, as Celery would have declared it.
+"""Sees to it that what messages are published to exists: declared as Celery would have declared it.
 
-Works on a connection of its own: a refused declaration closes its channel, which must not be the
-one that carries messages in flight.
+Messages whose queue is not known to exist wait in a room of bounded size while it is declared; all
+others pass at once. A queue that never answers keeps nobody waiting but the messages that need it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from operator import attrgetter
-from time import monotonic
-from typing import Any, Final
+from typing import Final, NamedTuple
 
-import amqp
-from amqp.exceptions import (
-    AccessRefused,
-    AMQPError,
-    AMQPNotImplementedError,
-    ChannelError,
-    FrameError,
-    FrameSyntaxError,
-    InternalError,
-    InvalidCommand,
-    NotAllowed,
-    NotFound,
-    UnexpectedFrame,
-)
-from kombu import Exchange, Queue
-
-from outbox_relay.broker.amqp.connect import open_connection
-from outbox_relay.broker.declines import DECLINES
+from outbox_relay.broker.amqp.connect import BackgroundOpening
+from outbox_relay.broker.amqp.connection import DEFAULT_FRAME_MAX
+from outbox_relay.broker.amqp.declarer import Declarer
+from outbox_relay.broker.amqp.errand import Need
+from outbox_relay.broker.amqp.known import Known
+from outbox_relay.broker.amqp.methods import Step, look_for, steps_for
 from outbox_relay.broker.entities import described
 from outbox_relay.core.message import Message, Reason, Refusal
-from outbox_relay.errors import BrokerLost, Unanswered, Unpublishable
+from outbox_relay.errors import Unpublishable
 
-#: What one message needs: its declarations, and the exchange it names.
-Need = tuple[str, str]
-#: What cannot be had, and why.
-Failed = Mapping[Need, Refusal]
 _need: Callable[[Message], Need] = attrgetter("declare", "exchange")
 
-#: Connection errors by which a broker, or py-amqp itself, says that a declaration makes no sense.
-NONSENSE: Final = (
-    FrameError,
-    FrameSyntaxError,
-    InvalidCommand,
-    UnexpectedFrame,
-    NotAllowed,
-    AMQPNotImplementedError,
-)
+#: How many messages may wait, and how large they may be together, in bytes.
+MAX_WAITING: Final = 2000
+MAX_WAITING_BYTES: Final = 16 << 20
+#: How long a message may wait, in seconds: for less than what its claim lasts.
+MAX_STAY: Final = 5.0
 
-#: How long one call may go on declaring, in seconds: meanwhile nobody reads confirms or sends
-#: heartbeats, and leases must not end over hundreds of new queues.
-PATIENCE: Final = 0.5
-#: How long one declaration may take, in seconds. A queue whose process hangs never answers.
-ANSWER_SECONDS: Final = 2.0
-#: What RabbitMQ says of a queue that exists, on a node that does not run now.
-NODE_DOWN: Final = "down or inaccessible"
-#: Beyond so many distinct needs, all that is remembered is forgotten.
-MAX_REMEMBERED: Final = 10_000
+
+class Prepared(NamedTuple):
+    """Messages that can be published now, and those that cannot be at all, or not yet."""
+
+    ready: list[Message]
+    refused: list[Refusal]
+
+
+@dataclass(slots=True)
+class _Party:
+    """The messages that wait for the same, and since when the first of them does."""
+
+    since: float
+    messages: list[Message] = field(default_factory=list)
 
 
 class Topology:
-    """Remembers what is known to exist on this broker, and declares the rest."""
+    """Remembers what is known to exist on this broker, and has the rest declared."""
 
-    def __init__(self, url: str, *, declare: bool) -> None:
-        self._url = url
+    def __init__(
+        self,
+        url: str,
+        *,
+        declare: bool,
+        room: int = MAX_WAITING,
+        stay: float = MAX_STAY,
+    ) -> None:
         self._declare = declare
-        self._known: set[Need] = set()
+        self._room, self._stay = room, stay
+        self._known = Known()
+        self._declarer = Declarer(lambda: BackgroundOpening(url))
+        self._parties: dict[Need, _Party] = {}  # oldest first
+        self._waiting = self._waiting_bytes = 0
 
-    def prepare(self, messages: Sequence[Message]) -> Failed:
-        """Declare what is not known to exist; map each need that failed to a refusal.
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being declared."""
+        return self._declarer.busy
 
-        What there was no time for waits, and has its turn sooner the next time.
-        Raises BrokerLost where the side connection breaks.
-        """
-        known = self._known
-        if known.issuperset(map(_need, messages)):
-            return {}
-        unknown = {need: m for m in messages if (need := _need(m)) not in known}
-        if len(known) > MAX_REMEMBERED:
-            known.clear()
-        failed: dict[Need, Refusal] = {}
-        with closing(_Declarer(self._url)) as declarer:
-            deadline, late = monotonic() + PATIENCE, False
-            for need, message in unknown.items():
-                if late:
-                    failed[need] = Refusal(message, Reason.UNDECLARED, "others were declared first")
-                    continue
-                if refusal := self._provide(declarer, message):
-                    failed[need] = refusal
-                else:
-                    known.add(need)
-                late = monotonic() > deadline  # after at least one
-        return failed
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for a declaration."""
+        return self._waiting
+
+    @property
+    def waiting_bytes(self) -> int:
+        """The size of these."""
+        return self._waiting_bytes
+
+    def waiting_messages(self) -> list[Message]:
+        """All of them."""
+        return [message for party in self._parties.values() for message in party.messages]
+
+    def prepare(self, messages: Sequence[Message], now: float) -> Prepared:
+        """Return which of these can be published now, and which are refused; the others wait."""
+        if self._known.has_all({*map(_need, messages)}):
+            return Prepared([*messages], [])
+        prepared = Prepared([], [])
+        for message in messages:
+            need = _need(message)
+            if need in self._known:
+                prepared.ready.append(message)
+            elif need not in self._parties:
+                self._begin(message, now, prepared)
+            else:
+                self._wait(message, prepared)
+        return prepared
+
+    def step(self, now: float) -> Prepared:
+        """Return which of those that waited can be published by now, and which are refused."""
+        prepared = Prepared([], [])
+        for verdict in self._declarer.step(now):
+            messages = self._leave(verdict.need)
+            if verdict.reason is None:
+                self._known.add(verdict.need)
+                prepared.ready.extend(messages)
+            else:
+                prepared.refused.extend(
+                    Refusal(message, verdict.reason, verdict.detail) for message in messages
+                )
+        while self._parties and (need := self._overstays(now)):
+            self._declarer.cancel(need)
+            prepared.refused.extend(map(_another_time, self._leave(need)))
+        return prepared
+
+    def _overstays(self, now: float) -> Need | None:
+        """What the oldest party waits for, if that has been for too long."""
+        need, party = next(iter(self._parties.items()))
+        return need if now - party.since > self._stay else None
 
     def forget(self, message: Message) -> None:
         """Declare this again next time: the broker says that it is gone."""
         self._known.discard(_need(message))
 
-    def _provide(self, declarer: "_Declarer", message: Message) -> Refusal | None:
-        try:
-            entities = described(message.declare)
-        except ValueError as error:
-            return Refusal(message, Reason.INVALID, str(error))
-        if self._declare:
-            try:
-                for entity in entities:
-                    declarer.declare(entity)
-            except Unpublishable as error:
-                return Refusal(message, Reason.INVALID, str(error))
-            except Unanswered as error:
-                return Refusal(message, Reason.UNANSWERED, str(error))
-        if message.exchange and not declarer.exchange_exists(message.exchange):
-            detail = f"404 NOT_FOUND: no exchange {message.exchange!r}"
-            return Refusal(message, Reason.UNROUTABLE, detail)
-        return None
-
-
-class _Declarer:
-    """A short-lived connection for declarations."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._connection: amqp.Connection | None = None
-        self._channel: Any = None  # amqp.Channel, which kombu's annotations do not admit
-
-    def declare(self, entity: Queue | Exchange) -> None:
-        """Declare; another existing definition, or a missing right, is the operator's choice.
-
-        Raises Unpublishable over what no broker could declare, Unanswered where the queue, or the
-        node that has it, does not answer: other queues may.
-        """
-        try:
-            entity(self._open_channel()).declare()
-        except ChannelError as error:
-            self._channel = None  # the broker has closed it
-            if NODE_DOWN in str(error):
-                raise Unanswered(f"declaring {entity.name!r} failed: {error}") from error
-            DECLINES.add(entity.name, str(error))
-        except InternalError as error:
-            # 541 says neither what is wrong nor with what: newer brokers have no transient queues
-            # and say it of them. If it is the broker itself, connecting again will show.
-            self.close()
-            DECLINES.add(entity.name, str(error))
-        except TimeoutError as error:
-            self.close()
-            detail = f"declaring {entity.name!r}: no reply within {ANSWER_SECONDS:.0f} s"
-            raise Unanswered(detail) from error
-        except NONSENSE as error:
-            self.close()
-            raise Unpublishable(f"declaring {entity.name!r} failed: {error}") from error
-        except (OSError, AMQPError) as error:
-            raise BrokerLost(f"declaring {entity.name!r} failed: {error}") from error
-        except Exception as error:  # kombu's or py-amqp's, over a value of a type AMQP lacks
-            if self._connection is None or not self._connection.connected:
-                raise BrokerLost(f"declaring {entity.name!r} failed: {error}") from error
-            raise Unpublishable(f"declaring {entity.name!r} failed: {error}") from error
-
-    def exchange_exists(self, name: str) -> bool:
-        """A passive declaration: needs no right to configure."""
-        try:
-            self._open_channel().exchange_declare(name, "", passive=True, auto_delete=False)
-        except NotFound:
-            self._channel = None
-            return False
-        except AccessRefused:
-            self._channel = None
-        except (OSError, AMQPError) as error:
-            raise BrokerLost(f"looking for exchange {name!r} failed: {error}") from error
-        return True
-
     def close(self) -> None:
-        """Drop the connection without a handshake, which could hang on a blocked broker."""
-        if self._connection:
-            self._connection.collect()
-        self._connection = self._channel = None
+        """Declare no more; what waits is the caller's."""
+        self._declarer.close()
 
-    def _open_channel(self) -> Any:
-        if self._connection is None:
-            self._connection = open_connection(self._url)
-            self._connection.transport.sock.settimeout(ANSWER_SECONDS)
-        if self._channel is None:
-            self._channel = self._connection.channel()
-        return self._channel
+    def _begin(self, message: Message, now: float, prepared: Prepared) -> None:
+        """The first message that needs this: have it declared, if there is room."""
+        need = _need(message)
+        try:
+            steps = self._steps(message)
+        except (ValueError, Unpublishable) as error:
+            prepared.refused.append(Refusal(message, Reason.INVALID, str(error)))
+            return
+        if not steps:
+            self._known.add(need)
+            prepared.ready.append(message)
+        elif not self._has_room(message, 0):
+            prepared.refused.append(_another_time(message))
+        else:
+            self._parties[need] = _Party(now)
+            self._declarer.begin(need, steps)
+            self._wait(message, prepared)
+
+    def _steps(self, message: Message) -> list[Step]:
+        """What the broker is to be asked. Raises ValueError or Unpublishable over nonsense."""
+        entities = described(message.declare)
+        steps = steps_for(entities, DEFAULT_FRAME_MAX) if self._declare else []
+        return [*steps, look_for(message.exchange)] if message.exchange else steps
+
+    def _wait(self, message: Message, prepared: Prepared) -> None:
+        messages = self._parties[_need(message)].messages
+        if not self._has_room(message, len(messages)):
+            prepared.refused.append(_another_time(message))
+            return
+        messages.append(message)
+        self._waiting += 1
+        self._waiting_bytes += message.size
+
+    def _has_room(self, message: Message, beside: int) -> bool:
+        """Whether it can wait `beside` others of its party, which leaves as much room to others."""
+        free = self._room - self._waiting
+        return free > beside and self._waiting_bytes + message.size <= MAX_WAITING_BYTES
+
+    def _leave(self, need: Need) -> list[Message]:
+        party = self._parties.pop(need, None)
+        if party is None:
+            return []
+        self._waiting -= len(party.messages)
+        self._waiting_bytes -= sum(message.size for message in party.messages)
+        return party.messages
+
+
+def _another_time(message: Message) -> Refusal:
+    return Refusal(message, Reason.UNDECLARED, "others were declared first")

@@ -155,6 +155,10 @@ class RedisPublisher:
         """What was in flight when the connection was lost."""
         return list(self._aboard.values())
 
+    def unpublished(self) -> list[Message]:
+        """Nothing waits here: queues need no declaration."""
+        return []
+
     def close(self) -> None:
         """Drop the connection, and remember the batches that it leaves in doubt."""
         unanswered = [about for about in self._pipeline.open if isinstance(about, Batch)]
@@ -182,7 +186,7 @@ class RedisPublisher:
         for row in batch.rows:
             if row.message.id not in self._aboard:
                 self._aboard[row.message.id] = row.message
-                self.in_flight_bytes += len(row.message.body)
+                self.in_flight_bytes += row.message.size
         self._ask(batch, batch.replies, data, now)
         self._ask_for_proof(now)
 
@@ -253,7 +257,7 @@ class RedisPublisher:
 
     def _land(self, message: Message) -> None:
         if self._aboard.pop(message.id, None):
-            self.in_flight_bytes -= len(message.body)
+            self.in_flight_bytes -= message.size
 
     def _pause(self, why: str) -> None:
         if not self._paused:

@@ -259,7 +259,7 @@ class AgainstATable(RuleBasedStateMachine):
         assert {**landed, **self.landing.reasons} == self.expected
         assert len(self.landing.ids) + len(self.landing.refused) == len(self.expected)
         assert self.landing.flight.unconfirmed() == list(self.open.values())
-        assert self.landing.flight.bytes == sum(len(m.body) for m in self.open.values())
+        assert self.landing.flight.bytes == sum(m.size for m in self.open.values())
         assert self.landing.flight.lowest_tag == min(self.open, default=self.tag + 1)
 
 

@@ -12,7 +12,6 @@ from kombu import Connection, Exchange, Queue
 
 from outbox_relay.broker.amqp import connect as connect_module
 from outbox_relay.broker.amqp import publisher as publisher_module
-from outbox_relay.broker.amqp import topology as topology_module
 from outbox_relay.broker.amqp.publisher import AmqpPublisher
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.core.message import Message, Reason, Refusal
@@ -341,11 +340,8 @@ def test_a_queue_somebody_keeps_to_himself_harms_only_its_row(line: Line, broker
     assert {m.id for m in line.confirmed} == {1, 2}
 
 
-def test_a_missing_queue_is_declared_as_celery_would(
-    line: Line, broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_queue_is_declared_as_celery_would(line: Line, broker: Broker) -> None:
     """Durable, bound to its exchange, with its arguments: Celery can declare it again."""
-    monkeypatch.setattr(topology_module, "PATIENCE", DEADLINE)
     arguments = {"x-queue-type": "quorum"}
     quorum = {
         "kind": "queue",

@@ -2,18 +2,18 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from time import monotonic
 
 import pytest
 
-from outbox_relay.broker.amqp import topology as topology_module
+from outbox_relay.broker.amqp import declarer as declarer_module
 from outbox_relay.broker.amqp.publisher import AmqpPublisher
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.core.message import Message, Outcomes, Reason
 from tests.fixtures.broker import Broker
 from tests.fixtures.waiting import wait_until
-from tests.relay.messages import a_message, messages
+from tests.relay.messages import a_message
 
 DEADLINE = 30.0
 
@@ -77,23 +77,6 @@ def test_an_internal_error_over_a_declaration_harms_only_its_row(
     assert broker.depth("plain") == 2
 
 
-def test_declaring_many_queues_takes_turns(
-    publisher: AmqpPublisher, broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What there was no time for waits, at no cost; each call declares some, and in the end all."""
-    monkeypatch.setattr(topology_module, "PATIENCE", 0.0)
-    batch = [
-        message._replace(routing_key=f"q{message.id}", declare=queue(f"q{message.id}"))
-        for message in messages(3)
-    ]
-    for left in (2, 1, 0):
-        said = publish(publisher, *batch)
-
-        assert [refusal.reason for refusal in said.refused] == [Reason.UNDECLARED] * left
-        batch = [refusal.message for refusal in said.refused]
-    assert [broker.depth(f"q{number}") for number in (1, 2, 3)] == [1, 1, 1]
-
-
 @contextmanager
 def frozen(broker: Broker, name: str) -> Iterator[None]:
     """The queue's process hangs; the broker and its other queues do not."""
@@ -112,7 +95,7 @@ def test_a_queue_that_hangs_is_not_the_broker(
     publisher: AmqpPublisher, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its declaration is given up; what goes elsewhere is sent on the same connection."""
-    monkeypatch.setattr(topology_module, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(declarer_module, "ANSWER_SECONDS", 1.0)
     broker.declare("frozen")
     broker.declare("well")
     with frozen(broker, "frozen"):
@@ -124,6 +107,85 @@ def test_a_queue_that_hangs_is_not_the_broker(
 
     assert [(r.message.id, r.reason) for r in said.refused] == [(2, Reason.UNANSWERED)]
     assert [message.id for message in said.confirmed] == [1]
+
+
+def test_nobody_waits_for_a_declaration_but_who_needs_it(
+    publisher: AmqpPublisher, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queues that hang, and other new queues in the same batch: these are declared and sent."""
+    monkeypatch.setattr(declarer_module, "ANSWER_SECONDS", 2 * DEADLINE)
+    hanging = [f"frozen{number}" for number in range(3)]
+    for name in hanging:
+        broker.declare(name)
+    stuck = [
+        a_message(id=number, routing_key=name, declare=queue(name))
+        for number, name in enumerate(hanging)
+    ]
+    with ExitStack() as ice:
+        for name in hanging:
+            ice.enter_context(frozen(broker, name))
+        publisher.publish([*stuck, a_message(id=10, routing_key="new", declare=queue("new"))])
+        publisher.publish([a_message(id=11), a_message(id=12, routing_key="n", declare=queue("n"))])
+        confirmed: set[int] = set()
+
+        def heard() -> bool:
+            outcomes = publisher.poll(0.05)
+            assert not outcomes.refused
+            confirmed.update(message.id for message in outcomes.confirmed)
+            return confirmed >= {10, 11, 12}
+
+        wait_until(heard, DEADLINE, "what does not need them")
+        assert publisher.unpublished() == stuck
+    wait_until(lambda: heard() and publisher.in_flight == 0, DEADLINE, "the rest")
+
+    assert confirmed == {0, 1, 2, 10, 11, 12}
+
+
+def test_messages_pass_two_thousand_new_queues(
+    publisher: AmqpPublisher, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of these are declared, and those that are sent meanwhile are confirmed meanwhile."""
+    monkeypatch.setattr(publisher._topology, "_stay", 2 * DEADLINE)
+    publish(publisher, a_message(id=0))
+    names = [f"q{number}" for number in range(2000)]
+    assert not publisher.publish(
+        [
+            a_message(id=number, routing_key=name, declare=queue(name))
+            for number, name in enumerate(names, start=1000)
+        ]
+    )
+    passed = rounds = 0
+    while publisher.unpublished():
+        publisher.publish([a_message(id=1)])
+        confirmed: list[int] = []
+        while 1 not in confirmed:
+            outcomes = publisher.poll(0.05)
+            assert not outcomes.refused
+            confirmed += [message.id for message in outcomes.confirmed]
+        rounds += 1
+        passed += bool(publisher.unpublished())
+    publish(publisher)
+
+    assert passed >= 10
+    assert broker.depth("celery") == 1 + rounds
+    assert broker.depth(names[0]) == broker.depth(names[-1]) == 1
+
+
+def test_what_takes_the_connection_is_found_among_many(
+    publisher: AmqpPublisher, broker: Broker
+) -> None:
+    """An exchange of no known type is nonsense to some brokers; its neighbours are declared."""
+    good = [
+        a_message(id=number, routing_key=f"g{number}", declare=queue(f"g{number}"))
+        for number in range(20)
+    ]
+    bad = json.dumps([{"kind": "exchange", "name": "x", "type": "nonsense"}])
+
+    said = publish(publisher, *good[:10], a_message(id=99, declare=bad), *good[10:])
+
+    assert {message.id for message in said.confirmed} >= set(range(20))
+    assert {refusal.message.id for refusal in said.refused} <= {99}
+    assert broker.depth("g0") == broker.depth("g19") == 1
 
 
 def test_a_confirm_that_does_not_come_is_its_queues_matter(broker: Broker) -> None:

@@ -36,7 +36,7 @@ def test_all_arrive_in_order(valkey: Valkey, client: Client, open_publisher: Ope
 
     for start in range(0, len(sent), 100):
         assert publisher.publish(sent[start : start + 100]) == []
-    assert publisher.in_flight_bytes == sum(len(message.body) for message in sent)
+    assert publisher.in_flight_bytes == sum(message.size for message in sent)
     confirmed = land(publisher).confirmed
 
     assert confirmed == sent
