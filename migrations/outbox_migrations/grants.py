@@ -64,7 +64,18 @@ GRANT SELECT (id, slot) ON {outbox}.lane, {outbox}.expiry TO outbox_inspector;
 INBOX_GRANTS: Final = """
 GRANT USAGE ON SCHEMA {inbox} TO inbox_worker;
 GRANT SELECT, INSERT, UPDATE (result) ON {inbox}.processed TO inbox_worker;
-GRANT EXECUTE ON FUNCTION {inbox}.purge TO inbox_worker;
+GRANT EXECUTE ON FUNCTION {inbox}.purge, {inbox}.announce, {inbox}.beat, {inbox}.leave
+    TO inbox_worker;
+
+DO $$ DECLARE
+    reader text;
+BEGIN
+    FOR reader IN SELECT rolname FROM pg_roles
+                   WHERE rolname IN ('outbox_relay', 'outbox_inspector') LOOP
+        EXECUTE format('GRANT USAGE ON SCHEMA {inbox} TO %I', reader);
+        EXECUTE format('GRANT SELECT ON {inbox}.worker TO %I', reader);
+    END LOOP;
+END $$;
 """
 
 GRANTS: Final[dict[str, LiteralString]] = {"outbox": OUTBOX_GRANTS, "inbox": INBOX_GRANTS}

@@ -40,6 +40,9 @@ CALLS = [
     "outbox.purge(interval '7 days')",
     "outbox.version()",
     "inbox.purge()",
+    'inbox.announce(\'w@host\', \'{"queues": ["celery"], "tasks": ["shop.bill"]}\', 30)',
+    "inbox.beat('w@host', 30)",
+    "inbox.leave('w@host')",
     "inbox.version()",
 ]
 
@@ -88,6 +91,6 @@ def test_settings() -> None:
 def test_python() -> None:
     """What `from celery_outbox import` and `from celery_inbox import` are given."""
     assert {"OutboxCelery", "NoTransaction", "install"} <= {*celery_outbox.__all__}
-    assert {"idempotent", "purge", "reliable"} <= {*celery_inbox.__all__}
+    assert {"announce", "idempotent", "purge", "reliable"} <= {*celery_inbox.__all__}
     for name in ("using", "transaction", "publish", "cancel"):
         assert callable(getattr(celery_outbox.Outbox, name))

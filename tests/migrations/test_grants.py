@@ -247,8 +247,12 @@ def test_a_worker_keeps_the_inbox(login_as: LoginAs) -> None:
         connection.execute("UPDATE inbox.processed SET result = '1' WHERE message_id = 'm'")
         connection.execute("SELECT task, result FROM inbox.processed WHERE message_id = 'm'")
         connection.execute("SELECT inbox.purge(), inbox.version()")
+        connection.execute("SELECT inbox.announce('w', '{\"queues\": [], \"tasks\": []}', 10)")
+        connection.execute("SELECT inbox.beat('w', 10), inbox.leave('w')")
 
     statements = [
+        "SELECT * FROM inbox.worker",
+        "DELETE FROM inbox.worker",
         "DELETE FROM inbox.processed",
         "TRUNCATE inbox.processed",
         "UPDATE inbox.processed SET message_id = 'n'",
@@ -257,6 +261,22 @@ def test_a_worker_keeps_the_inbox(login_as: LoginAs) -> None:
         *(f"SELECT * FROM outbox.{name}" for name in TABLES + VIEWS),
     ]
     assert denied(worker, statements) == []
+
+
+@pytest.mark.parametrize("role", ["outbox_relay", "outbox_inspector"])
+def test_who_looks_at_the_outbox_sees_which_workers_are_alive(login_as: LoginAs, role: str) -> None:
+    """And neither says so for a worker, nor sees what has run."""
+    reader = login_as(role)
+    with psycopg.connect(reader) as connection:
+        connection.execute("SELECT node, queues, tasks, alive_until FROM inbox.worker")
+
+    statements = [
+        "SELECT inbox.announce('w', '{}', 10)",
+        "SELECT inbox.leave('w')",
+        "DELETE FROM inbox.worker",
+        "SELECT * FROM inbox.processed",
+    ]
+    assert denied(reader, statements) == []
 
 
 def test_a_database_with_an_inbox_alone(postgres: Postgres, empty_database: str) -> None:

@@ -48,6 +48,7 @@ def test_it_changes_what_loses_messages_and_says_so(redis_app: Celery) -> None:
         "task_acks_late: False -> True",
         "task_reject_on_worker_lost: None -> True",
         "worker_prefetch_multiplier: 4 -> 1",
+        "messages of unregistered tasks, and undecodable ones: thrown away -> <queue>.dead",
     )
     assert redis_app.conf.task_acks_late is True
     assert redis_app.conf.task_reject_on_worker_lost is True

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from celery_inbox.announcing import announce
 from celery_inbox.errors import (
     InboxError,
     InboxMissing,
@@ -22,6 +23,7 @@ __all__ = [
     "TransactionEnded",
     "UnusableConnection",
     "__version__",
+    "announce",
     "idempotent",
     "purge",
     "reliable",

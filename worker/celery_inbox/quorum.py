@@ -4,14 +4,14 @@ from typing import Any
 
 import celery
 from amqp.exceptions import PreconditionFailed
-from celery import Celery, bootsteps
+from celery import Celery
 from celery.app.amqp import Queues
 from celery.utils.log import get_logger
 from kombu import Queue
 
-logger = get_logger(__name__)
+from celery_inbox.dead_letters import DEAD
 
-DEAD = ".dead"
+logger = get_logger(__name__)
 
 #: What RabbitMQ has for classic queues alone, and refuses to declare a quorum queue with.
 CLASSIC_ONLY = ("x-max-priority", "x-queue-mode", "x-queue-version", "x-queue-master-locator")
@@ -83,21 +83,6 @@ def only_classic(queue: Any) -> str:
     if queue.max_priority is not None:
         return "max_priority"
     return next((name for name in CLASSIC_ONLY if name in (queue.queue_arguments or {})), "")
-
-
-class DeclareDeadLetters(bootsteps.StartStopStep):
-    """Declares the queues of dead letters whenever a worker connects; nobody consumes them."""
-
-    requires = ("celery.worker.consumer.connection:Connection",)
-
-    def start(self, parent: Any) -> None:
-        """Declare them beside the queues this worker consumes."""
-        with parent.connection.channel() as channel:
-            for queue in parent.app.amqp.queues.consume_from.values():
-                target = (queue.queue_arguments or {}).get("x-dead-letter-routing-key")
-                if target == queue.name + DEAD:
-                    dead = Queue(target, queue_arguments={"x-queue-type": "quorum"})
-                    dead(channel).queue_declare()
 
 
 def exists_otherwise(name: str) -> str:

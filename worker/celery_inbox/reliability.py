@@ -8,12 +8,8 @@ from typing import Any
 from celery import Celery, signals
 from celery.utils.log import get_logger
 
-from celery_inbox.quorum import (
-    DeclareDeadLetters,
-    ReliableQueues,
-    only_classic,
-    supports_quorum,
-)
+from celery_inbox.dead_letters import keep_what_cannot_run
+from celery_inbox.quorum import ReliableQueues, only_classic, supports_quorum
 from celery_inbox.restoring import RestoreUnacked, passed_over
 
 logger = get_logger(__name__)
@@ -36,6 +32,9 @@ def reliable(app: Celery, *, quorum: bool = True, delivery_limit: int = 20) -> t
         consume those as they are, and say so. Give it a new name, or pass False.
     delivery_limit: times a quorum queue delivers a message whose worker keeps dying; after that
         it waits in "<queue>.dead" for a person.
+
+    On RabbitMQ and Redis, what a worker cannot even begin (no such task, an undecodable body) goes
+    into "<queue>.dead" too, where Celery would throw it away.
     """
     changes = tuple(
         f"{name}: {app.conf[name]!r} -> {wanted!r}"
@@ -45,8 +44,8 @@ def reliable(app: Celery, *, quorum: bool = True, delivery_limit: int = 20) -> t
     app.conf.update(_AT_LEAST_ONCE)
     if quorum and _transport(app) == "amqp" and supports_quorum():
         ReliableQueues.install(app, delivery_limit)
-        app.steps["consumer"].add(DeclareDeadLetters)
         changes += (f"queues: quorum, delivery limit {delivery_limit}, then <queue>.dead",)
+    changes += keep_what_cannot_run(app, _transport(app))
     if _transport(app) == "redis" and passed_over(app):
         app.steps["consumer"].add(RestoreUnacked)
         changes += ("unacked_restore_interval and _throttle: heeded, which this kombu does not",)

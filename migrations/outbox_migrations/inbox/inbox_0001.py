@@ -14,8 +14,9 @@ down_revision = None
 branch_labels = ("inbox",)
 
 DROP = """
-DROP TABLE inbox.processed;
-DROP FUNCTION inbox.version, inbox.purge, inbox.finish, inbox.refuse_half;
+DROP TABLE inbox.processed, inbox.worker;
+DROP FUNCTION inbox.version, inbox.purge, inbox.finish, inbox.refuse_half, inbox.announce,
+    inbox.beat, inbox.leave;
 """
 
 
