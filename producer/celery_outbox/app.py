@@ -16,10 +16,10 @@ from kombu import Producer
 
 from celery_outbox import overrides
 from celery_outbox.backend import keep_quiet
-from celery_outbox.destination import NotingRouter
 from celery_outbox.errors import InvalidSetting
 from celery_outbox.outbox import Outbox
-from celery_outbox.sender import TaskSender, take_dedup_key
+from celery_outbox.routing import Passage
+from celery_outbox.sender import TaskSender, check_dedup_key
 from celery_outbox.worker import continuing_canvas, is_continuing
 
 logger = logging.getLogger(__name__)
@@ -83,12 +83,14 @@ class OutboxCelery(Celery):
         """
         # Celery gives the parent explicitly for what follows a task, and for nothing else.
         follows = options.get("parent_id") is not None
-        dedup = take_dedup_key(name, options, follows=follows or is_continuing())
-        router = options.get("router") or self.amqp.router
-        options["router"] = NotingRouter(router, countdown, eta)
+        deduplicated = check_dedup_key(name, options, follows=follows or is_continuing())
+        passage = Passage(options.get("router") or self.amqp.router, countdown, eta)
+        options["router"] = passage
         with continuing_canvas() if follows else nullcontext():
             result = super().send_task(name, args, kwargs, countdown, eta, *more, **options)
-        return dedup.returned(result) if dedup else result
+        if deduplicated and passage.outcome is not None:
+            passage.outcome.share_id_with(result)
+        return result
 
     def _get_backend(self) -> Any:
         return keep_quiet(super()._get_backend())  # type: ignore[misc]  # not in the stubs

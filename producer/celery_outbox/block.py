@@ -20,6 +20,7 @@ from celery.exceptions import Ignore
 from celery_outbox.errors import OutboxClosed
 from celery_outbox.message import Message
 from celery_outbox.nesting import Nested, innermost
+from celery_outbox.storing import Outcome
 from celery_outbox.target import Target
 
 T = TypeVar("T")
@@ -44,10 +45,10 @@ class Using(Nested, AbstractContextManager[T], AbstractAsyncContextManager[T], G
         self.replaced = False
         self._given: T = given
 
-    def put(self, message: Message) -> None:
+    def put(self, message: Message) -> Outcome:
         """Hand a message to the transaction. Raises OutboxClosed or UnusableTarget."""
         self.check_open(message.task)
-        self.target.put(message)
+        return self.target.put(message)
 
     def check_open(self, task: str) -> None:
         """Raise OutboxClosed where the block has ended."""

@@ -18,7 +18,6 @@ from kombu.exceptions import EncodeError
 
 from celery_outbox import settings, wire
 from celery_outbox.declare import concerning, describe
-from celery_outbox.dedup import Dedup
 from celery_outbox.errors import NoChannel, UnpublishableMessage
 from celery_outbox.message import Message
 
@@ -138,15 +137,15 @@ class OutboxProducer(CapturingProducer):
 
 
 class Keys(NamedTuple):
-    """What a message may be asked to be alone with: its order, and its being pending."""
+    """The `ordering_key` and `dedup_key` of a send, as they were given."""
 
     ordering_key: object = None
-    dedup: Dedup | None = None
+    dedup_key: object = None
 
     @property
     def any(self) -> bool:
         """Whether there is one."""
-        return self.ordering_key is not None or self.dedup is not None
+        return self.ordering_key is not None or self.dedup_key is not None
 
 
 def task_message(
@@ -208,7 +207,6 @@ def build(
     if isinstance(body, str):
         body = body.encode(captured.content_encoding)
     wire.check_body(body, max_body, refuse)
-    ordering_key, dedup_key = keys.ordering_key, keys.dedup.key if keys.dedup else None
     return Message(
         message_id=str(message_id),
         task=task,
@@ -223,9 +221,8 @@ def build(
         declare=describe(captured.declare, refuse),
         available_at=available_at,
         expires_at=expires_at,
-        ordering_key=wire.key("ordering_key", ordering_key, refuse),
-        dedup_key=wire.key("dedup_key", dedup_key, refuse),
-        dedup=keys.dedup,
+        ordering_key=wire.key("ordering_key", keys.ordering_key, refuse),
+        dedup_key=wire.key("dedup_key", keys.dedup_key, refuse),
     )
 
 

@@ -3,21 +3,35 @@
 Django's, where one is in use, else the one of OUTBOX_DATABASE_URL.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from celery import Celery
 
 from celery_outbox import settings
 from celery_outbox.errors import InvalidSetting
 from celery_outbox.message import Message
+from celery_outbox.storing import Outcome
 
 if TYPE_CHECKING:
-    from celery_outbox.django_target import DjangoTarget
+    from celery_outbox.django_store import DjangoStore
     from celery_outbox.standalone import Standalone
 
 
+class Store(Protocol):
+    """A database that takes messages for which no transaction was named."""
+
+    def store(self, message: Message) -> Outcome:
+        """Store a message: durable on return, or with the transaction that is in progress there.
+
+        Only Django's connection, which it shares with its project, can be in one.
+        """
+
+    def store_apart(self, message: Message) -> Outcome:
+        """Store a message in a transaction that nothing in progress can roll back."""
+
+
 class Database:
-    """Stores messages where nobody named a transaction. One per app; threads share it."""
+    """The `Store` that is configured. One per app; threads share it."""
 
     def __init__(self, app: Celery, schema: str) -> None:
         self._app = app
@@ -29,33 +43,33 @@ class Database:
         if self._django() is None or self._url_comes_first():
             self._of_url()
 
-    def store(self, message: Message) -> bool:
-        """Store a message; whether it was in a transaction of its own, and not of Django's."""
-        if (django := self._django()) is not None:
-            django.put_unasked(message)
-            return False
-        self._required().put(message)
-        return True
+    def store(self, message: Message) -> Outcome:
+        """Store a message. See `Store`."""
+        found: Store = self._django() or self._required()
+        return found.store(message)
 
-    def store_apart(self, message: Message) -> None:
-        """Store a message in a transaction that nothing in progress can roll back."""
-        django = self._django()
-        if django is None or self._url_comes_first():
-            self._required().put(message)
-        else:
-            django.put_durably(message)
+    def store_apart(self, message: Message) -> Outcome:
+        """Store a message in a transaction of its own. See `Store`."""
+        django = None if self._url_comes_first() else self._django()
+        found: Store = django or self._required()
+        return found.store_apart(message)
+
+    @property
+    def is_djangos(self) -> bool:
+        """Whether `store` shares the connection of a Django project, with its transactions."""
+        return settings.django_alias(self._app) is not None
 
     def _url_comes_first(self) -> bool:
         """Tell whether Celery's own configuration names a database, for what is stored apart."""
         return bool(self._app.conf.get("outbox_database_url"))
 
-    def _django(self) -> "DjangoTarget | None":
+    def _django(self) -> "DjangoStore | None":
         alias = settings.django_alias(self._app)
         if alias is None:
             return None
-        from celery_outbox.django_target import DjangoTarget
+        from celery_outbox.django_store import DjangoStore
 
-        return DjangoTarget(alias, self._schema)
+        return DjangoStore(alias, self._schema)
 
     def _required(self) -> "Standalone":
         found = self._of_url()

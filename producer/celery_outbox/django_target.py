@@ -1,26 +1,20 @@
 """Django databases as targets, by their alias: each message is inserted as it is sent.
 
-Django's own connection runs the INSERT, so rows are exactly where the ORM's are: inside `atomic`,
-inside its savepoints, or, with no `atomic` around, durable when the call returns.
+Django's own connection runs the INSERT, so rows are exactly where the ORM's are: inside `atomic`
+and inside its savepoints.
 """
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
-from time import monotonic
-from typing import Any, Final
-from weakref import WeakKeyDictionary
+from typing import Any
 
 from django.db import connections, transaction  # type: ignore[import-untyped]  # ships no types
 
-from celery_outbox.dedup import claims, unclaimed
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.insert import CLAIM_DEDUP, Style, explain, insert, statement
+from celery_outbox.insert import Style, explain, statement
 from celery_outbox.message import Message
-from celery_outbox.target import Rows, described
-
-#: Seconds after which an idle connection is asked whether it still has a server.
-IDLE: Final = 5.0
-_last_use: Final[WeakKeyDictionary[Any, float]] = WeakKeyDictionary()
+from celery_outbox.storing import Outcome, Queued, Rows, commands, execute_all
+from celery_outbox.target import described
 
 
 class DjangoTarget:
@@ -36,67 +30,19 @@ class DjangoTarget:
         self._check_transaction()
         self._joined = self._connection
 
-    def put(self, message: Message) -> None:
+    def put(self, message: Message) -> Outcome:
         """Insert the message."""
         self._check_transaction()
         if self._joined is not None and self._joined is not self._connection:
-            raise self._unusable(
+            raise self.unusable(
                 "the block was opened in another thread, and Django gives each its own connection."
                 " Open one in this thread, or send after the other has ended"
             )
-        self._insert(self._connection, message)
+        return self.insert(self._connection, message)
 
-    def put_alone(self, message: Message) -> None:
+    def put_alone(self, message: Message) -> Outcome:
         """Insert the message."""
-        self.put(message)
-
-    def put_unasked(self, message: Message) -> None:
-        """Insert the message, in the transaction in progress or in one of its own.
-
-        Raises UnusableTarget where only another database is in a transaction: its rollback would
-        not take the message along.
-        """
-        self._check()
-        if (other := self._other_in_atomic()) is not None:
-            raise self._unusable(
-                f"it is in no transaction, but {other!r} is, which would commit or roll back"
-                " without the message. Set OUTBOX_DATABASE_ALIAS to the database that the message"
-                f" belongs to, or give outbox={other!r}, where the outbox's tables are there too;"
-                " to store it whatever becomes of the other, send it within"
-                f" `with app.outbox.transaction({self._alias!r})`"
-            )
-        self._insert_unasked(message)
-
-    def _other_in_atomic(self) -> str | None:
-        """Return the alias of another database that is in `atomic` while this one is not."""
-        if self._connection.in_atomic_block or not self._connection.get_autocommit():
-            return None
-        others = connections.all(initialized_only=True)
-        return next((other.alias for other in others if other.in_atomic_block), None)
-
-    def _insert_unasked(self, message: Message) -> None:
-        connection = self._connection
-        if not connection.in_atomic_block:
-            _replace_if_lost(connection)
-        self._insert(connection, message)
-        _last_use[connection] = monotonic()
-
-    def put_durably(self, message: Message) -> None:
-        """Insert the message in a transaction of its own, whatever is in progress."""
-        self._check_vendor()
-        if self._connection.get_autocommit():
-            self._check()
-            self._insert_unasked(message)
-            return
-        another = self._connection.copy()
-        # Not one of Django's pool: this thread may hold the last one there.
-        another.settings_dict.get("OPTIONS", {}).pop("pool", None)
-        try:
-            another.set_autocommit(False)
-            self._insert(another, message)
-            another.commit()
-        finally:
-            another.close()
+        return self.put(message)
 
     def leave(self, *, failed: bool) -> None:
         """Do nothing: all is inserted."""
@@ -109,13 +55,13 @@ class DjangoTarget:
 
     def begin(self) -> AbstractContextManager[object]:
         """Return `atomic()`."""
-        self._check()
+        self.check()
         block: AbstractContextManager[object] = transaction.atomic(using=self._alias)
         return block
 
     def abegin(self) -> AbstractAsyncContextManager[object]:
         """Refuse: Django has no transactions to await."""
-        raise self._unusable("Django has no asynchronous transactions: use `with` here")
+        raise self.unusable("Django has no asynchronous transactions: use `with` here")
 
     def in_transaction(self) -> bool:
         """Tell whether a transaction is in progress."""
@@ -123,23 +69,22 @@ class DjangoTarget:
 
     def fetch(self, query: str, *parameters: object) -> Rows:
         """Execute and fetch all."""
-        self._check()
+        self.check()
         text = statement(query, self._schema, Style.FORMAT)
         return self._execute(self._connection, text, parameters, ())
 
-    def _insert(self, connection: Any, message: Message) -> None:
-        messages = [message]
-        if message.dedup_key is None:
-            self._execute(connection, *insert(self._schema, messages, Style.FORMAT), messages)
-            return
+    def insert(self, connection: Any, message: Message) -> Outcome:
+        """Insert the message with this connection, which is one of Django's to this database."""
+
+        def execute(text: str, parameters: Any) -> Rows:
+            return self._execute(connection, text, parameters, [message])
+
+        queued = Queued.of(self._schema, message)
         # Claim and INSERT are one, also where each statement would be a transaction of its own.
-        autocommit = connection.get_autocommit()
-        with transaction.atomic(self._alias, savepoint=False) if autocommit else nullcontext():
-            keys, ids = claims(messages)
-            text = statement(CLAIM_DEDUP, self._schema, Style.FORMAT)
-            rows = self._execute(connection, text, (keys, ids), messages)
-            if stored := unclaimed(messages, keys, [first for (first,) in rows]):
-                self._execute(connection, *insert(self._schema, stored, Style.FORMAT), stored)
+        alone = message.dedup_key is None or not connection.get_autocommit()
+        with nullcontext() if alone else transaction.atomic(self._alias, savepoint=False):
+            execute_all(commands(self._schema, [queued], Style.FORMAT), execute)
+        return queued.outcome
 
     def _execute(
         self, connection: Any, text: str, parameters: Any, messages: Sequence[Message]
@@ -156,42 +101,31 @@ class DjangoTarget:
 
     def _check_transaction(self) -> None:
         """Refuse what is in no transaction that could commit a message."""
-        self._check()
+        self.check()
         if self._connection.get_autocommit():
-            raise self._unusable(
+            raise self.unusable(
                 "it is in autocommit mode. Use `with transaction.atomic():`, or leave `using` out:"
                 " what is sent then is stored at once"
             )
 
-    def _check_vendor(self) -> None:
+    def check_vendor(self) -> None:
         """Refuse what is no Postgres."""
         if self._connection.vendor != "postgresql":
-            raise self._unusable("it is not a Postgres database")
+            raise self.unusable("it is not a Postgres database")
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Refuse what could not commit a message."""
-        self._check_vendor()
+        self.check_vendor()
         if self._connection.needs_rollback:
-            raise self._unusable("its transaction has failed and can only be rolled back")
+            raise self.unusable("its transaction has failed and can only be rolled back")
 
     @property
     def _connection(self) -> Any:
         return connections[self._alias]
 
-    def _unusable(self, reason: str) -> UnusableTarget:
+    def unusable(self, reason: str) -> UnusableTarget:
+        """Return the error that says why it cannot take messages."""
         return UnusableTarget.about(target=f"Django database {self._alias!r}", reason=reason)
-
-
-def _replace_if_lost(connection: Any) -> None:
-    """Have Django connect again where the server has ended the connection.
-
-    Nobody else may notice in a process without requests, such as beat.
-    """
-    if connection.errors_occurred:
-        connection.close_if_unusable_or_obsolete()
-    idle = monotonic() - _last_use.get(connection, monotonic())
-    if idle > IDLE and connection.get_autocommit() and not connection.is_usable():
-        connection.close()
 
 
 def target_for(target: object, schema: str) -> DjangoTarget:

@@ -12,7 +12,6 @@ from kombu import Exchange, Queue
 from kombu.exceptions import EncodeError
 
 from celery_outbox import capture, settings
-from celery_outbox.dedup import Dedup
 from celery_outbox.errors import UnsupportedOption
 from celery_outbox.message import Message
 
@@ -34,7 +33,7 @@ def event(
     mandatory: bool | None,
     declare: Iterable[Queue | Exchange],
     ordering_key: object,
-    dedup: Dedup | None,
+    dedup_key: object,
     options: Mapping[str, Any],
 ) -> Message:
     """Return the row for a message, as kombu.Producer.publish would send it with `options`.
@@ -50,7 +49,7 @@ def event(
     if not is_task:
         given.setdefault("message_id", str(uuid4()))
     captured = _captured(app, name, payload, given)
-    keys = capture.Keys(ordering_key, dedup)
+    keys = capture.Keys(ordering_key, dedup_key)
     if is_task:
         return capture.task_message(
             app, name, None, captured, {**given, "mandatory": mandatory}, keys

@@ -1,15 +1,7 @@
 """What is captured: the finished wire message, immutable, as it will be stored and published."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
-
-
-class Sender(Protocol):
-    """Who sent a message with a `dedup_key`, and wants to know what became of it."""
-
-    def dropped(self, first: str) -> None:
-        """Hear that the message with the id `first` is pending, and this one is not stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +27,3 @@ class Message:
     expires_at: datetime | None
     ordering_key: str | None = None
     dedup_key: str | None = None
-    #: Not stored.
-    dedup: Sender | None = field(default=None, compare=False)

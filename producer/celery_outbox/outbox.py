@@ -15,12 +15,12 @@ from celery_outbox.block import Transaction, Using, current_block
 from celery_outbox.capture import CapturingProducer, OutboxProducer
 from celery_outbox.database import Database
 from celery_outbox.decision import ENDINGS, Around, Destination, Origin, destination, origin_of
-from celery_outbox.dedup import Dedup
 from celery_outbox.errors import NoTransaction
 from celery_outbox.event import event, name_of
 from celery_outbox.insert import CANCEL
 from celery_outbox.message import Message
-from celery_outbox.target import AsyncTarget, Rows, SyncTarget, target_for
+from celery_outbox.storing import Outcome, Rows
+from celery_outbox.target import AsyncTarget, SyncTarget, target_for
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,6 @@ class Outbox:
         """
         name = name or name_of(exchange, routing_key, headers or {})
         decision = self._decide(name, Origin.USER, target)
-        dedup = None if dedup_key is None else Dedup(dedup_key)
         message = event(
             self._app,
             name,
@@ -121,11 +120,10 @@ class Outbox:
             mandatory=mandatory,
             declare=declare,
             ordering_key=ordering_key,
-            dedup=dedup,
+            dedup_key=dedup_key,
             options={**options, "routing_key": routing_key},
         )
-        self.carry_out(decision, message)
-        return (dedup and dedup.first) or message.message_id
+        return self.carry_out(decision, message).pending_id
 
     def _publish_by_producer(self, body: Any, **options: Any) -> None:
         """Store what somebody publishes with the producer that Celery would take from its pool."""
@@ -172,7 +170,7 @@ class Outbox:
             raise NoTransaction.about(task=name)
         return Decision(origin, where, target, block)
 
-    def carry_out(self, decision: Decision, message: Message) -> None:
+    def carry_out(self, decision: Decision, message: Message) -> Outcome:
         """Put or store a message where it was decided to go.
 
         Raises OutboxClosed, UnusableTarget, DatabaseUnavailable, OutboxNotReady, RowRefused or
@@ -180,16 +178,19 @@ class Outbox:
         """
         match decision:
             case Decision(destination=Destination.STORE):
-                if self._database.store(message):
+                outcome = self._database.store(message)
+                if not self._database.is_djangos:
                     self._warn_once(message.task)
+                return outcome
             case Decision(destination=Destination.STORE_APART):
                 store = partial(self._database.store_apart, message)
-                worker.keep_trying(store, message.task, requeue=decision.requeue)
+                return worker.keep_trying(store, message.task, requeue=decision.requeue)
             case Decision(block=Using() as block, origin=origin):
-                block.put(message)
+                outcome = block.put(message)
                 block.replaced = block.replaced or origin is Origin.REPLACEMENT
-            case Decision(target=target):
-                target_for(target, self._schema).put_alone(message)
+                return outcome
+            case _:
+                return target_for(decision.target, self._schema).put_alone(message)
 
     def _warn_once(self, task: str) -> None:
         """Warn of the first message that may have been meant for a transaction."""

@@ -1,6 +1,6 @@
 """psycopg2 connections as targets: each message is inserted as it is sent, exact by itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from typing import Any
 from uuid import uuid4
@@ -12,11 +12,11 @@ from psycopg2.extensions import (
     TRANSACTION_STATUS_INERROR,
 )
 
-from celery_outbox.dedup import claims, unclaimed
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.insert import CLAIM_DEDUP, Style, explain, insert, sqlstate, statement
+from celery_outbox.insert import Style, explain, sqlstate, statement
 from celery_outbox.message import Message
-from celery_outbox.target import Rows, described
+from celery_outbox.storing import Outcome, Queued, Rows, commands, execute_all
+from celery_outbox.target import described
 
 
 class Psycopg2Target:
@@ -40,21 +40,19 @@ class Psycopg2Target:
         if self._connection.info.transaction_status == TRANSACTION_STATUS_INERROR:
             raise self._unusable("its transaction has failed and can only be rolled back")
 
-    def put(self, message: Message) -> None:
+    def put(self, message: Message) -> Outcome:
         """Insert the message."""
         self.join(blocking=True)
-        messages = [message]
-        if message.dedup_key is not None:
-            keys, ids = claims(messages)
-            claim = statement(CLAIM_DEDUP, self._schema, Style.FORMAT), (keys, ids)
-            pending = [first for (first,) in self._execute(claim, messages)]
-            messages = unclaimed(messages, keys, pending)
-        if messages:
-            self._execute(insert(self._schema, messages, Style.FORMAT), messages)
+        queued = Queued.of(self._schema, message)
+        execute_all(
+            commands(self._schema, [queued], Style.FORMAT),
+            lambda text, parameters: self._execute(text, parameters, [message]),
+        )
+        return queued.outcome
 
-    def put_alone(self, message: Message) -> None:
+    def put_alone(self, message: Message) -> Outcome:
         """Insert the message."""
-        self.put(message)
+        return self.put(message)
 
     def leave(self, *, failed: bool) -> None:
         """Do nothing: all is inserted."""
@@ -82,7 +80,7 @@ class Psycopg2Target:
     def fetch(self, query: str, *parameters: object) -> Rows:
         """Execute and fetch all."""
         self.join(blocking=True)
-        return self._execute((statement(query, self._schema, Style.FORMAT), parameters), ())
+        return self._execute(statement(query, self._schema, Style.FORMAT), parameters, ())
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -113,12 +111,12 @@ class Psycopg2Target:
         with self._connection.cursor() as cursor:
             cursor.execute(text)
 
-    def _execute(self, command: tuple[str, tuple[Any, ...]], messages: Any) -> Rows:
+    def _execute(self, text: str, parameters: Any, messages: Sequence[Message]) -> Rows:
         # Not the connection's own cursor class, which may return dictionaries.
         plain = psycopg2.extensions.cursor
         try:
             with self._connection.cursor(cursor_factory=plain) as cursor:
-                cursor.execute(*command)
+                cursor.execute(text, parameters)
                 return cursor.fetchall() if cursor.description else []
         except Exception as error:
             failure = explain(error, self._schema, messages)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any, Final, NoReturn, TypeVar, cast
 from weakref import ref
 
@@ -24,9 +24,9 @@ from psycopg.errors import PipelineAborted, QueryCanceled
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
-from celery_outbox.dedup import claims, unclaimed
-from celery_outbox.insert import CLAIM_DEDUP, explain, insert, statement
+from celery_outbox.insert import explain
 from celery_outbox.message import Message
+from celery_outbox.storing import Queued, Rows, commands, take_all
 
 T = TypeVar("T")
 Operation = Generator[Any, Any, T]
@@ -44,8 +44,8 @@ class Pending:
         self._beneath: Callable[..., Any] | None = vars(connection).get("wait")
         self._installed = False
         self._interrupted = False
-        #: Schema and message, in the order of sending.
-        self.messages: deque[tuple[str, Message]] = deque()
+        #: In the order of sending.
+        self.queue: deque[Queued] = deque()
         #: The `async with` blocks that are open: they await what a send cannot.
         self.async_blocks: set[object] = set()
 
@@ -68,7 +68,7 @@ class Pending:
         """Do what the connection's `wait()` does, with the messages inserted first."""
         connection: Any = self._connection()
         # With a timeout psycopg waits for notifications: the INSERT is not to be broken off.
-        if self.messages and kwargs.get("timeout") is None and self._due(connection):
+        if self.queue and kwargs.get("timeout") is None and self._due(connection):
             operation = self._insert_before(connection, operation)
         wait = self._beneath or partial(type(connection).wait, connection)
         return wait(operation, *args, **kwargs)
@@ -76,7 +76,7 @@ class Pending:
     def _due(self, connection: AnyConnection) -> bool:
         match connection.pgconn.transaction_status:
             case TransactionStatus.INERROR:
-                self.messages.clear()  # sent as the operation failed that they roll back with
+                self.queue.clear()  # sent as the operation failed that they roll back with
                 return False
             case TransactionStatus.ACTIVE:
                 # In the middle of a COPY or stream nothing else can run; nor can a savepoint.
@@ -86,9 +86,7 @@ class Pending:
         return True
 
     def _insert_before(self, connection: Any, operation: Operation[T]) -> Operation[T]:
-        taken = []
-        while self.messages:  # one by one, as another thread may add meanwhile
-            taken.append(self.messages.popleft())
+        taken = take_all(self.queue)
         entering_pipeline = connection._pipeline is not None and not in_pipeline(connection)
         failure = yield from self._insert_all(connection, taken)
         if failure is None:
@@ -100,20 +98,18 @@ class Pending:
                 yield from operation
         raise failure
 
-    def _insert_all(
-        self, connection: Any, taken: Sequence[tuple[str, Message]]
-    ) -> Operation[Exception | None]:
+    def _insert_all(self, connection: Any, taken: Sequence[Queued]) -> Operation[Exception | None]:
         """Insert into the outbox of each, and return what went wrong."""
         pipeline = connection._pipeline
         if not in_pipeline(connection):
             connection._pipeline = None  # about to be entered, perhaps, but not yet in force
         try:
-            for schema, group in groupby(taken, itemgetter(0)):
-                messages = [message for _, message in group]
+            for schema, group in groupby(taken, attrgetter("schema")):
+                queued = list(group)
                 try:
-                    yield from self._noticing_interrupts(self._insert(connection, schema, messages))
+                    yield from self._noticing_interrupts(self._insert(connection, schema, queued))
                 except Exception as error:
-                    return _judge(connection, error, schema, messages)
+                    return _judge(connection, error, schema, [each.message for each in queued])
         finally:
             connection._pipeline = pipeline
         return None
@@ -129,18 +125,19 @@ class Pending:
             ready = yield wanted
             self._interrupted = self._interrupted or ready is None
 
-    def _insert(self, connection: Any, schema: str, messages: list[Message]) -> Operation[None]:
+    def _insert(self, connection: Any, schema: str, queued: list[Queued]) -> Operation[None]:
         # As execute() does it, under the lock that the caller of wait() already holds.
         cursor: Any = _CURSORS[isinstance(connection, Connection)](connection)
-        cursor.outbox = schema, messages
-        keys, ids = claims(messages)
-        if keys:
-            claim = statement(CLAIM_DEDUP, schema)
-            yield from cursor._execute_gen(claim.encode(), (keys, ids))
-            messages = unclaimed(messages, keys, _answers(cursor.pgresult))
-        if messages:
-            text, parameters = insert(schema, messages)
+        cursor.outbox = schema, [each.message for each in queued]
+        commanding = commands(schema, queued)
+        command = next(commanding, None)
+        while command is not None:
+            text, parameters = command
             yield from cursor._execute_gen(text.encode(), parameters)
+            try:
+                command = commanding.send(_rows(cursor.pgresult))
+            except StopIteration:
+                command = None
         if self._interrupted and not in_pipeline(connection):
             # The server was asked too late to cancel the insert. What comes next must not
             # begin: psycopg would wait 5 s for its end, and close the connection.
@@ -198,10 +195,10 @@ def in_pipeline(connection: AnyConnection) -> bool:
     return connection.pgconn.pipeline_status != PipelineStatus.OFF
 
 
-def _answers(result: Any) -> list[str | None]:
-    """Return the only column of a result, which is text."""
-    values = [result.get_value(row, 0) for row in range(result.ntuples)]
-    return [None if value is None else value.decode() for value in values]
+def _rows(result: PGresult | None) -> Rows:
+    """Return the only column of a result, which is text; an INSERT or a pipeline has none."""
+    values = [result.get_value(row, 0) for row in range(result.ntuples)] if result else []
+    return [(None if value is None else value.decode(),) for value in values]
 
 
 def nothing() -> Operation[None]:

@@ -18,7 +18,8 @@ from celery_outbox.psycopg_pending import (
     in_pipeline,
     nothing,
 )
-from celery_outbox.target import Rows, described
+from celery_outbox.storing import Outcome, Queued, Rows
+from celery_outbox.target import described
 
 
 class PsycopgTarget:
@@ -42,23 +43,25 @@ class PsycopgTarget:
                 " outbox= may name it"
             )
 
-    def put(self, message: Message) -> None:
+    def put(self, message: Message) -> Outcome:
         """Add to the list; where the answer matters and can be had, insert at once."""
         self._check()
         if message.dedup_key is not None and in_pipeline(self.connection):
             raise self._unusable("in pipeline mode it cannot tell whether a dedup_key is pending")
         self._begin()
-        pending = Pending.of(self.connection)
-        pending.messages.append((self.schema, message))
+        queued = Queued.of(self.schema, message)
+        Pending.of(self.connection).queue.append(queued)
         if message.dedup_key is not None:
             self._insert()
+        return queued.outcome
 
-    def put_alone(self, message: Message) -> None:
+    def put_alone(self, message: Message) -> Outcome:
         """Insert at once; where the connection is asynchronous, with whatever it does next."""
         if not isinstance(self.connection, Connection) and not self.in_transaction():
             self.join(blocking=True)  # given back to a pool, nothing would roll the message back
-        self.put(message)
+        outcome = self.put(message)
         self._insert()
+        return outcome
 
     def leave(self, *, failed: bool) -> None:
         """Insert what is still on the list."""
@@ -74,7 +77,7 @@ class PsycopgTarget:
         pending = Pending.of(connection)
         pending.async_blocks.discard(self)
         with self._leaving(failed):
-            if pending.messages and not (connection.closed or connection.lock.locked()):
+            if pending.queue and not (connection.closed or connection.lock.locked()):
                 async with connection.lock:
                     await connection.wait(nothing())
 
@@ -96,8 +99,8 @@ class PsycopgTarget:
 
     def _give_up(self, reason: str) -> None:
         """Raise UnusableTarget if anything is left on the list, and empty it."""
-        if messages := Pending.of(self.connection).messages:
-            messages.clear()
+        if queue := Pending.of(self.connection).queue:
+            queue.clear()
             raise self._unusable(reason)
 
     @property
@@ -107,7 +110,7 @@ class PsycopgTarget:
 
     def discard(self) -> None:
         """Empty the list."""
-        Pending.of(self.connection).messages.clear()
+        Pending.of(self.connection).queue.clear()
 
     def _begin(self) -> None:
         """Begin a transaction where there is none, as any statement does.
@@ -121,7 +124,7 @@ class PsycopgTarget:
     def _insert(self) -> None:
         """Insert what is on the list, where that can be waited for."""
         connection = self.connection
-        if isinstance(connection, Connection) and Pending.of(connection).messages:
+        if isinstance(connection, Connection) and Pending.of(connection).queue:
             self._run(nothing())
 
     def _run(self, operation: Operation[None]) -> None:

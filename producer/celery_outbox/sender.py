@@ -9,12 +9,10 @@ from celery import Celery
 from kombu import Producer
 from kombu.exceptions import EncodeError
 
-from celery_outbox import capture
-from celery_outbox import destination as routes
+from celery_outbox import capture, routing
 from celery_outbox.backend import reply_queues
 from celery_outbox.capture import Keys, OutboxProducer
 from celery_outbox.decision import ENDINGS, Destination, Origin
-from celery_outbox.dedup import Dedup
 from celery_outbox.errors import UnsupportedOption
 from celery_outbox.locks import LockWarnings
 
@@ -45,26 +43,25 @@ class TaskSender:
         """Store the task, finished by Celery as for the broker."""
         _refuse_connection(name, producer)
         keys = Keys(options.pop("ordering_key", None), options.pop("dedup_key", None))
-        if keys.dedup is not None and not isinstance(keys.dedup, Dedup):
-            raise _unsupported(name, "dedup_key=", "give it where the task is sent, not in a route")
+        passage: routing.Passage | None = options.pop(routing.PASSAGE, None)
         outbox = self._app.outbox
         decision = outbox.decide(name, message, options.pop("outbox", None))
         if decision.origin in ENDINGS:
-            keys = keys._replace(dedup=None)  # not sent, the running task would never end
-        noted = routes.take_noted(options, self._amqp.queues)
+            keys = keys._replace(dedup_key=None)  # not sent, the running task would never end
+        route = routing.undelayed(passage.noted if passage else {}, options, self._amqp.queues)
         if decision.destination is Destination.BROKER:
-            self._send_as_celery(name, message, options, keys, noted)
+            self._send_as_celery(name, message, options, keys, route)
             return
-        routes.replace(options, noted)
+        routing.replace(options, route)
         if decision.origin is Origin.USER:
             refuse_keys_of_followers(name, message)
             self._locks.warn(name)
         captured = self._captured(name, message, options)
         replies = [] if message.headers.get("ignore_result") else reply_queues(self._app.backend)
-        outbox.carry_out(
-            decision,
-            capture.task_message(self._app, name, message, captured, options, keys, replies),
-        )
+        stored = capture.task_message(self._app, name, message, captured, options, keys, replies)
+        outcome = outbox.carry_out(decision, stored)
+        if passage is not None:
+            passage.outcome = outcome
 
     def _captured(self, name: str, message: Any, options: dict[str, Any]) -> capture.Captured:
         """Have Celery finish the message, all but sending it."""
@@ -82,34 +79,33 @@ class TaskSender:
         raise failure  # outside the handler: the serialiser's error shows the arguments
 
     def _send_as_celery(
-        self, name: str, message: Any, options: dict[str, Any], keys: Keys, noted: dict[str, Any]
+        self, name: str, message: Any, options: dict[str, Any], keys: Keys, route: dict[str, Any]
     ) -> None:
         if keys.any:
             reason = "this worker has no OUTBOX_DATABASE_URL and sends it directly"
             raise _unsupported(name, "ordering_key= or dedup_key=", reason)
-        if not routes.is_native_delay(options.get("exchange")):
-            routes.replace(options, noted)
+        if not routing.is_native_delay(options.get("exchange")):
+            routing.replace(options, route)
         with Celery.producer_or_acquire(self._app) as connected:
             self._publish(connected, name, message, **options)
 
 
-def take_dedup_key(name: str, options: dict[str, Any], *, follows: bool) -> Dedup | None:
-    """Replace the dedup_key among `options` by what will know the outcome, and return that.
+def check_dedup_key(name: str, options: dict[str, Any], *, follows: bool) -> bool:
+    """Tell whether a send has a dedup_key. Raises UnsupportedOption where it cannot have one.
 
     What follows a task is not deduplicated, and not refused either: the task has succeeded. It can
-    only be from a sender that has not refused it.
+    only be from a sender that has not refused it. So its key is taken out of `options`.
     """
     if options.get("dedup_key") is None:
-        return None
+        return False
     if follows:
         del options["dedup_key"]
         logger.warning("%s follows a task: it is sent, whatever its dedup_key", name)
-        return None
+        return False
     if any(options.get(part) for part in PARTS):
         reason = "it is part of a chain, group or chord, which would wait for its own id for ever"
         raise _unsupported(name, "dedup_key=", reason)
-    dedup = options["dedup_key"] = Dedup(options["dedup_key"])
-    return dedup
+    return True
 
 
 def refuse_keys_of_followers(name: str, message: Any) -> None:

@@ -10,17 +10,16 @@ what another thread took from it is inserted.
 
 from collections import deque
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter
 from threading import RLock
 from typing import Any, Final, cast
 
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 
-from celery_outbox.dedup import claims, unclaimed
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.insert import CLAIM_DEDUP, Style, explain, insert, sqlstate, statement
-from celery_outbox.message import Message
+from celery_outbox.insert import Style, explain, sqlstate
+from celery_outbox.storing import Queued, Rows, commands, execute_all, take_all
 
 STYLES: Final = {
     "psycopg": Style.PSYCOPG,
@@ -35,8 +34,8 @@ class OnConnection:
     """The messages sent on one connection and not yet inserted."""
 
     def __init__(self) -> None:
-        #: Schema and message, in the order of sending.
-        self.messages: deque[tuple[str, Message]] = deque()
+        #: In the order of sending.
+        self.queue: deque[Queued] = deque()
         self._inserting = RLock()  # so that an INSERT may raise the events that ask for it
         self._in_flight = 0
         self._listening = False
@@ -77,16 +76,14 @@ class OnConnection:
     def insert(self, connection: Connection, *_: Any) -> None:
         """Insert what is on the list, in the transaction `connection` is in."""
         with self._inserting:
-            taken = []
-            while self.messages:  # one by one, as another thread may add meanwhile
-                taken.append(self.messages.popleft())
+            taken = take_all(self.queue)
             if not taken:
                 return
             check_autocommit(connection)
             self._in_flight += 1
             try:
-                for schema, group in groupby(taken, itemgetter(0)):
-                    _insert(connection, schema, [message for _, message in group])
+                for schema, group in groupby(taken, attrgetter("schema")):
+                    _insert(connection, schema, list(group))
             finally:
                 self._in_flight -= 1
 
@@ -105,14 +102,19 @@ class OnConnection:
         When something rolls back, all that is on it was sent since: the SAVEPOINT it rolls back to
         was a statement, and had everything before it inserted.
         """
-        self.messages.clear()
+        self.queue.clear()
 
 
-def _insert(connection: Connection, schema: str, messages: list[Message]) -> None:
+def _insert(connection: Connection, schema: str, queued: list[Queued]) -> None:
+    def execute(text: str, parameters: Any) -> Rows:
+        options = {"stream_results": False}
+        result = connection.exec_driver_sql(text, parameters, execution_options=options)
+        return [tuple(row) for row in result] if result.returns_rows else []
+
     try:
-        _store(connection, schema, messages)
+        execute_all(commands(schema, queued, STYLES[connection.dialect.driver]), execute)
     except Exception as error:
-        failure = explain(error, schema, messages)
+        failure = explain(error, schema, [each.message for each in queued])
         if isinstance(error, DBAPIError):
             error.hide_parameters = True  # they are somebody's payload
         if sqlstate(error) is None:  # the server does not know, and would still commit
@@ -120,18 +122,6 @@ def _insert(connection: Connection, schema: str, messages: list[Message]) -> Non
     else:
         return
     raise failure
-
-
-def _store(connection: Connection, schema: str, messages: list[Message]) -> None:
-    style, options = STYLES[connection.dialect.driver], {"stream_results": False}
-    keys, ids = claims(messages)
-    if keys:
-        claim = statement(CLAIM_DEDUP, schema, style)
-        rows = connection.exec_driver_sql(claim, (keys, ids), execution_options=options)
-        messages = unclaimed(messages, keys, [first for (first,) in rows.fetchall()])
-    if messages:
-        command = insert(schema, messages, style)
-        connection.exec_driver_sql(*command, execution_options=options)
 
 
 def check_autocommit(connection: Connection) -> None:

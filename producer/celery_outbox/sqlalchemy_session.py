@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.session import SessionTransactionState
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.message import Message
 from celery_outbox.sqlalchemy_pending import OnConnection
+from celery_outbox.storing import Queued
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class OnSession:
 
     def __init__(self) -> None:
         #: What was sent in a transaction, or savepoint, that SQLAlchemy has not begun yet.
-        self._waiting: deque[tuple[str, Message]] = deque()
+        self._waiting: deque[Queued] = deque()
         self._waiting_for: SessionTransaction | None = None
         #: Tasks sent in the transaction in progress, each once.
         self._tasks: dict[str, None] = {}
@@ -72,26 +72,26 @@ class OnSession:
 
         return forward
 
-    def put(self, session: Session, schema: str, message: Message) -> None:
+    def put(self, session: Session, queued: Queued) -> None:
         """Add to the list of the connection, or of what waits for it."""
-        self._tasks[message.task] = None
+        self._tasks[queued.message.task] = None
         innermost = session.get_nested_transaction() or session.get_transaction()
         connection = connection_of(session, innermost)
         if connection is not None:
-            OnConnection.of(connection).messages.append((schema, message))
+            OnConnection.of(connection).queue.append(queued)
         else:
             self._waiting_for = innermost
-            self._waiting.append((schema, message))
+            self._waiting.append(queued)
 
-    def take_back(self, schema: str, message: Message) -> None:
+    def take_back(self, queued: Queued) -> None:
         """Forget a message that waits, as its sender is told that it could not be stored."""
         with suppress(ValueError):  # it waits no more: then it fails with its transaction
-            self._waiting.remove((schema, message))
+            self._waiting.remove(queued)
 
     def pending(self, session: Session) -> bool:
         """Tell whether anything is not inserted yet."""
         connection = connection_of(session, session.get_transaction())
-        return bool(self._waiting or (connection and OnConnection.of(connection).messages))
+        return bool(self._waiting or (connection and OnConnection.of(connection).queue))
 
     def insert_if_free(self, session: Session) -> None:
         """Insert what is pending, unless the session is at work in another thread or task.
@@ -146,7 +146,7 @@ class OnSession:
 
     def _move_to(self, on_connection: OnConnection) -> None:
         while self._waiting:  # one by one, as another thread may add meanwhile
-            on_connection.messages.append(self._waiting.popleft())
+            on_connection.queue.append(self._waiting.popleft())
         self._waiting_for = None
 
     def _forget_waiting(self) -> None:
@@ -171,7 +171,7 @@ class OnSession:
             return
         self._forget_waiting()
         # Of a commit nothing is left, unless another thread sent as it was going on.
-        late = [message.task for _, message in _left_behind(transaction)]
+        late = [queued.message.task for queued in _left_behind(transaction)]
         if late or (self._tasks and sys.exc_info()[1] is None):
             logger.warning(
                 "%s: sent in a transaction of %s that was closed without a commit, so nothing is"
@@ -182,11 +182,11 @@ class OnSession:
         self._tasks.clear()
 
 
-def _left_behind(transaction: SessionTransaction) -> list[tuple[str, Message]]:
+def _left_behind(transaction: SessionTransaction) -> list[Queued]:
     """Return what is still on the lists of connections that are closed with the transaction."""
     connections = {begun[0] for begun in transaction._connections.values()}
     lists = [OnConnection.of(connection) for connection in connections if connection.closed]
-    return [each for on_connection in lists for each in on_connection.messages]
+    return [each for on_connection in lists for each in on_connection.queue]
 
 
 OnSession.listen()

@@ -21,7 +21,8 @@ from celery_outbox.insert import explain, statement
 from celery_outbox.message import Message
 from celery_outbox.sqlalchemy_pending import STYLES, OnConnection, check_autocommit
 from celery_outbox.sqlalchemy_session import OnSession, connection_of, is_connecting
-from celery_outbox.target import Rows, described
+from celery_outbox.storing import Outcome, Queued, Rows
+from celery_outbox.target import described
 
 #: What libpq says of a transaction that has failed, and of a connection that is lost.
 INERROR, UNKNOWN = 3, 4
@@ -49,22 +50,26 @@ class SQLAlchemyTarget:
         if self._dialect is None or self._dialect.driver in STYLES:
             self._check_transaction()
 
-    def put(self, message: Message) -> None:
+    def put(self, message: Message) -> Outcome:
         """Add to the list. As any statement does, this begins a transaction where there is none."""
+        return self._put(message, alone=False)
+
+    def put_alone(self, message: Message) -> Outcome:
+        """Insert at once; where the target is asynchronous, with whatever it does next."""
+        return self._put(message, alone=True)
+
+    def _put(self, message: Message, *, alone: bool) -> Outcome:
         self._check_driver()
         self._check_transaction()
         self._begin()
+        queued = Queued.of(self._schema, message)
         if isinstance(self._behind, Session):
-            OnSession.of(self._behind).put(self._behind, self._schema, message)
+            OnSession.of(self._behind).put(self._behind, queued)
         else:
-            OnConnection.of(self._behind).messages.append((self._schema, message))
-        if message.dedup_key is not None:
-            self._insert(message)
-
-    def put_alone(self, message: Message) -> None:
-        """Insert at once; where the target is asynchronous, with whatever it does next."""
-        self.put(message)
-        self._insert(message)
+            OnConnection.of(self._behind).queue.append(queued)
+        if alone or message.dedup_key is not None:
+            self._insert(queued)
+        return queued.outcome
 
     def _begin(self) -> None:
         if self.in_transaction():
@@ -140,7 +145,7 @@ class SQLAlchemyTarget:
             failure = explain(error, self._schema, ())
         raise failure
 
-    def _insert(self, message: Message) -> None:
+    def _insert(self, queued: Queued) -> None:
         """Insert what is on the list, if that needs no await; or refuse the message."""
         if self._asynchronous:
             return
@@ -148,7 +153,7 @@ class SQLAlchemyTarget:
             self._flush()
         except Exception:
             if isinstance(self._behind, Session):
-                OnSession.of(self._behind).take_back(self._schema, message)
+                OnSession.of(self._behind).take_back(queued)
             raise
 
     def _flush(self) -> None:
@@ -156,7 +161,7 @@ class SQLAlchemyTarget:
             OnSession.of(self._behind).insert_if_free(self._behind)
         elif not self._behind.closed:
             on_connection = OnConnection.of(self._behind)
-            if on_connection.messages:
+            if on_connection.queue:
                 on_connection.insert_if_free(self._behind)
 
     def _run(self, work: Any) -> Awaitable[Any]:

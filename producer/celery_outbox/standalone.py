@@ -1,4 +1,4 @@
-"""Rows of a transaction of their own: durable when `put` returns, or an error says so.
+"""Rows of a transaction of their own: durable when `store` returns, or an error says so.
 
 One connection per thread, never shared with a forked child. Nothing waits without a deadline.
 """
@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Generator
+from contextlib import nullcontext
 from time import monotonic
 from typing import Any, Final, TypeVar
 
@@ -14,10 +15,10 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 
-from celery_outbox.dedup import claims, unclaimed
 from celery_outbox.errors import DatabaseUnavailable, InvalidSetting
-from celery_outbox.insert import CLAIM_DEDUP, explain, insert, statement
+from celery_outbox.insert import explain
 from celery_outbox.message import Message
+from celery_outbox.storing import Outcome, Queued, Rows, commands, execute_all
 
 T = TypeVar("T")
 
@@ -68,7 +69,7 @@ def _until(deadline: float, operation: Generator[Any, Any, T]) -> Generator[Any,
 
 
 class Standalone:
-    """The outbox of a database, for messages that have no transaction to join."""
+    """The outbox of a database, for messages that have no transaction to join. See `Store`."""
 
     def __init__(self, url: str, schema: str) -> None:
         self.url = url
@@ -77,17 +78,14 @@ class Standalone:
         self._threads = threading.local()
         self._inherited: list[Connection] = []
 
-    def put(self, message: Message) -> None:
+    def store(self, message: Message) -> Outcome:
         """Store the message; durable on return.
 
         Raises DatabaseUnavailable (transient), OutboxNotReady or RowRefused.
         """
+        queued = Queued.of(self._schema, message)
         try:
-            if message.dedup_key is None:
-                text, parameters = insert(self._schema, [message])
-                self._connection().execute(text.encode(), parameters)
-            else:
-                self._put_unless_pending(message)
+            self._insert(queued)
         except psycopg.Error as error:
             failure = explain(error, self._schema, [message])
             if failure is error:
@@ -97,18 +95,24 @@ class Standalone:
             self._close()
             raise
         else:
-            return
+            return queued.outcome
         raise failure
 
-    def _put_unless_pending(self, message: Message) -> None:
+    def store_apart(self, message: Message) -> Outcome:
+        """Store the message, which is apart in any case."""
+        return self.store(message)
+
+    def _insert(self, queued: Queued) -> None:
         connection = self._connection()
-        keys, ids = claims([message])
-        with connection.transaction():
-            rows = connection.execute(statement(CLAIM_DEDUP, self._schema).encode(), (keys, ids))
-            pending = [first for (first,) in rows.fetchall()]
-            if stored := unclaimed([message], keys, pending):
-                text, parameters = insert(self._schema, stored)
-                connection.execute(text.encode(), parameters)
+
+        def execute(text: str, parameters: Any) -> Rows:
+            cursor = connection.execute(text.encode(), parameters)
+            return cursor.fetchall() if cursor.description else []
+
+        # Claim and INSERT are one; a single INSERT is a transaction by itself.
+        alone = queued.message.dedup_key is None
+        with nullcontext() if alone else connection.transaction():
+            execute_all(commands(self._schema, [queued]), execute)
 
     def _connection(self) -> Connection:
         own = vars(self._threads)

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from celery_outbox.errors import UnusableTarget
 from celery_outbox.message import Message
 from celery_outbox.settings import django_in_use
+from celery_outbox.storing import Outcome, Rows
 
 #: Top-level package of the target's class -> module with a `target_for(target, schema)`.
 TARGETS: Final = {
@@ -23,8 +24,6 @@ TARGETS: Final = {
 
 #: Proxies around proxies that are looked through.
 MOST_PROXIES: Final = 10
-
-Rows = list[tuple[Any, ...]]
 
 
 class SyncTarget(Protocol):
@@ -50,14 +49,14 @@ class Target(Protocol):
         Raises UnusableTarget where there is no transaction to join.
         """
 
-    def put(self, message: Message) -> None:
+    def put(self, message: Message) -> Outcome:
         """Take a message, without waiting for I/O where the target is asynchronous.
 
         From here on it shares the fate of what else the transaction did at this point, savepoints
         included. Raises UnusableTarget where it could not be committed.
         """
 
-    def put_alone(self, message: Message) -> None:
+    def put_alone(self, message: Message) -> Outcome:
         """Take a message where no block is open, and see that it gets into the transaction."""
 
     def leave(self, *, failed: bool) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
 from time import monotonic, sleep
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from celery import Celery
 from celery.exceptions import Reject, SoftTimeLimitExceeded
@@ -20,6 +20,8 @@ from celery_outbox.decision import Process
 from celery_outbox.errors import RowRefused
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: No further attempt to store what a worker itself sends is begun after this many seconds.
 PATIENCE: Final = 30.0
@@ -69,16 +71,18 @@ def process_of(app: Celery, *, is_main: bool) -> tuple[Process, Any]:
     return (Process.OTHER, None) if running.request.is_eager else (Process.TASK, running)
 
 
-def keep_trying(store: Callable[[], None], follows: str, *, requeue: bool) -> None:
+def keep_trying(store: Callable[[], T], follows: str, *, requeue: bool) -> T:
     """Store what a worker itself sends, with pauses while that fails; `follows` is its task.
 
     In the end the delivery of that task goes back to its queue, where `requeue` says it can.
     """
     give_up = monotonic() + PATIENCE
-    for number in count():
+    attempts = count()
+    while True:
+        number = next(attempts)
         try:
             sleep(_pause(number))
-            store()
+            return store()
         except RowRefused:  # the message's own fault: no later attempt would do
             raise
         except Exception as error:
@@ -91,8 +95,6 @@ def keep_trying(store: Callable[[], None], follows: str, *, requeue: bool) -> No
                 raise
             reason = f"the outbox cannot store what follows ({type(error).__name__})"
             raise Reject(reason, requeue=True) from error
-        else:
-            return
 
 
 def _pause(number: int) -> float:

@@ -136,7 +136,7 @@ def test_nested_on_one_connection(shop: Shop, connection: Connection, stored: St
         shop.add.delay(1, 0)
         with shop.app.outbox.using(connection):
             shop.add.delay(2, 0)
-        assert not Pending.of(connection).messages
+        assert not Pending.of(connection).queue
         shop.add.delay(3, 0)
 
     assert stored.args() == [1, 2, 3]

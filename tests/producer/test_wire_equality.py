@@ -16,6 +16,7 @@ from kombu.utils.json import loads
 
 from celery_outbox import Message, OutboxCelery
 from celery_outbox.capture import LazyConnection
+from celery_outbox.storing import Outcome
 
 NOW = datetime(2029, 12, 1, tzinfo=UTC)
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
@@ -167,7 +168,12 @@ def captured_by_us(send: Send) -> Message:
     app = prepared(OutboxCelery("ours", broker="amqp://", set_as_current=False))
     rows: list[Message] = []
     app.conf.outbox_database_url = "postgresql:///none"
-    app.outbox.carry_out = lambda _, row: rows.append(row)  # no database is needed
+
+    def carry_out(_: object, row: Message) -> Outcome:  # no database is needed
+        rows.append(row)
+        return Outcome(row)
+
+    app.outbox.carry_out = carry_out
     send(app)
     return rows[0]
 

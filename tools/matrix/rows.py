@@ -42,7 +42,7 @@ SUITES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "Python": (
         "tests/producer/test_capture.py",
-        "tests/producer/test_destination.py",
+        "tests/producer/test_routing.py",
         "tests/producer/test_using.py",
         "tests/relay/core",
         "tests/worker/test_key.py",

@@ -10,8 +10,8 @@ from kombu import Exchange, Queue
 
 from celery_outbox import Message, OutboxCelery
 from celery_outbox.decision import Destination, Origin
-from celery_outbox.destination import DELIVERY
 from celery_outbox.outbox import Decision
+from celery_outbox.routing import DELIVERY
 
 QUORUM = {"x-queue-type": "quorum"}
 BY_TOPIC = Queue("q", Exchange("t", "topic"), "k", queue_arguments=QUORUM)

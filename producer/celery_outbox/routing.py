@@ -1,9 +1,9 @@
-"""Where a task goes, noted before Celery rewrites it: the outbox holds every eta itself.
+"""The route of a task, noted before Celery rewrites it: the outbox holds every eta itself.
 
 Where an app has a quorum queue, Celery (5.5 and newer) sends each `eta` or `countdown` to
 `celery_delayed_27`, with the delay in the routing key, and the broker holds it. There it can
 neither be seen nor taken back, those exchanges exist only once a worker has started, and what comes
-out of them is lost where its queue is not bound to them yet. A stored task keeps its destination.
+out of them is lost where its queue is not bound to them yet. A stored task keeps its route.
 """
 
 import re
@@ -14,10 +14,13 @@ from typing import Any, Final
 from celery.utils.time import maybe_iso8601
 from kombu import Queue
 
-#: The options in which Celery names a destination: routing settles them, delaying rewrites them.
+from celery_outbox.errors import UnsupportedOption
+from celery_outbox.storing import Outcome
+
+#: The options in which Celery names a route: its router settles them, delaying rewrites them.
 PARTS: Final = ("queue", "exchange", "exchange_type", "routing_key")
-#: The option in which they travel from the router to the sender, which takes it out.
-NOTED: Final = "celery_outbox_destination"
+#: The option in which the Passage of a send reaches the sender, which takes it out.
+PASSAGE: Final = "celery_outbox_passage"
 #: How the exchanges begin through which a broker delays; the last of them leads to the queues.
 NATIVE_DELAY: Final = "celery_delayed_"
 DELIVERY: Final = "celery_delayed_delivery"
@@ -27,32 +30,42 @@ DELAY: Final = re.compile(r"(?:[01]\.){28}")
 SHORTEST_SECONDS: Final = 2
 
 
-class NotingRouter:
-    """Celery's router, whose answer has the destination once more, where nobody rewrites it."""
+class Passage:
+    """One send on its way through Celery, which hands on options, and no answers.
+
+    It is the send's router, whose answer has the route once more, where nobody rewrites it; as an
+    option it comes to the sender, which leaves the outcome here for whoever sent.
+    """
 
     def __init__(self, router: Any, countdown: object, eta: object) -> None:
         self._router = router
         self._short = _is_short(countdown, eta)
+        self.noted: dict[str, Any] = {}
+        #: Of what was stored; None of what went to the broker.
+        self.outcome: Outcome | None = None
 
-    def route(self, *args: Any, **options: Any) -> dict[str, Any]:
-        """Return the options of a send, routed."""
-        routed: dict[str, Any] = self._router.route(*args, **options)
-        noted = {part: routed[part] for part in PARTS if part in routed}
+    def route(self, options: Mapping[str, Any], name: str, *args: Any, **kw: Any) -> dict[str, Any]:
+        """Return the options of a send, routed. Raises UnsupportedOption."""
+        routed: dict[str, Any] = self._router.route(options, name, *args, **kw)
+        if routed.get("dedup_key") is not None and options.get("dedup_key") is None:
+            reason = "give it where the task is sent, not in a route"
+            raise UnsupportedOption.about(task=name, option="dedup_key=", reason=reason)
+        self.noted = {part: routed[part] for part in PARTS if part in routed}
         if self._short:  # Celery leaves alone what goes to a direct exchange
             routed = {name: value for name, value in routed.items() if name != "queue"}
             routed |= {"exchange": "", "exchange_type": "direct", "routing_key": ""}
-        return routed | {NOTED: noted}
+        return routed | {PASSAGE: self}
 
 
-def take_noted(options: dict[str, Any], queues: Mapping[str, Queue]) -> dict[str, Any]:
-    """Remove from the options of a send the destination that was noted, and return it."""
-    noted: dict[str, Any] = options.pop(NOTED, None) or {
-        p: options[p] for p in PARTS if p in options
-    }
-    if not is_native_delay(noted.get("exchange")):
-        return noted
+def undelayed(
+    noted: Mapping[str, Any], options: Mapping[str, Any], queues: Mapping[str, Queue]
+) -> dict[str, Any]:
+    """Return the route of a send: as `noted`, or else in its options, with no delay in it."""
+    route = dict(noted) or {part: options[part] for part in PARTS if part in options}
+    if not is_native_delay(route.get("exchange")):
+        return route
     # The retry of a task that a broker had delayed: its delivery says where it came out.
-    key = DELAY.sub("", noted.get("routing_key") or "", count=1)
+    key = DELAY.sub("", route.get("routing_key") or "", count=1)
     fed = [queue for queue in queues.values() if _is_fed_by_delay(queue, key)]
     return {"queue": fed[0]} if len(fed) == 1 else {"exchange": DELIVERY, "routing_key": key}
 
@@ -62,11 +75,11 @@ def is_native_delay(exchange: object) -> bool:
     return str(getattr(exchange, "name", exchange)).startswith(NATIVE_DELAY)
 
 
-def replace(options: dict[str, Any], destination: Mapping[str, Any]) -> None:
-    """Have a send go to `destination`, whatever its options said."""
+def replace(options: dict[str, Any], route: Mapping[str, Any]) -> None:
+    """Have a send take `route`, whatever its options said."""
     for part in PARTS:
         options.pop(part, None)
-    options.update(destination)
+    options.update(route)
 
 
 def _is_short(countdown: object, eta: object) -> bool:

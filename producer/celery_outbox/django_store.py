@@ -1,0 +1,92 @@
+"""Django's database for messages that no transaction was named for.
+
+They join the transaction that its connection is in; with none in progress they are durable when the
+call returns.
+"""
+
+from time import monotonic
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from django.db import connections  # type: ignore[import-untyped]  # ships no types
+
+from celery_outbox.django_target import DjangoTarget
+from celery_outbox.message import Message
+from celery_outbox.storing import Outcome
+
+#: Seconds after which an idle connection is asked whether it still has a server.
+IDLE: Final = 5.0
+_last_use: Final[WeakKeyDictionary[Any, float]] = WeakKeyDictionary()
+
+
+class DjangoStore:
+    """The outbox of a Django database. See `Store`."""
+
+    def __init__(self, alias: str, schema: str) -> None:
+        self._alias = alias
+        self._target = DjangoTarget(alias, schema)
+
+    def store(self, message: Message) -> Outcome:
+        """Insert the message, in the transaction in progress or in one of its own.
+
+        Raises UnusableTarget where only another database is in a transaction: its rollback would
+        not take the message along.
+        """
+        self._target.check()
+        if (other := self._other_in_atomic()) is not None:
+            raise self._target.unusable(
+                f"it is in no transaction, but {other!r} is, which would commit or roll back"
+                " without the message. Set OUTBOX_DATABASE_ALIAS to the database that the message"
+                f" belongs to, or give outbox={other!r}, where the outbox's tables are there too;"
+                " to store it whatever becomes of the other, send it within"
+                f" `with app.outbox.transaction({self._alias!r})`"
+            )
+        return self._insert(message)
+
+    def store_apart(self, message: Message) -> Outcome:
+        """Insert the message in a transaction of its own, whatever is in progress."""
+        self._target.check_vendor()
+        if self._connection.get_autocommit():
+            self._target.check()
+            return self._insert(message)
+        another = self._connection.copy()
+        # Not one of Django's pool: this thread may hold the last one there.
+        another.settings_dict.get("OPTIONS", {}).pop("pool", None)
+        try:
+            another.set_autocommit(False)
+            outcome = self._target.insert(another, message)
+            another.commit()
+        finally:
+            another.close()
+        return outcome
+
+    def _other_in_atomic(self) -> str | None:
+        """Return the alias of another database that is in `atomic` while this one is not."""
+        if self._connection.in_atomic_block or not self._connection.get_autocommit():
+            return None
+        others = connections.all(initialized_only=True)
+        return next((other.alias for other in others if other.in_atomic_block), None)
+
+    def _insert(self, message: Message) -> Outcome:
+        connection = self._connection
+        if not connection.in_atomic_block:
+            _replace_if_lost(connection)
+        outcome = self._target.insert(connection, message)
+        _last_use[connection] = monotonic()
+        return outcome
+
+    @property
+    def _connection(self) -> Any:
+        return connections[self._alias]
+
+
+def _replace_if_lost(connection: Any) -> None:
+    """Have Django connect again where the server has ended the connection.
+
+    Nobody else may notice in a process without requests, such as beat.
+    """
+    if connection.errors_occurred:
+        connection.close_if_unusable_or_obsolete()
+    idle = monotonic() - _last_use.get(connection, monotonic())
+    if idle > IDLE and connection.get_autocommit() and not connection.is_usable():
+        connection.close()

@@ -1,0 +1,92 @@
+"""How messages get into a transaction: what each target queues, and which statements store that.
+
+Free of I/O: a target executes the statements by the means of its library.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple
+
+from celery_outbox.dedup import claims, dropped
+from celery_outbox.insert import CLAIM_DEDUP, Style, insert, statement
+from celery_outbox.message import Message
+
+Rows = list[tuple[Any, ...]]
+#: A statement and its parameters.
+Command = tuple[str, tuple[Any, ...]]
+
+
+class Outcome:
+    """Which message is pending after a send: the one sent, or another with its `dedup_key`.
+
+    Known as soon as the message's turn to be stored has come: when the send returns, except where
+    code that sends cannot wait for an answer (asyncio). A result that follows it gets its id then.
+    """
+
+    __slots__ = ("_result", "pending_id")
+
+    def __init__(self, message: Message) -> None:
+        self.pending_id = message.message_id
+        self._result: Any = None
+
+    def change(self, pending_id: str) -> None:
+        """Take note that the message was dropped, as the one with this id is pending."""
+        self.pending_id = pending_id
+        if self._result is not None:
+            self._result.id = pending_id
+
+    def share_id_with(self, result: Any) -> None:
+        """Give Celery's result of the send the id of the message that is pending, now and later."""
+        self._result = result
+        if result.id != self.pending_id:
+            result.id = self.pending_id
+
+
+class Queued(NamedTuple):
+    """A message that was put and is not stored yet."""
+
+    schema: str
+    message: Message
+    outcome: Outcome
+
+    @classmethod
+    def of(cls, schema: str, message: Message) -> "Queued":
+        """Return a message with its outcome, as far as that is known yet."""
+        return cls(schema, message, Outcome(message))
+
+
+def take_all(queue: deque[Queued]) -> list[Queued]:
+    """Empty a queue, one by one, as another thread may add meanwhile."""
+    taken = []
+    while queue:
+        taken.append(queue.popleft())
+    return taken
+
+
+def commands(
+    schema: str, queued: Sequence[Queued], style: Style = Style.PSYCOPG
+) -> Generator[Command, Rows, None]:
+    """Yield what stores messages in the outbox of `schema`, each command to be sent its rows.
+
+    All belong in one transaction. What is dropped is noted in its outcome.
+    """
+    messages = [each.message for each in queued]
+    keys, ids = claims(messages)
+    if keys:
+        rows = yield statement(CLAIM_DEDUP, schema, style), (keys, ids)
+        others = dropped(messages, keys, [pending for (pending,) in rows])
+        for position, pending_id in others.items():
+            queued[position].outcome.change(pending_id)
+        messages = [each for position, each in enumerate(messages) if position not in others]
+    if messages:
+        yield insert(schema, messages, style)
+
+
+def execute_all(commands: Generator[Command, Rows, None], execute: Callable[..., Rows]) -> None:
+    """Have each command executed, as `execute(text, parameters)`."""
+    command = next(commands, None)
+    while command is not None:
+        try:
+            command = commands.send(execute(*command))
+        except StopIteration:
+            return
