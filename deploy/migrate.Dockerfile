@@ -12,10 +12,10 @@ COPY uv.lock pyproject.toml ./
 COPY tools/bootstrap_uv.py tools/
 RUN ["python", "tools/bootstrap_uv.py"]
 COPY migrations/pyproject.toml migrations/
-RUN [".uv/bin/uv", "sync", "--frozen", "--no-dev", "--package=outbox-migrations", "--no-install-workspace"]
+RUN [".uv/bin/uv", "sync", "--frozen", "--no-dev", "--package=outbox-migrations", "--extra=psycopg", "--no-install-workspace"]
 COPY migrations migrations
-RUN [".uv/bin/uv", "sync", "--frozen", "--no-dev", "--package=outbox-migrations", "--no-editable", "--offline"]
-RUN [".uv/bin/uv", "export", "--frozen", "--no-dev", "--package=outbox-migrations", \
+RUN [".uv/bin/uv", "sync", "--frozen", "--no-dev", "--package=outbox-migrations", "--extra=psycopg", "--no-editable", "--offline"]
+RUN [".uv/bin/uv", "export", "--frozen", "--no-dev", "--package=outbox-migrations", "--extra=psycopg", \
      "--format=cyclonedx1.5", "--quiet", "--output-file=/opt/outbox/sbom.cdx.json"]
 
 FROM ${PYTHON_IMAGE}

@@ -1,12 +1,9 @@
 """Applies, reverts, prints and compares migrations; each component in a transaction of its own."""
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-import psycopg
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
@@ -15,18 +12,12 @@ from alembic.script import ScriptDirectory
 
 from outbox_migrations import prerelease
 from outbox_migrations.components import Component
-from outbox_migrations.errors import (
-    DatabaseUnreachable,
-    MigrationError,
-    checked_url,
-    first_line,
-)
+from outbox_migrations.database import transaction
 
 Which = Literal["outbox", "inbox", "both"]
 
-CONNECT_TIMEOUT_SECONDS = 10
-#: A migration that cannot get its locks by then gives up instead of queueing writers behind it.
-LOCK_TIMEOUT = "10s"
+#: How a sentence begins that says why the server refused.
+FAILED: Final = "the migration was rolled back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +46,7 @@ def upgrade(database_url: str, schema: str = "outbox", component: Which = "both"
     Raises MigrationError, naming the cause; a component then stays at the version it had.
     """
     for each in components(component, schema):
-        with _connect(database_url) as connection:
+        with transaction(database_url, FAILED) as connection:
             prerelease.refuse(each, _found(connection, each))
             command.upgrade(_config(each, connection), "head")
 
@@ -67,14 +58,14 @@ def rebuild(database_url: str, schema: str = "outbox", component: Which = "both"
     granted anew.
     """
     for each in components(component, schema):
-        with _connect(database_url) as connection:
+        with transaction(database_url, FAILED) as connection:
             prerelease.rebuild(connection, each, _config(each, connection))
 
 
 def downgrade(database_url: str, schema: str = "outbox", component: Which = "both") -> None:
     """Remove the tables and everything in them, sent or not."""
     for each in components(component, schema):
-        with _connect(database_url) as connection:
+        with transaction(database_url, FAILED) as connection:
             command.downgrade(_config(each, connection), "base")
 
 
@@ -82,7 +73,7 @@ def status(database_url: str, schema: str = "outbox", component: Which = "both")
     """Compare each component's schema with this package's migrations."""
     found = []
     for each in components(component, schema):
-        with _connect(database_url) as connection:
+        with transaction(database_url, FAILED) as connection:
             newest = ScriptDirectory.from_config(_config(each)).get_current_head()
             found.append(Status(each, _found(connection, each), str(newest)))
     return found
@@ -130,27 +121,3 @@ def _config(
     config.attributes["connection"] = connection
     config.attributes[f"{component.name}_schema"] = component.schema
     return config
-
-
-@contextmanager
-def _connect(database_url: str) -> Iterator[sqlalchemy.Connection]:
-    """One transaction on a connection of our own, with what psycopg says turned into our words."""
-    database_url = checked_url(database_url)
-    try:
-        # A libpq URL or conninfo, not an SQLAlchemy one: psycopg itself opens it.
-        engine = sqlalchemy.create_engine(
-            "postgresql+psycopg://",
-            creator=lambda: psycopg.connect(
-                database_url,
-                connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                client_encoding="UTF8",  # also for a database made without an encoding
-                options=f"-c lock_timeout={LOCK_TIMEOUT}",
-            ),
-            poolclass=sqlalchemy.NullPool,
-        )
-        with engine.begin() as connection:
-            yield connection
-    except (psycopg.OperationalError, sqlalchemy.exc.OperationalError) as error:
-        raise DatabaseUnreachable(f"the database did not answer: {first_line(error)}") from error
-    except sqlalchemy.exc.DBAPIError as error:
-        raise MigrationError(f"the migration was rolled back: {first_line(error)}") from error

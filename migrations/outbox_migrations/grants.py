@@ -4,19 +4,14 @@ A producer inserts; a relay works off rows but cannot change a body; an inspecto
 a worker keeps the inbox.
 """
 
-from typing import Any, Final, LiteralString
+from typing import Final
 
-import psycopg
-from psycopg import sql
+import sqlalchemy
 
 from outbox_migrations.commands import Which, components
 from outbox_migrations.components import Component
-from outbox_migrations.errors import (
-    DatabaseUnreachable,
-    MigrationError,
-    checked_url,
-    first_line,
-)
+from outbox_migrations.database import transaction
+from outbox_migrations.errors import MigrationError
 
 #: Created when they are missing. Grant them to your login roles: GRANT outbox_relay TO my_relay.
 ROLES: Final = {
@@ -78,7 +73,7 @@ BEGIN
 END $$;
 """
 
-GRANTS: Final[dict[str, LiteralString]] = {"outbox": OUTBOX_GRANTS, "inbox": INBOX_GRANTS}
+GRANTS: Final[dict[str, str]] = {"outbox": OUTBOX_GRANTS, "inbox": INBOX_GRANTS}
 
 
 def grant(database_url: str, schema: str = "outbox", component: Which = "both") -> tuple[str, ...]:
@@ -88,28 +83,22 @@ def grant(database_url: str, schema: str = "outbox", component: Which = "both") 
     DatabaseUnreachable, or MigrationError where there is nothing to grant or the login may not.
     """
     wanted = components(component, schema)
-    try:
-        with psycopg.connect(checked_url(database_url), connect_timeout=10) as connection:
-            there = [each for each in wanted if _is_there(connection, each)]
-            if not there:
-                names = " or ".join(each.schema for each in wanted)
-                raise MigrationError(f"nothing was granted: there is no schema {names}")
-            return tuple(role for each in there for role in _grant(connection, each))
-    except psycopg.OperationalError as error:
-        raise DatabaseUnreachable(f"the database did not answer: {first_line(error)}") from error
-    except psycopg.Error as error:
-        raise MigrationError(f"nothing was granted: {first_line(error)}") from error
+    with transaction(database_url, "nothing was granted") as connection:
+        there = [each for each in wanted if _is_there(connection, each)]
+        if not there:
+            names = " or ".join(each.schema for each in wanted)
+            raise MigrationError(f"nothing was granted: there is no schema {names}")
+        return tuple(role for each in there for role in _grant(connection, each))
 
 
-def _is_there(connection: psycopg.Connection[Any], component: Component) -> bool:
-    found = connection.execute("SELECT to_regnamespace(%s) IS NOT NULL", (component.schema,))
-    return bool(found.fetchall()[0][0])
+def _is_there(connection: sqlalchemy.Connection, component: Component) -> bool:
+    query = sqlalchemy.text("SELECT to_regnamespace(:schema) IS NOT NULL")
+    return bool(connection.execute(query, {"schema": component.schema}).scalar_one())
 
 
-def _grant(connection: psycopg.Connection[Any], component: Component) -> tuple[str, ...]:
+def _grant(connection: sqlalchemy.Connection, component: Component) -> tuple[str, ...]:
     roles, grants = ROLES[component.name], GRANTS[component.name]
     for role in roles:
-        connection.execute(sql.SQL(CREATE_ROLE).format(role=sql.Identifier(role)))
-    schema = {component.name: sql.Identifier(component.schema)}
-    connection.execute(sql.SQL(grants).format(**schema))
+        connection.exec_driver_sql(CREATE_ROLE.format(role=role))
+    connection.exec_driver_sql(grants.format(**{component.name: component.quoted_schema}))
     return roles

@@ -176,7 +176,7 @@ def test_a_migration_does_not_queue_behind_a_lock_for_ever(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gives up instead of keeping every producer waiting behind it."""
-    monkeypatch.setattr("outbox_migrations.commands.LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr("outbox_migrations.database.LOCK_TIMEOUT", "50ms")
     with psycopg.connect(database) as reader:
         reader.execute("SELECT FROM outbox.message")
 
