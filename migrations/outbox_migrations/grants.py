@@ -33,8 +33,8 @@ GRANT INSERT (message_id, task, exchange, routing_key, headers, properties, body
               content_encoding, mandatory, declare, available_at, expires_at, ordering_key,
               dedup_key)
     ON {outbox}.message TO outbox_producer;
-GRANT EXECUTE ON FUNCTION {outbox}.enqueue, {outbox}.cancel, {outbox}.claim_dedup
-    TO outbox_producer;
+GRANT EXECUTE ON FUNCTION {outbox}.enqueue, {outbox}.default_queue, {outbox}.cancel,
+    {outbox}.claim_dedup TO outbox_producer;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA {outbox} TO outbox_relay;
 GRANT INSERT, UPDATE, DELETE ON {outbox}.ready, {outbox}.parked TO outbox_relay;

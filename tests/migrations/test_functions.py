@@ -120,6 +120,31 @@ class TestEnqueue:
 
         assert value(session, "SELECT count(*) FROM outbox.message") == 0
 
+    def test_the_default_queue_is_chosen_once_for_the_schema(self, session: Connection) -> None:
+        """In the place of the app's task_default_queue, which SQL cannot see."""
+        where = "SELECT routing_key, declare -> 0 ->> 'name' FROM outbox.message"
+        with session.transaction(force_rollback=True):
+            session.execute("SELECT outbox.set_default_queue('shop')")
+            session.execute("SELECT outbox.enqueue('t')")
+            assert session.execute(where).fetchall() == [("shop", "shop")]
+            with (
+                pytest.raises(errors.InvalidParameterValue) as refused,
+                session.transaction(),
+            ):
+                session.execute("SELECT outbox.enqueue('t', queue => NULL)")
+            assert refused.value.diag.message_hint == "Leave queue out to use 'shop'."
+            session.execute("SELECT outbox.set_default_queue('other')")
+            assert value(session, "SELECT outbox.default_queue()") == "other"
+
+        session.execute("SELECT outbox.enqueue('t')")
+        assert session.execute(where).fetchall() == [("celery", "celery")]
+
+    @pytest.mark.parametrize("queue", ["", None, "q" * 256])
+    def test_a_default_queue_has_a_name(self, session: Connection, queue: str | None) -> None:
+        """Otherwise every task that names none would be refused."""
+        with pytest.raises(errors.InvalidParameterValue, match="1 to 255 bytes"):
+            session.execute("SELECT outbox.set_default_queue(%s)", [queue])
+
     def test_it_works_in_a_trigger_and_rolls_back_with_it(self, session: Connection) -> None:
         """In the caller's transaction, whatever its search_path."""
         with session.transaction(force_rollback=True):

@@ -67,6 +67,7 @@ def test_a_producer_inserts(login_as: LoginAs, database: str) -> None:
         insert_rows(connection, available_in=3600)
         connection.execute("SELECT outbox.enqueue('shop.bill', '[1]', eta => now() + '1 hour')")
         connection.execute("SELECT outbox.version()")
+        connection.execute("SELECT outbox.default_queue()")
 
     assert states(database) == {"pending": 2, "scheduled": 2, "sent": 0, "dead": 0}
 
@@ -92,6 +93,7 @@ FUNCTIONS = (
     "purge('1 day')",
     "empty_slot(1::smallint)",
     "forget('{}', '{}')",
+    "set_default_queue('mine')",
     "rough_count('outbox.ready', 'true')",
 )
 
@@ -194,6 +196,7 @@ def test_a_relay_cannot_change_or_forge_a_message(login_as: LoginAs, database: s
         "UPDATE outbox.receipt SET sent_at = now()",
         "DELETE FROM outbox.receipt",
         "SELECT outbox.enqueue('t')",
+        "SELECT outbox.set_default_queue('mine')",
         "SELECT outbox.empty_slot(1::smallint)",
         "CREATE TABLE outbox.mine ()",
         "DROP TABLE outbox.message",

@@ -1125,10 +1125,41 @@ COMMENT ON FUNCTION outbox.forget IS
 
 -- A Celery task from psql, a trigger or any language: protocol 2, JSON, as Celery writes it.
 
+-- SQL cannot see the app's settings: what it needs of them is chosen here, once for the schema.
+CREATE TABLE outbox.setting (
+    name  text PRIMARY KEY CHECK (name = 'default_queue'),
+    value text NOT NULL CHECK (octet_length(value) BETWEEN 1 AND 255)
+);
+COMMENT ON TABLE outbox.setting IS 'Private: what outbox.set_default_queue has chosen.';
+COMMENT ON COLUMN outbox.setting.name IS 'Which setting: default_queue.';
+COMMENT ON COLUMN outbox.setting.value IS 'Its value.';
+
+CREATE FUNCTION outbox.default_queue() RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+    SELECT coalesce((SELECT value FROM setting WHERE name = 'default_queue'), 'celery')
+$$;
+COMMENT ON FUNCTION outbox.default_queue IS
+    'Where enqueue() sends tasks that name no queue; see set_default_queue().';
+
+CREATE FUNCTION outbox.set_default_queue(queue text) RETURNS void
+LANGUAGE plpgsql SET search_path = outbox, pg_temp AS $$
+BEGIN
+    IF coalesce(octet_length(queue), 0) NOT BETWEEN 1 AND 255 THEN
+        RAISE EXCEPTION 'set_default_queue: a queue has a name of 1 to 255 bytes'
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Give the task_default_queue of the Celery app.';
+    END IF;
+    INSERT INTO setting (name, value) VALUES ('default_queue', queue)
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+END $$;
+COMMENT ON FUNCTION outbox.set_default_queue IS
+    'Chooses the queue of enqueue(): the task_default_queue of the app. For the schema''s owner.';
+
 CREATE FUNCTION outbox.enqueue(
-    task text, args jsonb DEFAULT '[]', kwargs jsonb DEFAULT '{}', queue text DEFAULT 'celery',
-    eta timestamptz DEFAULT NULL, task_id text DEFAULT NULL, expires timestamptz DEFAULT NULL,
-    priority integer DEFAULT NULL, ordering_key text DEFAULT NULL, dedup_key text DEFAULT NULL
+    task text, args jsonb DEFAULT '[]', kwargs jsonb DEFAULT '{}',
+    queue text DEFAULT outbox.default_queue(), eta timestamptz DEFAULT NULL,
+    task_id text DEFAULT NULL, expires timestamptz DEFAULT NULL, priority integer DEFAULT NULL,
+    ordering_key text DEFAULT NULL, dedup_key text DEFAULT NULL
 ) RETURNS text LANGUAGE plpgsql SET search_path = outbox, pg_temp AS $$
 DECLARE
     new_id text := coalesce(task_id, gen_random_uuid()::text);
@@ -1142,7 +1173,8 @@ BEGIN
     END IF;
     IF coalesce(queue, '') = '' THEN
         RAISE EXCEPTION 'enqueue: the queue of task % has no name', task
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave queue out to use ''celery''.';
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = format('Leave queue out to use %L.', default_queue());
     END IF;
     IF args IS NULL OR jsonb_typeof(args) <> 'array' THEN
         RAISE EXCEPTION 'enqueue: args of task % must be a JSON array, not %',

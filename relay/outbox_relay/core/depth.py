@@ -8,7 +8,7 @@ from outbox_relay.core.finding import Finding, ok, problem, warn
 NAME: Final = "consumers"
 REMEDY: Final = (
     "start a worker for it (celery worker -Q {queue}), or correct the queue's name: the task's "
-    "queue= or route, or queue => of outbox.enqueue, which knows no task_default_queue"
+    "queue= or route, or queue => of outbox.enqueue, whose default is outbox.default_queue()"
 )
 
 
