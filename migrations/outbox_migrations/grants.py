@@ -67,8 +67,8 @@ DO $$ DECLARE
 BEGIN
     FOR reader IN SELECT rolname FROM pg_roles
                    WHERE rolname IN ('outbox_relay', 'outbox_inspector') LOOP
-        EXECUTE format('GRANT USAGE ON SCHEMA {inbox} TO %I', reader);
-        EXECUTE format('GRANT SELECT ON {inbox}.worker TO %I', reader);
+        EXECUTE 'GRANT USAGE ON SCHEMA {inbox} TO ' || quote_ident(reader);
+        EXECUTE 'GRANT SELECT ON {inbox}.worker TO ' || quote_ident(reader);
     END LOOP;
 END $$;
 """
