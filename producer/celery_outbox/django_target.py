@@ -13,7 +13,7 @@ from django.db import connections, transaction  # type: ignore[import-untyped]  
 from celery_outbox.errors import UnusableTarget
 from celery_outbox.insert import Style, explain, statement
 from celery_outbox.message import Message
-from celery_outbox.storing import Outcome, Queued, Rows, commands, execute_all
+from celery_outbox.storing import Entry, Outcome, Rows, commands, execute_all
 from celery_outbox.target import described
 
 
@@ -79,12 +79,12 @@ class DjangoTarget:
         def execute(text: str, parameters: Any) -> Rows:
             return self._execute(connection, text, parameters, [message])
 
-        queued = Queued.of(self._schema, message)
+        entry = Entry.of(self._schema, message)
         # Claim and INSERT are one, also where each statement would be a transaction of its own.
         alone = message.dedup_key is None or not connection.get_autocommit()
         with nullcontext() if alone else transaction.atomic(self._alias, savepoint=False):
-            execute_all(commands(self._schema, [queued], Style.FORMAT), execute)
-        return queued.outcome
+            execute_all(commands(self._schema, [entry], Style.FORMAT), execute)
+        return entry.outcome
 
     def _execute(
         self, connection: Any, text: str, parameters: Any, messages: Sequence[Message]

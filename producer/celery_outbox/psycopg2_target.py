@@ -15,7 +15,7 @@ from psycopg2.extensions import (
 from celery_outbox.errors import UnusableTarget
 from celery_outbox.insert import Style, explain, sqlstate, statement
 from celery_outbox.message import Message
-from celery_outbox.storing import Outcome, Queued, Rows, commands, execute_all
+from celery_outbox.storing import Entry, Outcome, Rows, commands, execute_all
 from celery_outbox.target import described
 
 
@@ -43,12 +43,12 @@ class Psycopg2Target:
     def put(self, message: Message) -> Outcome:
         """Insert the message."""
         self.join(blocking=True)
-        queued = Queued.of(self._schema, message)
+        entry = Entry.of(self._schema, message)
         execute_all(
-            commands(self._schema, [queued], Style.FORMAT),
+            commands(self._schema, [entry], Style.FORMAT),
             lambda text, parameters: self._execute(text, parameters, [message]),
         )
-        return queued.outcome
+        return entry.outcome
 
     def put_alone(self, message: Message) -> Outcome:
         """Insert the message."""

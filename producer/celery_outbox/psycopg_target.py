@@ -1,4 +1,4 @@
-"""psycopg connections as targets. How rows get into their transactions is psycopg_pending's job."""
+"""psycopg connections as targets. How rows get into their transactions is psycopg_buffer's job."""
 
 from collections.abc import Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
@@ -11,14 +11,14 @@ from psycopg.rows import tuple_row
 from celery_outbox.errors import UnusableTarget
 from celery_outbox.insert import explain, statement
 from celery_outbox.message import Message
-from celery_outbox.psycopg_pending import (
+from celery_outbox.psycopg_buffer import (
     AnyConnection,
+    Buffer,
     Operation,
-    Pending,
     in_pipeline,
     nothing,
 )
-from celery_outbox.storing import Outcome, Queued, Rows
+from celery_outbox.storing import Entry, Outcome, Rows
 from celery_outbox.target import described
 
 
@@ -34,26 +34,26 @@ class PsycopgTarget:
         self._check()
         if isinstance(self.connection, Connection):
             return
-        pending = Pending.of(self.connection)
+        buffer = Buffer.of(self.connection)
         if not blocking:
-            pending.async_blocks.add(self)
-        elif not pending.async_blocks:  # or an outer block does what must be awaited
+            buffer.async_blocks.add(self)
+        elif not buffer.async_blocks:  # or an outer block does what must be awaited
             raise self._unusable(
                 "it is asynchronous: use `async with app.outbox.using(connection)`, inside which"
                 " outbox= may name it"
             )
 
     def put(self, message: Message) -> Outcome:
-        """Add to the list; where the answer matters and can be had, insert at once."""
+        """Add to the buffer; where the answer matters and can be had, insert at once."""
         self._check()
         if message.dedup_key is not None and in_pipeline(self.connection):
             raise self._unusable("in pipeline mode it cannot tell whether a dedup_key is pending")
         self._begin()
-        queued = Queued.of(self.schema, message)
-        Pending.of(self.connection).queue.append(queued)
+        entry = Entry.of(self.schema, message)
+        Buffer.of(self.connection).entries.append(entry)
         if message.dedup_key is not None:
             self._insert()
-        return queued.outcome
+        return entry.outcome
 
     def put_alone(self, message: Message) -> Outcome:
         """Insert at once; where the connection is asynchronous, with whatever it does next."""
@@ -64,20 +64,20 @@ class PsycopgTarget:
         return outcome
 
     def leave(self, *, failed: bool) -> None:
-        """Insert what is still on the list."""
+        """Insert what is still buffered."""
         with self._leaving(failed):
             self._insert()
 
     async def aleave(self, *, failed: bool) -> None:
-        """Insert what is still on the list."""
+        """Insert what is still buffered."""
         connection: Any = self.connection
         if isinstance(connection, Connection):
             self.leave(failed=failed)
             return
-        pending = Pending.of(connection)
-        pending.async_blocks.discard(self)
+        buffer = Buffer.of(connection)
+        buffer.async_blocks.discard(self)
         with self._leaving(failed):
-            if pending.queue and not (connection.closed or connection.lock.locked()):
+            if buffer.entries and not (connection.closed or connection.lock.locked()):
                 async with connection.lock:
                     await connection.wait(nothing())
 
@@ -98,9 +98,9 @@ class PsycopgTarget:
                 raise
 
     def _give_up(self, reason: str) -> None:
-        """Raise UnusableTarget if anything is left on the list, and empty it."""
-        if queue := Pending.of(self.connection).queue:
-            queue.clear()
+        """Raise UnusableTarget if anything is still buffered, and forget it."""
+        if entries := Buffer.of(self.connection).entries:
+            entries.clear()
             raise self._unusable(reason)
 
     @property
@@ -109,8 +109,8 @@ class PsycopgTarget:
         return vars(self.connection).get("_pool", self) is None
 
     def discard(self) -> None:
-        """Empty the list."""
-        Pending.of(self.connection).queue.clear()
+        """Forget what is buffered."""
+        Buffer.of(self.connection).entries.clear()
 
     def _begin(self) -> None:
         """Begin a transaction where there is none, as any statement does.
@@ -122,15 +122,15 @@ class PsycopgTarget:
             self._run(self.connection._start_query())
 
     def _insert(self) -> None:
-        """Insert what is on the list, where that can be waited for."""
+        """Insert what is buffered, where that can be waited for."""
         connection = self.connection
-        if isinstance(connection, Connection) and Pending.of(connection).queue:
+        if isinstance(connection, Connection) and Buffer.of(connection).entries:
             self._run(nothing())
 
     def _run(self, operation: Operation[None]) -> None:
         """Run an operation now, unless another one runs: this one may be part of it, as in a COPY.
 
-        Whatever comes after that, the COMMIT at the latest, inserts what is on the list.
+        Whatever comes after that, the COMMIT at the latest, inserts what is buffered.
         """
         connection: Any = self.connection
         if not connection.closed and connection.lock.acquire(blocking=False):

@@ -18,7 +18,7 @@ from celery_outbox.errors import UnsupportedOption
 from celery_outbox.storing import Outcome
 
 #: The options in which Celery names a route: its router settles them, delaying rewrites them.
-PARTS: Final = ("queue", "exchange", "exchange_type", "routing_key")
+ROUTE_OPTIONS: Final = ("queue", "exchange", "exchange_type", "routing_key")
 #: The option in which the Passage of a send reaches the sender, which takes it out.
 PASSAGE: Final = "celery_outbox_passage"
 #: How the exchanges begin through which a broker delays; the last of them leads to the queues.
@@ -27,7 +27,7 @@ DELIVERY: Final = "celery_delayed_delivery"
 #: The delay in front of a routing key: 28 binary digits, each a word.
 DELAY: Final = re.compile(r"(?:[01]\.){28}")
 #: Celery's delayed delivery raises on less than one second; the second one is for computing.
-SHORTEST_SECONDS: Final = 2
+MIN_DELAY_SECONDS: Final = 2
 
 
 class Passage:
@@ -50,7 +50,7 @@ class Passage:
         if routed.get("dedup_key") is not None and options.get("dedup_key") is None:
             reason = "give it where the task is sent, not in a route"
             raise UnsupportedOption.about(task=name, option="dedup_key=", reason=reason)
-        self.noted = {part: routed[part] for part in PARTS if part in routed}
+        self.noted = {part: routed[part] for part in ROUTE_OPTIONS if part in routed}
         if self._short:  # Celery leaves alone what goes to a direct exchange
             routed = {name: value for name, value in routed.items() if name != "queue"}
             routed |= {"exchange": "", "exchange_type": "direct", "routing_key": ""}
@@ -61,7 +61,7 @@ def undelayed(
     noted: Mapping[str, Any], options: Mapping[str, Any], queues: Mapping[str, Queue]
 ) -> dict[str, Any]:
     """Return the route of a send: as `noted`, or else in its options, with no delay in it."""
-    route = dict(noted) or {part: options[part] for part in PARTS if part in options}
+    route = dict(noted) or {part: options[part] for part in ROUTE_OPTIONS if part in options}
     if not is_native_delay(route.get("exchange")):
         return route
     # The retry of a task that a broker had delayed: its delivery says where it came out.
@@ -77,7 +77,7 @@ def is_native_delay(exchange: object) -> bool:
 
 def replace(options: dict[str, Any], route: Mapping[str, Any]) -> None:
     """Have a send take `route`, whatever its options said."""
-    for part in PARTS:
+    for part in ROUTE_OPTIONS:
         options.pop(part, None)
     options.update(route)
 
@@ -89,7 +89,7 @@ def _is_short(countdown: object, eta: object) -> bool:
     if time is not None:  # by a worker, too, a naive one is read as UTC
         aware = time if time.tzinfo else time.replace(tzinfo=UTC)
         seconds = (aware - datetime.now(UTC)).total_seconds()
-    return isinstance(seconds, int | float) and 0 < seconds < SHORTEST_SECONDS
+    return isinstance(seconds, int | float) and 0 < seconds < MIN_DELAY_SECONDS
 
 
 def _is_fed_by_delay(queue: Queue, key: str) -> bool:

@@ -18,12 +18,12 @@ from celery_outbox.locks import LockWarnings
 
 logger = logging.getLogger(__name__)
 
-#: By these a task is part of a larger whole, whose result another task cannot stand in for.
-PARTS: Final = ("chain", "chord", "group_id")
+#: By these a task is part of a canvas, for which another task's result cannot stand in.
+CANVAS_OPTIONS: Final = ("chain", "chord", "group_id")
 #: Where a task's message has what follows it.
 FOLLOWERS: Final = ("callbacks", "errbacks", "chain", "chord")
 #: Signatures that are made of others.
-WHOLES: Final = frozenset({"chain", "group", "chord"})
+CANVASES: Final = frozenset({"chain", "group", "chord"})
 
 
 class TaskSender:
@@ -102,7 +102,7 @@ def check_dedup_key(name: str, options: dict[str, Any], *, follows: bool) -> boo
         del options["dedup_key"]
         logger.warning("%s follows a task: it is sent, whatever its dedup_key", name)
         return False
-    if any(options.get(part) for part in PARTS):
+    if any(options.get(part) for part in CANVAS_OPTIONS):
         reason = "it is part of a chain, group or chord, which would wait for its own id for ever"
         raise _unsupported(name, "dedup_key=", reason)
     return True
@@ -128,7 +128,7 @@ def _has_key(signatures: Any) -> bool:
     if not isinstance(signatures, Mapping):
         return False
     options = signatures.get("options") or {}
-    within = signatures.get("kwargs") if signatures.get("subtask_type") in WHOLES else None
+    within = signatures.get("kwargs") if signatures.get("subtask_type") in CANVASES else None
     return options.get("dedup_key") is not None or any(
         _has_key(part)
         for part in (

@@ -18,32 +18,32 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.session import SessionTransactionState
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.sqlalchemy_pending import OnConnection
-from celery_outbox.storing import Queued
+from celery_outbox.sqlalchemy_buffer import ConnectionBuffer
+from celery_outbox.storing import Entry
 
 logger = logging.getLogger(__name__)
 
 _KEY: Final = "_celery_outbox"
 
 
-class OnSession:
+class SessionBuffer:
     """The messages sent in one Session and not yet inserted."""
 
     def __init__(self) -> None:
         #: What was sent in a transaction, or savepoint, that SQLAlchemy has not begun yet.
-        self._waiting: deque[Queued] = deque()
+        self._waiting: deque[Entry] = deque()
         self._waiting_for: SessionTransaction | None = None
         #: Tasks sent in the transaction in progress, each once.
         self._tasks: dict[str, None] = {}
         self._asking = False
 
     @classmethod
-    def of(cls, session: Session) -> "OnSession":
+    def of(cls, session: Session) -> "SessionBuffer":
         """Return the one of `session`, which is there for as long as the session."""
         own = vars(session)
-        found = cast("OnSession | None", own.get(_KEY))
+        found = cast("SessionBuffer | None", own.get(_KEY))
         if found is None:
-            found = cast("OnSession", own.setdefault(_KEY, cls()))
+            found = cast("SessionBuffer", own.setdefault(_KEY, cls()))
         return found
 
     @classmethod
@@ -72,33 +72,33 @@ class OnSession:
 
         return forward
 
-    def put(self, session: Session, queued: Queued) -> None:
-        """Add to the list of the connection, or of what waits for it."""
-        self._tasks[queued.message.task] = None
+    def put(self, session: Session, entry: Entry) -> None:
+        """Add to the buffer of the connection, or to what waits for it."""
+        self._tasks[entry.message.task] = None
         innermost = session.get_nested_transaction() or session.get_transaction()
         connection = connection_of(session, innermost)
         if connection is not None:
-            OnConnection.of(connection).queue.append(queued)
+            ConnectionBuffer.of(connection).entries.append(entry)
         else:
             self._waiting_for = innermost
-            self._waiting.append(queued)
+            self._waiting.append(entry)
 
-    def take_back(self, queued: Queued) -> None:
+    def remove(self, entry: Entry) -> None:
         """Forget a message that waits, as its sender is told that it could not be stored."""
         with suppress(ValueError):  # it waits no more: then it fails with its transaction
-            self._waiting.remove(queued)
+            self._waiting.remove(entry)
 
-    def pending(self, session: Session) -> bool:
+    def has_entries(self, session: Session) -> bool:
         """Tell whether anything is not inserted yet."""
         connection = connection_of(session, session.get_transaction())
-        return bool(self._waiting or (connection and OnConnection.of(connection).queue))
+        return bool(self._waiting or (connection and ConnectionBuffer.of(connection).entries))
 
     def insert_if_free(self, session: Session) -> None:
-        """Insert what is pending, unless the session is at work in another thread or task.
+        """Insert what is buffered, unless the session is at work in another thread or task.
 
         Then it is inserted with the next event, the COMMIT at the latest.
         """
-        if self._asking or not self.pending(session):
+        if self._asking or not self.has_entries(session):
             return
         self._asking = True
         try:
@@ -109,44 +109,44 @@ class OnSession:
             return
         finally:
             self._asking = False
-        on_connection = OnConnection.of(connection)
-        self._move_to(on_connection)
-        on_connection.insert_if_free(connection)
+        buffer = ConnectionBuffer.of(connection)
+        self._move_to(buffer)
+        buffer.insert_if_free(connection)
 
     def insert(self, session: Session) -> None:
-        """Insert what is pending; the session begins what it has not begun yet."""
-        if self.pending(session):
+        """Insert what is buffered; the session begins what it has not begun yet."""
+        if self.has_entries(session):
             connection = session.connection()
-            on_connection = OnConnection.of(connection)
-            self._move_to(on_connection)
-            on_connection.insert(connection)
+            buffer = ConnectionBuffer.of(connection)
+            self._move_to(buffer)
+            buffer.insert(connection)
         elif begun := connection_of(session, session.get_transaction()):
-            OnConnection.of(begun).insert(begun)  # waits for what is being inserted
+            ConnectionBuffer.of(begun).insert(begun)  # waits for what is being inserted
 
     def discard(self, session: Session, *_: Any) -> None:
-        """Forget what is pending: all of it was sent in the innermost transaction."""
+        """Forget what is buffered: all of it was sent in the innermost transaction."""
         self._forget_waiting()
         if connection := connection_of(session, session.get_transaction()):
-            OnConnection.of(connection).discard()
+            ConnectionBuffer.of(connection).discard()
 
-    def excuse(self) -> None:
+    def expect_rollback(self) -> None:
         """Take note that the transaction is not going to be committed, as something failed."""
         self._tasks.clear()
 
     def _after_create(self, session: Session, transaction: SessionTransaction) -> None:
         """Begin a savepoint at once, so that what was sent before it is inserted before it."""
-        if transaction.nested and self.pending(session):
+        if transaction.nested and self.has_entries(session):
             session.connection()
 
     def _after_begin(
         self, session: Session, transaction: SessionTransaction, connection: Connection
     ) -> None:
         if transaction is self._waiting_for and connection is connection_of(session, transaction):
-            self._move_to(OnConnection.of(connection))
+            self._move_to(ConnectionBuffer.of(connection))
 
-    def _move_to(self, on_connection: OnConnection) -> None:
+    def _move_to(self, buffer: ConnectionBuffer) -> None:
         while self._waiting:  # one by one, as another thread may add meanwhile
-            on_connection.queue.append(self._waiting.popleft())
+            buffer.entries.append(self._waiting.popleft())
         self._waiting_for = None
 
     def _forget_waiting(self) -> None:
@@ -171,7 +171,7 @@ class OnSession:
             return
         self._forget_waiting()
         # Of a commit nothing is left, unless another thread sent as it was going on.
-        late = [queued.message.task for queued in _left_behind(transaction)]
+        late = [entry.message.task for entry in _left_behind(transaction)]
         if late or (self._tasks and sys.exc_info()[1] is None):
             logger.warning(
                 "%s: sent in a transaction of %s that was closed without a commit, so nothing is"
@@ -182,14 +182,14 @@ class OnSession:
         self._tasks.clear()
 
 
-def _left_behind(transaction: SessionTransaction) -> list[Queued]:
-    """Return what is still on the lists of connections that are closed with the transaction."""
+def _left_behind(transaction: SessionTransaction) -> list[Entry]:
+    """Return what is still buffered for connections that are closed with the transaction."""
     connections = {begun[0] for begun in transaction._connections.values()}
-    lists = [OnConnection.of(connection) for connection in connections if connection.closed]
-    return [each for on_connection in lists for each in on_connection.queue]
+    buffers = [ConnectionBuffer.of(connection) for connection in connections if connection.closed]
+    return [entry for buffer in buffers for entry in buffer.entries]
 
 
-OnSession.listen()
+SessionBuffer.listen()
 
 
 def connection_of(session: Session, transaction: SessionTransaction | None) -> Connection | None:

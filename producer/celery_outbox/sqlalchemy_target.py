@@ -1,6 +1,6 @@
 """SQLAlchemy sessions and connections as targets, synchronous and on asyncio.
 
-How rows get into their transactions is the job of sqlalchemy_pending and sqlalchemy_session.
+How rows get into their transactions is the job of sqlalchemy_buffer and sqlalchemy_session.
 """
 
 from collections.abc import Awaitable
@@ -19,9 +19,9 @@ from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 from celery_outbox.errors import UnusableTarget
 from celery_outbox.insert import explain, statement
 from celery_outbox.message import Message
-from celery_outbox.sqlalchemy_pending import STYLES, OnConnection, check_autocommit
-from celery_outbox.sqlalchemy_session import OnSession, connection_of, is_connecting
-from celery_outbox.storing import Outcome, Queued, Rows
+from celery_outbox.sqlalchemy_buffer import STYLES, ConnectionBuffer, check_autocommit
+from celery_outbox.sqlalchemy_session import SessionBuffer, connection_of, is_connecting
+from celery_outbox.storing import Entry, Outcome, Rows
 from celery_outbox.target import described
 
 #: What libpq says of a transaction that has failed, and of a connection that is lost.
@@ -51,7 +51,7 @@ class SQLAlchemyTarget:
             self._check_transaction()
 
     def put(self, message: Message) -> Outcome:
-        """Add to the list. As any statement does, this begins a transaction where there is none."""
+        """Add to the buffer, and begin a transaction where there is none, as any statement does."""
         return self._put(message, alone=False)
 
     def put_alone(self, message: Message) -> Outcome:
@@ -62,14 +62,14 @@ class SQLAlchemyTarget:
         self._check_driver()
         self._check_transaction()
         self._begin()
-        queued = Queued.of(self._schema, message)
+        entry = Entry.of(self._schema, message)
         if isinstance(self._behind, Session):
-            OnSession.of(self._behind).put(self._behind, queued)
+            SessionBuffer.of(self._behind).put(self._behind, entry)
         else:
-            OnConnection.of(self._behind).queue.append(queued)
+            ConnectionBuffer.of(self._behind).entries.append(entry)
         if alone or message.dedup_key is not None:
-            self._insert(queued)
-        return queued.outcome
+            self._insert(entry)
+        return entry.outcome
 
     def _begin(self) -> None:
         if self.in_transaction():
@@ -81,7 +81,7 @@ class SQLAlchemyTarget:
                 raise self._unusable("another thread or task is at work with it") from None
 
     def leave(self, *, failed: bool) -> None:
-        """Insert what is still on the list.
+        """Insert what is still buffered.
 
         After an error too: whoever catches it may still commit. But then a failure to insert, which
         aborts the transaction, does not hide the error.
@@ -93,21 +93,21 @@ class SQLAlchemyTarget:
                 raise
         finally:
             if failed and isinstance(self._behind, Session):
-                OnSession.of(self._behind).excuse()
+                SessionBuffer.of(self._behind).expect_rollback()
 
     async def aleave(self, *, failed: bool) -> None:
-        """Insert what is still on the list."""
+        """Insert what is still buffered."""
         if not self._asynchronous:
             self.leave(failed=failed)
         else:
             await self._run(lambda _: self.leave(failed=failed))
 
     def discard(self) -> None:
-        """Empty the list."""
+        """Forget what is buffered."""
         if isinstance(self._behind, Session):
-            OnSession.of(self._behind).discard(self._behind)
+            SessionBuffer.of(self._behind).discard(self._behind)
         else:
-            OnConnection.of(self._behind).discard()
+            ConnectionBuffer.of(self._behind).discard()
 
     def begin(self) -> AbstractContextManager[object]:
         """Return `begin()`, or `begin_nested()` where a transaction is in progress."""
@@ -145,24 +145,24 @@ class SQLAlchemyTarget:
             failure = explain(error, self._schema, ())
         raise failure
 
-    def _insert(self, queued: Queued) -> None:
-        """Insert what is on the list, if that needs no await; or refuse the message."""
+    def _insert(self, entry: Entry) -> None:
+        """Insert what is buffered, if that needs no await; or refuse the message."""
         if self._asynchronous:
             return
         try:
             self._flush()
         except Exception:
             if isinstance(self._behind, Session):
-                OnSession.of(self._behind).take_back(queued)
+                SessionBuffer.of(self._behind).remove(entry)
             raise
 
     def _flush(self) -> None:
         if isinstance(self._behind, Session):
-            OnSession.of(self._behind).insert_if_free(self._behind)
+            SessionBuffer.of(self._behind).insert_if_free(self._behind)
         elif not self._behind.closed:
-            on_connection = OnConnection.of(self._behind)
-            if on_connection.queue:
-                on_connection.insert_if_free(self._behind)
+            buffer = ConnectionBuffer.of(self._behind)
+            if buffer.entries:
+                buffer.insert_if_free(self._behind)
 
     def _run(self, work: Any) -> Awaitable[Any]:
         given: Any = self._given

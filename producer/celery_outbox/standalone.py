@@ -18,7 +18,7 @@ from psycopg.pq import Conninfo
 from celery_outbox.errors import DatabaseUnavailable, InvalidSetting
 from celery_outbox.insert import explain
 from celery_outbox.message import Message
-from celery_outbox.storing import Outcome, Queued, Rows, commands, execute_all
+from celery_outbox.storing import Entry, Outcome, Rows, commands, execute_all
 
 T = TypeVar("T")
 
@@ -83,9 +83,9 @@ class Standalone:
 
         Raises DatabaseUnavailable (transient), OutboxNotReady or RowRefused.
         """
-        queued = Queued.of(self._schema, message)
+        entry = Entry.of(self._schema, message)
         try:
-            self._insert(queued)
+            self._insert(entry)
         except psycopg.Error as error:
             failure = explain(error, self._schema, [message])
             if failure is error:
@@ -95,14 +95,14 @@ class Standalone:
             self._close()
             raise
         else:
-            return queued.outcome
+            return entry.outcome
         raise failure
 
     def store_apart(self, message: Message) -> Outcome:
         """Store the message, which is apart in any case."""
         return self.store(message)
 
-    def _insert(self, queued: Queued) -> None:
+    def _insert(self, entry: Entry) -> None:
         connection = self._connection()
 
         def execute(text: str, parameters: Any) -> Rows:
@@ -110,9 +110,9 @@ class Standalone:
             return cursor.fetchall() if cursor.description else []
 
         # Claim and INSERT are one; a single INSERT is a transaction by itself.
-        alone = queued.message.dedup_key is None
+        alone = entry.message.dedup_key is None
         with nullcontext() if alone else connection.transaction():
-            execute_all(commands(self._schema, [queued]), execute)
+            execute_all(commands(self._schema, [entry]), execute)
 
     def _connection(self) -> Connection:
         own = vars(self._threads)

@@ -1,4 +1,4 @@
-"""How messages get into a transaction: what each target queues, and which statements store that.
+"""How messages get into a transaction: what targets buffer, and which statements store that.
 
 Free of I/O: a target executes the statements by the means of its library.
 """
@@ -42,41 +42,41 @@ class Outcome:
             result.id = self.pending_id
 
 
-class Queued(NamedTuple):
-    """A message that was put and is not stored yet."""
+class Entry(NamedTuple):
+    """A message that was put, for the outbox of `schema`, and what becomes of it."""
 
     schema: str
     message: Message
     outcome: Outcome
 
     @classmethod
-    def of(cls, schema: str, message: Message) -> "Queued":
+    def of(cls, schema: str, message: Message) -> "Entry":
         """Return a message with its outcome, as far as that is known yet."""
         return cls(schema, message, Outcome(message))
 
 
-def take_all(queue: deque[Queued]) -> list[Queued]:
-    """Empty a queue, one by one, as another thread may add meanwhile."""
+def take_all(entries: deque[Entry]) -> list[Entry]:
+    """Empty a buffer, one by one, as another thread may add meanwhile."""
     taken = []
-    while queue:
-        taken.append(queue.popleft())
+    while entries:
+        taken.append(entries.popleft())
     return taken
 
 
 def commands(
-    schema: str, queued: Sequence[Queued], style: Style = Style.PSYCOPG
+    schema: str, entries: Sequence[Entry], style: Style = Style.PSYCOPG
 ) -> Generator[Command, Rows, None]:
     """Yield what stores messages in the outbox of `schema`, each command to be sent its rows.
 
     All belong in one transaction. What is dropped is noted in its outcome.
     """
-    messages = [each.message for each in queued]
+    messages = [each.message for each in entries]
     keys, ids = claims(messages)
     if keys:
         rows = yield statement(CLAIM_DEDUP, schema, style), (keys, ids)
         others = dropped(messages, keys, [pending for (pending,) in rows])
         for position, pending_id in others.items():
-            queued[position].outcome.change(pending_id)
+            entries[position].outcome.change(pending_id)
         messages = [each for position, each in enumerate(messages) if position not in others]
     if messages:
         yield insert(schema, messages, style)

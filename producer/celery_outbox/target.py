@@ -23,7 +23,7 @@ TARGETS: Final = {
 }
 
 #: Proxies around proxies that are looked through.
-MOST_PROXIES: Final = 10
+MAX_PROXIES: Final = 10
 
 
 class SyncTarget(Protocol):
@@ -106,7 +106,7 @@ def _unwrapped(target: object) -> Iterator[object]:
 
     Agents that watch databases wrap connections as wrapt does; web frameworks have local proxies.
     """
-    for _ in range(MOST_PROXIES):
+    for _ in range(MAX_PROXIES):
         yield target
         kind = type(target)  # of the proxy itself: it speaks for what is behind in all else
         if (current := getattr(kind, "_get_current_object", None)) is not None:

@@ -9,7 +9,7 @@ import pytest
 
 from celery_outbox import Message
 from celery_outbox.dedup import claims, dropped
-from celery_outbox.storing import Outcome, Queued, commands, execute_all
+from celery_outbox.storing import Entry, Outcome, commands, execute_all
 
 PLAIN: Any = {str, bytes, bool, datetime, type(None)}
 
@@ -82,7 +82,7 @@ class Result:
 @pytest.mark.parametrize("early", [True, False], ids=["followed before", "followed after"])
 def test_a_result_follows_the_outcome(early: bool) -> None:
     """Whether the database has answered by then, or answers later."""
-    queued = Queued.of("outbox", message("1", "a"))
+    entry = Entry.of("outbox", message("1", "a"))
     result = Result("1")
     executed = []
 
@@ -91,13 +91,13 @@ def test_a_result_follows_the_outcome(early: bool) -> None:
         return [("0",)]
 
     if early:
-        queued.outcome.share_id_with(result)
-    execute_all(commands("outbox", [queued]), execute)
+        entry.outcome.share_id_with(result)
+    execute_all(commands("outbox", [entry]), execute)
     if not early:
-        queued.outcome.share_id_with(result)
+        entry.outcome.share_id_with(result)
 
     assert executed == [(["a"], ["1"])]  # and no INSERT
-    assert queued.outcome.pending_id == result.id == "0"
+    assert entry.outcome.pending_id == result.id == "0"
 
 
 def test_an_outcome_of_what_is_stored() -> None:

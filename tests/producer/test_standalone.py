@@ -138,7 +138,7 @@ def test_a_time_limit_during_a_send(
     monkeypatch.setattr(psycopg.Connection, "wait", wait)
     shop.add.delay(3, 0)
 
-    assert stored.args()[-1] == 3
+    assert 3 in stored.args()
 
 
 def test_a_missing_file(trap: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from psycopg.errors import UniqueViolation
 
 from celery_outbox import OutboxClosed, UnusableTarget
-from celery_outbox.psycopg_pending import Pending
+from celery_outbox.psycopg_buffer import Buffer
 from tests.producer.conftest import Connection, Shop, Stored
 
 
@@ -136,7 +136,7 @@ def test_nested_on_one_connection(shop: Shop, connection: Connection, stored: St
         shop.add.delay(1, 0)
         with shop.app.outbox.using(connection):
             shop.add.delay(2, 0)
-        assert not Pending.of(connection).queue
+        assert not Buffer.of(connection).entries
         shop.add.delay(3, 0)
 
     assert stored.args() == [1, 2, 3]

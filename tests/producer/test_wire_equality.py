@@ -40,7 +40,7 @@ CONFIGURATION = {
     ],
     "task_routes": {
         "shop.write": {"queue": "letters", "routing_key": "letter.to.anna"},
-        "shop.hurry": {"queue": "urgent", "priority": 7},
+        "shop.express": {"queue": "urgent", "priority": 7},
         "shop.keep": {"queue": "safe"},
     },
 }
@@ -93,7 +93,7 @@ SHAPES: dict[str, Send] = {
     "text that is not UTF-8": call(args=("ü", 2), serializer="latin"),
     "times and decimals": call(args=(LATER, NOW.date())),
     "topic route": call("shop.write"),
-    "priority route": call("shop.hurry"),
+    "priority route": call("shop.express"),
     "quorum route": call("shop.keep"),
     "queue": call(queue="made.up"),
     "broadcast": call(queue="news"),

@@ -1,13 +1,13 @@
-"""Inserts messages right before the next operation of a psycopg connection, many in one statement.
+"""Buffers messages, and inserts them right before the next operation of a psycopg connection.
 
 Every operation on a connection passes through its `wait()`, which takes a generator that talks to
 the server. From the first send on, that `wait()` first runs another generator, the INSERT of what
-is on the list. A SAVEPOINT, ROLLBACK TO, SELECT or COMMIT therefore finds each row exactly where
-the code sent it, and sending needs no await on an AsyncConnection.
+is buffered, many in one statement. A SAVEPOINT, ROLLBACK TO, SELECT or COMMIT therefore finds each
+row exactly where the code sent it, and sending needs no await on an AsyncConnection.
 
-A connection has one list, for as long as it lives. Adding to it never waits, whichever thread, task
-or greenlet does it, and nothing but an INSERT takes from it: what is on it when a block ends, while
-the connection is busy elsewhere, goes out with the next operation, the COMMIT at the latest.
+A connection has one buffer, for as long as it lives. Adding to it never waits, whichever thread,
+task or greenlet does it, and nothing but an INSERT takes from it: what is in it when a block ends,
+while the connection is busy elsewhere, goes out with the next operation, the COMMIT at the latest.
 """
 
 from collections import deque
@@ -26,7 +26,7 @@ from psycopg.pq.abc import PGresult
 
 from celery_outbox.insert import explain
 from celery_outbox.message import Message
-from celery_outbox.storing import Queued, Rows, commands, take_all
+from celery_outbox.storing import Entry, Rows, commands, take_all
 
 T = TypeVar("T")
 Operation = Generator[Any, Any, T]
@@ -36,7 +36,7 @@ _CANCEL = b"DO $$ BEGIN RAISE query_canceled; END $$"
 _KEY: Final = "_celery_outbox"
 
 
-class Pending:
+class Buffer:
     """The messages sent on one connection and not yet inserted; stands in for its `wait()`."""
 
     def __init__(self, connection: AnyConnection) -> None:
@@ -45,20 +45,20 @@ class Pending:
         self._installed = False
         self._interrupted = False
         #: In the order of sending.
-        self.queue: deque[Queued] = deque()
+        self.entries: deque[Entry] = deque()
         #: The `async with` blocks that are open: they await what a send cannot.
         self.async_blocks: set[object] = set()
 
     @classmethod
-    def of(cls, connection: AnyConnection) -> "Pending":
-        """Return the list of `connection`, with its `wait()` replaced before anything is added.
+    def of(cls, connection: AnyConnection) -> "Buffer":
+        """Return the buffer of `connection`, with its `wait()` replaced before anything is added.
 
         Threads that come here at one moment get the same one, and either does what is to be done.
         """
         own = vars(connection)
-        found = cast("Pending | None", own.get(_KEY))
+        found = cast("Buffer | None", own.get(_KEY))
         if found is None:
-            found = cast("Pending", own.setdefault(_KEY, cls(connection)))
+            found = cast("Buffer", own.setdefault(_KEY, cls(connection)))
         if not found._installed:
             own["wait"] = found.wait
             found._installed = True
@@ -68,7 +68,7 @@ class Pending:
         """Do what the connection's `wait()` does, with the messages inserted first."""
         connection: Any = self._connection()
         # With a timeout psycopg waits for notifications: the INSERT is not to be broken off.
-        if self.queue and kwargs.get("timeout") is None and self._due(connection):
+        if self.entries and kwargs.get("timeout") is None and self._due(connection):
             operation = self._insert_before(connection, operation)
         wait = self._beneath or partial(type(connection).wait, connection)
         return wait(operation, *args, **kwargs)
@@ -76,7 +76,7 @@ class Pending:
     def _due(self, connection: AnyConnection) -> bool:
         match connection.pgconn.transaction_status:
             case TransactionStatus.INERROR:
-                self.queue.clear()  # sent as the operation failed that they roll back with
+                self.entries.clear()  # sent as the operation failed that they roll back with
                 return False
             case TransactionStatus.ACTIVE:
                 # In the middle of a COPY or stream nothing else can run; nor can a savepoint.
@@ -86,7 +86,7 @@ class Pending:
         return True
 
     def _insert_before(self, connection: Any, operation: Operation[T]) -> Operation[T]:
-        taken = take_all(self.queue)
+        taken = take_all(self.entries)
         entering_pipeline = connection._pipeline is not None and not in_pipeline(connection)
         failure = yield from self._insert_all(connection, taken)
         if failure is None:
@@ -98,18 +98,18 @@ class Pending:
                 yield from operation
         raise failure
 
-    def _insert_all(self, connection: Any, taken: Sequence[Queued]) -> Operation[Exception | None]:
+    def _insert_all(self, connection: Any, taken: Sequence[Entry]) -> Operation[Exception | None]:
         """Insert into the outbox of each, and return what went wrong."""
         pipeline = connection._pipeline
         if not in_pipeline(connection):
             connection._pipeline = None  # about to be entered, perhaps, but not yet in force
         try:
             for schema, group in groupby(taken, attrgetter("schema")):
-                queued = list(group)
+                entries = list(group)
                 try:
-                    yield from self._noticing_interrupts(self._insert(connection, schema, queued))
+                    yield from self._noticing_interrupts(self._insert(connection, schema, entries))
                 except Exception as error:
-                    return _judge(connection, error, schema, [each.message for each in queued])
+                    return _judge(connection, error, schema, [each.message for each in entries])
         finally:
             connection._pipeline = pipeline
         return None
@@ -125,11 +125,11 @@ class Pending:
             ready = yield wanted
             self._interrupted = self._interrupted or ready is None
 
-    def _insert(self, connection: Any, schema: str, queued: list[Queued]) -> Operation[None]:
+    def _insert(self, connection: Any, schema: str, entries: list[Entry]) -> Operation[None]:
         # As execute() does it, under the lock that the caller of wait() already holds.
         cursor: Any = _CURSORS[isinstance(connection, Connection)](connection)
-        cursor.outbox = schema, [each.message for each in queued]
-        commanding = commands(schema, queued)
+        cursor.outbox = schema, [each.message for each in entries]
+        commanding = commands(schema, entries)
         command = next(commanding, None)
         while command is not None:
             text, parameters = command
@@ -202,5 +202,5 @@ def _rows(result: PGresult | None) -> Rows:
 
 
 def nothing() -> Operation[None]:
-    """Return an operation that only gives the messages on the list their turn."""
+    """Return an operation that only gives the buffered messages their turn."""
     yield from ()

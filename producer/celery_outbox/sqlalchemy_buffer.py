@@ -1,10 +1,11 @@
-"""Inserts messages right before the next thing a SQLAlchemy connection does, many in one statement.
+"""Buffers messages, and inserts them right before the next thing a SQLAlchemy connection does.
 
 SQLAlchemy's events tell of every statement, SAVEPOINT included, every COMMIT and every ROLLBACK
-before it happens. So each row is exactly where the code sent it, as with psycopg's own connections,
-and sending needs no await: on asyncio the events come where SQLAlchemy itself may wait.
+before it happens. Many messages go in one statement, and each row is exactly where the code sent
+it, as with psycopg's own connections. Sending needs no await: on asyncio the events come where
+SQLAlchemy itself may wait.
 
-A connection has one list, for as long as it lives. Adding to it never waits. A COMMIT waits until
+A connection has one buffer, for as long as it lives. Adding to it never waits. A COMMIT waits until
 what another thread took from it is inserted.
 """
 
@@ -19,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from celery_outbox.errors import UnusableTarget
 from celery_outbox.insert import Style, explain, sqlstate
-from celery_outbox.storing import Queued, Rows, commands, execute_all, take_all
+from celery_outbox.storing import Entry, Rows, commands, execute_all, take_all
 
 STYLES: Final = {
     "psycopg": Style.PSYCOPG,
@@ -30,23 +31,23 @@ STYLES: Final = {
 _KEY: Final = "_celery_outbox"
 
 
-class OnConnection:
+class ConnectionBuffer:
     """The messages sent on one connection and not yet inserted."""
 
     def __init__(self) -> None:
         #: In the order of sending.
-        self.queue: deque[Queued] = deque()
+        self.entries: deque[Entry] = deque()
         self._inserting = RLock()  # so that an INSERT may raise the events that ask for it
         self._in_flight = 0
         self._listening = False
 
     @classmethod
-    def of(cls, connection: Connection) -> "OnConnection":
+    def of(cls, connection: Connection) -> "ConnectionBuffer":
         """Return the one of `connection`, which is there for as long as the connection object."""
         own = vars(connection)
-        found = cast("OnConnection | None", own.get(_KEY))
+        found = cast("ConnectionBuffer | None", own.get(_KEY))
         if found is None:
-            found = cast("OnConnection", own.setdefault(_KEY, cls()))
+            found = cast("ConnectionBuffer", own.setdefault(_KEY, cls()))
         if not found._listening:
             found._listen(connection)
         return found
@@ -64,7 +65,7 @@ class OnConnection:
             self._listening = True
 
     def insert_if_free(self, connection: Connection) -> None:
-        """Insert what is on the list, unless the connection is at work: this may be part of that.
+        """Insert what is buffered, unless the connection is at work: this may be part of that.
 
         Then it is inserted with the next event, the COMMIT at the latest.
         """
@@ -74,9 +75,9 @@ class OnConnection:
             self.insert(connection)
 
     def insert(self, connection: Connection, *_: Any) -> None:
-        """Insert what is on the list, in the transaction `connection` is in."""
+        """Insert what is buffered, in the transaction `connection` is in."""
         with self._inserting:
-            taken = take_all(self.queue)
+            taken = take_all(self.entries)
             if not taken:
                 return
             check_autocommit(connection)
@@ -97,24 +98,24 @@ class OnConnection:
             raise
 
     def discard(self, *_: Any) -> None:
-        """Empty the list.
+        """Forget what is buffered.
 
-        When something rolls back, all that is on it was sent since: the SAVEPOINT it rolls back to
+        When something rolls back, all that is in it was sent since: the SAVEPOINT it rolls back to
         was a statement, and had everything before it inserted.
         """
-        self.queue.clear()
+        self.entries.clear()
 
 
-def _insert(connection: Connection, schema: str, queued: list[Queued]) -> None:
+def _insert(connection: Connection, schema: str, entries: list[Entry]) -> None:
     def execute(text: str, parameters: Any) -> Rows:
         options = {"stream_results": False}
         result = connection.exec_driver_sql(text, parameters, execution_options=options)
         return [tuple(row) for row in result] if result.returns_rows else []
 
     try:
-        execute_all(commands(schema, queued, STYLES[connection.dialect.driver]), execute)
+        execute_all(commands(schema, entries, STYLES[connection.dialect.driver]), execute)
     except Exception as error:
-        failure = explain(error, schema, [each.message for each in queued])
+        failure = explain(error, schema, [each.message for each in entries])
         if isinstance(error, DBAPIError):
             error.hide_parameters = True  # they are somebody's payload
         if sqlstate(error) is None:  # the server does not know, and would still commit
