@@ -65,8 +65,8 @@ def test_odd_names_work(empty_database: str, name: str) -> None:
     commit_rows(empty_database, 2, schema=name)
     store = Store.connect(empty_database, name, 10)
 
-    leased = store.round_trip(None, Turn([], 0, 10, 1, 10.0)).rows
+    claimed = store.round_trip(None, Turn([], 0, 10, 1, 10.0)).rows
 
-    assert len(leased) == 2
+    assert len(claimed) == 2
     assert store.stats().pending == 2
     store.close()

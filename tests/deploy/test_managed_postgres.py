@@ -47,8 +47,8 @@ def test_a_managed_service_is_enough(managed: Postgres) -> None:
             )
     commit_rows(as_login(superuser, "my_producer"), 3)
     store = Store.connect(as_login(superuser, "my_relay"), "outbox", statement_timeout=10)
-    leased = store.round_trip(None, Turn([], 0, 10, 1, 60.0)).rows
-    claim = store.round_trip(Claim(leased, 1, 0.0), None).fetched
+    claimed = store.round_trip(None, Turn([], 0, 10, 1, 60.0)).rows
+    claim = store.round_trip(Claim(claimed, 1, 0.0), None).fetched
     assert claim is not None
     store.round_trip(None, Turn(claim.messages, 0, 0, 2, 60.0))
     store.upkeep()

@@ -1,4 +1,4 @@
-"""The Django example: migrations create the tables, views send, the admin looks and steers."""
+"""The Django example: migrations create the tables, views send, the admin shows and manages."""
 
 import json
 import sys

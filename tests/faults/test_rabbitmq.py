@@ -84,7 +84,7 @@ def test_the_queue_is_deleted_for_good(lab: Lab, rabbit: RabbitQueue) -> None:
 @pytest.mark.smoke
 @pytest.mark.fault(31)
 def test_the_exchange_is_deleted(lab: Lab, rabbit: RabbitQueue) -> None:
-    """404 closes the channel: the messages to it are blamed, their neighbours sent unharmed."""
+    """404 closes the channel: the messages to it are dead, their neighbours sent unharmed."""
     with Connection(rabbit.url) as connection:
         Queue("orders", Exchange("orders", "direct"), "paid")(connection.default_channel).declare()
     relay = lab.relay()

@@ -43,7 +43,7 @@ def test_the_brokers_password_is_changed(lab: Lab, rabbit: RabbitQueue, tmp_path
 
 @pytest.mark.fault(39)
 def test_rights_at_the_broker_are_taken_away(lab: Lab, rabbit: RabbitQueue) -> None:
-    """403 is an operator's to mend: messages wait, charged with nothing."""
+    """403 is an operator's to fix: messages wait, charged with nothing."""
     with a_user(rabbit.broker) as user:
         relay = lab.relay(OUTBOX_BROKER_URL=_as(user, lab, rabbit))
         lab.under_way()

@@ -190,13 +190,13 @@ class TestSteering:
         self, session: Connection, emptied_database: str
     ) -> None:
         """A broker may have it already."""
-        leased, sent = commit_rows(emptied_database, 2)
-        lease(session, leased)
+        claimed, sent = commit_rows(emptied_database, 2)
+        lease(session, claimed)
         confirm(session, sent)
 
-        assert value(session, "SELECT outbox.discard(%s)", leased) == 0
+        assert value(session, "SELECT outbox.discard(%s)", claimed) == 0
         assert value(session, "SELECT outbox.discard(%s)", sent) == 0
-        assert value(session, "SELECT outbox.cancel(%s)", leased) is False
+        assert value(session, "SELECT outbox.cancel(%s)", claimed) is False
         assert value(session, "SELECT outbox.cancel(%s)", sent) is False
         assert value(session, "SELECT count(*) FROM outbox.message") == 2
 

@@ -131,7 +131,7 @@ def test_a_producer_does_nothing_else(login_as: LoginAs, database: str) -> None:
 
 
 def test_a_relay_does_all_its_work(login_as: LoginAs, database: str) -> None:
-    """Every call of the store, and every function that steers, as that role."""
+    """Every call of the store, and every function that acts on messages, as that role."""
     commit_rows(database, 7)
     commit_rows(database, available_in=0.001)
     store = Store.connect(login_as("outbox_relay"), "outbox", statement_timeout=5)
@@ -160,7 +160,7 @@ def test_a_relay_does_all_its_work(login_as: LoginAs, database: str) -> None:
     store.close()
 
 
-def test_a_relays_person_steers(login_as: LoginAs, database: str) -> None:
+def test_a_relays_person_acts_on_messages(login_as: LoginAs, database: str) -> None:
     """What the command line does with that role: look, retry, discard, replay."""
     commit_rows(database, 2)
     with psycopg.connect(database) as admin:

@@ -180,7 +180,7 @@ def test_the_commands_read_what_they_show(backlog: Connection, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["retry", "discard", "cancel"])
-def test_steering_one_message_reads_that_message(backlog: Connection, name: str) -> None:
+def test_acting_on_one_message_reads_that_message(backlog: Connection, name: str) -> None:
     """Also in the plan that is made once and kept."""
     with backlog.transaction(force_rollback=True):
         costs = {

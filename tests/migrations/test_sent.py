@@ -123,8 +123,8 @@ def test_an_expired_message_never_takes_a_fresh_one(session: Connection) -> None
     assert session.execute("SELECT count(*) FROM outbox.message").fetchone() == (2,)
 
 
-@pytest.mark.parametrize("steer", ["cancel", "discard", "retry"])
-def test_a_number_given_again_touches_no_other_message(session: Connection, steer: str) -> None:
+@pytest.mark.parametrize("act", ["cancel", "discard", "retry"])
+def test_a_number_given_again_touches_no_other_message(session: Connection, act: str) -> None:
     """After a restarted sequence two messages share an id, in different slots."""
     insert_rows(session, message_ids=["first"])
     confirm_everything(session)
@@ -132,7 +132,7 @@ def test_a_number_given_again_touches_no_other_message(session: Connection, stee
     session.execute("ALTER SEQUENCE outbox.message_id_seq RESTART")
     insert_rows(session, message_ids=["second"])
 
-    session.execute(f"SELECT outbox.{steer}('first')".encode())
+    session.execute(f"SELECT outbox.{act}('first')".encode())
 
     assert session.execute("SELECT count(*) FROM outbox.ready").fetchone() == (1,)
     assert session.execute("SELECT count(*) FROM outbox.message").fetchone() == (2,)

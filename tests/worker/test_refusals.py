@@ -28,7 +28,7 @@ def test_a_missing_inbox_names_the_command_that_makes_it(
 def test_a_missing_table_of_the_body_is_its_own_error(
     app: Celery, ledger: Ledger, deliver: Deliver
 ) -> None:
-    """Only the inbox's own table is blamed on the migrations."""
+    """Only the inbox's own table is put down to the migrations."""
 
     @app.task(bind=True)
     @idempotent(ledger.connect)

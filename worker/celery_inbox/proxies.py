@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 #: Agents may wrap what other agents wrapped.
-_MOST_LAYERS = 8
+_MAX_LAYERS = 8
 
 
 def bare(value: Any, kind: str) -> Any:
@@ -21,7 +21,7 @@ def bare(value: Any, kind: str) -> Any:
     wanted = getattr(sys.modules.get(module), name, None)
     if wanted is None:
         return None
-    for _layer in range(_MOST_LAYERS):
+    for _layer in range(_MAX_LAYERS):
         if issubclass(type(value), wanted):  # not isinstance: a proxy claims any class
             return value
         kind_of_proxy = type(value)

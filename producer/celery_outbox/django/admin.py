@@ -1,4 +1,4 @@
-"""The outbox in the admin: to look, and to retry and discard where the user may steer."""
+"""The outbox in the admin: to look, and to retry and discard where the user may manage it."""
 
 from functools import cached_property
 from typing import Any, ClassVar, Final
@@ -22,12 +22,12 @@ SHOWN: Final = 20
 class CappedPaginator(Paginator):  # type: ignore[misc]  # Django ships no types
     """Counts no further than ten thousand: a backlog may be millions."""
 
-    MOST = 10_000
+    MAX_ROWS = 10_000
 
     @cached_property
     def count(self) -> int:
         """How many rows there are to page through."""
-        return int(self.object_list[: self.MOST].count())
+        return int(self.object_list[: self.MAX_ROWS].count())
 
 
 class RowAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django ships no types
@@ -59,24 +59,24 @@ class RowAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django ships no types
         """A row goes by the action `discard`, which knows what a relay is doing."""
         return False
 
-    def has_steer_permission(self, request: Any) -> bool:
+    def has_manage_permission(self, request: Any) -> bool:
         """Whether the user may retry and discard."""
-        return bool(request.user.has_perm(f"celery_outbox.steer_{self.opts.model_name}"))
+        return bool(request.user.has_perm(f"celery_outbox.manage_{self.opts.model_name}"))
 
 
-@admin.action(description="Retry: publish the selected messages after all", permissions=["steer"])  # type: ignore[untyped-decorator]  # Django ships no types
+@admin.action(description="Retry: publish the selected messages after all", permissions=["manage"])  # type: ignore[untyped-decorator]  # Django ships no types
 def retry(modeladmin: RowAdmin, request: Any, queryset: Any) -> None:
     """Have dead messages published after all."""
-    _steer(modeladmin, request, queryset, "retry", "Retried")
+    _manage(modeladmin, request, queryset, "retry", "Retried")
 
 
 @admin.action(
-    description="Discard: delete the selected messages unpublished…", permissions=["steer"]
+    description="Discard: delete the selected messages unpublished…", permissions=["manage"]
 )  # type: ignore[untyped-decorator]  # the same
 def discard(modeladmin: RowAdmin, request: Any, queryset: Any) -> TemplateResponse | None:
     """Delete messages unpublished, once that is confirmed."""
     if "confirmed" in request.POST:
-        _steer(modeladmin, request, queryset, "discard", "Discarded")
+        _manage(modeladmin, request, queryset, "discard", "Discarded")
         return None
     count = queryset.count()
     context = {
@@ -93,7 +93,7 @@ def discard(modeladmin: RowAdmin, request: Any, queryset: Any) -> TemplateRespon
     return TemplateResponse(request, "celery_outbox/discard.html", context)
 
 
-def _steer(modeladmin: RowAdmin, request: Any, queryset: Any, function: str, done: str) -> None:
+def _manage(modeladmin: RowAdmin, request: Any, queryset: Any, function: str, done: str) -> None:
     """Call `outbox.<function>(message_id)` for each row, and say and log what came of it."""
     selected, changed = list(queryset), 0
     with connections[alias()].cursor() as cursor:

@@ -31,8 +31,8 @@ class Row(models.Model):  # type: ignore[misc]  # Django ships no types
     class Meta:  # noqa: D106 - Django's own place for options
         abstract = True
         managed = False
-        # "steer": to retry and to discard.
-        default_permissions = ("view", "steer")
+        # "manage": to retry and to discard.
+        default_permissions = ("view", "manage")
         ordering: ClassVar = ["-id"]
 
     def __str__(self) -> str:

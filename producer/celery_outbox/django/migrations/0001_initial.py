@@ -19,7 +19,7 @@ def view(name: str, last: list[tuple[str, Any]]) -> Any:
     options = {
         "abstract": False,
         "db_table": table(name.lower()),
-        "default_permissions": ("view", "steer"),
+        "default_permissions": ("view", "manage"),
         "managed": False,
         "ordering": ["-id"],
         "verbose_name_plural": name.lower(),
