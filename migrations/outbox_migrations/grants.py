@@ -67,8 +67,8 @@ DO $$ DECLARE
 BEGIN
     FOR reader IN SELECT rolname FROM pg_roles
                    WHERE rolname IN ('outbox_relay', 'outbox_inspector') LOOP
-        EXECUTE 'GRANT USAGE ON SCHEMA {inbox} TO ' || quote_ident(reader);
-        EXECUTE 'GRANT SELECT ON {inbox}.worker TO ' || quote_ident(reader);
+        EXECUTE format('GRANT USAGE ON SCHEMA {inbox} TO %I', reader);
+        EXECUTE format('GRANT SELECT ON {inbox}.worker TO %I', reader);
     END LOOP;
 END $$;
 """
@@ -98,7 +98,9 @@ def _is_there(connection: sqlalchemy.Connection, component: Component) -> bool:
 
 def _grant(connection: sqlalchemy.Connection, component: Component) -> tuple[str, ...]:
     roles, grants = ROLES[component.name], GRANTS[component.name]
-    for role in roles:
-        connection.exec_driver_sql(CREATE_ROLE.format(role=role))
-    connection.exec_driver_sql(grants.format(**{component.name: component.quoted_schema}))
+    schema = {component.name: component.quoted_schema}
+    statements = [CREATE_ROLE.format(role=role) for role in roles] + [grants.format(**schema)]
+    for statement in statements:
+        # Without parameters a driver takes each % for what it is.
+        connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
     return roles
