@@ -74,6 +74,7 @@ def test_roles(database: str) -> None:
 def test_commands() -> None:
     """Of the relay."""
     promised = "run status pending dead sent scheduled show retry discard replay purge doctor bench"
+    promised += " expired"
 
     assert {*promised.split()} <= {command.name for command in COMMANDS}
 

@@ -144,6 +144,21 @@ class Outbox:
         )
         return message_id
 
+    def add_expired(self, task: str = "shop.bill", **where: str) -> str:
+        """Insert a message that was over before a worker could have it."""
+        message_id = self.add(task, **where)
+        self.connection.execute(
+            """
+            WITH over AS (
+                DELETE FROM outbox.ready r USING outbox.message m
+                WHERE m.message_id = %s AND r.id = m.id RETURNING r.id, r.slot)
+            INSERT INTO outbox.expiry (id, slot, last_error)
+            SELECT id, slot, 'expired before it was published' FROM over
+            """,
+            (message_id,),
+        )
+        return message_id
+
     def lease(self, message_id: str) -> None:
         """Let a relay hold the message for a minute."""
         self.connection.execute(

@@ -1,4 +1,4 @@
-"""`pending`, `scheduled`, `dead` and `sent`: the first few messages of each, cheap on any backlog.
+"""`pending`, `scheduled`, `dead`, `expired`, `sent`: the first few messages of each, always cheap.
 
 Payloads stay out of sight; a program gets Celery's own short rendering of the arguments.
 """

@@ -102,6 +102,7 @@ def _rows(status: Status) -> list[tuple[str, str]]:
         ("oldest pending", how_long(stats.oldest_pending_age) if stats.pending else "-"),
         ("scheduled", f"{stats.scheduled:,}"),
         ("dead", f"{stats.dead:,}"),
+        ("expired", f"{stats.expired:,}"),
         ("sent in the last minute", lately),
         ("last sent", last),
         ("relays alive", str(len(status.relays))),

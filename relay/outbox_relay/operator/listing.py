@@ -27,6 +27,7 @@ class Entry:
     attempts: int | None
     last_error: str | None
     sent_at: Time | None
+    expired_at: Time | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,9 @@ class Listing:
     def keys(self) -> Sequence[str]:
         """The keys of the JSON objects: the columns of the view of that name."""
         own = ("args", "kwargs", "created_at")
-        state = ("sent_at",) if self.name == "sent" else ("available_at", "attempts", "last_error")
+        unsent = ("available_at", "attempts", "last_error")
+        ending = {"sent": ("sent_at",), "expired": (*unsent, "expired_at")}
+        state = ending.get(self.name, unsent)
         return ("id", "message_id", "task", "exchange", "routing_key", *own, *state)
 
 
@@ -64,6 +67,12 @@ LISTINGS: Final = (
         "what was given up and why, newest first",
         queries.DEAD,
         ("created_at", "attempts", "last_error"),
+    ),
+    Listing(
+        "expired",
+        "what was over before a worker could have it, newest first",
+        queries.EXPIRED,
+        ("created_at", "expired_at", "attempts", "last_error"),
     ),
     Listing("sent", "what the broker has confirmed, newest first", queries.SENT, ("sent_at",)),
 )

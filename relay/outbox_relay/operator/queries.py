@@ -17,10 +17,10 @@ _MESSAGE: Final = f"""
 """
 _OF_TASK: Final = "(%(task)s::text IS NULL OR m.task = %(task)s)"
 
-_WAITING: Final = """
+_UNSENT: Final = """
 SELECT id, message_id, task, exchange, routing_key, args, kwargs, created_at, available_at,
-       attempts, last_error, NULL::timestamptz AS sent_at
-  FROM {outbox}."""
+       attempts, last_error, NULL::timestamptz AS sent_at, """
+_WAITING: Final = _UNSENT + "NULL::timestamptz AS expired_at FROM {outbox}."
 _CHOSEN: Final = " WHERE %(task)s::text IS NULL OR task = %(task)s"
 
 #: Oldest first: what holds up the rest, if anything does, is at the top.
@@ -32,12 +32,17 @@ SCHEDULED: Final = _WAITING + "scheduled" + _CHOSEN + " ORDER BY available_at LI
 #: Newest first: during an incident, the ones that are being added.
 DEAD: Final = _WAITING + "dead" + _CHOSEN + " ORDER BY id DESC LIMIT %(limit)s"
 
+#: Newest first, as those that were sent.
+EXPIRED: Final = (
+    _UNSENT + "expired_at FROM {outbox}.expired" + _CHOSEN + " ORDER BY id DESC LIMIT %(limit)s"
+)
+
 #: Last sent first, by the receipts: an old message that was sent again just now is at the top.
 SENT: Final = (
     "SELECT"
     + _MESSAGE
     + """, NULL::timestamptz AS available_at, NULL::smallint AS attempts,
-       NULL::text AS last_error, r.sent_at
+       NULL::text AS last_error, r.sent_at, NULL::timestamptz AS expired_at
   FROM {outbox}.receipt r
  CROSS JOIN LATERAL (SELECT unnest(r.ids) AS id ORDER BY 1 DESC) done
  CROSS JOIN LATERAL (SELECT * FROM {outbox}.message WHERE id = done.id OFFSET 0) m
@@ -69,7 +74,7 @@ SHOW: Final = (
        coalesce(r.suspicion, p.suspicion) AS suspicion,
        coalesce(r.last_error, p.last_error, e.last_error) AS last_error,
        CASE WHEN r.lease_until > now() THEN r.lease_until END AS claimed_until,
-       t.sent_at,
+       t.sent_at, e.expired_at,
        m.ordering_key, m.dedup_key,
        m.mandatory, m.content_type, m.content_encoding, octet_length(m.body) AS body_bytes,
        m.properties, m.headers, m.declare,

@@ -23,6 +23,7 @@ class Whole:
     available_at: Time | None
     expires_at: Time | None
     sent_at: Time | None
+    expired_at: Time | None
     claimed_until: Time | None
     attempts: int | None
     suspicion: int | None

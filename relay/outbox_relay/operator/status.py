@@ -9,7 +9,7 @@ from outbox_relay.operator.session import Session
 
 STATS: Final = """
 SELECT pending, scheduled, dead,
-       extract(epoch FROM oldest_pending_age)::float8 AS oldest_pending_age
+       extract(epoch FROM oldest_pending_age)::float8 AS oldest_pending_age, expired
 FROM {outbox}.stats
 """
 
@@ -34,6 +34,13 @@ SELECT (SELECT extract(epoch FROM clock_timestamp() - max(sent_at))::float8
 
 
 @dataclass(frozen=True, slots=True)
+class Counts(Stats):
+    """What there is, and what expired of all that is kept."""
+
+    expired: int
+
+
+@dataclass(frozen=True, slots=True)
 class RelaySeen:
     """A relay's connection to the database."""
 
@@ -55,7 +62,7 @@ class Flow:
 class Status:
     """All of it, at one moment."""
 
-    stats: Stats
+    stats: Counts
     flow: Flow
     relays: list[RelaySeen]
 
@@ -72,7 +79,7 @@ class Status:
 
 def read(session: Session) -> Status:
     """The state at this moment."""
-    stats = session.fetch(Stats, STATS)[0]
+    stats = session.fetch(Counts, STATS)[0]
     allowed = session.value(MAY_READ_RECEIPTS, receipt=f'"{session.schema}".receipt')
     flow = session.fetch(Flow, FLOW)[0] if allowed else Flow()
     return Status(stats, flow, session.fetch(RelaySeen, RELAYS))

@@ -12,9 +12,10 @@ from tests.relay.conftest import Cli, Outbox
 
 
 def test_each_list_shows_its_own_messages_and_no_others(cli: Cli, outbox: Outbox) -> None:
-    """pending, scheduled, dead and sent are disjoint and complete."""
+    """pending, scheduled, dead, expired and sent are disjoint and complete."""
     ready, refused = outbox.add(), outbox.add_refused()
     later, dead, sent = outbox.add(eta="1 hour"), outbox.add_dead(), outbox.add_sent()
+    expired = outbox.add_expired()
 
     shown = {x.name: [e["message_id"] for e in cli(x.name, "--json").json()] for x in LISTINGS}
 
@@ -22,6 +23,7 @@ def test_each_list_shows_its_own_messages_and_no_others(cli: Cli, outbox: Outbox
         "pending": [ready, refused],
         "scheduled": [later],
         "dead": [dead],
+        "expired": [expired],
         "sent": [sent],
     }
 
@@ -29,6 +31,7 @@ def test_each_list_shows_its_own_messages_and_no_others(cli: Cli, outbox: Outbox
 def test_a_list_has_the_columns_of_its_view(cli: Cli, outbox: Outbox) -> None:
     """The JSON objects' keys are the columns the contract promises for the views."""
     outbox.add(), outbox.add(eta="1 hour"), outbox.add_dead(), outbox.add_sent()
+    outbox.add_expired()
 
     for listing in LISTINGS:
         columns = outbox.connection.execute(f"SELECT * FROM outbox.{listing.name}").description
@@ -98,13 +101,14 @@ def test_show_finds_by_message_id_and_by_row(cli: Cli, outbox: Outbox) -> None:
     assert shown["attempts"] == 3
 
 
-@pytest.mark.parametrize("state", ["pending", "scheduled", "dead", "sent"])
+@pytest.mark.parametrize("state", ["pending", "scheduled", "dead", "expired", "sent"])
 def test_show_names_the_view_a_message_is_in(cli: Cli, outbox: Outbox, state: str) -> None:
     """The state is the name of the list that shows it."""
     made = {
         "pending": outbox.add,
         "scheduled": lambda: outbox.add(eta="1 hour"),
         "dead": outbox.add_dead,
+        "expired": outbox.add_expired,
         "sent": outbox.add_sent,
     }[state]()
 
@@ -112,6 +116,7 @@ def test_show_names_the_view_a_message_is_in(cli: Cli, outbox: Outbox, state: st
 
     assert state == shown["state"]
     assert (shown["sent_at"] is not None) == (state == "sent")
+    assert (shown["expired_at"] is not None) == (state == "expired")
 
 
 def test_show_keeps_the_payload_to_itself_unless_asked(cli: Cli, outbox: Outbox) -> None:

@@ -12,13 +12,14 @@ from tests.relay.conftest import Cli, Outbox
 def test_status_counts_every_state(cli: Cli, outbox: Outbox) -> None:
     """As outbox.stats has it, with what was sent lately."""
     outbox.add(), outbox.add_refused(), outbox.add(eta="1 hour"), outbox.add_dead()
-    outbox.add_sent()
+    outbox.add_sent(), outbox.add_expired()
 
     status = cli("status", "--json").json()
 
     assert status["pending"] == 2
     assert status["scheduled"] == 1
     assert status["dead"] == 1
+    assert status["expired"] == 1
     assert status["oldest_pending_age"] > 0
     assert status["sent_last_minute"] == 1
     assert status["last_sent_age"] >= 0
@@ -56,7 +57,7 @@ def test_an_inspector_may_see_the_status(cli: Cli, outbox: Outbox, database: str
         outbox.connection.execute("GRANT SELECT ON outbox.stats TO watcher")
         outbox.connection.execute("GRANT EXECUTE ON FUNCTION outbox.rough_count TO watcher")
         outbox.connection.execute(
-            "GRANT SELECT ON outbox.ready, outbox.parked, outbox.lane TO watcher"
+            "GRANT SELECT ON outbox.ready, outbox.parked, outbox.lane, outbox.expiry TO watcher"
         )
 
         status = cli(
@@ -91,7 +92,7 @@ def test_what_a_login_may_not_see_is_said(cli: Cli, outbox: Outbox, database: st
         outbox.connection.execute("GRANT SELECT ON outbox.stats TO onlooker")
         outbox.connection.execute("GRANT EXECUTE ON FUNCTION outbox.rough_count TO onlooker")
         outbox.connection.execute(
-            "GRANT SELECT ON outbox.ready, outbox.parked, outbox.lane TO onlooker"
+            "GRANT SELECT ON outbox.ready, outbox.parked, outbox.lane, outbox.expiry TO onlooker"
         )
 
         assert "last sent\tnot visible to this login: GRANT outbox_relay" in (

@@ -42,7 +42,7 @@ def on_terminal(columns: int, *arguments: str, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("columns", [58, 80, 100])
-@pytest.mark.parametrize("name", ["dead", "pending", "scheduled", "sent"])
+@pytest.mark.parametrize("name", ["dead", "pending", "scheduled", "expired", "sent"])
 def test_a_list_breaks_no_id_name_or_word(
     outbox: Outbox, database: str, columns: int, name: str
 ) -> None:
@@ -51,6 +51,7 @@ def test_a_list_breaks_no_id_name_or_word(
         "dead": lambda: outbox.add_dead(TASK, REASON),
         "pending": lambda: outbox.add_refused(TASK, REASON),
         "scheduled": lambda: outbox.add(TASK, eta="1 hour"),
+        "expired": lambda: outbox.add_expired(TASK),
         "sent": lambda: outbox.add_sent(TASK),
     }[name]()
 

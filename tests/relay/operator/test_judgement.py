@@ -4,12 +4,11 @@ import pytest
 
 from outbox_relay.broker.amqp.check.bindings import routes
 from outbox_relay.broker.amqp.check.queues import Queue, judge
-from outbox_relay.core.backlog import Stats
 from outbox_relay.core.finding import Level
 from outbox_relay.operator.doctor.activity import Transaction, judge_clock, judge_transactions
 from outbox_relay.operator.doctor.backlog import judge_progress, judge_relays
 from outbox_relay.operator.doctor.causes import BROKER, remedy
-from outbox_relay.operator.status import Flow, RelaySeen, Status
+from outbox_relay.operator.status import Counts, Flow, RelaySeen, Status
 from outbox_relay.settings.durations import how_long
 
 
@@ -63,7 +62,7 @@ def test_a_slow_network_is_not_a_wrong_clock() -> None:
 def status(*, age: float = 0, last: float | None = 1, relays: int = 1, pending: int = 5) -> Status:
     """A status with these numbers."""
     seen = [RelaySeen(n, "relay", None, None) for n in range(relays)]
-    return Status(Stats(pending, 0, 0, age), Flow(last, 0), seen)
+    return Status(Counts(pending, 0, 0, age, 0), Flow(last, 0), seen)
 
 
 @pytest.mark.parametrize(

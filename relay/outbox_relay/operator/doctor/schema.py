@@ -9,7 +9,7 @@ from outbox_relay.postgres.session import SCHEMA_VERSIONS
 
 TABLES: Final = [
     *("message", "ready", "parked", "lane", "receipt"),
-    *("pending", "scheduled", "dead", "sent"),
+    *("pending", "scheduled", "dead", "expired", "sent"),
 ]
 
 READ_ONLY: Final = """
