@@ -7,6 +7,7 @@ from typing import Final
 
 from bench import (
     backlog,
+    commits,
     inbox,
     latency,
     limit,
@@ -133,11 +134,14 @@ def _redis(scale: Scale) -> Iterator[Experiment]:
 
 
 def _latency(scale: Scale) -> Iterator[Experiment]:
-    for rate in scale.latency_rates:
-        measure = partial(latency.measure, rate=rate)
-        name = f"latency at {rate}/s"
-        yield Experiment(name, _named_each(name, measure))
-    yield Experiment("idle", _named_each("idle", latency.idle))
+    for doorbell, way in (("auto", ""), ("off", ", polling")):
+        for rate in scale.latency_rates:
+            measure = partial(latency.measure, rate=rate, doorbell=doorbell)
+            name = f"latency at {rate}/s{way}"
+            yield Experiment(name, _named_each(name, measure))
+        idle = partial(latency.idle, doorbell=doorbell)
+        yield Experiment(f"idle{way}", _named_each(f"idle{way}", idle))
+    yield Experiment("commits", _named_each("commits", commits.measure))
 
 
 def _processes(count: int) -> str:

@@ -29,6 +29,10 @@ WARM_UP: Final = 20
 #: Nothing is claimed and polling has slowed down to its idle pace.
 REST_SECONDS: Final = 1.0
 
+#: Those of idle sessions are counted a second late, and the question by the next one.
+TRANSACTIONS: Final = """
+SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()
+"""
 SETTLED_AT: Final = """
 SELECT m.message_id, extract(epoch FROM r.sent_at)::float8
 FROM outbox.receipt r CROSS JOIN unnest(r.ids) AS settled (id)
@@ -36,12 +40,12 @@ JOIN outbox.message m ON m.id = settled.id
 """
 
 
-def measure(lab: Lab, rate: int) -> Mapping[str, Mapping[str, float]]:
-    """Latencies at so many messages a second, in milliseconds."""
+def measure(lab: Lab, rate: int, doorbell: str) -> Mapping[str, Mapping[str, float]]:
+    """Latencies at so many messages a second, in milliseconds; `doorbell` as OUTBOX_DOORBELL."""
     url = lab.require_rabbitmq().url()
     routes = queues.fresh(url)
     messages.reset(lab)
-    with running(lab, url):
+    with running(lab, url, OUTBOX_DOORBELL=doorbell):
         consumer = Consumer(url, routes[0].queue)
         try:
             committed = _produce(lab, routes[0], rate, lab.scale.latency_seconds)
@@ -56,24 +60,27 @@ def measure(lab: Lab, rate: int) -> Mapping[str, Mapping[str, float]]:
     }
 
 
-def idle(lab: Lab) -> Mapping[str, Mapping[str, float]]:
-    """What a relay without work costs, in per cent of a core."""
+def idle(lab: Lab, doorbell: str) -> Mapping[str, Mapping[str, float]]:
+    """What a relay without work costs, in per cent of a core, and in transactions a second."""
     url = lab.require_rabbitmq().url()
     routes = queues.fresh(url)
     messages.reset(lab)
-    with running(lab, url) as relay:
+    with running(lab, url, OUTBOX_DOORBELL=doorbell) as relay:
         _produce(lab, routes[0], rate=100, seconds=0)
         sleep(REST_SECONDS)
         began = monotonic()
         before = cpu.spent(relay.pid), cpu.spent(lab.postgres.process.pid)
+        transactions = lab.value(TRANSACTIONS)
         sleep(lab.scale.idle_seconds)
         seconds = monotonic() - began
         relay_spent = cpu.spent(relay.pid) - before[0]
         postgres_spent = cpu.spent(lab.postgres.process.pid) - before[1]
+        transactions = lab.value(TRANSACTIONS) - transactions
     queues.delete(url, routes)
     return {
         "relay": {"share": 100 * relay_spent / seconds},
         "Postgres": {"share": 100 * postgres_spent / seconds},
+        "statements": {"rate": transactions / seconds},
     }
 
 

@@ -27,6 +27,8 @@ class Scale:
     #: drained while another transaction holds the horizon; sent messages lying about
     horizon: int
     sent: int
+    #: Commits of each connection in a turn.
+    commits: int
     latency_seconds: float
     latency_rates: tuple[int, ...]
     idle_seconds: float
@@ -52,8 +54,9 @@ QUICK: Final = Scale(
     head=10_000,
     horizon=100_000,
     sent=200_000,
+    commits=500,
     latency_seconds=10,
-    latency_rates=(50, 1000),
+    latency_rates=(1, 50, 1000),
     idle_seconds=10,
     sustained_rate=3_000,
     sustained_seconds=60,
@@ -75,8 +78,9 @@ FULL: Final = Scale(
     head=10_000,
     horizon=500_000,
     sent=2_000_000,
+    commits=2000,
     latency_seconds=20,
-    latency_rates=(50, 200, 1000),
+    latency_rates=(1, 50, 200, 1000),
     idle_seconds=10,
     sustained_rate=5_000,
     sustained_seconds=300,
@@ -99,6 +103,7 @@ SMOKE: Final = Scale(
     head=200,
     horizon=300,
     sent=300,
+    commits=20,
     latency_seconds=0.5,
     latency_rates=(100,),
     idle_seconds=0.2,

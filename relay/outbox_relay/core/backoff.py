@@ -9,6 +9,11 @@ BUSY_POLL: Final = 0.002
 IDLE_POLL: Final = 0.025
 QUIET_POLL: Final = 0.05
 QUIET: Final = 2.0
+#: How long there is nothing to do before a relay that will be woken lies down; how often it looks
+#: nevertheless; and how often a quiet one looks while another will be woken. All in seconds.
+LIE_DOWN_AFTER: Final = 0.01
+LOOK_EVERY: Final = 2.0
+REST_POLL: Final = 1.0
 #: The longest pause between two attempts to publish a refused message, in seconds.
 MAX_RETRY_DELAY: Final = 300.0
 #: What waits for its route is woken by a probe that was confirmed. If nobody does so, it is tried

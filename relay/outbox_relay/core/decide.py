@@ -76,6 +76,19 @@ class Core:
         """Whether nothing is claimed, and nothing confirmed is still to be settled."""
         return not self._held and not self._done
 
+    @property
+    def may_sleep(self) -> bool:
+        """Whether there is nothing to do but to wait for new work."""
+        return self.at_rest and not self._pauses
+
+    def look_in_lanes(self) -> None:
+        """The next turn claims from lanes as well, if only to find nothing."""
+        self._lanes.look_now()
+
+    def look_everywhere(self) -> None:
+        """The next turn reads from the head: what called for it was not found above."""
+        self._cursor.rewind()
+
     def turn(self, now: float, *, claiming: bool, blocked: bool, in_flight_bytes: int) -> Turn:
         """What the next transaction should do."""
         # Suspects wait elsewhere: they must not take the room of other messages.

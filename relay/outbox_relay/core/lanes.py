@@ -40,6 +40,10 @@ class Lanes:
         limit = min(MAX_NEWS, max(1, room // 2)) if in_use else 1
         return LaneClaim(self._cursor.floor(now), limit)
 
+    def look_now(self) -> None:
+        """Claim with the next turn."""
+        self._next_claim = 0.0
+
     def claimed(self, claim: LaneClaim, news: list[int]) -> None:
         """The claim was committed; it went by these news."""
         self._cursor.claimed(news, claim.limit)

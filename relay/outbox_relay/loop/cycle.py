@@ -20,6 +20,7 @@ from outbox_relay.core.decide import Core
 from outbox_relay.core.message import Message, Outcomes, Refusal
 from outbox_relay.loop.incidents import Refusals
 from outbox_relay.loop.quarantine import Quarantine
+from outbox_relay.loop.sleep import Sleep
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.postgres.store import Store
 
@@ -56,6 +57,7 @@ class Cycle:
         self._catch_up_at = 0.0
         self._suspects: frozenset[int] = frozenset()
         self._idle = False  # the last claim found nothing
+        self._sleep = Sleep()
         self._shown = (0, False)  # what the gauges of the broker show
         self._last_turn = self._next_turn = 0.0
         # When a message was last claimed or confirmed, and last confirmed or dead; monotonic.
@@ -71,15 +73,25 @@ class Cycle:
         """Whether nothing is held, and nothing is left to be settled or parked."""
         return self._core.at_rest and not (self._refused or self._unsettled or self._locked)
 
-    def claim_now(self) -> None:
-        """Claim at the next step."""
-        self._next_turn = 0.0
+    @property
+    def asleep(self) -> bool:
+        """Whether it waits for the doorbell."""
+        return self._sleep.asleep
 
-    def step(self, store: Store, publisher: Publisher, *, claiming: bool) -> None:
-        """Do what there is to do now, then wait a moment for the broker."""
-        turn = self._turn(store, publisher, claiming=claiming)
+    def resume(self) -> None:
+        """Claim at the next step: a connection is a new one."""
+        self._next_turn = 0.0
+        self._sleep = Sleep()
+
+    def step(
+        self, store: Store, publisher: Publisher, *, claiming: bool, sleeping: bool = False
+    ) -> None:
+        """Do what there is to do now, then wait: a moment for the broker, or for the doorbell."""
+        turn = self._turn(store, publisher, claiming=claiming, sleeping=sleeping)
         self._round_trip(turn, store, publisher)
-        self.poll(publisher, self._pause(publisher))
+        self.poll(publisher, 0.0 if self.asleep else self._pause(publisher))
+        if self.asleep and self._sleep.nap(store, self._core, self._next_turn - monotonic()):
+            self._idle, self._next_turn = False, 0.0
         self._handle(self._quarantine.step(self._core, monotonic()))
         if (self._unsettled or self._locked) and monotonic() >= self._catch_up_at:
             self._catch_up(store)
@@ -128,15 +140,21 @@ class Cycle:
             if held:
                 store.release(held, suspicious=suspicious)
                 self._core.given_back([each.id for each in held])
+        store.bell.get_up()
         self._claimed = self._fetched = None
         self._locked = []
         self._suspects = frozenset()
         self._quarantine.close()
 
-    def _turn(self, store: Store, publisher: Publisher, *, claiming: bool) -> Turn | None:
+    def _turn(
+        self, store: Store, publisher: Publisher, *, claiming: bool, sleeping: bool
+    ) -> Turn | None:
         """The next turn, if it is time for one and there is something it could do."""
         if (now := monotonic()) < self._next_turn:
             return None
+        quiet = self._idle and self._core.may_sleep and self.at_rest and not self._quarantine.busy
+        if sleeping and quiet and self._sleep.lie_down(store, now, now - self.last_message):
+            self._core.look_in_lanes()
         turn = self._core.turn(
             now,
             claiming=claiming,
@@ -145,10 +163,12 @@ class Cycle:
         )
         if turn.done:
             return turn if turn.room or now - self._last_turn > BUSY_POLL else None
-        if self._idle and turn.room and not turn.routes and not store.has_work(turn):
+        looking = self._idle and turn.room and not turn.routes
+        if looking and not self._sleep.finds_work(store, turn, now):
             self._core.nothing_to_claim(turn)
-            self._next_turn = now + poll_interval(now - self.last_message)
+            self._next_turn = now + self._sleep.pause(turn, store, now, now - self.last_message)
             return None
+        self._sleep.get_up(store)
         return turn if turn.room else None
 
     def _pause(self, publisher: Publisher) -> float:
@@ -215,8 +235,12 @@ class Cycle:
             return
         rows = reply.claimed
         self._idle = not rows
+        called = self._sleep.was_called()
         if not rows:
             self._next_turn = began + poll_interval(began - self.last_message)
+            if called and turn.floor:
+                self._core.look_everywhere()
+                self._next_turn = began
             return
         self._claimed = Claim(rows, turn.claim_id, began)
         self.last_message = now = monotonic()

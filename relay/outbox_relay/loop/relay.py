@@ -40,8 +40,9 @@ MAX_RECONNECT_DELAY: Final = 5.0
 RECONNECT: Final = wait_random_exponential(multiplier=0.1, max=MAX_RECONNECT_DELAY)
 #: What the relay waits out. A schema that was right once and is not now is being migrated.
 TRANSIENT: Final = (StoreLost, BrokerLost, SchemaError)
-#: How often it is checked which chores are due, in seconds.
+#: How often it is checked which chores are due, in seconds; and while the relay sleeps.
 CHORES_EVERY: Final = 0.1
+CHORES_EVERY_ASLEEP: Final = 10.0
 #: How often the relay checks that the database is still the one it was, in seconds.
 LOOK_BACK_EVERY: Final = 5.0
 #: A drain gives up so many seconds after its last progress: longer than other relays' leases.
@@ -75,7 +76,7 @@ class Relay:
         self._broker = Outage("broker", monotonic)
         self._stopping = threading.Event()
         self._draining = False
-        self._next_chores = 0.0
+        self._last_chores = float("-inf")
         self._housekeeping = Housekeeping(metrics, Retention(purge, monotonic()))
 
     def _remember_nothing(self, first_claim_id: int) -> None:
@@ -166,8 +167,8 @@ class Relay:
             self._publisher = self._open_publisher()
             self._health.broker_up = True
             self._metrics.broker_up.set(1)
-        self._cycle.claim_now()
-        self._next_chores = 0.0
+        self._cycle.resume()
+        self._last_chores = float("-inf")
         self._step(self._store, self._publisher)
 
     def _rest(self, seconds: float) -> None:
@@ -188,10 +189,12 @@ class Relay:
 
     def _step(self, store: Store, publisher: Publisher) -> None:
         # Chores first: after a pause of this process, claims are renewed before others take them.
-        if (now := monotonic()) >= self._next_chores:
-            self._next_chores = now + CHORES_EVERY
+        every = CHORES_EVERY_ASLEEP if self._cycle.asleep else CHORES_EVERY
+        if (now := monotonic()) - self._last_chores >= every:
+            self._last_chores = now
             self._do_chores(store, now)
-        self._cycle.step(store, publisher, claiming=not self._stopping.is_set())
+        claiming = not self._stopping.is_set()
+        self._cycle.step(store, publisher, claiming=claiming, sleeping=not self._draining)
 
     def _do_chores(self, store: Store, now: float) -> None:
         """The chores beside publishing."""

@@ -15,6 +15,7 @@
 | grace_over | warning | a server was silent until the end of the grace period |
 | claim_outlived | warning | a claim was too old to publish after a pause of this process |
 | orphans_dropped | warning | work whose message somebody had deleted by hand was forgotten |
+| doorbell_off | info | nothing can wake this relay, and it polls: why |
 | chore_failed | error | promoting, counting or forgetting failed: which, and why; once a minute |
 | message_set_apart | error | a row that could not be promoted is dead, so that others can be |
 | work_restored | warning | messages that had no work were given it back: how many |

@@ -11,4 +11,6 @@ def open_store(settings: Settings) -> Store:
         url = settings.database_url.read()
     except SettingsError as error:  # it was readable at the start, so it is being replaced
         raise StoreLost(str(error)) from error
-    return Store.connect(url, settings.schema, settings.statement_timeout)
+    return Store.connect(
+        url, settings.schema, settings.statement_timeout, doorbell=settings.doorbell
+    )

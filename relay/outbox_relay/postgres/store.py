@@ -16,9 +16,11 @@ from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.core.size import Oversized
 from outbox_relay.postgres import chores, statements, waiting
 from outbox_relay.postgres.database import BoundedConnection, connect, translated
+from outbox_relay.postgres.doorbell import Bell, Look
 from outbox_relay.postgres.literals import bigints, storable
 from outbox_relay.postgres.pipeline import Pipeline, Query
 from outbox_relay.postgres.session import Session
+from outbox_relay.settings.values import Doorbell
 
 NAME: Final = "outbox-relay"
 #: Bodies fetched with all others of their claim, in bytes; larger ones are fetched after them.
@@ -48,16 +50,19 @@ PREPARED: Final = (
 class Store(Session):
     """A connection to the outbox. Open one with `Store.connect`."""
 
-    def __init__(self, connection: BoundedConnection, schema: str) -> None:
+    def __init__(self, connection: BoundedConnection, schema: str, doorbell: Doorbell) -> None:
         super().__init__(connection, schema)
+        self.bell = Bell(connection, self._run, doorbell)
         self._pipeline = Pipeline(connection)
         self._asked: tuple[Claim | None, Turn | None] = (None, None)
 
     @classmethod
-    def connect(cls, url: str, schema: str, statement_timeout: float) -> "Store":
+    def connect(
+        cls, url: str, schema: str, statement_timeout: float, *, doorbell: Doorbell = "auto"
+    ) -> "Store":
         """Connect, set the session up and check the schema's version."""
         connection = connect(url, NAME, statement_timeout, prepare=True)
-        store = cls(connection, schema)
+        store = cls(connection, schema, doorbell)
         try:
             store.check_version()
             store.history = store.read_history()
@@ -103,11 +108,12 @@ class Store(Session):
 
     def has_work(self, turn: Turn) -> bool:
         """Whether a turn could claim anything; cheaper than to try."""
-        above = turn.lanes.above if turn.lanes else NOTHING_ABOVE
         with translated():
-            return bool(
-                self._pipeline.run(Query(statements.PROBE, {"floor": turn.floor, "above": above}))
-            )
+            return bool(self._pipeline.run(Query(statements.PROBE, _above(turn))))
+
+    def look(self, turn: Turn) -> Look:
+        """The same, and when something will be due: what a sleeper wants to know."""
+        return self.bell.look(**_above(turn))
 
     def _fetches(self, claimed: Claim) -> list[Query]:
         slots: dict[int, list[int]] = {}
@@ -251,6 +257,10 @@ class Store(Session):
     def upkeep(self) -> Upkeep:
         """Size, dead rows and horizon; cheap as well."""
         return Upkeep(*self._run(chores.UPKEEP)[0])
+
+
+def _above(turn: Turn) -> dict[str, int]:
+    return {"floor": turn.floor, "above": turn.lanes.above if turn.lanes else NOTHING_ABOVE}
 
 
 def _turn(turn: Turn) -> list[Query]:

@@ -15,10 +15,12 @@ from outbox_relay.settings.urls import check_database_url
 from outbox_relay.settings.values import (
     Address,
     Declare,
+    Doorbell,
     LogFormat,
     address,
     between,
     declare,
+    doorbell,
     identifier,
     log_format,
     log_level,
@@ -40,6 +42,13 @@ STATEMENT_TIMEOUT: Final = Setting(
     positive_duration,
     "10s",
     "longest wait for one statement before the connection is dropped",
+)
+DOORBELL: Final = Setting(
+    "OUTBOX_DOORBELL",
+    doorbell,
+    "auto",
+    "whether an idle relay sleeps until a commit wakes it; `off`: it polls twenty times a second",
+    note="`auto` is `off` behind a pooler, and where the server allows prepared transactions",
 )
 DECLARE: Final = Setting(
     "OUTBOX_DECLARE",
@@ -135,6 +144,7 @@ OWN: Final[tuple[Setting[Any], ...]] = (
     DATABASE_URL,
     SCHEMA,
     STATEMENT_TIMEOUT,
+    DOORBELL,
     DECLARE,
     BROKER_TRANSPORT_OPTIONS,
     BATCH_SIZE,
@@ -161,6 +171,7 @@ class Settings:
     broker_url: Secret
     schema: str = SCHEMA.initial
     statement_timeout: float = STATEMENT_TIMEOUT.initial
+    doorbell: Doorbell = DOORBELL.initial
     declare: Declare = DECLARE.initial
     broker_transport_options: Secret = BROKER_TRANSPORT_OPTIONS.initial
     batch_size: int = BATCH_SIZE.initial

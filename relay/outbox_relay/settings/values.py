@@ -11,6 +11,7 @@ from outbox_relay.settings.durations import duration
 Address = tuple[str, int] | None
 Declare = Literal["missing", "never"]
 LogFormat = Literal["json", "console", "auto"]
+Doorbell = Literal["auto", "on", "off"]
 
 
 def transport_options(text: str) -> dict[str, Any]:
@@ -38,6 +39,17 @@ def declare(text: str) -> Declare:
     if text == "never":
         return "never"
     raise ValueError("say missing or never")
+
+
+def doorbell(text: str) -> Doorbell:
+    """Whether an idle relay is woken by the database."""
+    if text == "auto":
+        return "auto"
+    if text == "on":
+        return "on"
+    if text == "off":
+        return "off"
+    raise ValueError("say auto, on or off")
 
 
 def log_format(text: str) -> LogFormat:

@@ -245,6 +245,22 @@ class ModelDatabase:
         return len(due)
 
 
+class NoBell:
+    """Nobody rings here: the relay polls, which is what finds all work in the end."""
+
+    watching = another_watches = False
+
+    def watch(self) -> None:
+        """Nothing is in the way."""
+
+    def lie_down(self) -> bool:
+        """Never."""
+        return False
+
+    def get_up(self) -> None:
+        """It did not lie down."""
+
+
 class ModelStore:
     """A session of one relay. Implements what the relay asks of `store.Store`."""
 
@@ -255,6 +271,7 @@ class ModelStore:
         if not database.up:
             raise StoreLost("the database is away")
         self._session = database.session
+        self.bell = NoBell()
         self._answer: Reply | None = None
         database.connected += 1
 

@@ -238,6 +238,29 @@ END $$;
 COMMENT ON FUNCTION outbox.is_replicating IS
     'Private: whether this session applies the changes of another server.';
 
+-- The doorbell. A relay that sleeps holds the lock `bell`, alone; whoever makes work tries to share
+-- it until the transaction ends. Where that succeeds no relay sleeps, and none can lie down before
+-- the work is there to be seen; where it fails, the sleeper is notified at the commit. Of several
+-- idle relays the one that holds the lock `watch` lies down. docs/decisions/0011-doorbell.md
+CREATE FUNCTION outbox.bell(OUT bell bigint, OUT watch bigint, OUT channel text)
+LANGUAGE sql STABLE AS $$
+    SELECT hashtextextended('outbox.bell', 'outbox.ready'::regclass::oid::bigint),
+           hashtextextended('outbox.watch', 'outbox.ready'::regclass::oid::bigint),
+           'outbox_bell_' || 'outbox.ready'::regclass::oid
+$$;
+COMMENT ON FUNCTION outbox.bell IS
+    'Private: the advisory locks and the channel by which a sleeping relay is woken.';
+
+CREATE FUNCTION outbox.ring() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT pg_try_advisory_xact_lock_shared(
+            hashtextextended('outbox.bell', 'outbox.ready'::regclass::oid::bigint)) THEN
+        PERFORM pg_notify('outbox_bell_' || 'outbox.ready'::regclass::oid, '');
+    END IF;
+END $$;
+COMMENT ON FUNCTION outbox.ring IS
+    'Private: wakes the relay that sleeps, if any does, when this transaction commits.';
+
 -- Whoever inserts a message makes its work row, with no right beyond INSERT on `message`. What
 -- nearly every message needs comes first.
 CREATE FUNCTION outbox.make_work() RETURNS trigger
@@ -246,6 +269,7 @@ DECLARE
     claimed record;
 BEGIN
     IF is_replicating() THEN RETURN NULL; END IF;
+    PERFORM ring();
     PERFORM FROM inserted
         WHERE available_at > now() OR ordering_key IS NOT NULL OR dedup_key IS NOT NULL LIMIT 1;
     IF NOT FOUND THEN

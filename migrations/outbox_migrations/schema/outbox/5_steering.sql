@@ -114,6 +114,7 @@ LANGUAGE sql SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
+    SELECT outbox.ring();
     WITH revived AS (
         DELETE FROM parked p USING message m
         WHERE m.message_id = $1 AND p.id = m.id AND p.slot = m.slot AND p.state = 'dead'
@@ -162,6 +163,7 @@ COMMENT ON FUNCTION outbox.discard IS 'dead or pending -> gone. Returns how many
 CREATE FUNCTION outbox.replay(
     since timestamptz, until timestamptz DEFAULT now(), task text DEFAULT NULL
 ) RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+    SELECT outbox.ring();
     WITH confirmed AS (
         SELECT DISTINCT unnest(r.ids) AS id, r.sent_at FROM receipt r
         WHERE r.sent_at BETWEEN $1 AND $2

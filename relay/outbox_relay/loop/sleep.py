@@ -1,0 +1,88 @@
+"""When a relay with nothing to do sleeps, and what wakes it: the doorbell, a time, or a look.
+
+A relay lies down soon after its last message, if the doorbell is its to hear and no transaction is
+open that has made work. It looks every two seconds nevertheless, and gets up when something that
+waits for a time is due. Where another relay is rung, or nobody can be, it polls: less often where
+another is rung.
+"""
+
+from time import monotonic
+from typing import Final
+
+import structlog
+
+from outbox_relay.core.backoff import (
+    LIE_DOWN_AFTER,
+    LOOK_EVERY,
+    QUIET,
+    REST_POLL,
+    poll_interval,
+)
+from outbox_relay.core.claim import Turn
+from outbox_relay.core.decide import Core
+from outbox_relay.postgres.store import Store
+
+log = structlog.get_logger()
+
+#: How long a signal may wait for a sleeper, in seconds.
+NAP: Final = 0.2
+#: How often a relay that is not rung tries whether it can be, in seconds.
+TRY_EVERY: Final = 1.0
+
+
+class Sleep:
+    """Whether this relay sleeps. `now` is in monotonic seconds; `idle` since its last message."""
+
+    def __init__(self) -> None:
+        self.asleep = False
+        self._next_try = 0.0
+        self._due = float("inf")
+        self._called = False
+
+    def lie_down(self, store: Store, now: float, idle: float) -> bool:
+        """Whether it sleeps from now on: look once more before you believe it."""
+        if self.asleep or idle < LIE_DOWN_AFTER:
+            return self.asleep
+        if not store.bell.watching and now >= self._next_try:
+            self._next_try = now + TRY_EVERY
+            if reason := store.bell.watch():
+                log.info("doorbell_off", reason=reason)
+        self.asleep = store.bell.lie_down()
+        return self.asleep
+
+    def finds_work(self, store: Store, turn: Turn, now: float) -> bool:
+        """Look whether the turn could claim anything."""
+        if not self.asleep:
+            return store.has_work(turn)
+        work, due = store.look(turn)
+        self._due = float("inf") if due is None else now + due
+        return work
+
+    def pause(self, turn: Turn, store: Store, now: float, idle: float) -> float:
+        """Seconds until the next look; the last one, for this turn, found nothing."""
+        if self.asleep:
+            # A look that began above the head is soon followed by one from there.
+            return max(0.0, min(REST_POLL if turn.floor else LOOK_EVERY, self._due - now))
+        if store.bell.another_watches and idle > QUIET:
+            return REST_POLL
+        return poll_interval(idle)
+
+    def nap(self, store: Store, core: Core, seconds: float) -> bool:
+        """Sleep so long, or a little; True if something called, and it is up again."""
+        if not store.bell.wait(min(NAP, seconds)) and monotonic() < self._due:
+            return False
+        self.get_up(store)
+        core.look_in_lanes()
+        self._called = True
+        return True
+
+    def was_called(self) -> bool:
+        """Whether something called, and nothing has been claimed since; says so once."""
+        called, self._called = self._called, False
+        return called
+
+    def get_up(self, store: Store) -> None:
+        """Work as usual."""
+        if self.asleep:
+            self.asleep = False
+            store.bell.get_up()
