@@ -40,7 +40,8 @@ GRANT SELECT ON ALL TABLES IN SCHEMA {outbox} TO outbox_relay;
 GRANT INSERT, UPDATE, DELETE ON {outbox}.ready, {outbox}.parked TO outbox_relay;
 GRANT INSERT ON {outbox}.receipt, {outbox}.expiry, {outbox}.lane TO outbox_relay;
 GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.retry, {outbox}.discard, {outbox}.replay,
-    {outbox}.purge, {outbox}.forget, {outbox}.claim_lanes, {outbox}.restore_work TO outbox_relay;
+    {outbox}.purge, {outbox}.forget, {outbox}.bring_home, {outbox}.claim_lanes,
+    {outbox}.restore_work TO outbox_relay;
 
 GRANT SELECT ON {outbox}.stats TO outbox_inspector;
 GRANT SELECT (id, message_id, task, exchange, routing_key, created_at, available_at, attempts)
@@ -67,8 +68,8 @@ DO $$ DECLARE
 BEGIN
     FOR reader IN SELECT rolname FROM pg_roles
                    WHERE rolname IN ('outbox_relay', 'outbox_inspector') LOOP
-        EXECUTE format('GRANT USAGE ON SCHEMA {inbox} TO %I', reader);
-        EXECUTE format('GRANT SELECT ON {inbox}.worker TO %I', reader);
+        EXECUTE 'GRANT USAGE ON SCHEMA {inbox} TO ' || quote_ident(reader);
+        EXECUTE 'GRANT SELECT ON {inbox}.worker TO ' || quote_ident(reader);
     END LOOP;
 END $$;
 """

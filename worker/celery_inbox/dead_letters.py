@@ -1,7 +1,7 @@
 """The queues of dead letters, "<queue>.dead": who declares them, and for which queues.
 
 The broker puts there what a quorum queue gives up, `KeepingConsumer` what a worker cannot begin.
-No worker consumes them.
+No worker consumes them: a relay brings what lies there home to the outbox.
 """
 
 from typing import Any

@@ -31,7 +31,7 @@ def reliable(app: Celery, *, quorum: bool = True, delivery_limit: int = 20) -> t
         change its type, and one with priorities or a lazy mode cannot be a quorum queue: workers
         consume those as they are, and say so. Give it a new name, or pass False.
     delivery_limit: times a quorum queue delivers a message whose worker keeps dying; after that
-        it waits in "<queue>.dead" for a person.
+        it waits in "<queue>.dead", from where a relay brings it home to outbox.dead.
 
     On RabbitMQ and Redis, what a worker cannot even begin (no such task, an undecodable body) goes
     into "<queue>.dead" too, where Celery would throw it away.

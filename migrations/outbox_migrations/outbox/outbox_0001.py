@@ -23,8 +23,8 @@ DROP FUNCTION outbox.is_replicating, outbox.restore_work, outbox.workless,
     outbox.make_work, outbox.joined_lane, outbox.left_work, outbox.claim_lanes, outbox.claim_dedup,
     outbox.bell, outbox.ring, outbox.forget_dedup, outbox.by_index, outbox.short_repr,
     outbox.rough_count, outbox.cancel, outbox.retry, outbox.discard, outbox.replay,
-    outbox.empty_slot, outbox.purge, outbox.forget, outbox.enqueue, outbox.default_queue,
-    outbox.set_default_queue, outbox.version;
+    outbox.bring_home, outbox.empty_slot, outbox.purge, outbox.forget, outbox.enqueue,
+    outbox.default_queue, outbox.set_default_queue, outbox.version;
 """
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from outbox_relay.broker.dead_letters import DeadLetters, NoDeadLetters
 from outbox_relay.broker.publisher import Publisher
 from outbox_relay.core.depth import Depth
 from outbox_relay.core.finding import Finding
@@ -19,6 +20,11 @@ class Connect(Protocol):
         """A publisher, or one `for_suspects`."""
 
 
+def _none(_url: str, _settings: Settings) -> DeadLetters:
+    """A broker that has no dead letters."""
+    return NoDeadLetters()
+
+
 @dataclass(frozen=True, slots=True)
 class Broker:
     """One kind of broker. It loads its client library only when it is used."""
@@ -31,6 +37,8 @@ class Broker:
     check: Callable[[str, Settings, Sequence[Route]], list[Finding]]
     #: How deep these queues are, and who empties them. Raises as `Connect` does.
     depths: Callable[[str, Settings, Sequence[str]], list[Depth]] = lambda *_: []
+    #: A connection to its queues of dead letters. Raises as `Connect` does.
+    dead_letters: Callable[[str, Settings], DeadLetters] = _none
     #: What only its publishers can be told, and what only its check can be.
     settings: tuple[Setting[Any], ...] = ()
     check_settings: tuple[Setting[Any], ...] = ()

@@ -6,6 +6,7 @@ Another broker is a package beside these, and one line in BROKERS.
 from typing import Final
 
 from outbox_relay.broker import amqp, redis
+from outbox_relay.broker.dead_letters import DeadLetters
 from outbox_relay.broker.kind import Broker
 from outbox_relay.broker.publisher import Open, Publisher
 from outbox_relay.errors import BrokerLost, SettingsError
@@ -54,3 +55,14 @@ def publisher_factory(settings: Settings) -> Open:
         raise BrokerLost("; ".join(failures))
 
     return connect
+
+
+def open_dead_letters(settings: Settings) -> DeadLetters:
+    """Those of the first broker that answers, the secrets read anew. Raises as connecting does."""
+    failures = []
+    for url in map(str.strip, settings.broker_url.read().split(";")):
+        try:
+            return broker_of(url).dead_letters(url, settings)
+        except BrokerLost as error:
+            failures.append(str(error))
+    raise BrokerLost("; ".join(failures))

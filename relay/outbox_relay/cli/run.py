@@ -13,14 +13,16 @@ from typing import Final
 
 import structlog
 
-from outbox_relay.broker.registry import publisher_factory
+from outbox_relay.broker.registry import open_dead_letters, publisher_factory
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import DAEMON
+from outbox_relay.loop.homecoming import Homecoming
 from outbox_relay.loop.relay import Relay
 from outbox_relay.observe.health import Endpoint, Health
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.observe.queues import QueueWatch
 from outbox_relay.operator import depths
+from outbox_relay.postgres.home import Home
 from outbox_relay.postgres.open import open_store
 from outbox_relay.postgres.purge import purge
 from outbox_relay.settings import Settings
@@ -65,6 +67,9 @@ def _run(arguments: Namespace, settings: Settings) -> int:
     if drain:
         return 0 if relay.drain() else 1
     with ExitStack() as beside:
+        beside.enter_context(
+            Homecoming(lambda: Home.open(settings), lambda: open_dead_letters(settings), metrics)
+        )
         if address:
             beside.enter_context(Endpoint(address, health, metrics.registry))
             beside.enter_context(QueueWatch(lambda: depths.read(settings), metrics))

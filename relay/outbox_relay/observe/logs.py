@@ -20,6 +20,9 @@
 | message_set_apart | error | a row that could not be promoted is dead, so that others can be |
 | work_restored | warning | messages that had no work were given it back: how many |
 | purged | info | retention forgot sent messages |
+| dead_letters_home | warning | the broker had given them up, now they are dead: how many, and why |
+| dead_letters_left | warning | not of this outbox, or forgotten: how many were left in the queue |
+| dead_letters_unread | warning | broker or database could not be asked; once, while it lasts |
 | queues_unread | debug | depth and consumers of the queues could not be asked for |
 | batch | debug | a batch was claimed and published |
 """

@@ -21,6 +21,8 @@
 | outbox_horizon_age_seconds | gauge | how long a transaction has kept vacuum from removing rows |
 | outbox_queue_depth | gauge | messages ready, by queue: the 50 that most of a sample goes to |
 | outbox_queue_consumers | gauge | by queue; on Redis 0 where nobody can be popping, else absent |
+| outbox_dead_letters_home_total | counter | came home from the broker's dead letters, by reason |
+| outbox_dead_letters_left | gauge | not of this outbox: left among the dead letters, by queue |
 | outbox_build_info | gauge | 1, labelled with the version |
 
 Queues are looked at every 30 seconds, and absent while they are unknown.
@@ -43,6 +45,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from outbox_relay.core.backlog import Stats, Upkeep
+from outbox_relay.core.dead_letter import KINDS
 from outbox_relay.core.depth import Depth
 from outbox_relay.core.message import Message, Outcomes, Reason, Refusal
 
@@ -151,6 +154,14 @@ class Metrics:
         self.consumers = Gauge(
             "outbox_queue_consumers", "Who takes them", ["queue"], registry=registry
         )
+        self.dead_letters = Counter(
+            "outbox_dead_letters_home", "Came home from the broker", ["reason"], registry=registry
+        )
+        self.dead_letters_left = Gauge(
+            "outbox_dead_letters_left", "Left among the dead letters", ["queue"], registry=registry
+        )
+        for kind in KINDS:
+            self.dead_letters.labels(kind)
         info = Gauge("outbox_build_info", "Version", ["version"], registry=registry)
         info.labels(version("outbox-relay")).set(1)
         for reason in Reason:

@@ -25,6 +25,7 @@ from outbox_relay.settings.values import (
     log_format,
     log_level,
     positive_duration,
+    queue_names,
     transport_options,
 )
 
@@ -139,6 +140,14 @@ ALLOW_EXCHANGES: Final = Setting(
     "*",
     "exchanges that rows may name or declare; `amq.default` is the one Celery's queues are on",
 )
+DEAD_LETTER_QUEUES: Final = Setting(
+    "OUTBOX_DEAD_LETTER_QUEUES",
+    queue_names,
+    "",
+    "queues of dead letters, besides the `.dead` of each known queue, separated by commas",
+    shown_default="none",
+    note="[Dead letters come home](#dead-letters-come-home)",
+)
 #: In the order in which they are shown. The broker's URL, whose schemes brokers know, is not here.
 OWN: Final[tuple[Setting[Any], ...]] = (
     DATABASE_URL,
@@ -160,6 +169,7 @@ OWN: Final[tuple[Setting[Any], ...]] = (
     LOG_LEVEL,
     ALLOW_CONTENT_TYPES,
     ALLOW_EXCHANGES,
+    DEAD_LETTER_QUEUES,
 )
 
 
@@ -187,6 +197,7 @@ class Settings:
     log_level: str = LOG_LEVEL.initial
     allow_content_types: Names = ALLOW_CONTENT_TYPES.initial
     allow_exchanges: Names = ALLOW_EXCHANGES.initial
+    dead_letter_queues: tuple[str, ...] = DEAD_LETTER_QUEUES.initial
     of_brokers: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, setting: Setting[T]) -> T:

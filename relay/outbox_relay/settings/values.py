@@ -89,6 +89,14 @@ def positive_duration(text: str) -> float:
     return seconds
 
 
+def queue_names(text: str) -> tuple[str, ...]:
+    """Names separated by commas; none from nothing."""
+    names = tuple(name for each in text.split(",") if (name := each.strip()))
+    if any(len(name.encode()) > 255 for name in names):
+        raise ValueError("the name of a queue has at most 255 bytes")
+    return names
+
+
 def address(text: str) -> Address:
     """Host and port, or None for `off`."""
     if text == "off":

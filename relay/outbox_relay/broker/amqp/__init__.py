@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from outbox_relay.broker.amqp.settings import ALLOW_RESERVED, MANAGEMENT_URL
+from outbox_relay.broker.dead_letters import DeadLetters
 from outbox_relay.broker.kind import Broker, Connect
 from outbox_relay.broker.publisher import Publisher
 from outbox_relay.core.depth import Depth
@@ -43,12 +44,19 @@ def _depths(url: str, _settings: Settings, queues: Sequence[str]) -> list[Depth]
     return depth.depths(url, queues)
 
 
+def _dead_letters(url: str, _settings: Settings) -> DeadLetters:
+    from outbox_relay.broker.amqp.dead_letters import AmqpDeadLetters
+
+    return AmqpDeadLetters(url)
+
+
 BROKER: Final = Broker(
     "RabbitMQ",
     ("amqp", "amqps"),
     _connector,
     _check,
     _depths,
+    _dead_letters,
     settings=(ALLOW_RESERVED,),
     check_settings=(MANAGEMENT_URL,),
 )

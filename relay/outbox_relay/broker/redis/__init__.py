@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from outbox_relay.broker.dead_letters import DeadLetters
 from outbox_relay.broker.kind import Broker, Connect
 from outbox_relay.broker.publisher import Publisher
 from outbox_relay.broker.redis.settings import CONFIRM
@@ -45,11 +46,19 @@ def _depths(url: str, settings: Settings, queues: Sequence[str]) -> list[Depth]:
     return depth.depths(url, options, queues)
 
 
+def _dead_letters(url: str, settings: Settings) -> DeadLetters:
+    from outbox_relay.broker.redis.dead_letters import RedisDeadLetters
+
+    options = dict(transport_options(settings.broker_transport_options.read()))
+    return RedisDeadLetters(url, options)
+
+
 BROKER: Final = Broker(
     "Redis",
     ("redis", "rediss", "sentinel", "valkey", "valkeys"),
     _connector,
     _check,
     _depths,
+    _dead_letters,
     settings=(CONFIRM,),
 )

@@ -1,0 +1,143 @@
+"""Brings dead letters home, on a thread and on connections of its own: no claim waits for it.
+
+What the broker gave up is dead in the outbox, with the broker's reason, before it leaves the
+broker. What is not of this outbox is left where it is and counted; its queue is read again only
+when the number of messages in it has changed.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from time import monotonic
+from typing import Final, Self
+
+import structlog
+
+from outbox_relay.broker.dead_letters import DeadLetters
+from outbox_relay.core.dead_letter import DeadLetter
+from outbox_relay.errors import RelayError
+from outbox_relay.observe.metrics import Metrics
+from outbox_relay.postgres.home import Home
+
+log = structlog.get_logger()
+
+#: Between two rounds, in seconds; and after failures, up to:
+EVERY: Final = 10.0
+MAX_PAUSE: Final = 300.0
+#: How many are asked about at a time, and the most that a round leaves in a queue.
+BATCH: Final = 200
+MAX_LEFT: Final = 10_000
+#: When messages that are still work are looked at again, in seconds: twice as long each time, up to
+BUSY_AGAIN: Final = 10.0
+MAX_BUSY: Final = 600.0
+
+
+class _Queue:
+    """What is known of a queue since it was read last."""
+
+    def __init__(self) -> None:
+        self.left = 0  # that lie there, and are not to be read again
+        self.busy = False
+        self.pause = BUSY_AGAIN
+        self.again = 0.0
+        self.closed = False  # another look could cost somebody's message
+
+    def is_due(self, waiting: int, now: float) -> bool:
+        """Whether to read it: there is something else than at the end of the last round."""
+        if self.closed:
+            return False
+        return waiting != self.left or (self.busy and now >= self.again)
+
+
+class Homecoming:
+    """Goes round every so often; a context manager that stops it."""
+
+    def __init__(
+        self,
+        open_home: Callable[[], Home],
+        open_dead_letters: Callable[[], DeadLetters],
+        metrics: Metrics,
+        *,
+        every: float = EVERY,
+    ) -> None:
+        self._open_home, self._open_dead_letters = open_home, open_dead_letters
+        self._metrics = metrics
+        self._every = every
+        self._queues: dict[str, _Queue] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dead-letters", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+
+    def _run(self) -> None:
+        pause, failing = self._every, False
+        while not self._stopped.wait(pause):
+            try:
+                self.round()
+                pause, failing = self._every, False
+            except RelayError as error:
+                if not failing:
+                    log.warning("dead_letters_unread", reason=str(error))
+                pause, failing = min(MAX_PAUSE, 2 * pause), True
+
+    def round(self) -> None:
+        """Bring home what lies in the queues known now. Raises a RelayError where that fails."""
+        with self._open_home() as home:
+            if not home.is_mine():
+                self._metrics.dead_letters_left.clear()
+                return
+            names = list(dict.fromkeys((*self._queues, *home.queues())))
+            with closing(self._open_dead_letters()) as letters:
+                for name in names:
+                    waiting = letters.waiting(name)
+                    if waiting is None and name not in self._queues:
+                        continue
+                    queue = self._queues.setdefault(name, _Queue())
+                    if not waiting:
+                        queue.left = 0
+                        self._metrics.dead_letters_left.labels(name).set(0)
+                        continue
+                    if queue.is_due(waiting, monotonic()):
+                        self._empty(name, queue, home, letters)
+
+    def _empty(self, name: str, queue: _Queue, home: Home, letters: DeadLetters) -> None:
+        """Bring home all of one queue that is ours."""
+        home_by_kind: Counter[str] = Counter()
+        verdicts: Counter[str] = Counter()
+        queue.left, queue.busy = 0, False
+        while queue.left < MAX_LEFT and (read := list(letters.read(name, BATCH))):
+            answers = home.bring(read)
+            done: list[DeadLetter] = []
+            for letter in read:
+                verdict = answers.get(letter.message_id or "", "unknown")
+                verdicts[verdict] += 1
+                if verdict in ("home", "known"):
+                    done.append(letter)
+                    home_by_kind[letter.kind] += verdict == "home"
+                elif letter.endangered:
+                    queue.closed = True
+            letters.done(done)
+            queue.left += len(read) - len(done)
+        self._note(name, queue, +home_by_kind, verdicts)
+
+    def _note(self, name: str, queue: _Queue, kinds: Counter[str], verdicts: Counter[str]) -> None:
+        for kind, count in kinds.items():
+            self._metrics.dead_letters.labels(kind).inc(count)
+        self._metrics.dead_letters_left.labels(name).set(verdicts["unknown"])
+        if kinds:
+            log.warning(
+                "dead_letters_home", queue=name, messages=kinds.total(), reasons=dict(kinds)
+            )
+        if verdicts["unknown"]:
+            log.warning(
+                "dead_letters_left", queue=name, messages=verdicts["unknown"], closed=queue.closed
+            )
+        queue.busy = verdicts["busy"] > 0
+        queue.pause = min(MAX_BUSY, 2 * queue.pause) if queue.busy else BUSY_AGAIN
+        queue.again = monotonic() + queue.pause

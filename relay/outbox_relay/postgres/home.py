@@ -1,0 +1,104 @@
+"""Where dead letters come home: asks the outbox about them, on a connection of its own.
+
+One relay of an outbox does so at a time: whoever holds a lock of this session.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Self
+
+from outbox_relay.core.dead_letter import DEAD, DeadLetter
+from outbox_relay.core.route import Route
+from outbox_relay.errors import SettingsError, StoreLost
+from outbox_relay.postgres.database import BoundedConnection, connect, translated
+from outbox_relay.postgres.literals import storable
+from outbox_relay.postgres.statement import Statement
+from outbox_relay.settings import Settings
+
+NAME: Final = "outbox-relay dead letters"
+
+#: The queues of the newest messages: routes repeat, so that few are enough.
+ROUTES: Final = Statement(
+    "recent_routes",
+    """
+SELECT DISTINCT exchange, routing_key, mandatory, declare::text, 0
+FROM (SELECT exchange, routing_key, mandatory, declare
+        FROM {outbox}.message ORDER BY id DESC LIMIT 1000) recent
+""",
+)
+ANNOUNCED: Final = "SELECT DISTINCT unnest(queues) FROM inbox.worker"
+MAY_READ: Final = """
+SELECT coalesce(has_table_privilege(to_regclass('inbox.worker'), 'SELECT')
+            AND has_schema_privilege(to_regnamespace('inbox'), 'USAGE'), false)
+"""
+LOCK: Final = Statement(
+    "lock_dead_letters",
+    "SELECT pg_try_advisory_lock(hashtextextended('outbox.bring_home',"
+    " '{outbox}.ready'::regclass::oid::bigint))",
+)
+BRING_HOME: Final = Statement(
+    "bring_home",
+    """
+SELECT message_id, verdict
+FROM {outbox}.bring_home(%(message_ids)s::text[], %(states)s::text[], %(errors)s::text[])
+""",
+)
+
+
+class Home:
+    """A session; every method raises StoreLost, SchemaError or StatementFailed."""
+
+    def __init__(self, connection: BoundedConnection, settings: Settings) -> None:
+        self._connection = connection
+        self._settings = settings
+        encoding = connection.info.parameter_status("server_encoding")
+        self._charset = "utf-8" if encoding in ("UTF8", "SQL_ASCII") else "ascii"
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Connect, the secret read anew."""
+        try:
+            url = settings.database_url.read()
+        except SettingsError as error:  # it was readable at the start
+            raise StoreLost(str(error)) from error
+        return cls(connect(url, NAME, settings.statement_timeout), settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def is_mine(self) -> bool:
+        """Whether no other relay is at it; ours until the session ends."""
+        row = self._run(LOCK)[0]
+        return bool(row[0])
+
+    def queues(self) -> list[str]:
+        """Where dead letters may lie: in `<queue>.dead` of each known queue, and in those set."""
+        routes = [Route(*row) for row in self._run(ROUTES)]
+        names = {name for route in routes for name in route.queues if name}
+        with translated():
+            if self._connection.execute(MAY_READ).fetchone() == (True,):
+                names |= {name for (name,) in self._connection.execute(ANNOUNCED)}
+        return [*(f"{name}{DEAD}" for name in sorted(names)), *self._settings.dead_letter_queues]
+
+    def bring(self, letters: Sequence[DeadLetter]) -> dict[str, str]:
+        """Have them dead in the outbox, committed; the verdict on each message id."""
+        reasons = {each.message_id: each.reason for each in letters if each.message_id}
+        parameters = {
+            "message_ids": list(reasons),
+            "states": ["dead"] * len(reasons),
+            "errors": [storable(reason, self._charset) for reason in reasons.values()],
+        }
+        return dict(self._run(BRING_HOME, parameters)) if reasons else {}
+
+    def close(self) -> None:
+        """End the session, and with it the lock."""
+        self._connection.close()
+
+    def _run(
+        self, statement: Statement, parameters: Mapping[str, Any] | None = None
+    ) -> list[tuple[Any, ...]]:
+        text = statement.in_schema(self._settings.schema).text
+        with translated():
+            return self._connection.execute(text, parameters).fetchall()
