@@ -60,8 +60,9 @@ GRANT SELECT (id, slot) ON {outbox}.lane, {outbox}.expiry TO outbox_inspector;
 INBOX_GRANTS: Final = """
 GRANT USAGE ON SCHEMA {inbox} TO inbox_worker;
 GRANT SELECT, INSERT, UPDATE (result) ON {inbox}.processed TO inbox_worker;
-GRANT EXECUTE ON FUNCTION {inbox}.purge, {inbox}.announce, {inbox}.beat, {inbox}.leave
-    TO inbox_worker;
+GRANT SELECT ON {inbox}.receipt TO inbox_worker;
+GRANT EXECUTE ON FUNCTION {inbox}.purge, {inbox}.announce, {inbox}.beat, {inbox}.leave,
+    {inbox}.note_receipts, {inbox}.watch TO inbox_worker;
 
 DO $$ DECLARE
     reader text;
@@ -69,7 +70,9 @@ BEGIN
     FOR reader IN SELECT rolname FROM pg_roles
                    WHERE rolname IN ('outbox_relay', 'outbox_inspector') LOOP
         EXECUTE 'GRANT USAGE ON SCHEMA {inbox} TO ' || quote_ident(reader);
-        EXECUTE 'GRANT SELECT ON {inbox}.worker TO ' || quote_ident(reader);
+        EXECUTE 'GRANT SELECT ON {inbox}.worker, {inbox}.receipt, {inbox}.watched TO '
+            || quote_ident(reader);
+        EXECUTE 'GRANT EXECUTE ON FUNCTION {inbox}.unfinished TO ' || quote_ident(reader);
     END LOOP;
 END $$;
 """

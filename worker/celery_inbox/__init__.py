@@ -11,6 +11,7 @@ from celery_inbox.errors import (
     TransactionEnded,
     UnusableConnection,
 )
+from celery_inbox.receipt import receipts
 from celery_inbox.reliability import reliable
 from celery_inbox.retention import purge
 from celery_inbox.task import idempotent
@@ -26,6 +27,7 @@ __all__ = [
     "announce",
     "idempotent",
     "purge",
+    "receipts",
     "reliable",
 ]
 

@@ -1,0 +1,168 @@
+"""Tells how the work on a message ended, as a worker's main process hears of it.
+
+Celery tells a request of every ending, whatever the pool, and also when the child that ran it has
+died: so nothing here depends on a child. What is given back to the broker has not ended.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from billiard.exceptions import Terminated, WorkerLostError
+from celery.exceptions import Ignore, Reject, Retry
+
+#: A run's number counts its retries, and this many more each time the task replaced itself.
+REPLACED = 1_000_000
+#: Message ids are short; a task's name may be anything that somebody sent.
+MAX_NAME = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the work on one message ended, or that it is held; times by the monotonic clock."""
+
+    message_id: str
+    task: str
+    outcome: str
+    error: str | None
+    run: int
+    received: float | None
+    finished: float | None
+
+
+Note = Callable[[Ending], None]
+
+
+def follow(request: Any, note: Note) -> None:
+    """Have a request that was just received tell of its ending."""
+    request.__class__ = _followed(type(request))
+    request.note_ending = note
+    request.received_monotonic = time.monotonic()
+
+
+def held(request: Any, older_than: float) -> Ending | None:
+    """What to say of a request that is not done with yet, if it was received so long ago."""
+    received = getattr(request, "received_monotonic", None)
+    if received is None or time.monotonic() - received < older_than:
+        return None
+    return _ending(request, "held", None, finished=False)
+
+
+def revoked(request: Any, task: str, reason: str | None) -> Ending:
+    """The ending of what was revoked, or has expired."""
+    run = run_number({"retries": request.retries, **vars(request)})
+    return _now(request.id, task, "revoked", reason, run)
+
+
+def unreadable(message: Any, outcome: str, error: str | None) -> Ending | None:
+    """The ending of a message that became no request; None if it does not even have an id."""
+    headers = message.headers if isinstance(message.headers, Mapping) else {}
+    id_ = headers.get("id") or message.properties.get("correlation_id")
+    if not id_:
+        return None
+    return _now(id_, headers.get("task") or "", outcome, error, run_number(headers))
+
+
+def run_number(headers: Mapping[str, Any]) -> int:
+    """The number of a run by the headers of its message: later runs have higher numbers."""
+    counts = (headers.get("replaced_task_nesting"), headers.get("retries"))
+    nesting, retries = (n if isinstance(n, int) and 0 <= n < REPLACED else 0 for n in counts)
+    return nesting * REPLACED + retries
+
+
+def name_of(error: BaseException) -> str:
+    """The name of the exception's class, also where it could not be pickled."""
+    name = getattr(error, "exc_cls_name", None) or type(error).__qualname__
+    return clean(name)
+
+
+def clean(text: object) -> str:
+    """Text that Postgres can hold."""
+    encoded = str(text).replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace")
+    return encoded[:MAX_NAME].decode(errors="ignore")
+
+
+def _outcome(error: BaseException) -> str | None:
+    """What an exception makes of a run; None for what is announced in another way."""
+    match error:
+        case Terminated():
+            return None  # the signal that it was revoked tells
+        case Reject():
+            return "rejected"
+        case Retry():
+            return "retried"
+        case Ignore():
+            return "ignored"
+        case WorkerLostError() | SystemExit() | KeyboardInterrupt():
+            return "lost"
+    return "failed"
+
+
+def _ending(request: Any, outcome: str, error: str | None, *, finished: bool = True) -> Ending:
+    return Ending(
+        clean(request.id),
+        clean(request.name),
+        outcome,
+        error,
+        run_number(request.request_dict),
+        request.received_monotonic,
+        time.monotonic() if finished else None,
+    )
+
+
+def _now(id_: object, task: object, outcome: str, error: str | None, run: int) -> Ending:
+    return Ending(clean(id_), clean(task), outcome, error, run, None, time.monotonic())
+
+
+_classes: dict[type, type] = {}
+
+
+def _followed(kind: type) -> type:
+    """The kind of request that tells of its ending, made once for each kind."""
+    found = _classes.get(kind)
+    if found is None:
+        found = _classes[kind] = type(kind.__name__, (_Followed, kind), {})
+        _classes[found] = found
+    return found
+
+
+class _Followed:
+    """What is laid over Celery's request, in the main process of a worker."""
+
+    given_back = False
+    had_succeeded = False
+    note_ending: Note
+    received_monotonic: float
+
+    def on_success(self, failed__retval__runtime: Any, **options: Any) -> Any:
+        """Celery has it that the pool is done; a failure goes on to `on_failure`."""
+        answer = super().on_success(failed__retval__runtime, **options)  # type: ignore[misc]  # laid over a Request
+        if not failed__retval__runtime[0]:
+            self.note_ending(_ending(self, "succeeded", None))
+        return answer
+
+    def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
+        """Failed, retried, rejected, ignored, or lost with its child."""
+        answer = super().on_failure(exc_info, *args, **options)  # type: ignore[misc]  # laid over a Request
+        error = exc_info.exception
+        if type(error).__name__ == "ExceptionWithTraceback":  # billiard's parcel of one
+            error = error.exc
+        outcome = "succeeded" if self.had_succeeded else _outcome(error)
+        cancelled = getattr(self, "_already_cancelled", False)
+        if outcome and not self.given_back and not cancelled:
+            name = None if outcome in ("succeeded", "retried", "ignored") else name_of(error)
+            self.note_ending(_ending(self, outcome, name))
+        return answer
+
+    def reject(self, requeue: bool = False) -> Any:
+        """Given back to the broker, it comes again: that is no ending."""
+        if not self.acknowledged:  # type: ignore[attr-defined]  # laid over a Request
+            self.given_back = requeue
+        return super().reject(requeue=requeue)  # type: ignore[misc]  # laid over a Request
+
+    def _success_was_stored(self) -> Any:
+        """A child that died after its task had succeeded took nothing with it (Celery 5.7)."""
+        stored = super()._success_was_stored()  # type: ignore[misc]  # laid over a Request
+        self.had_succeeded = bool(stored)
+        return stored
