@@ -16,7 +16,9 @@ import structlog
 from outbox_relay.broker.registry import open_dead_letters, publisher_factory
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import DAEMON
+from outbox_relay.core.guard import Guard
 from outbox_relay.loop.homecoming import Homecoming
+from outbox_relay.loop.knowledge import Knowledge
 from outbox_relay.loop.relay import Relay
 from outbox_relay.observe.health import Endpoint, Health
 from outbox_relay.observe.metrics import Metrics
@@ -25,6 +27,7 @@ from outbox_relay.operator import depths
 from outbox_relay.postgres.home import Home
 from outbox_relay.postgres.open import open_store
 from outbox_relay.postgres.purge import purge
+from outbox_relay.postgres.workers import Workers
 from outbox_relay.settings import Settings
 
 log = structlog.get_logger()
@@ -45,6 +48,7 @@ def _arguments(parser: ArgumentParser) -> None:
 def _run(arguments: Namespace, settings: Settings) -> int:
     drain: bool = arguments.drain
     metrics, health = Metrics(), Health()
+    guard = Guard() if settings.hold_unknown else None
     relay = Relay(
         replace(settings, grace_period=LANDING * settings.grace_period),
         open_store=lambda: open_store(settings),
@@ -54,6 +58,7 @@ def _run(arguments: Namespace, settings: Settings) -> int:
         metrics=metrics,
         health=health,
         purge=partial(purge, settings),
+        guard=guard,
     )
 
     def stop(*_: object) -> None:
@@ -64,9 +69,11 @@ def _run(arguments: Namespace, settings: Settings) -> int:
         signal.signal(number, stop)
     _spare_the_collector()
     address = settings.http_address
-    if drain:
-        return 0 if relay.drain() else 1
     with ExitStack() as beside:
+        if guard is not None:
+            beside.enter_context(Knowledge(guard, lambda: Workers.open(settings)))
+        if drain:
+            return 0 if relay.drain() else 1
         beside.enter_context(
             Homecoming(lambda: Home.open(settings), lambda: open_dead_letters(settings), metrics)
         )

@@ -19,6 +19,8 @@ MAX_RETRY_DELAY: Final = 300.0
 #: What waits for its route is woken by a probe that was confirmed. If nobody does so, it is tried
 #: after so many seconds, or up to twice as many.
 MIN_HELD: Final = 900.0
+#: The same for what waits for a worker that knows its task: woken as soon as one is seen.
+UNKNOWN_DELAY: Final = 300.0
 
 
 def poll_interval(idle: float) -> float:
@@ -40,3 +42,8 @@ def turn_delay(first: float) -> float:
 def held_delay() -> float:
     """Seconds until a message that waits for its route is tried whatever is known of the route."""
     return random.uniform(MIN_HELD, 2 * MIN_HELD)
+
+
+def unknown_delay() -> float:
+    """How long a message waits for a worker that knows its task, unless one is seen earlier."""
+    return UNKNOWN_DELAY * random.uniform(1, 1.25)

@@ -9,10 +9,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from outbox_relay.core.backoff import held_delay, retry_delay, turn_delay
+from outbox_relay.core.backoff import held_delay, retry_delay, turn_delay, unknown_delay
 from outbox_relay.core.claim import Fetched, Reply, Turn
 from outbox_relay.core.cursor import Cursor
 from outbox_relay.core.expiry import to_be_told
+from outbox_relay.core.guard import Guard
 from outbox_relay.core.lanes import Lanes
 from outbox_relay.core.message import Held, Message, Parking, Reason, Refusal
 from outbox_relay.core.pauses import PAUSING, Pauses, route_of, written
@@ -22,7 +23,12 @@ from outbox_relay.core.suspects import Suspects
 from outbox_relay.settings import Settings
 
 #: Refusals that are not the message's fault: they wait for another try, and cost no attempt.
-FREE: Final = PAUSING | {Reason.SUSPECTED, Reason.UNDECLARED, Reason.HELD}
+FREE: Final = PAUSING | {
+    Reason.SUSPECTED,
+    Reason.UNDECLARED,
+    Reason.HELD,
+    Reason.UNKNOWN_TASK,
+}
 #: Refusals that are undone when the route of the message takes others again.
 WAITING: Final = PAUSING | {Reason.HELD}
 #: Refusals that no further attempt could change.
@@ -47,8 +53,9 @@ class Sorted:
 class Core:
     """The relay's memory of what it holds, and the rules it follows."""
 
-    def __init__(self, settings: Settings, first_claim_id: int) -> None:
+    def __init__(self, settings: Settings, first_claim_id: int, guard: Guard | None = None) -> None:
         self._settings = settings
+        self._guard = guard
         self._cursor = Cursor()
         self._lanes = Lanes()
         self._policy = Policy(settings.allow_content_types, settings.allow_exchanges)
@@ -131,6 +138,9 @@ class Core:
     def fetched(self, fetched: Fetched, now: float) -> Sorted:
         """Sort what was fetched by what is to be done with it."""
         allowed, refused = self._policy.sort(fetched.messages)
+        if self._guard is not None:
+            allowed, held = self._guard.sort(allowed)
+            refused = [*refused, *held]
         publish = [m for m in allowed if not (m.expired or m.suspicion)]
         if self._pauses or len(publish) < len(allowed):
             publish = []
@@ -237,6 +247,8 @@ class Core:
         route = written(route_of(message)) if reason in WAITING else None
         if route is not None:
             delay = held_delay()
+        elif reason is Reason.UNKNOWN_TASK:
+            delay = unknown_delay()
         elif free:
             delay = turn_delay(settings.retry_delay)
         else:

@@ -67,6 +67,7 @@ class Reason(StrEnum):
     UNDECLARED = "undeclared"  # there was no time yet to declare its queue
     UNANSWERED = "unanswered"  # its queue, or the node that has it, did not answer
     HELD = "held"  # not published: its route is paused
+    UNKNOWN_TASK = "unknown task"  # not published: no live worker of its queue knows it
     NACKED = "nacked"  # a queue could not take it now
 
 

@@ -19,6 +19,7 @@ from outbox_relay.broker.publisher import Open, Publisher
 from outbox_relay.core.backlog import History
 from outbox_relay.core.backoff import IDLE_POLL
 from outbox_relay.core.decide import Core
+from outbox_relay.core.guard import Guard
 from outbox_relay.errors import BrokerLost, RelayError, SchemaError, StoreLost
 from outbox_relay.loop.cycle import Cycle
 from outbox_relay.loop.housekeeping import Housekeeping
@@ -61,8 +62,10 @@ class Relay:
         metrics: Metrics,
         health: Health,
         purge: Callable[[], int],
+        guard: Guard | None = None,
     ) -> None:
         self._settings = settings
+        self._guard = guard
         self._open_store = open_store
         self._open_publisher = open_publisher
         self._metrics = metrics
@@ -80,7 +83,7 @@ class Relay:
         self._housekeeping = Housekeeping(metrics, Retention(purge, monotonic()))
 
     def _remember_nothing(self, first_claim_id: int) -> None:
-        self._core = Core(self._settings, first_claim_id)
+        self._core = Core(self._settings, first_claim_id, self._guard)
         quarantine, forget = Quarantine(self._open_publisher), not self._settings.retention
         self._cycle = Cycle(self._core, quarantine, self._metrics, forget=forget)
 

@@ -6,12 +6,14 @@ One relay of an outbox does so at a time: whoever holds a lock of this session.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
-from outbox_relay.core.dead_letter import DEAD, DeadLetter
+from outbox_relay.core.dead_letter import DEAD, UNREGISTERED, DeadLetter
+from outbox_relay.core.message import Reason
 from outbox_relay.core.route import Route
 from outbox_relay.errors import SettingsError, StoreLost
 from outbox_relay.postgres.database import BoundedConnection, connect, translated
 from outbox_relay.postgres.literals import storable
 from outbox_relay.postgres.statement import Statement
+from outbox_relay.postgres.workers import may_read
 from outbox_relay.settings import Settings
 
 NAME: Final = "outbox-relay dead letters"
@@ -26,10 +28,6 @@ FROM (SELECT exchange, routing_key, mandatory, declare
 """,
 )
 ANNOUNCED: Final = "SELECT DISTINCT unnest(queues) FROM inbox.worker"
-MAY_READ: Final = """
-SELECT coalesce(has_table_privilege(to_regclass('inbox.worker'), 'SELECT')
-            AND has_schema_privilege(to_regnamespace('inbox'), 'USAGE'), false)
-"""
 LOCK: Final = Statement(
     "lock_dead_letters",
     "SELECT pg_try_advisory_lock(hashtextextended('outbox.bring_home',"
@@ -78,19 +76,32 @@ class Home:
         routes = [Route(*row) for row in self._run(ROUTES)]
         names = {name for route in routes for name in route.queues if name}
         with translated():
-            if self._connection.execute(MAY_READ).fetchone() == (True,):
+            if may_read(self._connection):
                 names |= {name for (name,) in self._connection.execute(ANNOUNCED)}
         return [*(f"{name}{DEAD}" for name in sorted(names)), *self._settings.dead_letter_queues]
 
     def bring(self, letters: Sequence[DeadLetter]) -> dict[str, str]:
-        """Have them dead in the outbox, committed; the verdict on each message id."""
-        reasons = {each.message_id: each.reason for each in letters if each.message_id}
+        """Have them dead in the outbox, committed; the verdict on each message id.
+
+        Where messages of unknown tasks are held, such a one is held again instead.
+        """
+        ours = {each.message_id: each for each in letters if each.message_id}
         parameters = {
-            "message_ids": list(reasons),
-            "states": ["dead"] * len(reasons),
-            "errors": [storable(reason, self._charset) for reason in reasons.values()],
+            "message_ids": list(ours),
+            "states": ["retry" if self._waits(each) else "dead" for each in ours.values()],
+            "errors": [
+                storable(
+                    f"{Reason.UNKNOWN_TASK}: {each.reason}" if self._waits(each) else each.reason,
+                    self._charset,
+                )
+                for each in ours.values()
+            ],
         }
-        return dict(self._run(BRING_HOME, parameters)) if reasons else {}
+        return dict(self._run(BRING_HOME, parameters)) if ours else {}
+
+    def _waits(self, letter: DeadLetter) -> bool:
+        """Whether it waits for a worker that knows its task, as if it had never been sent."""
+        return self._settings.hold_unknown and letter.kind == UNREGISTERED
 
     def close(self) -> None:
         """End the session, and with it the lock."""

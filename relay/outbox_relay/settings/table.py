@@ -26,6 +26,7 @@ from outbox_relay.settings.values import (
     log_level,
     positive_duration,
     queue_names,
+    switch,
     transport_options,
 )
 
@@ -148,6 +149,13 @@ DEAD_LETTER_QUEUES: Final = Setting(
     shown_default="none",
     note="[Dead letters come home](#dead-letters-come-home)",
 )
+HOLD_UNKNOWN: Final = Setting(
+    "OUTBOX_HOLD_UNKNOWN",
+    switch,
+    "0",
+    "`1`: a message whose task no live worker of its queue knows waits until one does",
+    note="[Tasks that no worker knows](#tasks-that-no-worker-knows)",
+)
 #: In the order in which they are shown. The broker's URL, whose schemes brokers know, is not here.
 OWN: Final[tuple[Setting[Any], ...]] = (
     DATABASE_URL,
@@ -170,6 +178,7 @@ OWN: Final[tuple[Setting[Any], ...]] = (
     ALLOW_CONTENT_TYPES,
     ALLOW_EXCHANGES,
     DEAD_LETTER_QUEUES,
+    HOLD_UNKNOWN,
 )
 
 
@@ -198,6 +207,7 @@ class Settings:
     allow_content_types: Names = ALLOW_CONTENT_TYPES.initial
     allow_exchanges: Names = ALLOW_EXCHANGES.initial
     dead_letter_queues: tuple[str, ...] = DEAD_LETTER_QUEUES.initial
+    hold_unknown: bool = HOLD_UNKNOWN.initial
     of_brokers: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, setting: Setting[T]) -> T:

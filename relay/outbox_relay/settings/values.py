@@ -89,6 +89,13 @@ def positive_duration(text: str) -> float:
     return seconds
 
 
+def switch(text: str) -> bool:
+    """On or off."""
+    if text in ("0", "1"):
+        return text == "1"
+    raise ValueError("say 0 or 1")
+
+
 def queue_names(text: str) -> tuple[str, ...]:
     """Names separated by commas; none from nothing."""
     names = tuple(name for each in text.split(",") if (name := each.strip()))
