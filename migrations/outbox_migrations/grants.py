@@ -1,7 +1,8 @@
-"""Four roles that can do their job and nothing else.
+"""Roles that can do their job and nothing else.
 
 A producer inserts; a relay works off rows but cannot change a body; an inspector sees no payload;
-a worker keeps the inbox.
+a worker keeps the inbox. People at a console are viewers, who see no payload either; readers, who
+do; and operators, who may act, and leave a record of it.
 """
 
 from typing import Final
@@ -15,7 +16,14 @@ from outbox_migrations.errors import MigrationError
 
 #: Created when they are missing. Grant them to your login roles: GRANT outbox_relay TO my_relay.
 ROLES: Final = {
-    "outbox": ("outbox_producer", "outbox_relay", "outbox_inspector"),
+    "outbox": (
+        "outbox_producer",
+        "outbox_relay",
+        "outbox_inspector",
+        "outbox_viewer",
+        "outbox_reader",
+        "outbox_operator",
+    ),
     "inbox": ("inbox_worker",),
 }
 
@@ -57,6 +65,32 @@ GRANT SELECT (id, slot, state, available_at, attempts) ON {outbox}.parked TO out
 GRANT SELECT (id, slot) ON {outbox}.lane, {outbox}.expiry TO outbox_inspector;
 """
 
+#: Those of people. Reasons, receipts and keys are no payload; headers, arguments and bodies are.
+PEOPLE_GRANTS: Final = """
+GRANT USAGE ON SCHEMA {outbox} TO outbox_viewer, outbox_reader, outbox_operator;
+
+GRANT SELECT ON {outbox}.stats, {outbox}.receipt, {outbox}.progress, {outbox}.action
+    TO outbox_viewer, outbox_reader;
+GRANT SELECT (id, slot, message_id, task, exchange, routing_key, content_type, content_encoding,
+              mandatory, available_at, expires_at, created_at, ordering_key, dedup_key)
+    ON {outbox}.message TO outbox_viewer;
+GRANT SELECT (id, message_id, task, exchange, routing_key, created_at, available_at, attempts,
+              last_error)
+    ON {outbox}.pending, {outbox}.scheduled, {outbox}.dead TO outbox_viewer;
+GRANT SELECT (id, message_id, task, exchange, routing_key, created_at, sent_at)
+    ON {outbox}.sent TO outbox_viewer;
+GRANT SELECT (id, message_id, task, exchange, routing_key, created_at, available_at, attempts,
+              last_error, expired_at)
+    ON {outbox}.expired TO outbox_viewer;
+GRANT SELECT ON {outbox}.message, {outbox}.pending, {outbox}.scheduled, {outbox}.dead,
+    {outbox}.sent, {outbox}.expired TO outbox_reader;
+GRANT SELECT ON {outbox}.ready, {outbox}.parked, {outbox}.lane, {outbox}.expiry
+    TO outbox_viewer, outbox_reader;
+GRANT EXECUTE ON FUNCTION {outbox}.rough_count TO outbox_viewer, outbox_reader;
+
+GRANT EXECUTE ON FUNCTION {outbox}.act TO outbox_operator;
+"""
+
 INBOX_GRANTS: Final = """
 GRANT USAGE ON SCHEMA {inbox} TO inbox_worker;
 GRANT SELECT, INSERT, UPDATE (result) ON {inbox}.processed TO inbox_worker;
@@ -77,7 +111,7 @@ BEGIN
 END $$;
 """
 
-GRANTS: Final[dict[str, str]] = {"outbox": OUTBOX_GRANTS, "inbox": INBOX_GRANTS}
+GRANTS: Final[dict[str, str]] = {"outbox": OUTBOX_GRANTS + PEOPLE_GRANTS, "inbox": INBOX_GRANTS}
 
 
 def grant(database_url: str, schema: str = "outbox", component: Which = "both") -> tuple[str, ...]:

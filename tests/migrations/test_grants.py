@@ -1,4 +1,4 @@
-"""Four roles that can do their job and nothing else."""
+"""Roles that can do their job and nothing else."""
 
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit, urlunsplit

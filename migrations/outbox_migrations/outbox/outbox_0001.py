@@ -18,13 +18,16 @@ DROP = """
 DROP VIEW outbox.pending, outbox.scheduled, outbox.dead, outbox.expired, outbox.sent,
     outbox.stats;
 DROP TABLE outbox.message, outbox.ready, outbox.parked, outbox.receipt, outbox.expiry,
-    outbox.lane, outbox.lane_news, outbox.dedup, outbox.progress, outbox.setting;
+    outbox.lane, outbox.lane_news, outbox.dedup, outbox.progress, outbox.setting,
+    outbox.action;
 DROP FUNCTION outbox.is_replicating, outbox.restore_work, outbox.workless,
     outbox.make_work, outbox.joined_lane, outbox.left_work, outbox.claim_lanes, outbox.claim_dedup,
     outbox.bell, outbox.ring, outbox.forget_dedup, outbox.by_index, outbox.short_repr,
     outbox.rough_count, outbox.cancel, outbox.retry, outbox.discard, outbox.replay,
     outbox.bring_home, outbox.empty_slot, outbox.purge, outbox.forget, outbox.enqueue,
-    outbox.default_queue, outbox.set_default_queue, outbox.version;
+    outbox.default_queue, outbox.set_default_queue, outbox.act,
+    outbox.retry_rows, outbox.remove_rows, outbox.replay_rows, outbox.reschedule_rows,
+    outbox.keep_actions, outbox.version;
 """
 
 
