@@ -17,7 +17,7 @@ WORKERS = $(shell $(BIN)/python -c 'import os; print(min(6, 2 * os.cpu_count()))
 # Unpacked before the tests begin, whose time is limited; they unpack it themselves otherwise.
 RABBITMQ_ROOT = $(if $(filter off,$(RABBITMQ)),,RABBITMQ_ROOT="$$(PYTHONPATH=tools \
 	$(BIN)/python -m servers)")
-TYPED := producer relay worker migrations tools examples/shop tests
+TYPED := producer relay worker migrations console tools examples/shop tests
 
 export UV_CACHE_DIR := $(CURDIR)/.uv/cache
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
@@ -36,7 +36,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
-setup: .venv/.synced ## Make .venv with the four packages, their commands and the tools
+setup: .venv/.synced ## Make .venv with the five packages, their commands and the tools
 
 demo: .venv/.synced ## Run a small shop on the outbox, servers included (BROKER=rabbitmq or redis)
 	@PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/examples/shop $(BIN)/python -m demo

@@ -1,4 +1,4 @@
-"""What the four distributions say of themselves, to people and to an index."""
+"""What the five distributions say of themselves, to people and to an index."""
 
 import re
 import subprocess
@@ -18,6 +18,7 @@ PACKAGES = [
     ("worker", "celery_inbox", None),
     ("migrations", "outbox_migrations", "outbox-migrate"),
     ("relay", "outbox_relay", "outbox-relay"),
+    ("console", "outbox_console", "outbox-console"),
 ]
 FOLDERS = [ROOT / folder for folder, *_ in PACKAGES]
 
@@ -29,7 +30,7 @@ def project(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_an_index_learns_what_it_is(folder: Path) -> None:
-    """Licence, Pythons, keywords, classifiers and a page; the one version of all four."""
+    """Licence, Pythons, keywords, classifiers and a page; the one version of all five."""
     ours = project(folder)
     installed = metadata(ours["name"])
 

@@ -1,4 +1,4 @@
-"""The four distributions, as their project files describe them."""
+"""The five distributions, as their project files describe them."""
 
 import tomllib
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-FOLDERS: Final = ("producer", "relay", "worker", "migrations")
+FOLDERS: Final = ("producer", "relay", "worker", "migrations", "console")
 
 
 class Unreleasable(RuntimeError):
@@ -35,7 +35,7 @@ class Package:
 
 
 def packages(root: Path = ROOT) -> list[Package]:
-    """All four; they have one version, that of the workspace."""
+    """All five; they have one version, that of the workspace."""
     wanted = _project(root)["version"]
     found = [_package(root, folder) for folder in FOLDERS]
     for package in found:

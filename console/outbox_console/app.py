@@ -1,0 +1,103 @@
+"""The application: pages behind a gate, mounted anywhere, or served by the command."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from outbox_console import settings as reading
+from outbox_console.errors import Problem
+from outbox_console.gate import Gate, Who
+from outbox_console.outbox.pulse import Pulse
+from outbox_console.pages import actions, failures, messages, overview
+from outbox_console.pages.console import Console, page, templates
+from outbox_console.people.forms import Forms
+from outbox_console.people.person import Person
+from outbox_console.people.signing_in import Nobody, sign_in
+from outbox_console.postgres.database import Database
+from outbox_console.settings import Settings
+
+_STATIC: Final = Path(__file__).with_name("static")
+
+
+def create_app(
+    *, database_url: str, schema: str = "outbox", role: str = "viewer", who: Who | None = None
+) -> Starlette:
+    """The console, to be mounted in an ASGI application that has let people in already.
+
+    Everybody who gets there has `role`: viewer, viewer-with-payload, operator or
+    operator-with-payload. `who` tells people apart instead: it gets Starlette's HTTPConnection, and
+    returns a `Person` or None, who is refused. Raises SettingsError.
+    """
+    settings = reading.check(
+        Settings(database_url=reading.constant_url(database_url), schema=schema, role=role)
+    )
+    return _application(settings, Middleware(Gate, Nobody(role), who, False))
+
+
+def serve_app(settings: Settings) -> Starlette:
+    """The console as the command serves it: with the sign-in of its settings."""
+    gate = Middleware(Gate, sign_in(settings), None, not settings.knows_people)
+    return _application(settings, gate)
+
+
+def _application(settings: Settings, gate: Middleware) -> Starlette:
+    database = Database(settings.database_url, settings.schema)
+    console = Console(database, Pulse(database), Forms(), templates())
+
+    @asynccontextmanager
+    async def living(_: Starlette) -> AsyncIterator[None]:
+        console.pulse.start()  # mounted, it starts with the first page
+        yield
+        await console.pulse.stop()
+
+    app = Starlette(
+        routes=[
+            Route("/healthz", _healthz),
+            *overview.ROUTES,
+            *messages.ROUTES,
+            *failures.ROUTES,
+            *actions.ROUTES,
+            Mount("/static", StaticFiles(directory=_STATIC), name="static"),
+        ],
+        middleware=[gate],
+        exception_handlers={Problem: _problem, HTTPException: _http_error},
+        lifespan=living,
+    )
+    app.state.console = console
+    return app
+
+
+async def _healthz(_: Request) -> Response:
+    """That the process answers; a database that is away is shown, and no reason to restart it."""
+    return PlainTextResponse("ok\n")
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return page(request, "problem.html", error.status, problem=error, returns=error.status == 503)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if "outbox_person" not in request.scope:
+        return PlainTextResponse("Not found\n", error.status_code, _headers(error))
+    told = {404: ("There is no such page", "Begin with the overview.")}
+    title, remedy = told.get(error.status_code, ("This cannot be done here", "Use the pages."))
+    problem = Problem(error.status_code, title, remedy)
+    return page(request, "problem.html", error.status_code, problem=problem, returns=False)
+
+
+def _headers(error: HTTPException) -> Mapping[str, str]:
+    return error.headers or {}
+
+
+__all__ = ["Person", "create_app", "serve_app"]

@@ -1,0 +1,128 @@
+"""A page of messages in one state, found with the index of its order, however many there are.
+
+The next page begins after the last message of this one (keyset), so that a page is never slower
+because it is far down, and nothing is shown twice when rows come and go.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from outbox_console.errors import Problem
+from outbox_console.outbox.filters import Filter
+from outbox_console.outbox.states import State
+from outbox_console.postgres.database import Session
+
+PAGE: Final = 50
+#: What an action on all that match reaches at most, and what is counted at most.
+MOST: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of a view; what a state does not have, or this person may not see, is None."""
+
+    id: int
+    message_id: str
+    task: str
+    exchange: str
+    routing_key: str
+    created_at: datetime
+    at: datetime | None
+    attempts: int | None
+    last_error: str | None
+    args: str | None
+    kwargs: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some entries, and where the next page begins; empty where there is none."""
+
+    entries: list[Entry]
+    after: str
+
+
+_COLUMNS: Final = "id, message_id, task, exchange, routing_key, created_at, {time} AS at"
+_REASON: Final = ", attempts, last_error"
+_NO_REASON: Final = ", NULL::smallint AS attempts, NULL::text AS last_error"
+_PAYLOAD: Final = ", args, kwargs"
+_NO_PAYLOAD: Final = ", NULL::text AS args, NULL::text AS kwargs"
+#: Where the next page begins, by order.
+_AFTER: Final = {
+    "id": " AND id > %(after_id)s",
+    "id DESC": " AND id < %(after_id)s",
+    "available_at, id": (
+        " AND available_at >= %(after_time)s"
+        " AND (available_at > %(after_time)s OR id > %(after_id)s)"
+    ),
+}
+
+COUNT: Final = "SELECT count(*) FROM (SELECT FROM {outbox}.%s %s LIMIT %s) counted"
+#: Of a filter, only what was there when people looked: what came since was not in their number.
+IDS: Final = "SELECT id FROM {outbox}.%s %s AND id <= %%(newest)s ORDER BY id LIMIT %s"
+NEWEST: Final = "SELECT max(id) FROM {outbox}.message"
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A row's id alone."""
+
+    id: int
+
+
+async def page(
+    session: Session,
+    state: State,
+    wanted: Filter,
+    *,
+    payload: bool,
+    after: str = "",
+    size: int = PAGE,
+) -> Page:
+    """The entries that match, in the state's order, after the given place."""
+    where = wanted.conditions(state, payload=payload) + (_AFTER[state.order] if after else "")
+    columns = _COLUMNS.replace("{time}", state.time)
+    columns += _REASON if state.has_reason else _NO_REASON
+    columns += _PAYLOAD if payload else _NO_PAYLOAD
+    statement = (
+        f"SELECT {columns} FROM {{outbox}}.{state.name} {where}"
+        f" ORDER BY {state.order} LIMIT {size + 1}"
+    )
+    found = await session.fetch(Entry, statement, **wanted.parameters(), **_place(state, after))
+    following = _after(state, found[size - 1]) if len(found) > size else ""
+    return Page(found[:size], following)
+
+
+async def count(session: Session, state: State, wanted: Filter, *, payload: bool) -> int:
+    """How many match; one more than MOST where there are more."""
+    where = wanted.conditions(state, payload=payload)
+    return int(await session.value(COUNT % (state.name, where, MOST + 1), **wanted.parameters()))
+
+
+async def ids(
+    session: Session, state: State, wanted: Filter, newest: int, limit: int, *, payload: bool
+) -> list[int]:
+    """The ids of those that match and are not newer."""
+    statement = IDS % (state.name, wanted.conditions(state, payload=payload), int(limit))
+    rows = await session.fetch(Number, statement, **wanted.parameters(), newest=newest)
+    return [row.id for row in rows]
+
+
+def _after(state: State, last: Entry) -> str:
+    if state.order.startswith("id"):
+        return str(last.id)
+    return f"{last.at.isoformat() if last.at else ''},{last.id}"
+
+
+def _place(state: State, after: str) -> dict[str, Any]:
+    if not after:
+        return {}
+    time, _, id_ = after.rpartition(",")
+    try:
+        place: dict[str, Any] = {"after_id": int(id_)}
+        if not state.order.startswith("id"):
+            place["after_time"] = datetime.fromisoformat(time)
+    except ValueError:
+        raise Problem(400, "No page begins there", "Begin with the first.") from None
+    return place

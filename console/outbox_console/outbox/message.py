@@ -1,0 +1,127 @@
+"""Everything about one message: where it is, what became of it, and its payload where that is seen.
+
+What is payload is in a statement of its own, which runs for nobody who may not see it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from outbox_console.postgres.database import Session
+
+#: OFFSET 0: as plain joins, the tables would be read from end to end for one message.
+MESSAGE: Final = """
+SELECT m.id, m.message_id, m.task, m.exchange, m.routing_key, m.created_at, m.available_at AS eta,
+       m.expires_at, m.content_type, m.content_encoding, m.mandatory, m.ordering_key, m.dedup_key,
+       CASE WHEN r.id IS NOT NULL OR l.id IS NOT NULL THEN 'pending'
+            WHEN e.id IS NOT NULL THEN 'expired'
+            WHEN p.id IS NULL AND t.sent_at IS NULL AND m.created_at >= (
+                SELECT coalesce(max(f.at), '-infinity') FROM {outbox}.progress f
+                 WHERE f.name = 'receipts_forgotten') THEN 'pending'
+            WHEN p.id IS NULL THEN 'sent'
+            WHEN p.state = 'retry' OR p.state = 'scheduled' AND p.available_at <= now()
+            THEN 'pending' ELSE p.state END AS state,
+       l.id IS NOT NULL AS in_lane, p.available_at AS parked_until,
+       coalesce(r.attempts, p.attempts, e.attempts, 0) AS attempts,
+       coalesce(r.last_error, p.last_error, e.last_error) AS last_error,
+       CASE WHEN r.lease_until > now() THEN r.lease_until END AS claimed_until,
+       t.sent_at, e.expired_at
+  FROM {outbox}.message m
+  LEFT JOIN LATERAL (SELECT * FROM {outbox}.ready w WHERE w.id = m.id OFFSET 0) r ON true
+  LEFT JOIN LATERAL (SELECT * FROM {outbox}.parked w WHERE w.id = m.id OFFSET 0) p ON true
+  LEFT JOIN LATERAL (SELECT * FROM {outbox}.lane w WHERE w.id = m.id OFFSET 0) l ON true
+  LEFT JOIN LATERAL (SELECT * FROM {outbox}.expiry w WHERE w.id = m.id OFFSET 0) e ON true
+  LEFT JOIN LATERAL (SELECT max(w.sent_at) AS sent_at FROM {outbox}.receipt w
+                      WHERE w.span @> m.id AND m.id = ANY (w.ids)) t ON true
+ WHERE m.id = %(id)s
+"""
+
+#: Of a body only the beginning: nobody reads 16 MiB in a browser.
+PAYLOAD: Final = """
+SELECT headers::text, properties::text, declare::text, octet_length(body) AS size,
+       substring(body FOR 65536) AS body
+  FROM {outbox}.message WHERE id = %(id)s
+"""
+
+#: A task's own retries have its id: they are other rows of the same task.
+SIBLINGS: Final = """
+SELECT m.id FROM {outbox}.message m
+ WHERE m.message_id = %(message_id)s AND m.id <> %(id)s ORDER BY m.id LIMIT 20
+"""
+
+#: All rows with a message id, or the row with that number.
+FIND: Final = """
+SELECT m.id FROM {outbox}.message m WHERE m.message_id = %(id)s
+UNION SELECT m.id FROM {outbox}.message m WHERE m.id = %(row)s ORDER BY 1 LIMIT 50
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message without its payload; `state` is the view it is in."""
+
+    id: int
+    message_id: str
+    task: str
+    exchange: str
+    routing_key: str
+    created_at: datetime
+    eta: datetime | None
+    expires_at: datetime | None
+    content_type: str
+    content_encoding: str
+    mandatory: bool
+    ordering_key: str | None
+    dedup_key: str | None
+    state: str
+    in_lane: bool
+    parked_until: datetime | None
+    attempts: int
+    last_error: str | None
+    claimed_until: datetime | None
+    sent_at: datetime | None
+    expired_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What goes on the wire, as it is stored; of a large body the beginning."""
+
+    headers: str
+    properties: str
+    declare: str
+    size: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row's id alone."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A message, its payload where that may be seen, and the other rows with its id."""
+
+    message: Message
+    payload: Payload | None
+    siblings: list[int]
+
+
+async def find(session: Session, id_: int, *, payload: bool) -> Found | None:
+    """The message of a row; None where there is none."""
+    messages = await session.fetch(Message, MESSAGE, id=id_)
+    if not messages:
+        return None
+    (message,) = messages
+    bodies: list[Any] = await session.fetch(Payload, PAYLOAD, id=id_) if payload else []
+    siblings = await session.fetch(Row, SIBLINGS, id=id_, message_id=message.message_id)
+    return Found(message, bodies[0] if bodies else None, [row.id for row in siblings])
+
+
+async def search(session: Session, text: str) -> list[int]:
+    """The rows that an id may mean."""
+    row = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+    return [found.id for found in await session.fetch(Row, FIND, id=text, row=row)]

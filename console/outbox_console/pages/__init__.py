@@ -1,0 +1,1 @@
+"""The pages: each reads a request, asks the outbox once, and fills in a template."""

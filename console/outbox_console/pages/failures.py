@@ -1,0 +1,33 @@
+"""Failures: what is dead, and what waits for another attempt, by cause."""
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from outbox_console.outbox import failures as asked
+from outbox_console.outbox.failures import Failed
+from outbox_console.pages.console import console_of, page, person_of
+from outbox_console.postgres.database import Session
+
+
+async def failures(request: Request) -> Response:
+    """Both, each by cause."""
+
+    async def work(session: Session) -> tuple[list[Failed], list[Failed]]:
+        return await asked.dead(session), await asked.retrying(session)
+
+    dead, retrying = await console_of(request).database.read(person_of(request).reads_as, work)
+    return page(
+        request,
+        "failures.html",
+        groups=[
+            ("dead", "Given up", asked.by_cause(dead), len(dead)),
+            ("pending", "Tried again by themselves", asked.by_cause(retrying), len(retrying)),
+        ],
+        looked_at=asked.LOOKED_AT,
+    )
+
+
+ROUTES: Final = [Route("/failures", failures)]

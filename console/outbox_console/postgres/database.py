@@ -1,0 +1,124 @@
+"""Short transactions, each with the role of the person it is for, none without a deadline.
+
+A connection for each: a console asks for few, and what was killed or replaced is reached again with
+the next. Everything is set within the transaction, so that a pooler in between is no matter.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+
+from outbox_console.errors import Problem, SettingsError
+from outbox_console.postgres import problems
+
+T = TypeVar("T")
+
+#: Seconds: people wait no longer for a page. A frozen server keeps no statement's own timeout.
+_CONNECT: Final = 3
+_DEADLINE: Final = 4.0
+_ACTION_DEADLINE: Final = 30.0
+#: Milliseconds.
+_STATEMENT: Final = 2000
+_ACTION_STATEMENT: Final = 20_000
+_LOCK: Final = 3000
+
+#: All at once, for one round trip. The last decides what all that follows may do.
+_BEGIN: Final = """
+SELECT set_config('statement_timeout', %(statement)s, true),
+       set_config('lock_timeout', %(lock)s, true),
+       set_config('timezone', 'UTC', true),
+       set_config('role', %(role)s, true)
+"""
+
+
+class Session:
+    """One transaction."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any], schema: str) -> None:
+        self._connection, self._schema = connection, schema
+
+    async def fetch(self, kind: type[T], statement: str, **parameters: object) -> list[T]:
+        """One `kind` for each row, made with the columns as keywords."""
+        async with self._connection.cursor(row_factory=class_row(kind)) as cursor:
+            await cursor.execute(self._composed(statement), parameters)
+            return await cursor.fetchall()
+
+    async def value(self, statement: str, **parameters: object) -> Any:
+        """The only column of the only row; None where there is no row."""
+        cursor = await self._connection.execute(self._composed(statement), parameters)
+        row = await cursor.fetchone()
+        return row[0] if row else None
+
+    async def become(self, role: str) -> None:
+        """Go on with another role."""
+        await self.value("SELECT set_config('role', %(role)s, true)", role=role)
+
+    def _composed(self, statement: str) -> sql.Composed:
+        return sql.SQL(statement).format(outbox=sql.Identifier(self._schema))
+
+
+class Database:
+    """The outbox's database. Raises Problem, and nothing else, where something fails."""
+
+    def __init__(self, url: Callable[[], str], schema: str) -> None:
+        self._url, self._schema = url, schema
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def read(self, role: str, work: Callable[[Session], Awaitable[T]]) -> T:
+        """What `work` returns, in a transaction that can change nothing."""
+        return await self._within(_DEADLINE, self._transaction(role, work, True), problems.FROZEN)
+
+    async def change(self, role: str, work: Callable[[Session], Awaitable[T]]) -> T:
+        """What `work` returns, committed. After a Problem nothing was done, unless it says so."""
+        transaction = self._transaction(role, work, False)
+        return await self._within(_ACTION_DEADLINE, transaction, problems.UNKNOWN_OUTCOME)
+
+    async def _within(self, seconds: float, work: Awaitable[T], late: tuple[str, str]) -> T:
+        # The task is left to itself when it is late: to cancel it, psycopg asks the server, which
+        # may be what does not answer.
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        if not done:
+            task.cancel()
+            raise Problem(503, *late)
+        return task.result()
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at: nobody else may
+
+    async def _transaction(
+        self, role: str, work: Callable[[Session], Awaitable[T]], read_only: bool
+    ) -> T:
+        connection = await self._connect()
+        try:
+            await connection.set_read_only(read_only)
+            async with connection:
+                statement = _STATEMENT if read_only else _ACTION_STATEMENT
+                limits = {"statement": str(statement), "lock": str(_LOCK), "role": role}
+                await connection.execute(_BEGIN, limits)
+                return await work(Session(connection, self._schema))
+        except psycopg.Error as error:
+            raise problems.refused(error, role) from error
+        finally:
+            await connection.close()
+
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+        try:
+            return await psycopg.AsyncConnection.connect(
+                self._url(),
+                connect_timeout=_CONNECT,
+                application_name="outbox-console",
+                prepare_threshold=None,  # poolers
+            )
+        except psycopg.OperationalError as error:
+            raise problems.unreachable(error) from error
+        except SettingsError as error:
+            raise Problem(503, "A setting is wrong", str(error)) from error

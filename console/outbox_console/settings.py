@@ -1,0 +1,155 @@
+"""Everything the console can be told, read once, with the variable named in each error.
+
+Without anybody to sign in, it listens on loopback alone: `check` refuses another address.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Final
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+
+from outbox_console.errors import SettingsError
+
+Network = IPv4Network | IPv6Network
+
+ROLES: Final = ("viewer", "viewer-with-payload", "operator", "operator-with-payload")
+
+#: Variable, default, and what `--help` says.
+VARIABLES: Final = (
+    ("OUTBOX_DATABASE_URL", "", "libpq URL or conninfo of the outbox's database"),
+    ("OUTBOX_SCHEMA", "outbox", "Postgres schema of the tables"),
+    ("OUTBOX_CONSOLE_ADDRESS", "127.0.0.1:9465", "where pages are served: host:port"),
+    ("OUTBOX_CONSOLE_PEOPLE_FILE", "", "who may sign in: name:role:hash, one a line"),
+    ("OUTBOX_CONSOLE_USER_HEADER", "", "header in which a reverse proxy names who signed in"),
+    ("OUTBOX_CONSOLE_PROXIES", "", "addresses that header is believed from, comma-separated"),
+    ("OUTBOX_CONSOLE_ROLE", "viewer", "role of those who are not in the file: " + ", ".join(ROLES)),
+)
+#: The name of the file that holds a value is given as NAME_FILE, and read anew on every connect.
+_SECRET: Final = "OUTBOX_DATABASE_URL"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The console's settings. `database_url` is called for each connection, and never shown."""
+
+    database_url: Callable[[], str]
+    schema: str = "outbox"
+    host: str = "127.0.0.1"
+    port: int = 9465
+    people_file: Path | None = None
+    user_header: str = ""
+    proxies: tuple[Network, ...] = ()
+    role: str = "viewer"
+
+    @property
+    def knows_people(self) -> bool:
+        """Whether anybody has to sign in."""
+        return bool(self.people_file or self.user_header)
+
+
+def read(values: Mapping[str, str]) -> Settings:
+    """The settings of an environment, into which flags were merged; raises SettingsError."""
+    known = {name: values.get(name, "").strip() or default for name, default, _ in VARIABLES}
+    host, port = _address(known["OUTBOX_CONSOLE_ADDRESS"])
+    people = known["OUTBOX_CONSOLE_PEOPLE_FILE"]
+    return check(
+        Settings(
+            database_url=_database_url(known[_SECRET], values.get(f"{_SECRET}_FILE", "")),
+            schema=known["OUTBOX_SCHEMA"],
+            host=host,
+            port=port,
+            people_file=Path(people) if people else None,
+            user_header=known["OUTBOX_CONSOLE_USER_HEADER"],
+            proxies=tuple(_network(part) for part in _parts(known["OUTBOX_CONSOLE_PROXIES"])),
+            role=known["OUTBOX_CONSOLE_ROLE"],
+        )
+    )
+
+
+def check(settings: Settings) -> Settings:
+    """The same, if they fit each other; else raises SettingsError."""
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", settings.schema):
+        raise SettingsError("OUTBOX_SCHEMA: lower-case letters, digits and underscores, at most 63")
+    if settings.role not in ROLES:
+        raise SettingsError(f"OUTBOX_CONSOLE_ROLE: one of {', '.join(ROLES)}")
+    if settings.people_file and settings.user_header:
+        raise SettingsError(
+            "OUTBOX_CONSOLE_PEOPLE_FILE and OUTBOX_CONSOLE_USER_HEADER are two ways to sign in: "
+            "give one of them"
+        )
+    if settings.user_header and not settings.proxies:
+        raise SettingsError(
+            "OUTBOX_CONSOLE_PROXIES is needed with OUTBOX_CONSOLE_USER_HEADER: without it anybody "
+            "could send that header"
+        )
+    if not settings.knows_people and not is_loopback(settings.host):
+        raise SettingsError(
+            f"OUTBOX_CONSOLE_ADDRESS: {settings.host} can be reached by others, and nobody would "
+            "have to sign in. Set OUTBOX_CONSOLE_PEOPLE_FILE or OUTBOX_CONSOLE_USER_HEADER, or "
+            "listen on 127.0.0.1"
+        )
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as in a Host header or an address, is this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def constant_url(url: str) -> Callable[[], str]:
+    """A database URL that is given as text; raises SettingsError if it is none."""
+    _conninfo("OUTBOX_DATABASE_URL", url)
+    return lambda: url
+
+
+def _database_url(url: str, file: str) -> Callable[[], str]:
+    if file:
+        return lambda: _conninfo(f"{_SECRET}_FILE", _content(Path(file)))
+    if not url:
+        raise SettingsError(f"{_SECRET} is not set: postgresql://login@host/database")
+    return constant_url(url)
+
+
+def _conninfo(name: str, text: str) -> str:
+    try:
+        conninfo_to_dict(text)
+    except ProgrammingError:  # its message repeats the URL, which holds a password
+        raise SettingsError(
+            f"{name} is malformed: postgresql://login@host/database, without a driver's name"
+        ) from None
+    return text
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{_SECRET}_FILE cannot be read: {error}") from error
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, separator, port = text.rpartition(":")
+    if not separator or not host or not port.isdigit() or int(port) > 65535:
+        raise SettingsError("OUTBOX_CONSOLE_ADDRESS: host:port, such as 127.0.0.1:9465")
+    return host.strip("[]"), int(port)
+
+
+def _network(text: str) -> Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise SettingsError(f"OUTBOX_CONSOLE_PROXIES: {error}") from error
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,49 @@
+"""The life of a message as steps on a time line, from what is known of it. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from outbox_console.outbox.message import Message
+from outbox_console.shown.words import amount
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What happened, or is to happen, and when that is known. `level`: done, now, bad or later."""
+
+    title: str
+    at: datetime | None
+    note: str
+    level: str
+
+
+def steps(message: Message) -> list[Step]:
+    """Oldest first; the last is where it stands."""
+    life = [Step("Committed", message.created_at, "a row in the transaction that sent it", "done")]
+    if message.eta and message.eta > message.created_at and message.state != "scheduled":
+        life.append(Step("Due", message.eta, "its eta", "done"))
+    if message.attempts and message.state != "dead":
+        note = f"{amount(message.attempts, 'time')}: {message.last_error or 'no reason given'}"
+        life.append(Step("Refused", None, note, "bad"))
+    life.append(_standing(message))
+    return life
+
+
+def _standing(message: Message) -> Step:
+    if message.state == "sent":
+        return Step("Sent", message.sent_at, "confirmed by the broker", "done")
+    if message.state == "expired":
+        return Step("Expired", message.expired_at, message.last_error or "", "now")
+    if message.state == "dead":
+        note = f"after {amount(message.attempts, 'attempt')}" if message.attempts else ""
+        return Step("Given up", message.parked_until, note, "bad")
+    if message.state == "scheduled":
+        return Step("Due", message.parked_until, "held until then", "later")
+    if message.claimed_until:
+        return Step("Held by a relay", None, "being published at this moment", "now")
+    if message.in_lane:
+        note = f"behind others with the ordering key {message.ordering_key}"
+        return Step("In its lane", None, note, "now")
+    if message.parked_until:
+        return Step("Next attempt", message.parked_until, message.last_error or "", "later")
+    return Step("To be published", None, "waits for a relay", "now")
