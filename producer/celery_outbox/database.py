@@ -55,8 +55,8 @@ class Database:
         return found.store_apart(message)
 
     @property
-    def is_djangos(self) -> bool:
-        """Whether `store` shares the connection of a Django project, with its transactions."""
+    def uses_django(self) -> bool:
+        """Whether `store` uses the connection of a Django project, with its transactions."""
         return settings.django_alias(self._app) is not None
 
     def _url_comes_first(self) -> bool:

@@ -1,6 +1,6 @@
 """Where a send goes: who sends it is found out once, then looked up in one table.
 
-Pure: outbox.py looks around and carries out what is decided here.
+Pure: outbox.py finds out the facts, and carries out what is decided here.
 """
 
 from enum import Enum, auto
@@ -24,10 +24,10 @@ class Origin(Enum):
     CONTINUATION = "what follows a task: links, the next step of a chain, the body of a chord"
 
 
-class Around(Enum):
-    """The transaction that the sending code stands in."""
+class Scope(Enum):
+    """The transaction that the code which sends is in, as far as it was named."""
 
-    NOTHING = "none was named"
+    NONE = "no transaction was named"
     TRANSACTION = "that of outbox=, or of the innermost block"
     COMMITTING = "that of a block which commits although replace() raises"
 
@@ -35,7 +35,7 @@ class Around(Enum):
 class Destination(Enum):
     """What becomes of the message."""
 
-    #: Put into the transaction around.
+    #: Put into the transaction of its scope.
     JOIN = auto()
     #: Stored in the configured database: in Django in the transaction its connection is in, if any,
     #: else in one of its own, durable when the send returns.
@@ -48,20 +48,20 @@ class Destination(Enum):
     REFUSE = auto()
 
 
-#: Who sends, and in what transaction -> where it goes with a database configured, and without one.
-TABLE: Final[dict[tuple[Origin, Around], tuple[Destination, Destination]]] = {
-    (Origin.USER, Around.NOTHING): (Destination.STORE, Destination.REFUSE),
-    (Origin.USER, Around.TRANSACTION): (Destination.JOIN, Destination.JOIN),
-    (Origin.USER, Around.COMMITTING): (Destination.JOIN, Destination.JOIN),
-    (Origin.RETRY, Around.NOTHING): (Destination.STORE_APART, Destination.BROKER),
-    (Origin.RETRY, Around.TRANSACTION): (Destination.STORE_APART, Destination.BROKER),
-    (Origin.RETRY, Around.COMMITTING): (Destination.STORE_APART, Destination.BROKER),
-    (Origin.REPLACEMENT, Around.NOTHING): (Destination.STORE_APART, Destination.BROKER),
-    (Origin.REPLACEMENT, Around.TRANSACTION): (Destination.STORE_APART, Destination.BROKER),
-    (Origin.REPLACEMENT, Around.COMMITTING): (Destination.JOIN, Destination.JOIN),
-    (Origin.CONTINUATION, Around.NOTHING): (Destination.STORE_APART, Destination.BROKER),
-    (Origin.CONTINUATION, Around.TRANSACTION): (Destination.JOIN, Destination.JOIN),
-    (Origin.CONTINUATION, Around.COMMITTING): (Destination.JOIN, Destination.JOIN),
+#: Who sends, and in what scope -> where it goes with a database configured, and without one.
+TABLE: Final[dict[tuple[Origin, Scope], tuple[Destination, Destination]]] = {
+    (Origin.USER, Scope.NONE): (Destination.STORE, Destination.REFUSE),
+    (Origin.USER, Scope.TRANSACTION): (Destination.JOIN, Destination.JOIN),
+    (Origin.USER, Scope.COMMITTING): (Destination.JOIN, Destination.JOIN),
+    (Origin.RETRY, Scope.NONE): (Destination.STORE_APART, Destination.BROKER),
+    (Origin.RETRY, Scope.TRANSACTION): (Destination.STORE_APART, Destination.BROKER),
+    (Origin.RETRY, Scope.COMMITTING): (Destination.STORE_APART, Destination.BROKER),
+    (Origin.REPLACEMENT, Scope.NONE): (Destination.STORE_APART, Destination.BROKER),
+    (Origin.REPLACEMENT, Scope.TRANSACTION): (Destination.STORE_APART, Destination.BROKER),
+    (Origin.REPLACEMENT, Scope.COMMITTING): (Destination.JOIN, Destination.JOIN),
+    (Origin.CONTINUATION, Scope.NONE): (Destination.STORE_APART, Destination.BROKER),
+    (Origin.CONTINUATION, Scope.TRANSACTION): (Destination.JOIN, Destination.JOIN),
+    (Origin.CONTINUATION, Scope.COMMITTING): (Destination.JOIN, Destination.JOIN),
 }
 
 #: What a task says by raising: sent within its body, under its own id.
@@ -70,9 +70,9 @@ ENDINGS: Final = frozenset({Origin.RETRY, Origin.REPLACEMENT})
 CANVAS_TASKS: Final = frozenset({"celery.chord_unlock", "celery.chord", "celery.group"})
 
 
-def destination(origin: Origin, around: Around, *, has_database: bool) -> Destination:
-    """Look it up."""
-    with_database, without = TABLE[origin, around]
+def destination(origin: Origin, scope: Scope, *, has_database: bool) -> Destination:
+    """Return what becomes of a message."""
+    with_database, without = TABLE[origin, scope]
     return with_database if has_database else without
 
 

@@ -1,4 +1,4 @@
-"""`app.outbox`: looks around, has decision.py decide, and does it. No message goes another way."""
+"""`app.outbox`: finds out where a send goes, and does it. No message goes another way."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from celery_outbox import settings, worker
 from celery_outbox.block import Transaction, Using, current_block
 from celery_outbox.capture import CapturingProducer, OutboxProducer
 from celery_outbox.database import Database
-from celery_outbox.decision import ENDINGS, Around, Destination, Origin, destination, origin_of
+from celery_outbox.decision import ENDINGS, Destination, Origin, Scope, destination, origin_of
 from celery_outbox.errors import NoTransaction
 from celery_outbox.event import event, name_of
 from celery_outbox.insert import CANCEL
@@ -162,10 +162,10 @@ class Outbox:
         block = None
         if origin is not Origin.RETRY and target is None:
             block = current_block()
-        around = Around.NOTHING if target is None and block is None else Around.TRANSACTION
+        scope = Scope.NONE if target is None and block is None else Scope.TRANSACTION
         if block is not None and block.commits_replacement:
-            around = Around.COMMITTING
-        where = destination(origin, around, has_database=self.has_database)
+            scope = Scope.COMMITTING
+        where = destination(origin, scope, has_database=self.has_database)
         if where is Destination.REFUSE:
             raise NoTransaction.about(task=name)
         return Decision(origin, where, target, block)
@@ -179,7 +179,7 @@ class Outbox:
         match decision:
             case Decision(destination=Destination.STORE):
                 outcome = self._database.store(message)
-                if not self._database.is_djangos:
+                if not self._database.uses_django:
                     self._warn_once(message.task)
                 return outcome
             case Decision(destination=Destination.STORE_APART):

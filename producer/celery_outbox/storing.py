@@ -5,6 +5,7 @@ Free of I/O: a target executes the statements by the means of its library.
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from celery_outbox.dedup import claims, dropped
@@ -29,7 +30,7 @@ class Outcome:
         self.pending_id = message.message_id
         self._result: Any = None
 
-    def change(self, pending_id: str) -> None:
+    def drop_for(self, pending_id: str) -> None:
         """Take note that the message was dropped, as the one with this id is pending."""
         self.pending_id = pending_id
         if self._result is not None:
@@ -37,7 +38,7 @@ class Outcome:
 
     def share_id_with(self, result: Any) -> None:
         """Give Celery's result of the send the id of the message that is pending, now and later."""
-        self._result = result
+        self._result = result  # first: another thread may be storing the message
         if result.id != self.pending_id:
             result.id = self.pending_id
 
@@ -56,10 +57,11 @@ class Entry(NamedTuple):
 
 
 def take_all(entries: deque[Entry]) -> list[Entry]:
-    """Empty a buffer, one by one, as another thread may add meanwhile."""
+    """Empty a buffer, one by one, as other threads may add and take meanwhile."""
     taken = []
-    while entries:
-        taken.append(entries.popleft())
+    with suppress(IndexError):
+        while True:
+            taken.append(entries.popleft())
     return taken
 
 
@@ -76,7 +78,7 @@ def commands(
         rows = yield statement(CLAIM_DEDUP, schema, style), (keys, ids)
         others = dropped(messages, keys, [pending for (pending,) in rows])
         for position, pending_id in others.items():
-            entries[position].outcome.change(pending_id)
+            entries[position].outcome.drop_for(pending_id)
         messages = [each for position, each in enumerate(messages) if position not in others]
     if messages:
         yield insert(schema, messages, style)

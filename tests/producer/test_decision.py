@@ -8,10 +8,10 @@ from celery.app.task import Context
 
 from celery_outbox.decision import (
     TABLE,
-    Around,
     Destination,
     Origin,
     Process,
+    Scope,
     destination,
     origin_of,
 )
@@ -27,25 +27,25 @@ def task(task_id: str = "another", retries: int = 0, **headers: Any) -> Any:
 
 def test_every_case_is_in_the_table() -> None:
     """Nothing is left to fall through."""
-    assert TABLE.keys() == {(origin, around) for origin in Origin for around in Around}
+    assert TABLE.keys() == {(origin, scope) for origin in Origin for scope in Scope}
 
 
-@pytest.mark.parametrize("around", Around)
+@pytest.mark.parametrize("scope", Scope)
 @pytest.mark.parametrize("has_database", [True, False])
-def test_nothing_goes_around_the_outbox_from_users_code(around: Around, has_database: bool) -> None:
+def test_nothing_goes_around_the_outbox_from_users_code(scope: Scope, has_database: bool) -> None:
     """Never to the broker; without a transaction and a database it is refused."""
-    where = destination(Origin.USER, around, has_database=has_database)
+    where = destination(Origin.USER, scope, has_database=has_database)
 
     assert where is not Destination.BROKER
-    assert (where is Destination.REFUSE) == (around is Around.NOTHING and not has_database)
+    assert (where is Destination.REFUSE) == (scope is Scope.NONE and not has_database)
 
 
-@pytest.mark.parametrize("around", Around)
+@pytest.mark.parametrize("scope", Scope)
 @pytest.mark.parametrize("origin", [Origin.RETRY, Origin.REPLACEMENT])
-def test_what_ends_a_task_outlives_its_transaction(origin: Origin, around: Around) -> None:
+def test_what_ends_a_task_outlives_its_transaction(origin: Origin, scope: Scope) -> None:
     """Unless that commits: then it is part of it."""
-    where = destination(origin, around, has_database=True)
-    commits = (origin, around) == (Origin.REPLACEMENT, Around.COMMITTING)
+    where = destination(origin, scope, has_database=True)
+    commits = (origin, scope) == (Origin.REPLACEMENT, Scope.COMMITTING)
 
     assert where is (Destination.JOIN if commits else Destination.STORE_APART)
 
