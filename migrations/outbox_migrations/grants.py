@@ -48,8 +48,8 @@ GRANT SELECT ON ALL TABLES IN SCHEMA {outbox} TO outbox_relay;
 GRANT INSERT, UPDATE, DELETE ON {outbox}.ready, {outbox}.parked TO outbox_relay;
 GRANT INSERT ON {outbox}.receipt, {outbox}.expiry, {outbox}.lane TO outbox_relay;
 GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.retry, {outbox}.discard, {outbox}.replay,
-    {outbox}.purge, {outbox}.forget, {outbox}.bring_home, {outbox}.claim_lanes,
-    {outbox}.restore_work TO outbox_relay;
+    {outbox}.replay_message, {outbox}.purge, {outbox}.forget, {outbox}.bring_home,
+    {outbox}.claim_lanes, {outbox}.restore_work TO outbox_relay;
 
 GRANT SELECT ON {outbox}.stats TO outbox_inspector;
 GRANT SELECT (id, message_id, task, exchange, routing_key, created_at, available_at, attempts)

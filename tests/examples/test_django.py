@@ -85,15 +85,28 @@ def test_sends_with_the_broker_down(example: Run, migrated: str) -> None:
 
 
 def test_admin(example: Run, migrated: str) -> None:
-    """The admin shows the four views to those who may, changes nothing, retries and discards."""
+    """The admin shows every state to those who may; it retries, replays and discards."""
+    commit_rows(migrated, message_ids=["e1", "s1", "s2"])
+    with psycopg.connect(migrated) as connection:
+        connection.execute(
+            "INSERT INTO outbox.expiry (id, slot)"
+            " SELECT id, slot FROM outbox.message WHERE message_id = 'e1'"
+        )
+        connection.execute("DELETE FROM outbox.ready")
+        connection.execute(
+            "INSERT INTO outbox.receipt (span, ids)"
+            " SELECT int8range(min(id), max(id), '[]'), array_agg(id)"
+            " FROM outbox.message WHERE message_id LIKE 's_'"
+        )
     commit_rows(migrated, message_ids=["p1", "p2"])
     commit_rows(migrated, message_ids=["d1", "d2"], available_in=3600)
     with psycopg.connect(migrated) as connection:
         connection.execute("UPDATE outbox.parked SET state = 'dead', last_error = 'no queue'")
     example("django", migrated, str(ADMIN), PYTHONPATH=str(EXAMPLES / "django"))
 
-    assert ids_in(migrated, "pending") == {"p2", "d1"}
+    assert ids_in(migrated, "pending") == {"p2", "d1", "s1"}
     assert ids_in(migrated, "dead") == set()
+    assert ids_in(migrated, "sent") == {"s2"}
 
 
 def test_all_the_way(

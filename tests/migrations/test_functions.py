@@ -238,3 +238,32 @@ class TestSteering:
         assert value(session, "SELECT outbox.replay('epoch')") == 1
         assert value(session, "SELECT outbox.replay('epoch')") == 0
         assert ids_in(emptied_database, "dead") == {dead}
+
+    def test_one_message_is_replayed(self, session: Connection, emptied_database: str) -> None:
+        """Whatever it is in the middle of stays as it is; what was never confirmed is not sent."""
+        sent, dead, waiting, forgotten, lost = commit_rows(emptied_database, 5)
+        confirm(session, sent)
+        give_up(session, dead)
+        session.execute(
+            "DELETE FROM outbox.ready WHERE id IN"
+            " (SELECT id FROM outbox.message WHERE message_id = ANY (%s))",
+            [[forgotten, lost]],
+        )
+        session.execute(
+            "UPDATE outbox.message SET created_at = now() - interval '9 days'"
+            " WHERE message_id = %s",
+            [forgotten],
+        )
+        session.execute("SELECT outbox.purge('10 days')")
+        session.execute(
+            "UPDATE outbox.progress SET at = now() - interval '8 days' WHERE id IS NULL"
+        )
+
+        replayed = {
+            each: value(session, "SELECT outbox.replay_message(%s)", each)
+            for each in (sent, dead, waiting, forgotten, lost, "nobody")
+        }
+
+        assert replayed == {sent: 1, dead: 0, waiting: 0, forgotten: 1, lost: 0, "nobody": 0}
+        assert {sent, waiting, forgotten} <= ids_in(emptied_database, "pending")
+        assert value(session, "SELECT outbox.replay_message(%s)", sent) == 0

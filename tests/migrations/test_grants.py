@@ -90,6 +90,8 @@ FUNCTIONS = (
     "retry('m')",
     "discard('m')",
     "replay(now())",
+    "replay_message('m')",
+    "send_again('{}', '{}')",
     "purge('1 day')",
     "empty_slot(1::smallint)",
     "forget('{}', '{}')",
@@ -176,6 +178,7 @@ def test_a_relays_person_acts_on_messages(login_as: LoginAs, database: str) -> N
         assert connection.execute("SELECT outbox.retry(%s)", [first]).fetchone() == (1,)
         assert connection.execute("SELECT outbox.discard(%s)", [second]).fetchone() == (1,)
         assert connection.execute("SELECT outbox.replay('-infinity')").fetchone() == (0,)
+        assert connection.execute("SELECT outbox.replay_message('m')").fetchone() == (0,)
         for view in VIEWS:
             connection.execute(SQL("SELECT * FROM outbox.{}").format(Identifier(view)))
 
@@ -197,6 +200,7 @@ def test_a_relay_cannot_change_or_forge_a_message(login_as: LoginAs, database: s
         "DELETE FROM outbox.receipt",
         "SELECT outbox.enqueue('t')",
         "SELECT outbox.set_default_queue('mine')",
+        "SELECT outbox.send_again('{1}', '{1}')",
         "SELECT outbox.empty_slot(1::smallint)",
         "CREATE TABLE outbox.mine ()",
         "DROP TABLE outbox.message",

@@ -1024,27 +1024,16 @@ AS $$
 $$;
 COMMENT ON FUNCTION outbox.discard IS 'dead or pending -> gone. Returns how many.';
 
--- sent -> pending again, with the message ids they had. Ids of rows can have been given twice (the
--- sequence was restarted, an old snapshot was put back): of several messages with one id, a receipt
--- is of the newest that was there when it was written, and work is of the one in its slot. Only one
--- of them can have that id among the work: another that is to be sent again gets a new one.
-CREATE FUNCTION outbox.replay(
-    since timestamptz, until timestamptz DEFAULT now(), task text DEFAULT NULL
-) RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+-- Messages that have no work get it again, with the message ids they had. Ids of rows can have been
+-- given twice (the sequence was restarted, an old snapshot was put back): work is of the message in
+-- its slot. Only one of them can have that id among the work: another gets a new one.
+CREATE FUNCTION outbox.send_again(ids bigint[], slots smallint[]) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
     SELECT outbox.ring();
-    WITH confirmed AS (
-        SELECT DISTINCT unnest(r.ids) AS id, r.sent_at FROM receipt r
-        WHERE r.sent_at BETWEEN $1 AND $2
-    ), sent AS (
+    WITH sent AS (
         SELECT DISTINCT m.id, m.slot, m.ordering_key
-        FROM confirmed c JOIN message m ON m.id = c.id
-        WHERE ($3 IS NULL OR m.task = $3)
-          AND NOT EXISTS (
-            SELECT FROM message o WHERE o.id = m.id AND o.slot <> m.slot
-            AND CASE WHEN m.created_at <= c.sent_at
-                THEN o.created_at > m.created_at AND o.created_at <= c.sent_at
-                ELSE o.created_at < m.created_at END)
-          AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id AND r.slot = m.slot)
+        FROM unnest($1, $2) AS chosen (id, slot) JOIN message m USING (id, slot)
+        WHERE NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id AND r.slot = m.slot)
           AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id AND p.slot = m.slot)
           AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id AND l.slot = m.slot)
           AND NOT EXISTS (SELECT FROM expiry e WHERE e.id = m.id AND e.slot = m.slot)
@@ -1077,8 +1066,42 @@ CREATE FUNCTION outbox.replay(
     ) SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM queued)
            + (SELECT count(*) FROM renumbered)
 $$;
+COMMENT ON FUNCTION outbox.send_again IS
+    'Private: gives messages that have no work left their work again. Returns how many.';
+
+-- sent -> pending again. Of several messages with one row id, a receipt is of the newest that was
+-- there when it was written.
+CREATE FUNCTION outbox.replay(
+    since timestamptz, until timestamptz DEFAULT now(), task text DEFAULT NULL
+) RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+    WITH confirmed AS (
+        SELECT DISTINCT unnest(r.ids) AS id, r.sent_at FROM receipt r
+        WHERE r.sent_at BETWEEN $1 AND $2
+    ), chosen AS (
+        SELECT m.id, m.slot FROM confirmed c JOIN message m ON m.id = c.id
+        WHERE ($3 IS NULL OR m.task = $3)
+          AND NOT EXISTS (
+            SELECT FROM message o WHERE o.id = m.id AND o.slot <> m.slot
+            AND CASE WHEN m.created_at <= c.sent_at
+                THEN o.created_at > m.created_at AND o.created_at <= c.sent_at
+                ELSE o.created_at < m.created_at END)
+    ) SELECT send_again(array_agg(id), array_agg(slot)) FROM chosen
+$$;
 COMMENT ON FUNCTION outbox.replay IS
     'sent -> pending again, for messages confirmed between the two times. Returns how many.';
+
+CREATE FUNCTION outbox.replay_message(message_id text) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+    SELECT send_again(array_agg(m.id), array_agg(m.slot)) FROM message m
+    WHERE m.message_id = $1
+      AND (EXISTS (SELECT FROM receipt r WHERE r.span @> m.id AND m.id = ANY (r.ids))
+        OR m.created_at < (SELECT max(p.at) FROM progress p WHERE p.name = 'receipts_forgotten'))
+$$;
+COMMENT ON FUNCTION outbox.replay_message IS
+    'sent -> pending again, for one message. Returns how many.';
 
 -- Forgets what was sent long enough ago: whole slots by TRUNCATE, single rows in portions.
 -- Nothing here deletes a message that is not sent, and nothing waits for a lock under a producer.

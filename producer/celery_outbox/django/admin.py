@@ -1,22 +1,21 @@
-"""The outbox in the admin: to look, and to retry and discard where the user may manage it."""
+"""The outbox in the admin: to look, and to retry, replay and discard for who may manage it."""
 
 from functools import cached_property
 from typing import Any, ClassVar, Final
 
-from celery import current_app
-from django.contrib import admin, messages  # type: ignore[import-untyped]  # Django ships no types
-from django.contrib.admin.helpers import (  # type: ignore[import-untyped]  # the same
-    ACTION_CHECKBOX_NAME,
-)
+from django.contrib import admin  # type: ignore[import-untyped]  # Django ships no types
 from django.core.paginator import Paginator  # type: ignore[import-untyped]  # the same
 from django.db import connections  # type: ignore[import-untyped]  # the same
-from django.template.response import TemplateResponse  # type: ignore[import-untyped]  # the same
+from django.urls import reverse  # type: ignore[import-untyped]  # the same
 
-from celery_outbox import settings
-from celery_outbox.django.models import SCHEMA, Dead, Pending, Scheduled, Sent
+from celery_outbox.django.database import alias
+from celery_outbox.django.managing import discard, replay, retry
+from celery_outbox.django.models import SCHEMA, Dead, Expired, Pending, Row, Scheduled, Sent
 
-#: Messages that are listed before they are discarded.
-SHOWN: Final = 20
+#: In the order in which a list links to the others.
+STATES: Final = (Pending, Scheduled, Dead, Expired, Sent)
+#: How many there are of each, but for those sent: to count these would mean to read all.
+COUNTS: Final = f'SELECT pending, scheduled, dead, expired FROM "{SCHEMA}".stats'
 
 
 class CappedPaginator(Paginator):  # type: ignore[misc]  # Django ships no types
@@ -33,7 +32,7 @@ class CappedPaginator(Paginator):  # type: ignore[misc]  # Django ships no types
 class RowAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django ships no types
     """A view nobody edits."""
 
-    list_display: ClassVar = ["message_id", "task", "args", "routing_key", "created_at"]
+    change_list_template = "celery_outbox/list.html"
     search_fields: ClassVar = ["message_id", "task"]
     search_help_text = "Part of a message id (the task's id) or of a task's name"
     show_full_result_count = False
@@ -44,8 +43,13 @@ class RowAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django ships no types
         return super().get_queryset(request).using(alias())
 
     def changelist_view(self, request: Any, extra_context: Any = None) -> Any:
-        """Show how much there is in all, which is cheap on any backlog."""
-        return super().changelist_view(request, {"subtitle": counts(), **(extra_context or {})})
+        """Link to the lists of the other states, with how much there is of each."""
+        context = {
+            "title": f"Outbox: {self.opts.verbose_name_plural}",
+            "states": self._states(request),
+            "explanation": self.model.__doc__,
+        }
+        return super().changelist_view(request, {**context, **(extra_context or {})})
 
     def has_add_permission(self, _request: Any) -> bool:
         """Nobody adds a row here: tasks are sent."""
@@ -60,92 +64,71 @@ class RowAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django ships no types
         return False
 
     def has_manage_permission(self, request: Any) -> bool:
-        """Whether the user may retry and discard."""
+        """Whether the user may retry, replay and discard."""
         return bool(request.user.has_perm(f"celery_outbox.manage_{self.opts.model_name}"))
 
+    def _states(self, request: Any) -> list[dict[str, Any]]:
+        with connections[alias()].cursor() as cursor:
+            cursor.execute(COUNTS)
+            counts = dict(zip(STATES, (f"{n:,}" for n in cursor.fetchone()), strict=False))
+        return [
+            {
+                "name": state._meta.verbose_name_plural,
+                "count": counts.get(state),
+                "here": state is self.model,
+                "url": self._url(request, state),
+            }
+            for state in STATES
+        ]
 
-@admin.action(description="Retry: publish the selected messages after all", permissions=["manage"])  # type: ignore[untyped-decorator]  # Django ships no types
-def retry(modeladmin: RowAdmin, request: Any, queryset: Any) -> None:
-    """Have dead messages published after all."""
-    _manage(modeladmin, request, queryset, "retry", "Retried")
-
-
-@admin.action(
-    description="Discard: delete the selected messages unpublished…", permissions=["manage"]
-)  # type: ignore[untyped-decorator]  # the same
-def discard(modeladmin: RowAdmin, request: Any, queryset: Any) -> TemplateResponse | None:
-    """Delete messages unpublished, once that is confirmed."""
-    if "confirmed" in request.POST:
-        _manage(modeladmin, request, queryset, "discard", "Discarded")
-        return None
-    count = queryset.count()
-    context = {
-        **modeladmin.admin_site.each_context(request),
-        "title": "Discard messages?",
-        "opts": modeladmin.opts,
-        "count": count,
-        "messages_shown": queryset[:SHOWN],
-        "more": max(0, count - SHOWN),
-        "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
-        "select_across": request.POST.get("select_across", "0"),
-        "action_checkbox_name": ACTION_CHECKBOX_NAME,
-    }
-    return TemplateResponse(request, "celery_outbox/discard.html", context)
+    def _url(self, request: Any, state: type[Row]) -> str | None:
+        """Where the list of a state is, for a user who may see it."""
+        name = state._meta.model_name
+        if not request.user.has_perm(f"celery_outbox.view_{name}"):
+            return None
+        site = self.admin_site.name
+        return str(reverse(f"admin:celery_outbox_{name}_changelist", current_app=site))
 
 
-def _manage(modeladmin: RowAdmin, request: Any, queryset: Any, function: str, done: str) -> None:
-    """Call `outbox.<function>(message_id)` for each row, and say and log what came of it."""
-    selected, changed = list(queryset), 0
-    with connections[alias()].cursor() as cursor:
-        for row in selected:
-            cursor.execute(f'SELECT "{SCHEMA}".{function}(%s)', [row.message_id])
-            if cursor.fetchone()[0]:
-                changed += 1
-                modeladmin.log_change(request, row, f"{done} in the outbox")
-    said = f"{done} {changed} of {len(selected)} selected."
-    if changed == len(selected):
-        modeladmin.message_user(request, said)
-        return
-    modeladmin.message_user(
-        request,
-        f"{said} For the others it is too late: a relay is publishing them, or they are gone.",
-        messages.WARNING,
-    )
+# Five columns each, with the one that is asked for first: more do not fit a window.
 
 
-def counts() -> str:
-    """Return what there is, as one line."""
-    with connections[alias()].cursor() as cursor:
-        cursor.execute(f'SELECT pending, scheduled, dead FROM "{SCHEMA}".stats')
-        pending, scheduled, dead = cursor.fetchone()
-    return f"In all: {pending:,} pending, {scheduled:,} scheduled, {dead:,} dead"
+class PendingAdmin(RowAdmin):
+    """Messages that can be discarded; some were refused, and will be tried again."""
 
-
-class UnsentAdmin(RowAdmin):
-    """Messages that can be discarded."""
-
-    list_display: ClassVar = [*RowAdmin.list_display, "available_at", "attempts", "last_error"]
+    list_display: ClassVar = ["message_id", "task", "routing_key", "attempts", "last_error"]
     actions: ClassVar = [discard]
 
 
-class DeadAdmin(UnsentAdmin):
-    """Messages that can also be retried."""
+class ScheduledAdmin(RowAdmin):
+    """Messages that can be discarded; what matters is their time."""
 
+    list_display: ClassVar = ["message_id", "task", "args", "routing_key", "available_at"]
+    actions: ClassVar = [discard]
+
+
+class DeadAdmin(RowAdmin):
+    """Messages that can also be retried; what matters is why they are dead."""
+
+    list_display: ClassVar = ["message_id", "task", "last_error", "attempts", "created_at"]
     actions: ClassVar = [retry, discard]
 
 
-class SentAdmin(RowAdmin):
+class ExpiredAdmin(RowAdmin):
     """Messages that nothing is to be done about."""
 
-    list_display: ClassVar = [*RowAdmin.list_display, "sent_at"]
+    list_display: ClassVar = ["message_id", "task", "args", "expired_at", "last_error"]
 
 
-def alias() -> str:
-    """The database of the outbox."""
-    return settings.django_alias(current_app) or "default"
+class SentAdmin(RowAdmin):
+    """Messages that can be sent again."""
+
+    list_display: ClassVar = ["message_id", "task", "args", "routing_key", "sent_at"]
+    actions: ClassVar = [replay]
 
 
-admin.site.register(Pending, UnsentAdmin)
-admin.site.register(Scheduled, UnsentAdmin)
+admin.site.register(Pending, PendingAdmin)
+admin.site.register(Scheduled, ScheduledAdmin)
 admin.site.register(Dead, DeadAdmin)
+admin.site.register(Expired, ExpiredAdmin)
 admin.site.register(Sent, SentAdmin)

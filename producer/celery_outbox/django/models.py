@@ -1,4 +1,4 @@
-"""The four views of the outbox as models that are only ever read."""
+"""The five views of the outbox as models that are only ever read."""
 
 import os
 from typing import ClassVar, Final
@@ -31,7 +31,7 @@ class Row(models.Model):  # type: ignore[misc]  # Django ships no types
     class Meta:  # noqa: D106 - Django's own place for options
         abstract = True
         managed = False
-        # "manage": to retry and to discard.
+        # "manage": to retry, to replay and to discard.
         default_permissions = ("view", "manage")
         ordering: ClassVar = ["-id"]
 
@@ -51,38 +51,54 @@ class Unsent(Row):
 
 
 class Pending(Unsent):
-    """Messages to be published now."""
+    """To be published: due, held by a relay at this moment, or waiting for another attempt."""
 
     class Meta(Unsent.Meta):  # noqa: D106 - Django's own place for options
         abstract = False
         db_table = table("pending")
+        verbose_name = "pending message"
         verbose_name_plural = "pending"
 
 
 class Scheduled(Unsent):
-    """Messages whose time has not come."""
+    """Held until their time (eta or countdown) has come."""
 
     class Meta(Unsent.Meta):  # noqa: D106 - Django's own place for options
         abstract = False
         db_table = table("scheduled")
+        verbose_name = "scheduled message"
         verbose_name_plural = "scheduled"
 
 
 class Dead(Unsent):
-    """Messages no broker could take."""
+    """Given up, as no broker could take them. Fix what the last error names, then retry."""
 
     class Meta(Unsent.Meta):  # noqa: D106 - Django's own place for options
         abstract = False
         db_table = table("dead")
+        verbose_name = "dead message"
         verbose_name_plural = "dead"
 
 
+class Expired(Unsent):
+    """Over before a worker could have them. That is no error, and there is nothing to be done."""
+
+    expired_at = models.DateTimeField()
+
+    class Meta(Unsent.Meta):  # noqa: D106 - Django's own place for options
+        abstract = False
+        db_table = table("expired")
+        verbose_name = "expired message"
+        verbose_name_plural = "expired"
+
+
 class Sent(Row):
-    """Messages a broker confirmed."""
+    """Confirmed by the broker, and kept for a while: they can be looked at and replayed."""
 
     sent_at = models.DateTimeField()
 
     class Meta(Row.Meta):  # noqa: D106 - Django's own place for options
         abstract = False
         db_table = table("sent")
+        verbose_name = "sent message"
         verbose_name_plural = "sent"

@@ -1,4 +1,4 @@
-"""Tells Django of the four views, so that it has permissions for them. Creates nothing."""
+"""Tells Django of the five views, so that it has permissions for them. Creates nothing."""
 
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ def view(name: str, last: list[tuple[str, Any]]) -> Any:
         "default_permissions": ("view", "manage"),
         "managed": False,
         "ordering": ["-id"],
+        "verbose_name": f"{name.lower()} message",
         "verbose_name_plural": name.lower(),
     }
     return migrations.CreateModel(name=name, fields=columns + last, options=options)
@@ -40,12 +41,13 @@ def unsent() -> list[tuple[str, Any]]:
 
 
 class Migration(migrations.Migration):  # type: ignore[misc]  # Django ships no types
-    """Four models, one for each view."""
+    """Five models, one for each view."""
 
     initial = True
     dependencies: ClassVar[list[tuple[str, str]]] = []
     operations: ClassVar = [
         view("Dead", unsent()),
+        view("Expired", [*unsent(), ("expired_at", models.DateTimeField())]),
         view("Pending", unsent()),
         view("Scheduled", unsent()),
         view("Sent", [("sent_at", models.DateTimeField())]),
