@@ -14,7 +14,7 @@ from celery_outbox.errors import UnusableTarget
 from celery_outbox.insert import Style, explain, statement
 from celery_outbox.message import Message
 from celery_outbox.storing import Entry, Outcome, Rows, commands, execute_all
-from celery_outbox.target import described
+from celery_outbox.target import FAILED, described
 
 
 class DjangoTarget:
@@ -117,7 +117,7 @@ class DjangoTarget:
         """Refuse what could not commit a message."""
         self.check_vendor()
         if self._connection.needs_rollback:
-            raise self.unusable("its transaction has failed and can only be rolled back")
+            raise self.unusable(FAILED)
 
     @property
     def _connection(self) -> Any:

@@ -4,16 +4,20 @@ kombu prepares them as it would for the broker.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import EncodeError
 
-from celery_outbox import capture, settings
+from celery_outbox import row, settings, wire
+from celery_outbox.capture import PUBLISH, Captured
 from celery_outbox.errors import UnsupportedOption
 from celery_outbox.message import Message
+
+#: What an event may be sent with. kombu lets anything else pass, and AMQP then leaves it out.
+OPTIONS: Final = wire.PROPERTIES | ({*PUBLISH.parameters} - {"self", "body", "properties"})
 
 
 def name_of(exchange: str | Exchange, routing_key: str, headers: Mapping[str, Any]) -> str:
@@ -49,14 +53,12 @@ def event(
     if not is_task:
         given.setdefault("message_id", str(uuid4()))
     captured = _captured(app, name, payload, given)
-    keys = capture.Keys(ordering_key, dedup_key)
+    keys = row.Keys(ordering_key, dedup_key)
     if is_task:
-        return capture.task_message(
-            app, name, None, captured, {**given, "mandatory": mandatory}, keys
-        )
+        return row.task_message(app, name, None, captured, {**given, "mandatory": mandatory}, keys)
     if mandatory is None:
-        mandatory = not capture.is_fanout(app, captured.exchange, [exchange])
-    return capture.build(
+        mandatory = not row.is_fanout(app, captured.exchange, [exchange])
+    return row.build(
         captured,
         message_id=captured.properties["message_id"],
         task=name,
@@ -71,17 +73,17 @@ def _is_task(headers: Mapping[str, Any]) -> bool:
     return {"task", "id", "eta", "expires"} <= headers.keys()
 
 
-def _captured(app: Any, name: str, payload: Any, options: Mapping[str, Any]) -> capture.Captured:
-    if unknown := sorted(options.keys() - capture.EVENT_OPTIONS):
+def _captured(app: Any, name: str, payload: Any, options: Mapping[str, Any]) -> Captured:
+    if unknown := sorted(options.keys() - OPTIONS):
         raise UnsupportedOption.about(
             task=name,
             option=f"{unknown[0]}=",
             reason="this is neither an option of kombu.Producer.publish nor a property of AMQP",
         )
     try:
-        captured: capture.Captured = app.outbox.capturing.publish(payload, **options)
+        captured: Captured = app.outbox.capturing.publish(payload, **options)
     except EncodeError as error:
-        failure = capture.unencodable(name, error)
+        failure = row.unencodable(name, error)
     else:
         return captured
     raise failure  # outside the handler: the serialiser's error shows the payload

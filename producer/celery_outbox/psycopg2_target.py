@@ -16,7 +16,7 @@ from celery_outbox.errors import UnusableTarget
 from celery_outbox.insert import Style, explain, sqlstate, statement
 from celery_outbox.message import Message
 from celery_outbox.storing import Entry, Outcome, Rows, commands, execute_all
-from celery_outbox.target import described
+from celery_outbox.target import CLOSED, FAILED, SYNCHRONOUS, described
 
 
 class Psycopg2Target:
@@ -29,7 +29,7 @@ class Psycopg2Target:
     def join(self, *, blocking: bool) -> None:  # noqa: ARG002 - it blocks either way
         """See that there is a transaction to join."""
         if self._connection.closed:
-            raise self._unusable("it is closed")
+            raise self._unusable(CLOSED)
         if self._connection.async_:
             raise self._unusable("it is in psycopg2's asynchronous mode, which has no transactions")
         if self._connection.autocommit and not self.in_transaction():
@@ -38,7 +38,7 @@ class Psycopg2Target:
                 " app.outbox.transaction(connection)"
             )
         if self._connection.info.transaction_status == TRANSACTION_STATUS_INERROR:
-            raise self._unusable("its transaction has failed and can only be rolled back")
+            raise self._unusable(FAILED)
 
     def put(self, message: Message) -> Outcome:
         """Insert the message."""
@@ -69,7 +69,7 @@ class Psycopg2Target:
 
     def abegin(self) -> AbstractAsyncContextManager[object]:
         """Refuse: there is nothing to await."""
-        raise self._unusable("it is not asynchronous: use `with` here")
+        raise self._unusable(SYNCHRONOUS)
 
     def in_transaction(self) -> bool:
         """Tell whether BEGIN was sent: by psycopg2, or in autocommit mode by anybody."""

@@ -19,7 +19,7 @@ from celery_outbox.psycopg_buffer import (
     nothing,
 )
 from celery_outbox.storing import Entry, Outcome, Rows
-from celery_outbox.target import described
+from celery_outbox.target import ASYNCHRONOUS, CLOSED, FAILED, SYNCHRONOUS, described
 
 
 class PsycopgTarget:
@@ -141,12 +141,12 @@ class PsycopgTarget:
 
     def begin(self) -> AbstractContextManager[object]:
         """Return `connection.transaction()`."""
-        self._require(Connection, "it is asynchronous: use `async with` here")
+        self._require(Connection, ASYNCHRONOUS)
         return self.connection.transaction()  # type: ignore[return-value]  # as required above
 
     def abegin(self) -> AbstractAsyncContextManager[object]:
         """Return `connection.transaction()`."""
-        self._require(AsyncConnection, "it is not asynchronous: use `with` here")
+        self._require(AsyncConnection, SYNCHRONOUS)
         return self.connection.transaction()  # type: ignore[return-value]  # as required above
 
     def in_transaction(self) -> bool:
@@ -179,11 +179,11 @@ class PsycopgTarget:
         """Refuse a connection whose transaction could not commit a message."""
         status = self.connection.pgconn.transaction_status
         if status == TransactionStatus.UNKNOWN:
-            raise self._unusable("it is closed")
+            raise self._unusable(CLOSED)
         if self._in_pool:
             raise self._unusable("it was given back to its pool")
         if status == TransactionStatus.INERROR:
-            raise self._unusable("its transaction has failed and can only be rolled back")
+            raise self._unusable(FAILED)
         if status == TransactionStatus.IDLE and self.connection.autocommit:
             raise self._unusable(
                 "it is in autocommit mode with no transaction in progress. Use"

@@ -9,12 +9,13 @@ from celery import Celery
 from kombu import Producer
 from kombu.exceptions import EncodeError
 
-from celery_outbox import capture, routing
+from celery_outbox import routing, row
 from celery_outbox.backend import reply_queues
-from celery_outbox.capture import Keys, OutboxProducer
+from celery_outbox.capture import Captured, OutboxProducer
 from celery_outbox.decision import ENDINGS, Destination, Origin
 from celery_outbox.errors import UnsupportedOption
 from celery_outbox.locks import LockWarnings
+from celery_outbox.row import Keys
 
 logger = logging.getLogger(__name__)
 
@@ -58,22 +59,20 @@ class TaskSender:
             self._locks.warn(name)
         captured = self._captured(name, message, options)
         replies = [] if message.headers.get("ignore_result") else reply_queues(self._app.backend)
-        stored = capture.task_message(self._app, name, message, captured, options, keys, replies)
+        stored = row.task_message(self._app, name, message, captured, options, keys, replies)
         outcome = outbox.carry_out(decision, stored)
         if passage is not None:
             passage.outcome = outcome
 
-    def _captured(self, name: str, message: Any, options: dict[str, Any]) -> capture.Captured:
+    def _captured(self, name: str, message: Any, options: dict[str, Any]) -> Captured:
         """Have Celery finish the message, all but sending it."""
         # No event "task-sent", which is monitoring; no retry, as there is no broker to retry.
         message = message._replace(sent_event=None)
         options = {**options, "retry": False}
         try:
-            captured: capture.Captured = self._publish(
-                self._app.outbox.capturing, name, message, **options
-            )
+            captured: Captured = self._publish(self._app.outbox.capturing, name, message, **options)
         except EncodeError as error:
-            failure = capture.unencodable(name, error)
+            failure = row.unencodable(name, error)
         else:
             return captured
         raise failure  # outside the handler: the serialiser's error shows the arguments

@@ -22,11 +22,10 @@ from celery_outbox.message import Message
 from celery_outbox.sqlalchemy_buffer import STYLES, ConnectionBuffer, check_autocommit
 from celery_outbox.sqlalchemy_session import SessionBuffer, connection_of, is_connecting
 from celery_outbox.storing import Entry, Outcome, Rows
-from celery_outbox.target import described
+from celery_outbox.target import ASYNCHRONOUS, CLOSED, FAILED, SYNCHRONOUS, described
 
 #: What libpq says of a transaction that has failed, and of a connection that is lost.
 INERROR, UNKNOWN = 3, 4
-FAILED = "its transaction has failed and can only be rolled back"
 
 
 class SQLAlchemyTarget:
@@ -46,7 +45,7 @@ class SQLAlchemyTarget:
     def join(self, *, blocking: bool) -> None:
         """Refuse what cannot take messages. Which driver it has matters when something is sent."""
         if blocking and self._asynchronous:
-            raise self._unusable("it is asynchronous: use `async with` here")
+            raise self._unusable(ASYNCHRONOUS)
         if self._dialect is None or self._dialect.driver in STYLES:
             self._check_transaction()
 
@@ -112,7 +111,7 @@ class SQLAlchemyTarget:
     def begin(self) -> AbstractContextManager[object]:
         """Return `begin()`, or `begin_nested()` where a transaction is in progress."""
         if self._asynchronous:
-            raise self._unusable("it is asynchronous: use `async with` here")
+            raise self._unusable(ASYNCHRONOUS)
         block: Transaction | NestedTransaction | SessionTransaction = (
             self._behind.begin_nested() if self.in_transaction() else self._behind.begin()
         )
@@ -121,7 +120,7 @@ class SQLAlchemyTarget:
     def abegin(self) -> AbstractAsyncContextManager[object]:
         """Return `begin()`, or `begin_nested()` where a transaction is in progress."""
         if not isinstance(self._given, AsyncSession | AsyncConnection):
-            raise self._unusable("it is not asynchronous: use `with` here")
+            raise self._unusable(SYNCHRONOUS)
         return self._given.begin_nested() if self.in_transaction() else self._given.begin()
 
     def in_transaction(self) -> bool:
@@ -202,7 +201,7 @@ class SQLAlchemyTarget:
         if connection is None:
             return
         if connection.closed:
-            raise self._unusable("it is closed")
+            raise self._unusable(CLOSED)
         check_autocommit(connection)
         driver: Any = connection.connection.driver_connection
         info = getattr(driver, "info", None)  # asyncpg has none, and cannot tell

@@ -22,6 +22,12 @@ TARGETS: Final = {
     "django": "celery_outbox.django_target",
 }
 
+#: What several kinds of target say of one that is unusable.
+CLOSED: Final = "it is closed"
+FAILED: Final = "its transaction has failed and can only be rolled back"
+ASYNCHRONOUS: Final = "it is asynchronous: use `async with` here"
+SYNCHRONOUS: Final = "it is not asynchronous: use `with` here"
+
 #: Proxies around proxies that are looked through.
 MAX_PROXIES: Final = 10
 

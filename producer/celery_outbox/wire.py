@@ -1,6 +1,6 @@
 """Nothing gets past here that no relay could publish: limits of AMQP and of JSON in Postgres.
 
-A message refused here fails in the code that sends it; stored, it would be a dead row by night.
+A message refused here fails in the code that sends it; stored, it would become a dead letter later.
 """
 
 import math
@@ -45,7 +45,7 @@ NUMBERS: Final = {"delivery_mode": (1, 2), "priority": (0, 255), "timestamp": (0
 PROPERTIES: Final = SHORT_STRINGS | NUMBERS.keys()
 
 #: JSON escapes of what Postgres may be unable to turn into text: NUL, halves of a surrogate pair.
-SUSPECT: Final = re.compile(r"\\u(?:0000|d[89a-f])")
+ESCAPED: Final = re.compile(r"\\u(?:0000|d[89a-f])")
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
 #: The keys by which kombu's JSON marks what JSON has no type for.
 TAG: Final = frozenset({"__type__", "__value__"})
@@ -143,7 +143,7 @@ def _checked(table: Mapping[str, Any], where: str, refuse: Refuse) -> str:
         if type(value) is not str or type(key) is not str or len(key) > SHORT // 4:
             _check(f"{where}{key}", key, value, refuse)
     text = encode(table)
-    if SUSPECT.search(text):
+    if ESCAPED.search(text):
         _storable_throughout(where, table, refuse)
     return text
 

@@ -10,28 +10,9 @@ import pytest
 from celery_outbox import Message
 from celery_outbox.dedup import claims, dropped
 from celery_outbox.storing import Entry, Outcome, commands, execute_all
+from tests.producer.messages import message
 
 PLAIN: Any = {str, bytes, bool, datetime, type(None)}
-
-
-def message(message_id: str, dedup_key: str | None = None) -> Message:
-    """A row with this id and key."""
-    return Message(
-        message_id=message_id,
-        task="shop.add",
-        exchange="",
-        routing_key="celery",
-        headers="{}",
-        properties="{}",
-        body=b"",
-        content_type="application/json",
-        content_encoding="utf-8",
-        mandatory=True,
-        declare="[]",
-        available_at=None,
-        expires_at=None,
-        dedup_key=dedup_key,
-    )
 
 
 def test_a_message_holds_plain_values_alone() -> None:
