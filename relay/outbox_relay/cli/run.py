@@ -23,7 +23,7 @@ from outbox_relay.loop.relay import Relay
 from outbox_relay.observe.health import Endpoint, Health
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.observe.queues import QueueWatch
-from outbox_relay.operator import depths
+from outbox_relay.operator import depths, unknown
 from outbox_relay.postgres.home import Home
 from outbox_relay.postgres.open import open_store
 from outbox_relay.postgres.purge import purge
@@ -79,7 +79,15 @@ def _run(arguments: Namespace, settings: Settings) -> int:
         )
         if address:
             beside.enter_context(Endpoint(address, health, metrics.registry))
-            beside.enter_context(QueueWatch(lambda: depths.read(settings), metrics))
+            beside.enter_context(
+                QueueWatch(
+                    lambda: depths.read(settings),
+                    metrics,
+                    unknown=lambda: {
+                        (each.task, each.queue): each.messages for each in unknown.watch(settings)
+                    },
+                )
+            )
         relay.run()
     return 0
 

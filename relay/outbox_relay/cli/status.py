@@ -16,6 +16,8 @@ from outbox_relay.cli.output import print_json, print_table, table
 from outbox_relay.errors import RelayError, SchemaError, StoreLost
 from outbox_relay.operator.session import Session
 from outbox_relay.operator.status import RelaySeen, Status, read
+from outbox_relay.operator.text import printable
+from outbox_relay.operator.unknown import UnknownTask
 from outbox_relay.settings import Settings
 from outbox_relay.settings.durations import how_long
 
@@ -90,6 +92,11 @@ def _describe(relay: RelaySeen) -> str:
     return f"pid {relay.pid} as {relay.login}{where}{since}"
 
 
+def _unknown(task: UnknownTask) -> str:
+    name, queue = printable(task.task), printable(task.queue)
+    return f"{task.messages:,} x {name} for queue {queue!r}"
+
+
 def _rows(status: Status) -> list[tuple[str, str]]:
     """For people."""
     stats, flow = status.stats, status.flow
@@ -107,4 +114,5 @@ def _rows(status: Status) -> list[tuple[str, str]]:
         ("last sent", last),
         ("relays alive", str(len(status.relays))),
         *(("  relay", _describe(relay)) for relay in status.relays),
+        *(("no worker knows", _unknown(task)) for task in status.unknown_tasks),
     ]

@@ -23,6 +23,7 @@
 | outbox_queue_consumers | gauge | by queue; on Redis 0 where nobody can be popping, else absent |
 | outbox_dead_letters_home_total | counter | came home from the broker's dead letters, by reason |
 | outbox_dead_letters_left | gauge | not of this outbox: left among the dead letters, by queue |
+| outbox_unknown_task_messages | gauge | of a sample, by task and queue: no worker knows it |
 | outbox_build_info | gauge | 1, labelled with the version |
 
 Queues are looked at every 30 seconds, and absent while they are unknown.
@@ -33,7 +34,7 @@ answer, while the database is away, and the horizon also where this login may no
 
 from bisect import bisect_left, bisect_right
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from math import nan
 from operator import attrgetter
@@ -162,6 +163,12 @@ class Metrics:
         )
         for kind in KINDS:
             self.dead_letters.labels(kind)
+        self.unknown = Gauge(
+            "outbox_unknown_task_messages",
+            "Waiting, and no live worker of the queue knows the task",
+            ["task", "queue"],
+            registry=registry,
+        )
         info = Gauge("outbox_build_info", "Version", ["version"], registry=registry)
         info.labels(version("outbox-relay")).set(1)
         for reason in Reason:
@@ -224,6 +231,12 @@ class Metrics:
             self.depth.labels(each.queue).set(each.messages)
             if each.consumers is not None:
                 self.consumers.labels(each.queue).set(each.consumers)
+
+    def unknown_tasks(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Show tasks, each with its queue, that no live worker knows; and none but these."""
+        self.unknown.clear()
+        for name, count in counts.items():
+            self.unknown.labels(*name).set(count)
 
     def database_lost(self) -> None:
         """Unknown is not zero, and the last numbers must not look like today's."""

@@ -1,11 +1,13 @@
-"""Watches the queues that messages go to, on a thread of its own: a slow broker holds up nothing.
+"""Watches the queues that messages go to, and whether workers know the tasks that wait for them.
+
+On a thread of its own: a slow broker holds up nothing.
 
 What cannot be read is unknown, and said so at debug level: that the broker or the database is away
 is told by the loop.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Self
 
 import structlog
@@ -30,10 +32,11 @@ class QueueWatch:
         look: Callable[[], Sequence[Depth]],
         metrics: Metrics,
         *,
+        unknown: Callable[[], Mapping[tuple[str, str], int]] = dict,
         first: float = FIRST,
         every: float = EVERY,
     ) -> None:
-        self._look, self._metrics = look, metrics
+        self._look, self._unknown, self._metrics = look, unknown, metrics
         self._first, self._every = first, every
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="queues", daemon=True)
@@ -49,8 +52,14 @@ class QueueWatch:
         pause = self._first
         while not self._stopped.wait(pause):
             pause = self._every
-            try:
-                self._metrics.queues(self._look())
-            except RelayError as error:
-                self._metrics.queues(())
-                log.debug("queues_unread", reason=str(error))
+            self._tell(lambda: self._metrics.queues(self._look()), lambda: self._metrics.queues(()))
+            self._tell(
+                lambda: self._metrics.unknown_tasks(self._unknown()), self._metrics.unknown.clear
+            )
+
+    def _tell(self, tell: Callable[[], None], forget: Callable[[], None]) -> None:
+        try:
+            tell()
+        except RelayError as error:
+            forget()
+            log.debug("queues_unread", reason=str(error))

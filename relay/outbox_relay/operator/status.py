@@ -1,11 +1,13 @@
 """Is it flowing, how far behind, is anybody publishing: counts, lag and relays at one moment."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Final
 
 from outbox_relay.core.backlog import Stats
+from outbox_relay.operator import unknown
 from outbox_relay.operator.session import Session
+from outbox_relay.operator.unknown import UnknownTask
 
 STATS: Final = """
 SELECT pending, scheduled, dead,
@@ -65,6 +67,7 @@ class Status:
     stats: Counts
     flow: Flow
     relays: list[RelaySeen]
+    unknown_tasks: list[UnknownTask] = field(default_factory=list)
 
     def as_json(self) -> dict[str, object]:
         """For programs."""
@@ -74,6 +77,7 @@ class Status:
             **{name: None if n in (inf, -inf) else n for name, n in counts.items()},
             "relays_alive": len(self.relays),
             "relays": [asdict(relay) for relay in self.relays],
+            "unknown_tasks": [asdict(task) for task in self.unknown_tasks],
         }
 
 
@@ -82,4 +86,4 @@ def read(session: Session) -> Status:
     stats = session.fetch(Counts, STATS)[0]
     allowed = session.value(MAY_READ_RECEIPTS, receipt=f'"{session.schema}".receipt')
     flow = session.fetch(Flow, FLOW)[0] if allowed else Flow()
-    return Status(stats, flow, session.fetch(RelaySeen, RELAYS))
+    return Status(stats, flow, session.fetch(RelaySeen, RELAYS), unknown.read(session))

@@ -16,8 +16,10 @@ PORTION: Final = 1000
 
 #: Without an inbox in this database, or the right to read it, nothing is known.
 MAY_READ: Final = """
-SELECT coalesce(has_table_privilege(to_regclass('inbox.worker'), 'SELECT')
-            AND has_schema_privilege(to_regnamespace('inbox'), 'USAGE'), false)
+SELECT coalesce((
+    SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'inbox' AND c.relname = 'worker'), false)
 """
 #: The same as long as the same workers are alive and say the same.
 FINGERPRINT: Final = """
@@ -26,7 +28,7 @@ FROM inbox.worker WHERE alive_until > now()
 """
 #: What two workers of a queue know counts together: a worker puts aside what it does not know.
 LIVE: Final = """
-SELECT queue, array_agg(DISTINCT task)
+SELECT queue, array_agg(DISTINCT task) AS tasks
 FROM inbox.worker w, unnest(w.queues) queue, unnest(w.tasks) task
 WHERE w.alive_until > now() GROUP BY queue
 """

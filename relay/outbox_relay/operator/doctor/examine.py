@@ -20,6 +20,7 @@ from outbox_relay.operator.doctor import (
     schema,
     storage,
     version,
+    workers,
 )
 from outbox_relay.operator.doctor.causes import DATABASE, remedy
 from outbox_relay.operator.doctor.context import Check, Context
@@ -42,6 +43,7 @@ INSIDE: Final[Sequence[Check]] = (
     storage.check,
     integrity.check,
     backlog.check,
+    workers.check,
 )
 
 

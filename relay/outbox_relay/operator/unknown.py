@@ -1,0 +1,97 @@
+"""Tasks that wait to be sent and that no live worker of their queue knows, by name."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+from outbox_relay.core.guard import Known, is_known
+from outbox_relay.core.route import Route
+from outbox_relay.operator.session import Session
+from outbox_relay.postgres.workers import LIVE, MAY_READ
+from outbox_relay.settings import Settings
+
+#: The most that are named.
+MAX_NAMED: Final = 50
+
+#: A thousand of each kind and end: never a walk through the backlog.
+SAMPLE: Final = """
+WITH sample AS (
+    (SELECT id, slot FROM {outbox}.ready ORDER BY id LIMIT 1000)
+    UNION ALL
+    (SELECT id, slot FROM {outbox}.ready ORDER BY id DESC LIMIT 1000)
+    UNION ALL
+    (SELECT id, slot FROM {outbox}.parked WHERE state = 'retry' ORDER BY id LIMIT 1000)
+    UNION ALL
+    (SELECT id, slot FROM {outbox}.parked WHERE state <> 'dead'
+      ORDER BY available_at LIMIT 1000)
+)
+SELECT m.task, m.exchange, m.routing_key, m.declare::text AS declarations,
+       count(DISTINCT m.id) AS messages
+FROM sample s JOIN {outbox}.message m ON m.id = s.id AND m.slot = s.slot
+WHERE m.headers::text LIKE '%%"task"%%'
+GROUP BY 1, 2, 3, 4
+"""
+#: An inspector may read the counts, and not this.
+MAY_SAMPLE: Final = "SELECT has_table_privilege(%(message)s, 'SELECT')"
+ALIVE: Final = "SELECT count(*) FROM inbox.worker WHERE alive_until > now()"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Messages of a sample with one task and one way to go."""
+
+    task: str
+    exchange: str
+    routing_key: str
+    declarations: str
+    messages: int
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues it is known to lead to."""
+        return Route(self.exchange, self.routing_key, True, self.declarations, 0).queues
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownTask:
+    """A task that no live worker of a queue knows, and how many of the sample wait for one."""
+
+    task: str
+    queue: str
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    queue: str
+    tasks: list[str]
+
+
+def alive(session: Session) -> int | None:
+    """How many live workers say what they know; None where that cannot be read."""
+    return int(session.value(ALIVE)) if session.value(MAY_READ) else None
+
+
+def read(session: Session) -> list[UnknownTask]:
+    """Those with most messages first; none where nothing can be known."""
+    message = f'"{session.schema}".message'
+    if not (session.value(MAY_SAMPLE, message=message) and session.value(MAY_READ)):
+        return []
+    said = session.fetch(_Said, LIVE)
+    known: Known = {each.queue: frozenset(each.tasks) for each in said}
+    return judge(session.fetch(Waiting, SAMPLE), known) if known else []
+
+
+def judge(waiting: list[Waiting], known: Known) -> list[UnknownTask]:
+    """What of this no live worker of its queue knows."""
+    found: Counter[tuple[str, str]] = Counter()
+    for each in waiting:
+        if not is_known(known, each.queues, each.task):
+            found[each.task, ", ".join(each.queues)] += each.messages
+    return [UnknownTask(*name, count) for name, count in found.most_common(MAX_NAMED)]
+
+
+def watch(settings: Settings) -> list[UnknownTask]:
+    """The same, on a connection of its own. Raises StoreLost or SchemaError."""
+    with Session.open(settings) as session:
+        return read(session)
