@@ -38,7 +38,7 @@ help: ## Show this list
 
 setup: .venv/.synced ## Make .venv with the five packages, their commands and the tools
 
-demo: .venv/.synced ## Run a small shop on the outbox, servers included (BROKER=rabbitmq or redis)
+demo: .venv/.synced ## Run a small shop on the outbox, servers and console included (BROKER=rabbitmq or redis; KEEP=1 goes on)
 	@PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/examples/shop $(BIN)/python -m demo
 
 test: .venv/.synced ## Run the tests on private servers (ARGS="-k name"; RABBITMQ=auto, require or off; RABBITMQ_VERSION=3.10)

@@ -1,12 +1,14 @@
 """`python -m demo` proves what it promises, and leaves nothing running however it ends."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 
@@ -23,7 +25,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
     """Start the demo: ``demo(DATABASE_URL=...)``."""
     paths = f"{Path.cwd() / 'tools'}{os.pathsep}{Path.cwd() / 'examples/shop'}"
     own = {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
-    foreign = ("BROKER", "BROKER_URL", "DATABASE_URL")
+    foreign = ("BROKER", "BROKER_URL", "DATABASE_URL", "KEEP")
     inherited = {name: value for name, value in os.environ.items() if name not in foreign}
     with ExitStack() as programs:
 
@@ -38,10 +40,15 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
 
 @pytest.mark.timeout(240)
 def test_it_proves_that_nothing_is_lost(demo: Demo, rabbitmq_root: Path) -> None:
-    """Broker and relay are killed, and every committed task is executed exactly once."""
-    running = demo(BROKER="rabbitmq")
+    """Broker and relay are killed, and every committed task is executed exactly once.
 
-    assert running.wait(200) == 0, running.output()
+    Asked to, everything goes on after that, until Ctrl-C ends it in order.
+    """
+    running = demo(BROKER="rabbitmq", KEEP="1")
+    running.wait_for_output("it goes on at http://", 200)
+    running.process.send_signal(signal.SIGINT)
+
+    assert running.wait(SECONDS) == 0, running.output()
     story = running.output()
     assert "RabbitMQ SIGKILLed" in story
     assert "takes over" in story
@@ -65,9 +72,14 @@ def test_nothing_of_it_outlives_it(demo: Demo, broker_url: str, ending: signal.S
 def test_given_servers_are_used_and_left_running(
     demo: Demo, empty_database: str, broker_url: str
 ) -> None:
-    """The database is migrated and holds the shop; nobody stops or kills its server."""
+    """The database is migrated and holds the shop; nobody stops or kills its server.
+
+    The console shows what happens there, at the address that the demo prints.
+    """
     running = demo(DATABASE_URL=empty_database, BROKER_URL=broker_url)
     running.wait_for_output("customers start ordering", SECONDS)
+    (address,) = re.findall(r"while it runs: (http://\S+)", running.output())
+    assert "Outbox" in httpx.get(f"{address}/messages?state=sent", timeout=10).text
     running.process.send_signal(signal.SIGINT)
 
     assert running.wait(SECONDS) == 130

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psycopg
@@ -14,7 +14,7 @@ from demo.programs import ProgramEnded
 from demo.screen import Screen
 from demo.settings import SettingsError
 from demo.stage import Stage, TookTooLong
-from outbox_migrations import MigrationError, upgrade
+from outbox_migrations import MigrationError, grant, upgrade
 from servers import ServerMissing, StartFailed
 from servers.processes import is_alive
 from shop.app import app
@@ -46,18 +46,37 @@ def _run(screen: Screen, chosen: settings.Settings) -> int:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         found = stack.enter_context(services.started(chosen, folder, screen.say))
         upgrade(found.database_url)
+        _grant(found.database_url, screen)
         with psycopg.connect(found.database_url) as connection:
             connection.execute(TABLES)
         screen.say("tables: migrated, as `outbox-migrate up` does")
         app.conf.update(result_backend=found.results_url)  # chords register their parts there
-        with screen, Stage(found, folder, screen) as stage:
-            final = story.perform(stage)
-        with psycopg.connect(found.database_url) as connection:
-            result = proof.compare(connection, stage.customers.memory, final)
+        with Stage(found, folder, screen) as stage:
+            with screen:
+                final = story.perform(stage)
+            with psycopg.connect(found.database_url) as connection:
+                result = proof.compare(connection, stage.customers.memory, final)
+            _show(screen, result)
+            if chosen.keep:
+                address = stage.console.address
+                screen.say(f"it goes on at http://{address} until you press Ctrl-C", "bold")
+                with suppress(KeyboardInterrupt):
+                    stage.go_on()
+    return 0 if result.holds else 1
+
+
+def _show(screen: Screen, result: proof.Proof) -> None:
     screen.console.print()
     screen.console.print(result.table())
     screen.console.print(result.sentence(), style="bold green" if result.holds else "bold red")
-    return 0 if result.holds else 1
+
+
+def _grant(database_url: str, screen: Screen) -> None:
+    """What the console asks for; a database that is not ours may not let us make roles."""
+    try:
+        grant(database_url)
+    except MigrationError as error:
+        screen.say(f"the console will show nothing: {error}", "yellow")
 
 
 def _own_folder() -> Path:

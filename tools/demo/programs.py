@@ -1,4 +1,4 @@
-"""The relay and the worker as processes of their own, exactly as they run in production."""
+"""The relay, the worker and the console as processes of their own, as in production."""
 
 import os
 import sys
@@ -99,6 +99,23 @@ class Worker(Program):
     def is_ready(self) -> bool:
         """Whether it consumes."""
         return " ready." in self.log.read_text(errors="replace")
+
+
+class Console(Program):
+    """`outbox-console`, on a port of its own; the demo goes on without it."""
+
+    def __init__(self, services: Services, folder: Path) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        super().__init__(
+            "console",
+            [str(Path(sys.executable).with_name("outbox-console"))],
+            folder,
+            _environment(
+                OUTBOX_DATABASE_URL=services.database_url,
+                OUTBOX_CONSOLE_ADDRESS=self.address,
+                OUTBOX_CONSOLE_ROLE="operator-with-payload",
+            ),
+        )
 
 
 def _environment(**own: str) -> dict[str, str]:

@@ -20,15 +20,19 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Which servers to use: None means a private one, and for the broker the best there is."""
+    """Which servers to use: None means a private one, and for the broker the best there is.
+
+    `keep` leaves everything running after the proof, until Ctrl-C.
+    """
 
     broker: Kind | None
     database_url: str | None
     broker_url: str | None
+    keep: bool = False
 
 
 def read(environment: Mapping[str, str]) -> Settings:
-    """Read BROKER, DATABASE_URL and BROKER_URL."""
+    """Read BROKER, DATABASE_URL, BROKER_URL and KEEP."""
     name = environment.get("BROKER", "").strip().lower()
     if name not in _KINDS:
         raise SettingsError(f"BROKER={name}: use rabbitmq or redis, or leave it out")
@@ -40,4 +44,5 @@ def read(environment: Mapping[str, str]) -> Settings:
         if kind not in (None, given):
             raise SettingsError(f"BROKER={name} and a BROKER_URL of {scheme}:// contradict")
         kind = given
-    return Settings(kind, environment.get("DATABASE_URL") or None, url)
+    keep = environment.get("KEEP", "").strip() not in ("", "0")
+    return Settings(kind, environment.get("DATABASE_URL") or None, url, keep)

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from demo.customers import Customers
-from demo.programs import Relay, Worker
+from demo.programs import Console, Relay, Worker
 from demo.progress import Numbers, Progress
 from demo.screen import Screen, State
 from demo.services import Services
@@ -72,6 +72,9 @@ class Stage:
             closing.callback(lambda: self.relay.kill())  # whichever is there then
             self.worker = Worker(self.services, self._folder)
             closing.callback(lambda: self.worker.kill())
+            self.console = Console(self.services, self._folder)
+            closing.callback(self.console.kill)
+            self.say(f"look at it while it runs: http://{self.console.address}", "bold")
             # A server ends with the thread that started it: this one lives to the end of the play.
             self._stagehand = closing.enter_context(ThreadPoolExecutor(1))
             self.customers = closing.enter_context(Customers(self.services.database_url))
@@ -120,6 +123,17 @@ class Stage:
     def replace_relay(self) -> None:
         """Start another relay in place of the one that was killed."""
         self.relay = Relay(self.services, self._folder)
+
+    def go_on(self) -> None:
+        """After the play: customers order, and everything runs, until somebody interrupts it."""
+        self.worker = Worker(self.services, self._folder)
+        with Customers(self.services.database_url) as self.customers:
+            self.customers.start()
+            while True:
+                self.relay.check()
+                self.customers.check()
+                self._keep_worker()
+                sleep(_TICK_SECONDS)
 
     def _keep_worker(self) -> None:
         """Do what a supervisor does for a Celery worker: some end when their broker goes away."""
