@@ -100,7 +100,7 @@ def test_no_payload_shows_anywhere(
     with psycopg.connect(database) as connection:
         activity = str(
             connection.execute(
-                "SELECT query FROM pg_stat_activity WHERE application_name = 'outbox-relay'"
+                "SELECT query FROM pg_stat_activity WHERE application_name LIKE 'outbox-relay%'"
             ).fetchall()
         )
         reasons = str(connection.execute("SELECT last_error FROM outbox.dead").fetchall())

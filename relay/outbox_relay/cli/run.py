@@ -24,6 +24,7 @@ from outbox_relay.observe.health import Endpoint, Health
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.observe.queues import QueueWatch
 from outbox_relay.operator import depths, unknown
+from outbox_relay.operator.identity import Identity
 from outbox_relay.postgres.home import Home
 from outbox_relay.postgres.open import open_store
 from outbox_relay.postgres.purge import purge
@@ -51,7 +52,7 @@ def _run(arguments: Namespace, settings: Settings) -> int:
     guard = Guard() if settings.hold_unknown else None
     relay = Relay(
         replace(settings, grace_period=LANDING * settings.grace_period),
-        open_store=lambda: open_store(settings),
+        open_store=lambda: open_store(settings, str(Identity.of(settings))),
         open_publisher=publisher_factory(settings),
         # 31 random bits name this relay, 32 count its claims: no two claims are alike.
         first_claim_id=secrets.randbits(31) << 32,

@@ -16,11 +16,13 @@ FROM {outbox}.stats
 """
 
 #: Relays name themselves; the name is visible to every login, the rest to some (pg_read_all_stats).
+#: Each has another connection at times, for retention: it has no version.
 RELAYS: Final = """
 SELECT pid, usename AS login, host(client_addr) AS address,
-       extract(epoch FROM clock_timestamp() - backend_start)::float8 AS connected_for
+       extract(epoch FROM clock_timestamp() - backend_start)::float8 AS connected_for,
+       application_name AS name
 FROM pg_stat_activity
-WHERE application_name = 'outbox-relay' AND datname = current_database()
+WHERE application_name ~ '^outbox-relay( [0-9]|$)' AND datname = current_database()
 ORDER BY pid
 """
 
@@ -50,6 +52,7 @@ class RelaySeen:
     login: str
     address: str | None
     connected_for: float | None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

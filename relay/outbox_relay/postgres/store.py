@@ -58,10 +58,16 @@ class Store(Session):
 
     @classmethod
     def connect(
-        cls, url: str, schema: str, statement_timeout: float, *, doorbell: Doorbell = "auto"
+        cls,
+        url: str,
+        schema: str,
+        statement_timeout: float,
+        *,
+        doorbell: Doorbell = "auto",
+        name: str = NAME,
     ) -> "Store":
-        """Connect, set the session up and check the schema's version."""
-        connection = connect(url, NAME, statement_timeout, prepare=True)
+        """Connect as `name`, set the session up and check the schema's version."""
+        connection = connect(url, name, statement_timeout, prepare=True)
         store = cls(connection, schema, doorbell)
         try:
             store.check_version()

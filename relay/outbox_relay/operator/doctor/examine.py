@@ -16,6 +16,7 @@ from outbox_relay.operator.doctor import (
     integrity,
     pooling,
     privileges,
+    relays,
     routes,
     schema,
     storage,
@@ -44,6 +45,7 @@ INSIDE: Final[Sequence[Check]] = (
     integrity.check,
     backlog.check,
     workers.check,
+    relays.check,
 )
 
 
