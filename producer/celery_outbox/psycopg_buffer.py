@@ -26,7 +26,7 @@ from psycopg.pq.abc import PGresult
 
 from celery_outbox.insert import explain
 from celery_outbox.message import Message
-from celery_outbox.storing import Entry, Rows, commands, take_all
+from celery_outbox.storing import Entry, Rows, commands, next_command, take_all
 
 T = TypeVar("T")
 Operation = Generator[Any, Any, T]
@@ -129,15 +129,11 @@ class Buffer:
         # As execute() does it, under the lock that the caller of wait() already holds.
         cursor: Any = _CURSORS[isinstance(connection, Connection)](connection)
         cursor.outbox = schema, [each.message for each in entries]
-        commanding = commands(schema, entries)
-        command = next(commanding, None)
-        while command is not None:
+        storing, rows = commands(schema, entries), None
+        while command := next_command(storing, rows):
             text, parameters = command
             yield from cursor._execute_gen(text.encode(), parameters)
-            try:
-                command = commanding.send(_rows(cursor.pgresult))
-            except StopIteration:
-                command = None
+            rows = _rows(cursor.pgresult)
         if self._interrupted and not in_pipeline(connection):
             # The server was asked too late to cancel the insert. What comes next must not
             # begin: psycopg would wait 5 s for its end, and close the connection.

@@ -15,6 +15,8 @@ from celery_outbox.message import Message
 Rows = list[tuple[Any, ...]]
 #: A statement and its parameters.
 Command = tuple[str, tuple[Any, ...]]
+#: Commands one by one, each of which is sent the rows that it returned.
+Commands = Generator[Command, Rows | None, None]
 
 
 class Outcome:
@@ -65,18 +67,16 @@ def take_all(entries: deque[Entry]) -> list[Entry]:
     return taken
 
 
-def commands(
-    schema: str, entries: Sequence[Entry], style: Style = Style.PSYCOPG
-) -> Generator[Command, Rows, None]:
-    """Yield what stores messages in the outbox of `schema`, each command to be sent its rows.
+def commands(schema: str, entries: Sequence[Entry], style: Style = Style.PSYCOPG) -> Commands:
+    """Yield what stores messages in the outbox of `schema`: all of it in one transaction.
 
-    All belong in one transaction. What is dropped is noted in its outcome.
+    What is dropped is noted in its outcome.
     """
     messages = [each.message for each in entries]
     keys, ids = claims(messages)
     if keys:
         rows = yield statement(CLAIM_DEDUP, schema, style), (keys, ids)
-        others = dropped(messages, keys, [pending for (pending,) in rows])
+        others = dropped(messages, keys, [pending for (pending,) in rows or ()])
         for position, pending_id in others.items():
             entries[position].outcome.drop_for(pending_id)
         messages = [each for position, each in enumerate(messages) if position not in others]
@@ -84,11 +84,16 @@ def commands(
         yield insert(schema, messages, style)
 
 
-def execute_all(commands: Generator[Command, Rows, None], execute: Callable[..., Rows]) -> None:
+def next_command(commands: Commands, rows: Rows | None) -> Command | None:
+    """Return what to execute after the command that returned `rows`, the first after None."""
+    try:
+        return commands.send(rows)
+    except StopIteration:
+        return None
+
+
+def execute_all(commands: Commands, execute: Callable[[str, Any], Rows]) -> None:
     """Have each command executed, as `execute(text, parameters)`."""
-    command = next(commands, None)
-    while command is not None:
-        try:
-            command = commands.send(execute(*command))
-        except StopIteration:
-            return
+    rows = None
+    while command := next_command(commands, rows):
+        rows = execute(*command)
