@@ -14,9 +14,9 @@ down_revision = None
 branch_labels = ("inbox",)
 
 DROP = """
-DROP TABLE inbox.processed, inbox.worker;
+DROP TABLE inbox.processed, inbox.worker, inbox.receipt, inbox.watched;
 DROP FUNCTION inbox.version, inbox.purge, inbox.finish, inbox.refuse_half, inbox.announce,
-    inbox.beat, inbox.leave;
+    inbox.beat, inbox.leave, inbox.weight, inbox.note_receipts, inbox.watch, inbox.unfinished;
 """
 
 
