@@ -1,5 +1,6 @@
 """Retention forgets what was sent, in time; what is not sent it never touches."""
 
+import os
 import threading
 from datetime import timedelta
 from typing import Any
@@ -227,6 +228,139 @@ def test_a_message_from_before_the_bounds_is_kept(
     purge(session)
 
     assert ids_in(emptied_database, "pending") == {"large"}
+
+
+def purge_all(connection: Connection, older_than: str = "7 days", *, exact: bool = False) -> int:
+    """Run retention to its end, each portion a transaction; how many portions there were."""
+    portions = 0
+    while purge(connection, older_than, exact=exact):
+        portions += 1
+        restored = connection.execute("SELECT outbox.restore_work()").fetchone()
+        assert restored == (0,), "what was sent is to be sent again"
+    return portions
+
+
+def rows_read(connection: Connection) -> int:
+    """How many rows of messages this session has read, as far as is not yet reported."""
+    row = connection.execute(
+        "SELECT sum(idx_tup_fetch + coalesce(seq_tup_read, 0))"
+        " FROM pg_stat_xact_user_tables WHERE relname ~ '^message_[0-9]'"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+class TestPortions:
+    """However much there is to forget, and whatever stays, a call costs the same."""
+
+    def test_endings_go_in_portions(self, session: Connection) -> None:
+        """Tens of millions of them, when somebody lowers the retention."""
+        session.execute(
+            "INSERT INTO outbox.receipt (sent_at, span, ids)"
+            " SELECT now() - interval '9 days', int8range(-i, -i, '[]'), ARRAY[-i]"
+            " FROM generate_series(1, 4500) i"
+        )
+        session.execute(
+            "INSERT INTO outbox.expiry (id, slot, expired_at)"
+            " SELECT -i, 0, now() - interval '9 days' FROM generate_series(1, 10500) i"
+        )
+
+        assert purge_all(session) >= 2
+
+        left = "SELECT (SELECT count(*) FROM outbox.receipt), (SELECT count(*) FROM outbox.expiry)"
+        assert session.execute(left).fetchone() == (0, 0)
+
+    def test_single_messages_go_in_portions(
+        self, session: Connection, emptied_database: str
+    ) -> None:
+        """Those of a slot in use, past what is not sent."""
+        pending = commit_rows(emptied_database, 50)
+        session.execute("UPDATE outbox.ready SET lease_until = 'infinity'")
+        commit_rows(emptied_database, 10_500)
+        session.execute(
+            "UPDATE outbox.ready SET lease_until = now() WHERE lease_until = 'infinity'"
+        )
+        session.execute(
+            "WITH done AS (DELETE FROM outbox.ready r USING outbox.message m"
+            " WHERE m.id = r.id AND m.message_id <> ALL (%s) RETURNING r.id)"
+            " INSERT INTO outbox.receipt (span, ids)"
+            " SELECT int8range(min(id), max(id), '[]'), array_agg(id) FROM done",
+            [pending],
+        )
+
+        assert purge_all(session, "0", exact=True) >= 2
+
+        assert count(session) == 50
+        assert ids_in(emptied_database, "pending") == set(pending)
+
+    def test_what_is_not_sent_moves_in_portions(
+        self, session: Connection, emptied_database: str
+    ) -> None:
+        """A thousand at a time, until their slot can be emptied."""
+        sent = commit_rows(emptied_database, 5)
+        settle_all(session)
+        commit_rows(emptied_database, 2_500)
+        age(session, timedelta(days=9), slots=3)
+
+        assert purge_all(session) >= 3
+
+        assert states(emptied_database)["pending"] == 2_500
+        assert ids_in(emptied_database, "sent").isdisjoint(sent)
+
+    def test_large_dead_letters_move_one_by_one(
+        self, session: Connection, emptied_database: str
+    ) -> None:
+        """Sixteen megabytes a portion, or one message."""
+        commit_rows(emptied_database, 4, body=os.urandom(9 << 20))
+        session.execute(
+            "WITH failed AS (DELETE FROM outbox.ready RETURNING id, slot)"
+            " INSERT INTO outbox.parked (id, slot, state, available_at)"
+            " SELECT id, slot, 'dead', now() FROM failed"
+        )
+        age(session, timedelta(days=9), slots=3)
+        slot = session.execute("SELECT slot FROM outbox.parked LIMIT 1").fetchone()
+        moved = []
+        while purge(session):
+            left = "SELECT count(*) FROM outbox.message WHERE slot = %s"
+            moved.append(session.execute(left, slot).fetchone())
+
+        assert moved[:4] == [(3,), (2,), (1,), (0,)]
+        assert states(emptied_database)["dead"] == 4
+
+    def test_one_slot_holds_up_no_other(self, session: Connection, emptied_database: str) -> None:
+        """A relay holds a message of the one; the other is emptied."""
+        commit_rows(emptied_database, 1)
+        session.execute("UPDATE outbox.ready SET lease_until = now() + interval '1 hour'")
+        age(session, timedelta(days=9), slots=2)
+        commit_rows(emptied_database, 3)
+        session.execute(
+            "WITH done AS (DELETE FROM outbox.ready WHERE lease_until < now() RETURNING id)"
+            " INSERT INTO outbox.receipt (span, ids)"
+            " SELECT int8range(min(id), max(id), '[]'), array_agg(id) FROM done"
+        )
+        age(session, timedelta(days=9), slots=1)
+
+        purge_all(session)
+
+        assert count(session) == 1
+
+    def test_an_old_message_among_young_ones_is_passed_once(
+        self, session: Connection, emptied_database: str
+    ) -> None:
+        """A reminder of long ago shares its slot with all that was sent since."""
+        commit_rows(emptied_database, available_in=3600)
+        session.execute("UPDATE outbox.message SET created_at = created_at - interval '30 days'")
+        commit_rows(emptied_database, 20_000)
+        settle_all(session)
+        purge_all(session)
+
+        with session.transaction():
+            before = rows_read(session)
+            purge(session)
+            read = rows_read(session) - before
+
+        assert read < 200
+        assert states(emptied_database)["scheduled"] == 1
 
 
 MOVES = {

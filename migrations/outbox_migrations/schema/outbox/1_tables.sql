@@ -162,6 +162,8 @@ CREATE INDEX parked_scheduled ON outbox.parked (id, available_at)
     WHERE state NOT IN ('retry', 'dead');
 CREATE INDEX parked_scheduled_at ON outbox.parked (available_at, id, attempts)
     WHERE state NOT IN ('retry', 'dead');
+-- By which retention finds what has to leave a slot before it is emptied.
+CREATE INDEX parked_slot ON outbox.parked (slot, id);
 COMMENT ON TABLE outbox.parked IS
     'Private: messages that wait for their time (scheduled, retry) or for a person (dead).';
 COMMENT ON COLUMN outbox.parked.id IS 'The id of the message.';
@@ -222,7 +224,8 @@ CREATE TABLE outbox.progress (
 );
 COMMENT ON TABLE outbox.progress IS 'Private: how far the chores of retention have come.';
 COMMENT ON COLUMN outbox.progress.name IS
-    'receipts_forgotten (endings before that time are gone) or work_checked (up to that id).';
+    'receipts_forgotten (endings before that time are gone), work_checked (up to that id) or '
+    'slot_walked_N (single rows of that slot, up to that id; 0: all of them, at that time).';
 COMMENT ON COLUMN outbox.progress.at IS 'The time, of a chore that goes by time.';
 COMMENT ON COLUMN outbox.progress.id IS 'The id, of a chore that goes by id.';
 

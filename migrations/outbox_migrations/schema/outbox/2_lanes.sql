@@ -13,6 +13,7 @@ CREATE TABLE outbox.lane (
     CONSTRAINT ordering_key_is_short CHECK (octet_length(key) BETWEEN 1 AND 200)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX lane_key ON outbox.lane (key, id);
+CREATE INDEX lane_slot ON outbox.lane (slot, id);
 COMMENT ON TABLE outbox.lane IS
     'Private: messages that wait for others with the same ordering key.';
 COMMENT ON COLUMN outbox.lane.id IS 'The id of the message.';
