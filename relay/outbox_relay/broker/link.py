@@ -44,6 +44,11 @@ class Link:
         return self._heard
 
     @property
+    def spoke(self) -> float:
+        """When the kernel last took anything for the peer, in monotonic seconds."""
+        return self._spoke
+
+    @property
     def backlog(self) -> int:
         """Bytes accepted by `send` that the kernel has not taken yet."""
         return len(self._outgoing)

@@ -32,8 +32,12 @@ class Publisher(Protocol):
         """Messages taken from `publish` whose fate is not known yet."""
 
     @property
+    def stuck(self) -> int:
+        """How many of these wait for routes that do not answer, and get nothing more."""
+
+    @property
     def in_flight_bytes(self) -> int:
-        """Their size: all of a message counts that can be large."""
+        """The size of the others: all of a message counts that can be large."""
 
     @property
     def blocked(self) -> bool:

@@ -96,10 +96,11 @@ class Core:
         """The next turn reads from the head: what called for it was not found above."""
         self._cursor.rewind()
 
-    def turn(self, now: float, *, claiming: bool, blocked: bool, in_flight_bytes: int) -> Turn:
-        """What the next transaction should do."""
-        # Suspects wait elsewhere: they must not take the room of other messages.
-        room = self._settings.window - (len(self._held) - len(self._suspects))
+    def turn(
+        self, now: float, *, claiming: bool, blocked: bool, in_flight_bytes: int, stuck: int = 0
+    ) -> Turn:
+        """What the next transaction should do; suspects, and what is `stuck`, take no room."""
+        room = self._settings.window - (len(self._held) - len(self._suspects) - stuck)
         if not claiming or blocked or in_flight_bytes > MAX_IN_FLIGHT_BYTES:
             room = 0
         limit = max(0, min(self._limit, room))

@@ -59,6 +59,7 @@ class _State:
     confirmed: int = 0  # of these, how many have been
     waiting: bool = True  # there may be messages in the database
     apart: bool = False  # what is refused takes its channel with it
+    silent: bool = False  # it gave no answer, and may yet confirm what it has
     why: str = "another relay, or this one before it was restarted, found that it takes none"
 
     def probe(self, now: float) -> None:
@@ -126,12 +127,15 @@ class Pauses:
             state.until = now + pause * random.uniform(1, 1.25)
             state.portion = state.left = state.confirmed = 0
             state.apart = refusal.reason is Reason.FORBIDDEN
+            state.silent = refusal.reason is Reason.UNANSWERED
             state.why = f"{refusal.reason}: {refusal.detail}"
 
     def confirmed(self, messages: Iterable[Message], now: float) -> None:
         """Their routes take messages: once all of a portion are in, a larger one follows."""
         for message in messages if self._routes else ():
             state = self._routes.get(route_of(message))
+            if state is not None and state.silent and not state.portion:
+                state.until = min(state.until, now)  # it speaks again: try it at once
             if state is None or not state.portion:
                 continue
             state.confirmed += 1

@@ -160,6 +160,7 @@ class Cycle:
             claiming=claiming,
             blocked=publisher.blocked,
             in_flight_bytes=publisher.in_flight_bytes,
+            stuck=publisher.stuck,
         )
         if turn.done:
             return turn if turn.room or now - self._last_turn > BUSY_POLL else None

@@ -22,7 +22,7 @@ class Clerk:
     """Confirms what it has filed. Implements `publisher.Publisher`."""
 
     max_suspects = 1
-    in_flight_bytes = 0
+    in_flight_bytes = stuck = 0
     blocked = False
     max_body = None
 

@@ -153,3 +153,17 @@ def test_its_memory_is_bounded() -> None:
         pauses.refused([no(to(("", f"q{number}")))], 0.0)
 
     assert len(pauses) == MAX_ROUTES
+
+
+def test_a_silent_route_that_confirms_after_all_is_tried_at_once() -> None:
+    """It has stored what it was sent: the rest need not wait for the end of the pause."""
+    pauses = Pauses(1.0)
+    message = a_message()
+    pauses.refused([Refusal(message, Reason.UNANSWERED, "no confirm")], 0.0)
+    assert pauses.claim(0.5, 10) is None
+
+    pauses.confirmed([message], 0.5)
+
+    probe = pauses.claim(0.5, 10)
+    assert probe is not None
+    assert probe.limit == 1

@@ -18,8 +18,11 @@ from tests.relay.model.hub import Process
 END = b"\xce"
 #: Over the first two it closes the channel, and the whole connection.
 POISON, LETHAL, UNROUTABLE, FULL = "poison", "lethal", "nowhere", "full"
-#: A queue of which no declaration is answered while it hangs.
-HANGING = "hanging"
+#: A queue of which no declaration is answered while it hangs; one that stores nothing while it is
+#: frozen; and one to which we may not publish for a while.
+HANGING, FROZEN, FORBIDDEN = "hanging", "frozen", "forbidden"
+#: From a connection with more for a frozen queue nothing more is read.
+CREDIT = 2
 #: The channel that py-amqp opens.
 CHANNEL = 1
 ENDS, DECLARED = "ends", "declared"
@@ -54,8 +57,9 @@ class ModelBroker:
         self.up = True
         self.alarm = False
         self.holding = False  # neither stores nor confirms until told to
-        self.full = self.hanging = False
+        self.full = self.hanging = self.frozen = self.forbidden = False
         self.hung = 0  # declarations that were never answered
+        self.stopped = 0  # how often there was too much for a frozen queue
         self.stored: Counter[int] = Counter()
         self.read: set[int] = set()
         self.connected = 0
@@ -95,7 +99,8 @@ class ModelBroker:
 
     def heal(self) -> None:
         """Be as helpful as can be from now on."""
-        self.up, self.full, self.hanging = True, False, False
+        self.up = True
+        self.full = self.hanging = self.frozen = self.forbidden = False
         self.set_alarm(False)
         self.resume()
 
@@ -122,9 +127,10 @@ class Connection:
         self._read_buffer = b""
         self.frame_max = 131_072
         self.heartbeat = 0
-        self.heard = -inf  # when anything came from the broker last
+        self.heard = self.spoke = -inf  # when anything came from the broker last, and from us
+        self.backlog = 0
         self.channel_id = CHANNEL
-        self.channel_max = 4
+        self.channel_max = 64
 
     def channel(self) -> "Connection":
         """Begin the one that py-amqp opens."""
@@ -152,6 +158,7 @@ class Connection:
 
     def send(self, data: bytes) -> None:
         """Bytes from the relay."""
+        self.spoke = self._process.now
         if not self.open:
             raise BrokerLost("the connection broke")
         for message in _published(data):
@@ -196,7 +203,7 @@ class Connection:
         """Read what has arrived, and deal with it."""
         if self._broker.alarm:
             return
-        while self._unread and self.open:
+        while self._unread and self.open and not self._out_of_credit():
             number, id_, key, exchange = self._unread.pop(0)
             assert id_ is not None
             channel = self._channels[number]
@@ -204,6 +211,8 @@ class Connection:
             self._broker.read.add(id_)
             if key == POISON:
                 self._close_channel(number, 406, "PRECONDITION_FAILED")
+            elif key == FORBIDDEN and self._broker.forbidden:
+                self._close_channel(number, 403, "ACCESS_REFUSED")
             elif key == LETHAL:
                 self._close()
             elif key == UNROUTABLE:
@@ -213,22 +222,33 @@ class Connection:
                 channel.unstored[channel.tags] = id_, key
         if not self._broker.holding:
             for number, channel in self._channels.items():
-                for tag in list(channel.unstored):
+                for tag in self._storable(channel):
                     self._confirm(number, tag, ack=self._store(channel, tag))
 
     def release(self, choose: Callable[[int], int], *, together: bool) -> None:
         """Store one held message of each channel, chosen by its position; or it and all before."""
         for number, channel in self._channels.items():
-            if not channel.unstored:
+            if not (tags := self._storable(channel)):
                 continue
-            tags = sorted(channel.unstored)
             chosen = choose(len(tags) - 1)
-            if together and not self._broker.full:
+            if together and len(tags) == len(channel.unstored) and not self._broker.full:
                 for tag in tags[: chosen + 1]:
                     self._store(channel, tag)
                 self._confirm(number, tags[chosen], multiple=True)
             else:
                 self._confirm(number, tags[chosen], ack=self._store(channel, tags[chosen]))
+
+    def _storable(self, channel: Channel) -> list[int]:
+        """The tags of what its queue would store now."""
+        frozen = self._broker.frozen
+        return [t for t, (_, key) in channel.unstored.items() if not (frozen and key == FROZEN)]
+
+    def _out_of_credit(self) -> bool:
+        """Whether so much is for a frozen queue that nothing more is read."""
+        keys = [key for c in self._channels.values() for _, key in c.unstored.values()]
+        out = self._broker.frozen and keys.count(FROZEN) > CREDIT
+        self._broker.stopped += out
+        return out
 
     def _store(self, channel: Channel, tag: int) -> bool:
         id_, key = channel.unstored.pop(tag)

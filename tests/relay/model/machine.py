@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from tests.relay.model.world import KINDS, SETTINGS, World
+from tests.relay.model.world import FROZEN, GOOD, KINDS, SETTINGS, World
 
 relays = st.sampled_from([0, 1])
 
@@ -152,6 +152,30 @@ class Chaos(RuleBasedStateMachine):
     def hang(self) -> None:
         """Declarations of a queue are not answered, or new ones are again."""
         self.world.broker.hanging = not self.world.broker.hanging
+
+    @rule(which=relays)
+    def freeze_queue(self, which: int) -> None:
+        """A queue does not answer, while much is sent to it and something to others."""
+        world = self.world
+        world.broker.frozen = True
+        for kind in (FROZEN, FROZEN, FROZEN, GOOD, GOOD):
+            world.database.commit(world.produce(kind))
+        world.step(which, 30)
+        world.clock.now += SETTINGS.confirm_timeout / 2
+        world.step(which, 30)
+
+    @precondition(lambda self: self.world.broker.frozen)
+    @rule()
+    def thaw_queue(self) -> None:
+        """It stores what it was sent."""
+        self.world.broker.frozen = False
+        for connection in self.world.broker.connections:
+            connection.work()
+
+    @rule()
+    def forbid(self) -> None:
+        """A right to publish is taken away, or given again."""
+        self.world.broker.forbidden = not self.world.broker.forbidden
 
     def teardown(self) -> None:
         """Once every fault is healed, everything settles."""

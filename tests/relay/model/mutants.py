@@ -12,12 +12,14 @@ from unittest.mock import patch
 from outbox_relay.broker.amqp import declarer
 from outbox_relay.broker.amqp.flight import Flight
 from outbox_relay.broker.amqp.inbound import Confirm
+from outbox_relay.broker.amqp.line import Line
 from outbox_relay.broker.amqp.publisher import AmqpPublisher
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.core import decide as core
 from outbox_relay.core.claim import ClaimedRow, Turn
 from outbox_relay.core.cursor import Cursor
 from outbox_relay.core.message import Message, Outcomes, Parking, Reason, Refusal
+from outbox_relay.core.pauses import Route
 from outbox_relay.errors import BrokerLost
 from outbox_relay.loop.cycle import Cycle
 from outbox_relay.loop.relay import Relay
@@ -124,6 +126,27 @@ def answers_awaited_for_ever() -> AbstractContextManager[object]:
     return stack
 
 
+def innocents_forgotten() -> AbstractContextManager[object]:
+    """What stood behind a frozen queue leaves its connection, and is not sent on."""
+    take_back = Line.take_back
+
+    def forget(self: Line, route: Route | None = None) -> list[Message]:
+        taken = take_back(self, route)
+        return [] if route else taken
+
+    return patch.object(Line, "take_back", forget)
+
+
+def frozen_queues_charged() -> AbstractContextManager[object]:
+    """A queue that does not answer costs an attempt."""
+    return patch.object(core, "FREE", core.FREE - {Reason.UNANSWERED})
+
+
+def refusing_routes_charged() -> AbstractContextManager[object]:
+    """A missing right costs an attempt."""
+    return patch.object(core, "FREE", core.FREE - {Reason.FORBIDDEN})
+
+
 def nothing_behind_the_front() -> AbstractContextManager[object]:
     """Claims only look beyond the last id: a late commit with an early one is skipped."""
     return patch.object(Cursor, "floor", lambda self, now: self._front)
@@ -167,5 +190,8 @@ MUTANTS: Final = (
     returns_ignored,
     nacks_charged,
     answers_awaited_for_ever,
+    innocents_forgotten,
+    frozen_queues_charged,
+    refusing_routes_charged,
     nothing_behind_the_front,
 )

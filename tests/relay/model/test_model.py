@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.relay.model.machine import Chaos
 from tests.relay.model.mutants import MUTANTS
-from tests.relay.model.world import GOOD, KINDS, WINDOW, World, worlds
+from tests.relay.model.world import FROZEN, GOOD, KINDS, SETTINGS, WINDOW, World, worlds
 
 #: The same games each time: a failure is a failure for everybody.
 SHORT = settings(
@@ -63,6 +63,7 @@ def test_the_relay_keeps_its_promises() -> None:
         "locked rows passed over",
         "receipts undone",
         "declarations unanswered",
+        "connections stopped by a frozen queue",
     }
 
 
@@ -95,6 +96,27 @@ def test_a_world_without_faults_settles_every_kind_of_row() -> None:
         for kind in KINDS * 3:
             world.database.commit(world.produce(kind))
         try:
+            world.converge()
+        finally:
+            world.end()
+
+
+def test_a_frozen_queue_holds_up_no_other() -> None:
+    """What stood behind it is sent while it is frozen, and all of its own when it is not."""
+    with worlds() as create:
+        world = create()
+        world.broker.frozen = True
+        good = []
+        for kind in (FROZEN, FROZEN, FROZEN, GOOD, GOOD):
+            id_ = world.produce(kind)
+            world.database.commit(id_)
+            good += [world.database.identity(id_)] * (kind == GOOD)
+        try:
+            since = world.clock.now
+            while not set(world.database.receipts) >= set(good):
+                world.step(0)
+                assert world.clock.now - since < SETTINGS.confirm_timeout, "held up"
+            assert world.broker.stopped
             world.converge()
         finally:
             world.end()

@@ -14,6 +14,7 @@ from unittest.mock import patch
 import structlog
 
 from outbox_relay.broker.amqp import connection as connection_module
+from outbox_relay.broker.amqp import line as line_module
 from outbox_relay.broker.amqp import publisher as publisher_module
 from outbox_relay.broker.amqp import suspects as suspects_module
 from outbox_relay.broker.amqp import topology as topology_module
@@ -47,10 +48,11 @@ SETTINGS: Final = Settings(
 )
 #: What a row may be like. Only of the HEALTHY every one must be sent at last.
 GOOD, LATER, FULL, HANGING = "good", "later", broker_module.FULL, broker_module.HANGING
+FROZEN, FORBIDDEN = broker_module.FROZEN, broker_module.FORBIDDEN
 POISON, LETHAL = broker_module.POISON, broker_module.LETHAL
 UNROUTABLE, INVALID = broker_module.UNROUTABLE, "invalid"
-HEALTHY: Final = frozenset({GOOD, LATER, FULL, HANGING})
-KINDS: Final = (GOOD, LATER, FULL, HANGING, POISON, LETHAL, UNROUTABLE, INVALID)
+HEALTHY: Final = frozenset({GOOD, LATER, FULL, HANGING, FROZEN, FORBIDDEN})
+KINDS: Final = (GOOD, LATER, FULL, HANGING, FROZEN, FORBIDDEN, POISON, LETHAL, UNROUTABLE, INVALID)
 #: Virtual seconds, and steps, within which everything has settled once all faults are healed.
 PATIENCE: Final = 150.0
 STEPS: Final = 60_000
@@ -162,6 +164,7 @@ class World:
             "late commits": self.database.late,
             "locked rows passed over": self.database.passed_over,
             "declarations unanswered": self.broker.hung,
+            "connections stopped by a frozen queue": self.broker.stopped,
             "receipts undone": self.database.undone,
         }
 
@@ -248,6 +251,9 @@ def worlds() -> Iterator[Callable[[], World]]:
         world = current[0]
         return ModelOpening(lambda: world.broker.connect(world.running, for_messages=False))
 
+    def bypass(_: str) -> ModelOpening:
+        return ModelOpening(lambda: current[0].broker.connect(current[0].running))
+
     def event() -> Event:
         return Event(current[0].running)
 
@@ -258,7 +264,9 @@ def worlds() -> Iterator[Callable[[], World]]:
             patch.object(cycle_module, "monotonic", now),
             patch.object(relay_module, "threading", SimpleNamespace(Event=event)),
             patch.object(publisher_module, "monotonic", now),
+            patch.object(line_module, "monotonic", now),
             patch.object(publisher_module, "open_connection", connect),
+            patch.object(publisher_module, "BackgroundOpening", bypass),
             patch.object(suspects_module, "open_connection", connect),
             patch.object(suspects_module, "monotonic", now),
             patch.object(topology_module, "BackgroundOpening", opening),

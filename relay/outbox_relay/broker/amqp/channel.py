@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 
 from outbox_relay.broker.amqp.flight import Flight
 from outbox_relay.core.message import Message
@@ -13,6 +14,7 @@ class Channel:
     def __init__(self, number: int) -> None:
         self.number = number
         self.flight = Flight()
+        self.heard = -inf  # when anything was confirmed or returned on it last
         self._batches: deque[tuple[int, int, float]] = deque()  # last tag, messages, when
 
     def take_off(self, messages: Sequence[Message], now: float) -> None:
@@ -31,6 +33,11 @@ class Channel:
     def waiting(self, now: float) -> float:
         """For how long the oldest batch in flight has waited for its confirms."""
         return now - self._batches[0][2] if self._batches else 0.0
+
+    def silent(self, now: float, after: float) -> list[Message]:
+        """Messages without a confirm for so long, though later ones were confirmed."""
+        late = [last for last, _, when in self._batches if now - when > after]
+        return self.flight.upto(late[-1]) if late and self.flight.passed_over(late[-1]) else []
 
     def give_up(self, now: float, timeout: float, heard: float) -> list[Message]:
         """Messages whose confirm is overdue, and is not waited for any longer.

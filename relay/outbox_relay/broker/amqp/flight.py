@@ -5,7 +5,7 @@ off is either confirmed, returned, or refused by name. The mistake this file exi
 taking a late confirm for the next message's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from outbox_relay.broker.amqp.inbound import Confirm, Returned
 from outbox_relay.core.message import Message, Reason, Refusal
@@ -112,6 +112,16 @@ class Flight:
         for tag in tags:
             self._returned.pop(tag, None)
         return given_up
+
+    def forget(self, ids: Collection[int]) -> None:
+        """Wait no longer for the messages with these ids."""
+        for tag in [tag for tag, message in self._messages.items() if message.id in ids]:
+            self.bytes -= self._messages.pop(tag).size
+            self._returned.pop(tag, None)
+
+    def upto(self, tag: int) -> list[Message]:
+        """What is in flight, and was published up to this tag."""
+        return [message for each, message in self._messages.items() if each <= tag]
 
     def unconfirmed(self) -> list[Message]:
         """What is in flight, and stays unknown once the connection is lost."""

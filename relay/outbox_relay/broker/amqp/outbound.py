@@ -12,11 +12,16 @@ from outbox_relay.errors import Denied, Unpublishable
 class Outbound:
     """What every message passes on its way to a channel."""
 
-    def __init__(self, topology: Topology, frame_max: int, reserved: frozenset[str]) -> None:
+    def __init__(self, topology: Topology, reserved: frozenset[str]) -> None:
         self._topology = topology
-        self._encoder = Encoder(frame_max, reserved)
+        self._reserved = reserved
+        self._encoder = Encoder(0, reserved)
         #: The largest body that the broker takes, once it has said so.
         self.max_body: int | None = None
+
+    def fit(self, frame_max: int) -> None:
+        """Write for a connection that takes frames of so many bytes."""
+        self._encoder = Encoder(frame_max, self._reserved)
 
     def frames(
         self, messages: Iterable[Message], channel: int, now: float

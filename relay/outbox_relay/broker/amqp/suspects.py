@@ -40,7 +40,8 @@ class SuspectPublisher:
         self._connection = AmqpConnection(open_connection(url))
         self._inbound = Inbound()
         self._topology = topology
-        self._outbound = Outbound(topology, self._connection.frame_max, reserved)
+        self._outbound = Outbound(topology, reserved)
+        self._outbound.fit(self._connection.frame_max)
         self._confirm_timeout = confirm_timeout
         self.max_suspects = min(MAX_SUSPECTS, self._connection.channel_max)
         # The number of a closed channel is used again last, after we have acknowledged the closing.
@@ -55,6 +56,11 @@ class SuspectPublisher:
     def in_flight(self) -> int:
         """Messages published and not confirmed, and those whose queue is being declared."""
         return len(self._busy) + self._topology.waiting
+
+    @property
+    def stuck(self) -> int:
+        """Each message has a channel of its own."""
+        return 0
 
     @property
     def in_flight_bytes(self) -> int:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -11,57 +10,17 @@ import pytest
 from kombu import Connection, Exchange, Queue
 
 from outbox_relay.broker.amqp import connect as connect_module
-from outbox_relay.broker.amqp import publisher as publisher_module
+from outbox_relay.broker.amqp import line as line_module
 from outbox_relay.broker.amqp.publisher import AmqpPublisher
 from outbox_relay.broker.amqp.topology import Topology
-from outbox_relay.core.message import Message, Reason, Refusal
+from outbox_relay.core.message import Reason
 from outbox_relay.errors import BrokerLost
 from tests.fixtures.broker import Broker, largest_message
 from tests.fixtures.waiting import wait_until
+from tests.relay.broker.amqp.line import Line
 from tests.relay.messages import a_message, messages
 
 DEADLINE = 30.0
-
-
-@dataclass
-class Line:
-    """A publisher, and everything it has reported."""
-
-    publisher: AmqpPublisher
-    confirmed: list[Message] = field(default_factory=list)
-    refused: list[Refusal] = field(default_factory=list)
-
-    def publish(self, *batch: Message) -> None:
-        """Put messages on the wire."""
-        self.refused += self.publisher.publish(batch)
-
-    def listen(self) -> None:
-        """Look once."""
-        outcomes = self.publisher.poll(0.05)
-        self.confirmed += outcomes.confirmed
-        self.refused += outcomes.refused
-
-    def land(self) -> None:
-        """Listen until nothing is in flight."""
-        deadline = monotonic() + DEADLINE
-        while self.publisher.in_flight:
-            assert monotonic() < deadline, "no confirm came"
-            self.listen()
-
-    def until_lost(self) -> BrokerLost:
-        """Listen until the link is gone, and return how."""
-        deadline = monotonic() + DEADLINE
-        while monotonic() < deadline:
-            try:
-                self.listen()
-            except BrokerLost as lost:
-                return lost
-        raise AssertionError("the link held")
-
-    @property
-    def reasons(self) -> dict[int, Reason]:
-        """Why each refused message was."""
-        return {refusal.message.id: refusal.reason for refusal in self.refused}
 
 
 OpenLine = Callable[..., Line]
@@ -206,7 +165,7 @@ def test_channels_that_say_no_are_replaced(
     line: Line, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the same connection, again and again, each time with tags of their own."""
-    monkeypatch.setattr(publisher_module, "REPLACE_AFTER", 0.0)
+    monkeypatch.setattr(line_module, "REPLACE_AFTER", 0.0)
     broker.declare("narrow", **{"x-max-length": 2, "x-overflow": "reject-publish"})
     for fresh in ([3, 4], [1, 2], [3, 4]):
         line.publish(*messages(20, routing_key="narrow"))
@@ -224,11 +183,11 @@ def test_channels_are_not_replaced_under_what_is_in_flight(
     line: Line, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A short pause is asked for; where it does not suffice, they are replaced another time."""
-    monkeypatch.setattr(publisher_module, "MAX_DRAINING", DEADLINE)
+    monkeypatch.setattr(line_module, "MAX_DRAINING", DEADLINE)
     line.publish(*messages(500))
-    line.publisher._replace_at = monotonic() - 1
+    line.publisher._line._replace_at = monotonic() - 1
     assert line.publisher.blocked
-    monkeypatch.setattr(publisher_module, "MAX_DRAINING", 0.0)
+    monkeypatch.setattr(line_module, "MAX_DRAINING", 0.0)
     assert not line.publisher.blocked
     line.publish(*messages(500))
     line.land()

@@ -13,7 +13,8 @@ from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.core.message import Message, Outcomes, Reason
 from tests.fixtures.broker import Broker
 from tests.fixtures.waiting import wait_until
-from tests.relay.messages import a_message
+from tests.relay.broker.amqp.line import Line
+from tests.relay.messages import a_message, messages
 
 DEADLINE = 30.0
 
@@ -210,6 +211,47 @@ def test_a_confirm_that_does_not_come_is_its_queues_matter(broker: Broker) -> No
         assert sorted(confirmed) == [2, 4]
         assert [message.id for message in said.confirmed] == [5]
         assert publisher.in_flight == 0
+    finally:
+        publisher.close()
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_a_queue_that_stops_a_whole_connection_stops_its_own_messages(
+    broker: Broker, kind: str
+) -> None:
+    """More for a frozen queue than RabbitMQ reads ahead: the others arrive before it answers again.
+
+    Those that stood behind it on the connection too, and new ones; it gets no more than a probe.
+    """
+    for name in ("frozen", "well", "fine"):
+        broker.declare(name, **{"x-queue-type": kind})
+    publisher = AmqpPublisher(
+        broker.url, Topology(broker.url, declare=True), confirm_timeout=DEADLINE
+    )
+    line = Line(publisher)
+    frozen_ones = messages(2000, routing_key="frozen")
+    behind = [a_message(id=number, routing_key="well") for number in range(5000, 5100)]
+    try:
+        with frozen(broker, "frozen"):
+            line.publish(*frozen_ones)
+            line.publish(*behind)
+            wait_until(lambda: line.hears() and publisher.stuck, DEADLINE, "a way around")
+            line.publish(a_message(id=6000, routing_key="fine"))
+            line.publish(*messages(10, routing_key="frozen"))
+            expected = {message.id for message in behind} | {6000}
+            wait_until(
+                lambda: line.hears() and expected <= {m.id for m in line.confirmed},
+                DEADLINE,
+                "the others",
+            )
+            assert not [m for m in line.confirmed if m.routing_key == "frozen"]
+            assert line.reasons == dict.fromkeys(range(1, 11), Reason.UNANSWERED)
+            assert publisher.stuck == len(frozen_ones) - 1
+        line.land()
+
+        assert {m.id for m in line.confirmed} == expected | {m.id for m in frozen_ones}
+        assert len(line.confirmed) == len(expected) + len(frozen_ones)
+        assert publisher.stuck == 0
     finally:
         publisher.close()
 

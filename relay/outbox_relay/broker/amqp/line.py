@@ -1,0 +1,298 @@
+"""A connection that carries messages, on confirming channels in turn; each settled by its own tag.
+
+It does what it is told, and knows how long it has waited for the broker; what that means for others
+than its own messages is decided by the publisher.
+"""
+
+from collections.abc import Iterable, Sequence
+from math import inf
+from time import monotonic
+from typing import Final
+
+import amqp
+import structlog
+
+from outbox_relay.broker.amqp.channel import Channel
+from outbox_relay.broker.amqp.connection import POISON_CODES, AmqpConnection
+from outbox_relay.broker.amqp.encode import (
+    channel_closed_frame,
+    channel_closing_frame,
+    channel_opening_frames,
+)
+from outbox_relay.broker.amqp.inbound import Blocked, Closed, Confirm, Event, Inbound, Returned
+from outbox_relay.broker.amqp.outbound import Outbound
+from outbox_relay.broker.amqp.size import limit_in
+from outbox_relay.core.message import Message, Reason, Refusal
+from outbox_relay.core.pauses import Route, route_of
+from outbox_relay.errors import BrokerLost
+
+log = structlog.get_logger()
+
+#: RabbitMQ has one process for a channel, which waits for queues now and then. Meanwhile another
+#: channel's process works. Batches in different channels may overtake one another.
+CHANNELS: Final = 2
+#: A channel with a nack is replaced so many seconds later. RabbitMQ 3.10 goes on refusing on a
+#: channel that first published to a quorum queue just as the queue's leader died.
+REPLACE_AFTER: Final = 5.0
+#: How long claiming may pause until nothing is in flight and channels can be replaced, in seconds.
+MAX_DRAINING: Final = 0.25
+
+
+#: The highest number of a channel for a single message.
+MAX_APART: Final = 2047
+#: RabbitMQ reads at least so many messages for a quorum queue that does not answer, and more for a
+#: classic one, before it reads nothing more from their connection.
+MIN_STALLED: Final = 32
+
+
+class Line:
+    """What is in flight on one connection; one of its channels may have been `begun` already."""
+
+    def __init__(self, connection: amqp.Connection, outbound: Outbound, begun: int = 0) -> None:
+        self._connection = AmqpConnection(connection)
+        outbound.fit(self._connection.frame_max)
+        self._outbound = outbound
+        self._inbound = Inbound()
+        self._shared: dict[int, Channel] = {}
+        self._apart: dict[int, Channel] = {}  # with one message each
+        self._hung: set[int] = set()  # channels that had such a message, and gave no answer
+        self._next_apart = 2 * self._count + 1
+        self._begin(range(1, self._count + 1), begun)
+        self._dead: Channel | None = None
+        self._replace_at = inf
+        self.alarm = False
+        #: How the broker ended it; what was confirmed before has been told.
+        self.fate: BrokerLost | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Messages published and not confirmed."""
+        return sum(len(channel.flight) for channel in self._channels)
+
+    @property
+    def bytes(self) -> int:
+        """Their size."""
+        return sum(channel.flight.bytes for channel in self._channels)
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing more should be published for a moment, so that channels are replaced."""
+        return self._is_stale and monotonic() < self._replace_at + MAX_DRAINING
+
+    def send(self, messages: Sequence[Message], now: float) -> list[Refusal]:
+        """Put messages on the wire; returns those no broker could take."""
+        if self._is_stale and not self.in_flight:
+            self._begin_others()
+        elif self._is_stale:  # something stays in flight, in a queue that hangs, say
+            self._replace_at = monotonic() + REPLACE_AFTER
+        channel = min(self._shared.values(), key=lambda channel: len(channel.flight))
+        sent, frames, refused = self._outbound.frames(messages, channel.number, now)
+        if sent:
+            channel.take_off(sent, now)
+            self._connection.link.send(b"".join(frames))
+        return refused
+
+    def send_apart(self, messages: Sequence[Message], now: float) -> list[Refusal]:
+        """Put each on a channel of its own, which may hang over it; returns what is not sent."""
+        refused: list[Refusal] = []
+        for message in messages:
+            if (number := self._number_apart()) is None:
+                refused.append(unanswered(message, 0))
+                continue
+            sent, frames, failed = self._outbound.frames([message], number, now)
+            refused += failed
+            if sent:
+                channel = self._apart[number] = Channel(number)
+                channel.take_off(sent, now)
+                self._connection.link.send(b"".join((channel_opening_frames(number), *frames)))
+        return refused
+
+    def listen(self, timeout: float, confirmed: list[Message], refused: list[Refusal]) -> bool:
+        """Add what the broker says within `timeout` seconds; whether it said anything."""
+        arrived, now = self._connection.link.pump(timeout), monotonic()
+        for event in self._inbound.feed(arrived):
+            if isinstance(event, Confirm):
+                number = self._inbound.channel
+                if channel := self._shared.get(number) or self._apart.get(number):
+                    channel.flight.confirmed(event, confirmed, refused)
+                    channel.heard = now
+            else:
+                refused += self._handle(event)
+                if self.fate:
+                    break
+        if any(refusal.reason is Reason.NACKED for refusal in refused):
+            self._replace_at = min(self._replace_at, now + REPLACE_AFTER)
+        if self._apart:
+            self._end_apart()
+        return bool(arrived)
+
+    def landed(self, now: float) -> list[tuple[float, int]]:
+        """Batches that are confirmed to the last message: seconds, and how many messages."""
+        return [batch for channel in self._channels for batch in channel.landed(now)]
+
+    def waiting(self, now: float) -> float:
+        """For how long the oldest batch in flight has waited for its confirms."""
+        return max(channel.waiting(now) for channel in self._channels)
+
+    def stalled(self, now: float, after: float) -> bool:
+        """Whether messages have waited for so long on a channel on which nothing is confirmed."""
+        link = self._connection.link
+        if link.backlog and now - link.spoke < after:
+            return False  # they are still being written
+        late = [
+            message
+            for channel in self._shared.values()
+            if min(channel.waiting(now), now - channel.heard) > after
+            for message in channel.flight.unconfirmed()
+        ]
+        # Few of one route stop nothing, and nothing stands behind them.
+        return len(late) >= MIN_STALLED or len(set(map(route_of, late))) > 1
+
+    def quiet(self, now: float) -> float:
+        """For how long nothing was confirmed or refused."""
+        return now - max(channel.heard for channel in self._channels)
+
+    def silent_routes(self, now: float, after: float) -> set[Route]:
+        """Routes without a confirm for so long, while later messages for others were confirmed."""
+        return {
+            route_of(message)
+            for channel in self._channels
+            for message in channel.silent(now, after)
+        }
+
+    def overdue(self, now: float, timeout: float) -> list[Refusal]:
+        """Messages whose queues do not answer. Others go on, unless they are stuck behind them."""
+        heard = self._connection.link.heard
+        return [
+            unanswered(message, timeout)
+            for channel in self._channels
+            for message in channel.give_up(now, timeout, heard)
+        ]
+
+    def take_back(self, route: Route | None = None) -> list[Message]:
+        """Wait no longer for any message in flight, or those of a route."""
+        return [
+            message
+            for channel in self._channels
+            for message in channel.flight.give_up(channel.flight.last_tag, route)
+        ]
+
+    def take_back_each(self, messages: Iterable[Message]) -> None:
+        """Wait no longer for these."""
+        ids = {message.id for message in messages}
+        for channel in self._channels:
+            channel.flight.forget(ids)
+
+    def newest(self) -> dict[Route, Message]:
+        """The last message in flight of each route."""
+        return {route_of(message): message for message in self.unconfirmed()}
+
+    def unconfirmed(self) -> list[Message]:
+        """What was in flight on the channel that was closed, or on all of them."""
+        channels = [self._dead] if self._dead is not None else self._channels
+        return [message for channel in channels for message in channel.flight.unconfirmed()]
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._connection.close()
+        # Let go of the bodies: this object may be garbage for long before it is collected.
+        self._shared, self._apart, self._dead = {}, {}, None
+
+    @property
+    def _channels(self) -> list[Channel]:
+        return [*self._shared.values(), *self._apart.values()]
+
+    def _number_apart(self) -> int | None:
+        """The number of a channel that is not open, unless half of them are or hang."""
+        first, last = 2 * self._count + 1, min(MAX_APART, self._connection.channel_max)
+        if len(self._apart) + len(self._hung) > (last - first) // 2:
+            return None
+        while True:
+            number = self._next_apart
+            self._next_apart = number + 1 if number < last else first
+            if number not in self._apart and number not in self._hung:
+                return number
+
+    def _end_apart(self) -> None:
+        """End channels that have done what they were opened for; those that hang stay."""
+        for number in [number for number, channel in self._apart.items() if not channel.flight]:
+            if self._apart.pop(number).heard == -inf:
+                self._hung.add(number)
+            else:
+                self._connection.link.send(channel_closing_frame(number))
+
+    @property
+    def _count(self) -> int:
+        """At most half as many as the broker allows: the other half may replace them."""
+        return min(CHANNELS, max(1, self._connection.channel_max // 2))
+
+    @property
+    def _is_stale(self) -> bool:
+        return monotonic() > self._replace_at
+
+    def _handle(self, event: Event) -> list[Refusal]:
+        """Handle what is no confirm; returns what the broker will never take."""
+        number = self._inbound.channel
+        channel = self._shared.get(number) or self._apart.get(number)
+        match event:
+            case Returned() if channel is not None:
+                channel.flight.returned(event)
+            case Blocked():
+                self._alarm(event)
+            case Closed(code, text, False) if (
+                channel is not None
+                and (limit := limit_in(code, text)) is not None
+                and any(len(m.body) > limit for m in channel.flight.unconfirmed())
+            ):
+                return self._replace(channel, limit)
+            case Closed(code, text, connection):
+                poison = code in POISON_CODES if connection else True
+                self.fate = BrokerLost(f"the broker closed on us: {code} {text}", poison=poison)
+                self._dead = channel
+        return []
+
+    def _begin(self, numbers: Iterable[int], begun: int = 0) -> None:
+        """Open channels, except for one that is open."""
+        self._shared = {number: Channel(number) for number in numbers}
+        opening = map(channel_opening_frames, self._shared.keys() - {begun})
+        self._connection.link.send(b"".join(opening))
+
+    def _begin_others(self) -> None:
+        """Close these channels, and go on in others of the connection."""
+        old = [*self._shared]
+        self._connection.link.send(b"".join(map(channel_closing_frame, old)))
+        shift = self._count if old[0] == 1 else -self._count
+        self._begin(number + shift for number in old)
+        self._replace_at = inf
+
+    def _replace(self, channel: Channel, limit: int) -> list[Refusal]:
+        """Go on in a channel that the broker closed over a message's size, but for what is larger.
+
+        What it had not confirmed is published again: it may have come before that message or after.
+        """
+        survivors = channel.flight.unconfirmed()
+        self._outbound.max_body = limit
+        number, now = channel.number, monotonic()
+        fresh = self._shared[number] = Channel(number)
+        sent, frames, refused = self._outbound.frames(survivors, number, now)
+        opening = channel_closed_frame(number) + channel_opening_frames(number)
+        self._connection.link.send(b"".join((opening, *frames)))
+        if sent:
+            fresh.take_off(sent, now)
+        return refused
+
+    def _alarm(self, event: Blocked) -> None:
+        self.alarm = event.blocked
+        self._connection.link.patient(event.blocked)
+        if event.blocked:
+            log.warning("broker_blocked", reason=event.reason)
+        else:
+            log.info("broker_unblocked")
+            now = monotonic()
+            for channel in self._channels:
+                channel.wait_anew(now)
+
+
+def unanswered(message: Message, seconds: float) -> Refusal:
+    """The refusal of a message for which no confirm has come."""
+    return Refusal(message, Reason.UNANSWERED, f"no confirm for {seconds:.0f} s")
