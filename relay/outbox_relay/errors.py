@@ -35,12 +35,14 @@ class BrokerLost(RelayError):
     """Transient: the broker went away, refused the connection or did not answer in time.
 
     `poison` is set where the broker closed the channel or connection over something we sent. One of
-    the messages in flight may be the cause, and all of them are poison suspects.
+    the messages in flight may be the cause, and all of them are poison suspects. `silent` is set
+    where it took messages, and confirmed none in time: another node of it may do better.
     """
 
-    def __init__(self, reason: str, *, poison: bool = False) -> None:
+    def __init__(self, reason: str, *, poison: bool = False, silent: bool = False) -> None:
         super().__init__(reason)
         self.poison = poison
+        self.silent = silent
 
 
 class Unpublishable(RelayError):

@@ -12,8 +12,11 @@ MAX_SUSPECTS: Final = 32
 class Open(Protocol):
     """Connects to the first broker that answers; raises BrokerLost where none does."""
 
-    def __call__(self, *, for_suspects: bool = False) -> "Publisher":
-        """A publisher; one `for_suspects` keeps them from harming each other, if it can."""
+    def __call__(self, *, for_suspects: bool = False, elsewhere: bool = False) -> "Publisher":
+        """A publisher; one `for_suspects` keeps them from harming each other, if it can.
+
+        `elsewhere` is asked for when the last one took messages, and confirmed none.
+        """
 
 
 class Publisher(Protocol):

@@ -29,23 +29,29 @@ def broker_of(url: str) -> Broker:
 def publisher_factory(settings: Settings) -> Open:
     """Connects to the first broker that answers, reading the secrets anew.
 
+    Suspects go where other messages went. `elsewhere` begins with the URL after that.
     Raises SettingsError where those it was started with are wrong; others are being replaced.
     """
     connectors = {broker.name: broker.connector(settings) for broker in BROKERS}
     first: tuple[str, str] | None = None
+    used = 0  # the position of the URL that was connected to last
 
-    def connect(*, for_suspects: bool = False) -> Publisher:
-        nonlocal first
+    def connect(*, for_suspects: bool = False, elsewhere: bool = False) -> Publisher:
+        nonlocal first, used
         try:
             secrets = settings.broker_url.read(), settings.broker_transport_options.read()
         except SettingsError as error:  # it was readable at the start
             raise BrokerLost(str(error)) from error
         first = first or secrets
-        urls, options = map(str.strip, secrets[0].split(";")), transport_options(secrets[1])
+        urls, options = [*map(str.strip, secrets[0].split(";"))], transport_options(secrets[1])
+        begin = used + 1 if elsewhere else used if for_suspects else 0
         failures = []
-        for url in urls:
+        for position in (number % len(urls) for number in range(begin, begin + len(urls))):
+            url = urls[position]
             try:
-                return connectors[broker_of(url).name](url, options, for_suspects)
+                publisher = connectors[broker_of(url).name](url, options, for_suspects)
+                used = used if for_suspects else position
+                return publisher
             except BrokerLost as error:
                 failures.append(str(error))
             except SettingsError as error:

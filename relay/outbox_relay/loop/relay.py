@@ -75,6 +75,7 @@ class Relay:
         self._history: History | None = None
         self._looked_back = 0.0
         self._publisher: Publisher | None = None
+        self._elsewhere = False  # whether to leave the node that was connected to last
         self._database = Outage("database", monotonic)
         self._broker = Outage("broker", monotonic)
         self._stopping = threading.Event()
@@ -167,7 +168,8 @@ class Relay:
             self._note_store(self._store)
         if self._publisher is None:
             self._cycle.give_back(self._store)
-            self._publisher = self._open_publisher()
+            self._publisher = self._open_publisher(elsewhere=self._elsewhere)
+            self._elsewhere = False
             self._health.broker_up = True
             self._metrics.broker_up.set(1)
         self._cycle.resume()
@@ -259,6 +261,7 @@ class Relay:
 
     def _lose_broker(self, error: BrokerLost) -> None:
         self._broker.lost(str(error))
+        self._elsewhere = self._elsewhere or error.silent
         if self._publisher:
             self._cycle.broker_lost(self._publisher.unconfirmed() if error.poison else [])
             self._publisher.close()

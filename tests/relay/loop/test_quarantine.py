@@ -59,7 +59,7 @@ def trial(broker: Broker) -> Iterator[Trial]:
     """On the test's virtual host, where headers beyond the frame size are let through."""
     broker.declare("celery")
 
-    def open_publisher(*, for_suspects: bool = False) -> Publisher:
+    def open_publisher(*, for_suspects: bool = False, elsewhere: bool = False) -> Publisher:
         assert for_suspects
         topology = Topology(broker.url, declare=True)
         publisher = SuspectPublisher(broker.url, topology, DEADLINE, reserved=frozenset())
@@ -107,7 +107,7 @@ def test_its_connection_is_there_while_it_is_needed(trial: Trial) -> None:
 def test_without_a_connection_suspects_wait_and_pay_nothing() -> None:
     """The broker lets this user open no second one, say: that is no outage, and nobody's fault."""
 
-    def refuse(*, for_suspects: bool = False) -> Publisher:
+    def refuse(*, for_suspects: bool = False, elsewhere: bool = False) -> Publisher:
         raise BrokerLost("530 NOT_ALLOWED: connection limit reached")
 
     trial = Trial(refuse)

@@ -190,7 +190,6 @@ MUTANTS: Final = (
     returns_ignored,
     nacks_charged,
     answers_awaited_for_ever,
-    innocents_forgotten,
     frozen_queues_charged,
     refusing_routes_charged,
     nothing_behind_the_front,

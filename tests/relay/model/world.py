@@ -70,7 +70,7 @@ class Machine:
     def _run(self) -> None:
         world, process = self._world, self.process
 
-        def open_publisher(*, for_suspects: bool = False) -> Publisher:
+        def open_publisher(*, for_suspects: bool = False, elsewhere: bool = False) -> Publisher:
             kind = SuspectPublisher if for_suspects else AmqpPublisher
             topology = Topology("", declare=True, room=WINDOW // 2, stay=SETTINGS.lease / 2)
             return kind("", topology, SETTINGS.confirm_timeout)

@@ -114,7 +114,7 @@ class Bypass:
         self.stalled.landed(now)
         waiting = self.stalled.waiting(now)
         if waiting > self._confirm_timeout and not self._proven_for(now):
-            raise BrokerLost(f"no confirm for {waiting:.0f} s")
+            raise BrokerLost(f"no confirm for {waiting:.0f} s", silent=True)
         if broke or waiting > self._confirm_timeout or not self.stalled.in_flight:
             came_back += self._give_up()
         return came_back

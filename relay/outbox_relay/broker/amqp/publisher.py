@@ -166,7 +166,7 @@ class AmqpPublisher:
             refused += self._line.overdue(now, self._confirm_timeout)
             self._line.landed(now)
             if (waiting := self._line.waiting(now)) > self._confirm_timeout:
-                self._fate = BrokerLost(f"no confirm for {waiting:.0f} s")
+                self._fate = BrokerLost(f"no confirm for {waiting:.0f} s", silent=True)
                 return
         if now - self._looked >= LOOK_EVERY:
             self._looked = now
