@@ -72,6 +72,7 @@ def rebuild(connection: sqlalchemy.Connection, component: Component, config: Con
     for table in TABLES[name]:
         if table == "ready":
             connection.execute(text(filled(FORGET_WORK, name, schema)))
+            connection.execute(text(f"ALTER TABLE {old}.ready RENAME COLUMN lease TO claim_id"))
         _copy(connection, f"{old}.{table}", f"{schema}.{table}")
     connection.execute(text(f"DROP SCHEMA {old} CASCADE"))
 

@@ -51,7 +51,7 @@ def confirm(connection: Connection, message_id: str) -> None:
 def lease(connection: Connection, message_id: str) -> None:
     """Claim a message as the relay would."""
     connection.execute(
-        "UPDATE outbox.ready SET lease = 1, lease_until = now() + interval '1 hour' WHERE id IN"
+        "UPDATE outbox.ready SET claim_id = 1, lease_until = now() + interval '1 hour' WHERE id IN"
         " (SELECT id FROM outbox.message WHERE message_id = %s)",
         [message_id],
     )

@@ -113,6 +113,18 @@ def test_numbers_go_on_after_a_rebuild(old_database: str) -> None:
     assert newest == ("new",)
 
 
+def test_a_claim_is_still_a_claim_after_a_rebuild(old_database: str) -> None:
+    """Its message may have been on the wire: it says so in a column of another name."""
+    rebuild(old_database)
+
+    with psycopg.connect(old_database) as connection:
+        claimed = connection.execute(
+            "SELECT message_id, claim_id FROM outbox.ready JOIN outbox.message USING (id)"
+            " WHERE claim_id IS NOT NULL"
+        ).fetchall()
+    assert claimed == [("claimed", 7)]
+
+
 def test_only_an_old_database_is_rebuilt(database: str) -> None:
     """A new one is left as it is."""
     before = catalogue(database, "outbox", "inbox")

@@ -124,7 +124,7 @@ def test_nothing_claimed_is_moved(session: Connection, emptied_database: str) ->
     commit_rows(emptied_database, 2)
     settle_all(session)
     commit_rows(emptied_database)
-    session.execute("UPDATE outbox.ready SET lease = 1, lease_until = now() + interval '1 hour'")
+    session.execute("UPDATE outbox.ready SET claim_id = 1, lease_until = now() + interval '1 hour'")
     age(session, timedelta(days=30))
     before = session.execute("SELECT slot FROM outbox.ready").fetchall()
 

@@ -14,7 +14,10 @@ VIEWS = ("pending", "scheduled", "sent", "dead")
 #: One way of getting a message into each of the states, as relays and people would.
 TREATMENTS: dict[str, tuple[str, str]] = {
     "new": ("pending", "SELECT 1"),
-    "claimed": ("pending", "UPDATE outbox.ready SET lease = 1, lease_until = 'infinity' {where}"),
+    "claimed": (
+        "pending",
+        "UPDATE outbox.ready SET claim_id = 1, lease_until = 'infinity' {where}",
+    ),
     "confirmed": (
         "sent",
         "WITH done AS (DELETE FROM outbox.ready {where} RETURNING id)"

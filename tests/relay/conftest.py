@@ -163,7 +163,7 @@ class Outbox:
         """Let a relay hold the message for a minute."""
         self.connection.execute(
             """
-            UPDATE outbox.ready r SET lease = 1, lease_until = now() + interval '1 minute'
+            UPDATE outbox.ready r SET claim_id = 1, lease_until = now() + interval '1 minute'
             FROM outbox.message m WHERE m.message_id = %s AND r.id = m.id
             """,
             (message_id,),

@@ -118,7 +118,7 @@ CREATE TABLE outbox.ready (
     slot        smallint NOT NULL,
     attempts    smallint NOT NULL DEFAULT 0,
     suspicion   smallint NOT NULL DEFAULT 0,
-    lease       bigint,
+    claim_id    bigint,
     lease_until timestamptz NOT NULL DEFAULT '-infinity',
     last_error  text,
     lane        text
@@ -132,7 +132,7 @@ COMMENT ON COLUMN outbox.ready.attempts IS
     'How often the broker has refused it; outages do not count.';
 COMMENT ON COLUMN outbox.ready.suspicion IS
     'How often a channel died with this message on it; such rows are published alone.';
-COMMENT ON COLUMN outbox.ready.lease IS
+COMMENT ON COLUMN outbox.ready.claim_id IS
     'The claim that holds the row; failures of an older claim are ignored.';
 COMMENT ON COLUMN outbox.ready.lease_until IS
     'When another relay may claim the row, by the clock of this server.';
@@ -410,7 +410,7 @@ BEGIN
         DELETE FROM lane_news WHERE id = ANY (ARRAY(
             SELECT heard.id FROM heard WHERE heard.key <> ALL (ARRAY(SELECT held.key FROM held))))
     ), made AS (
-        INSERT INTO ready (id, slot, lane, lease, lease_until)
+        INSERT INTO ready (id, slot, lane, claim_id, lease_until)
         SELECT id, slot, key, claim, now() + term * interval '1 second' FROM gone
         ON CONFLICT (id) DO NOTHING RETURNING id, slot
     )
@@ -470,14 +470,14 @@ BEGIN
                 RETURN first.message_id;
             END IF;
             PERFORM FROM ready r
-                WHERE r.id = first.id AND r.lease IS NULL AND r.suspicion = 0 FOR UPDATE;
+                WHERE r.id = first.id AND r.claim_id IS NULL AND r.suspicion = 0 FOR UPDATE;
             IF FOUND THEN RETURN first.message_id; END IF;
             -- Between two of these looks it may have moved from one table to another.
             PERFORM FROM parked p WHERE p.id = first.id
                 AND (p.state = 'scheduled' OR p.state = 'retry' AND p.suspicion = 0);
             EXIT WHEN NOT FOUND AND NOT EXISTS (SELECT FROM lane l WHERE l.id = first.id)
                 AND NOT EXISTS (SELECT FROM ready r
-                    WHERE r.id = first.id AND r.lease IS NULL AND r.suspicion = 0);
+                    WHERE r.id = first.id AND r.claim_id IS NULL AND r.suspicion = 0);
         END LOOP;
         UPDATE dedup d SET message_id = $2, id = NULL, looked_at = clock_timestamp()
             WHERE d.key = $1;

@@ -20,7 +20,7 @@ SETTLE: Final = Statement(
 WITH settled AS (
     DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(
         SELECT id FROM {outbox}.ready
-        WHERE id = ANY (%(ids)s::bigint[]) AND lease = %(claim_id)s
+        WHERE id = ANY (%(ids)s::bigint[]) AND claim_id = %(claim_id)s
         FOR UPDATE SKIP LOCKED))
     RETURNING id
 ), receipt AS (
@@ -75,7 +75,7 @@ CLAIM: Final = Statement(
     "claim",
     """
 UPDATE {outbox}.ready
-SET lease = %(claim_id)s, lease_until = now() + %(lease_seconds)s * interval '1 second'
+SET claim_id = %(claim_id)s, lease_until = now() + %(lease_seconds)s * interval '1 second'
 WHERE id = ANY (ARRAY(
     SELECT id FROM {outbox}.ready
     WHERE id > %(floor)s AND lease_until < now()
@@ -150,11 +150,11 @@ EXPIRE: Final = Statement(
     """
 WITH ended AS (
     SELECT * FROM unnest(%(ids)s::bigint[], %(claim_ids)s::bigint[], %(attempts)s::smallint[])
-        AS ended (id, lease, attempts)
+        AS ended (id, claim_id, attempts)
 ), held AS (
     SELECT e.*, r.slot FROM ended e, LATERAL (
         SELECT slot FROM {outbox}.ready
-        WHERE id = e.id AND lease = e.lease OFFSET 0 FOR UPDATE SKIP LOCKED) r
+        WHERE id = e.id AND claim_id = e.claim_id OFFSET 0 FOR UPDATE SKIP LOCKED) r
 ), gone AS (
     DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(SELECT id FROM held))
 ), expired AS (
@@ -162,7 +162,7 @@ WITH ended AS (
     SELECT id, slot, attempts, %(error)s FROM held ON CONFLICT (id) DO NOTHING
 )
 SELECT e.id FROM ended e, LATERAL (
-    SELECT FROM {outbox}.ready WHERE id = e.id AND lease = e.lease OFFSET 0) r
+    SELECT FROM {outbox}.ready WHERE id = e.id AND claim_id = e.claim_id OFFSET 0) r
 WHERE e.id <> ALL (ARRAY(SELECT id FROM held))
 """,
 )
@@ -178,11 +178,11 @@ WITH failed AS (
     SELECT * FROM unnest(%(ids)s::bigint[], %(claim_ids)s::bigint[], %(states)s::text[],
                          %(attempts)s::smallint[], %(suspicions)s::smallint[],
                          %(delays)s::float8[], %(errors)s::text[], %(routes)s::text[])
-        AS failed (id, lease, state, attempts, suspicion, delay, error, route)
+        AS failed (id, claim_id, state, attempts, suspicion, delay, error, route)
 ), held AS (
     SELECT f.*, r.slot, r.lane FROM failed f, LATERAL (
         SELECT slot, lane FROM {outbox}.ready
-        WHERE id = f.id AND lease = f.lease OFFSET 0 FOR UPDATE SKIP LOCKED) r
+        WHERE id = f.id AND claim_id = f.claim_id OFFSET 0 FOR UPDATE SKIP LOCKED) r
 ), moved AS (
     DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(SELECT id FROM held))
 ), parked AS (
@@ -194,7 +194,7 @@ WITH failed AS (
     ON CONFLICT (id) DO NOTHING
 )
 SELECT f.id FROM failed f, LATERAL (
-    SELECT FROM {outbox}.ready WHERE id = f.id AND lease = f.lease OFFSET 0) r
+    SELECT FROM {outbox}.ready WHERE id = f.id AND claim_id = f.claim_id OFFSET 0) r
 WHERE f.id <> ALL (ARRAY(SELECT id FROM held))
 """,
 )
@@ -208,7 +208,7 @@ SELECT * FROM {outbox}.claim_lanes(%(above)s, %(news)s, %(claim_id)s, %(lease_se
 )
 
 #: Give back what is held, as it was or as a poison suspect. Fenced: all of `claim_ids` are ours.
-#: `lease` stays: it tells that the message may have been on the wire (see claim_dedup).
+#: `claim_id` stays: it tells that the message may have been on the wire (see claim_dedup).
 #: Not a join with an array: a plan made while the table is empty would read all of it ever after.
 #: A row that somebody's open transaction has locked is passed over: its lease runs out.
 RELEASE: Final = Statement(
@@ -218,7 +218,7 @@ UPDATE {outbox}.ready
 SET lease_until = '-infinity', suspicion = suspicion + %(suspicion)s
 WHERE id = ANY (ARRAY(
     SELECT id FROM {outbox}.ready
-    WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(claim_ids)s::bigint[])
+    WHERE id = ANY (%(ids)s::bigint[]) AND claim_id = ANY (%(claim_ids)s::bigint[])
     FOR UPDATE SKIP LOCKED))
 """,
 )
@@ -231,7 +231,7 @@ DROP_ORPHANS: Final = Statement(
 DELETE FROM {outbox}.ready r
 WHERE id = ANY (ARRAY(
     SELECT id FROM {outbox}.ready
-    WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(claim_ids)s::bigint[])
+    WHERE id = ANY (%(ids)s::bigint[]) AND claim_id = ANY (%(claim_ids)s::bigint[])
     FOR UPDATE SKIP LOCKED))
   AND (SELECT m.id FROM {outbox}.message m WHERE m.id = r.id AND m.slot = r.slot) IS NULL
 """,
@@ -244,7 +244,7 @@ RENEW: Final = Statement(
 UPDATE {outbox}.ready SET lease_until = now() + %(lease_seconds)s * interval '1 second'
 WHERE id = ANY (ARRAY(
     SELECT id FROM {outbox}.ready
-    WHERE id = ANY (%(ids)s::bigint[]) AND lease = ANY (%(claim_ids)s::bigint[])
+    WHERE id = ANY (%(ids)s::bigint[]) AND claim_id = ANY (%(claim_ids)s::bigint[])
     FOR UPDATE SKIP LOCKED))
 """,
 )

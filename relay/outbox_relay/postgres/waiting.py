@@ -27,7 +27,7 @@ WITH due AS (
     RETURNING id, slot, attempts, suspicion, last_error, lane, route
 ), made AS (
     INSERT INTO {outbox}.ready
-        (id, slot, attempts, suspicion, last_error, lane, lease, lease_until)
+        (id, slot, attempts, suspicion, last_error, lane, claim_id, lease_until)
     SELECT id, slot, attempts, suspicion, last_error, lane,
            %(claim_id)s::bigint, now() + %(lease_seconds)s * interval '1 second'
     FROM due

@@ -109,7 +109,7 @@ def run_out(database: str) -> bool:
     """Whether what is claimed may be claimed by others."""
     with psycopg.connect(database) as connection:
         row = connection.execute(
-            "SELECT bool_and(lease_until < now()) FROM outbox.ready WHERE lease IS NOT NULL"
+            "SELECT bool_and(lease_until < now()) FROM outbox.ready WHERE claim_id IS NOT NULL"
         ).fetchone()
     assert row is not None
     return row[0] is True
@@ -460,7 +460,7 @@ class TestDrain:
         commit(database, 5)
         with psycopg.connect(database) as connection:
             connection.execute(
-                "UPDATE outbox.ready SET lease = 1, lease_until = now() + interval '2 s'"
+                "UPDATE outbox.ready SET claim_id = 1, lease_until = now() + interval '2 s'"
             )
 
         assert start("run", "--drain").wait(DEADLINE) == 0

@@ -152,7 +152,7 @@ class Twins:
     def tables(self, connection: psycopg.Connection[Any]) -> tuple[object, object]:
         """What both hold, comparably."""
         ready = connection.execute(
-            "SELECT id - %s, attempts, suspicion, lease, lease_until > now()"
+            "SELECT id - %s, attempts, suspicion, claim_id, lease_until > now()"
             " FROM outbox.ready ORDER BY id",
             [self.first - 1],
         ).fetchall()

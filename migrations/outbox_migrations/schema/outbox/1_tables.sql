@@ -116,7 +116,7 @@ CREATE TABLE outbox.ready (
     slot        smallint NOT NULL,
     attempts    smallint NOT NULL DEFAULT 0,
     suspicion   smallint NOT NULL DEFAULT 0,
-    lease       bigint,
+    claim_id    bigint,
     lease_until timestamptz NOT NULL DEFAULT '-infinity',
     last_error  text,
     lane        text
@@ -130,7 +130,7 @@ COMMENT ON COLUMN outbox.ready.attempts IS
     'How often the broker has refused it; outages do not count.';
 COMMENT ON COLUMN outbox.ready.suspicion IS
     'How often a channel died with this message on it; such rows are published alone.';
-COMMENT ON COLUMN outbox.ready.lease IS
+COMMENT ON COLUMN outbox.ready.claim_id IS
     'The claim that holds the row; failures of an older claim are ignored.';
 COMMENT ON COLUMN outbox.ready.lease_until IS
     'When another relay may claim the row, by the clock of this server.';

@@ -101,7 +101,7 @@ BEGIN
         DELETE FROM lane_news WHERE id = ANY (ARRAY(
             SELECT heard.id FROM heard WHERE heard.key <> ALL (ARRAY(SELECT held.key FROM held))))
     ), made AS (
-        INSERT INTO ready (id, slot, lane, lease, lease_until)
+        INSERT INTO ready (id, slot, lane, claim_id, lease_until)
         SELECT id, slot, key, claim, now() + term * interval '1 second' FROM gone
         ON CONFLICT (id) DO NOTHING RETURNING id, slot
     )

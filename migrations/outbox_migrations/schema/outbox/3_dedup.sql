@@ -48,14 +48,14 @@ BEGIN
                 RETURN first.message_id;
             END IF;
             PERFORM FROM ready r
-                WHERE r.id = first.id AND r.lease IS NULL AND r.suspicion = 0 FOR UPDATE;
+                WHERE r.id = first.id AND r.claim_id IS NULL AND r.suspicion = 0 FOR UPDATE;
             IF FOUND THEN RETURN first.message_id; END IF;
             -- Between two of these looks it may have moved from one table to another.
             PERFORM FROM parked p WHERE p.id = first.id
                 AND (p.state = 'scheduled' OR p.state = 'retry' AND p.suspicion = 0);
             EXIT WHEN NOT FOUND AND NOT EXISTS (SELECT FROM lane l WHERE l.id = first.id)
                 AND NOT EXISTS (SELECT FROM ready r
-                    WHERE r.id = first.id AND r.lease IS NULL AND r.suspicion = 0);
+                    WHERE r.id = first.id AND r.claim_id IS NULL AND r.suspicion = 0);
         END LOOP;
         UPDATE dedup d SET message_id = $2, id = NULL, looked_at = clock_timestamp()
             WHERE d.key = $1;
