@@ -14,7 +14,7 @@ from celery import _state
 from celery.backends.rpc import RPCBackend
 from kombu import Producer, Queue
 
-from celery_outbox.capture import OutboxProducer
+from celery_outbox.capture.channel import OutboxProducer
 from celery_outbox.worker import calling_errbacks, continuing_canvas
 
 

@@ -20,8 +20,8 @@ from celery.exceptions import Ignore
 from celery_outbox.errors import OutboxClosed
 from celery_outbox.message import Message
 from celery_outbox.nesting import Nested, innermost
-from celery_outbox.storing import Outcome
-from celery_outbox.target import Target
+from celery_outbox.statements.commands import Outcome
+from celery_outbox.targets.target import Target
 
 T = TypeVar("T")
 

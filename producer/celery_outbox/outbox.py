@@ -12,15 +12,15 @@ from kombu import Exchange, Queue
 
 from celery_outbox import settings, worker
 from celery_outbox.block import Transaction, Using, current_block
-from celery_outbox.capture import CapturingProducer, OutboxProducer
-from celery_outbox.database import Database
+from celery_outbox.capture.channel import CapturingProducer, OutboxProducer
+from celery_outbox.capture.event import event, name_of
 from celery_outbox.decision import ENDINGS, Destination, Origin, Scope, destination, origin_of
 from celery_outbox.errors import NoTransaction
-from celery_outbox.event import event, name_of
-from celery_outbox.insert import CANCEL
 from celery_outbox.message import Message
-from celery_outbox.storing import Outcome, Rows
-from celery_outbox.target import AsyncTarget, SyncTarget, target_for
+from celery_outbox.statements.commands import Outcome, Rows
+from celery_outbox.statements.insert import CANCEL
+from celery_outbox.stores.database import Database
+from celery_outbox.targets.target import AsyncTarget, SyncTarget, target_for
 
 logger = logging.getLogger(__name__)
 

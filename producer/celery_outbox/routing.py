@@ -15,7 +15,7 @@ from celery.utils.time import maybe_iso8601
 from kombu import Queue
 
 from celery_outbox.errors import UnsupportedOption
-from celery_outbox.storing import Outcome
+from celery_outbox.statements.commands import Outcome
 
 #: The options in which Celery names a route: its router settles them, delaying rewrites them.
 ROUTE_OPTIONS: Final = ("queue", "exchange", "exchange_type", "routing_key")

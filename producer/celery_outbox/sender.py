@@ -9,13 +9,14 @@ from celery import Celery
 from kombu import Producer
 from kombu.exceptions import EncodeError
 
-from celery_outbox import routing, row
+from celery_outbox import routing
 from celery_outbox.backend import reply_queues
-from celery_outbox.capture import Captured, OutboxProducer
+from celery_outbox.capture import row
+from celery_outbox.capture.channel import Captured, OutboxProducer
+from celery_outbox.capture.row import Keys
 from celery_outbox.decision import ENDINGS, Destination, Origin
 from celery_outbox.errors import UnsupportedOption
 from celery_outbox.locks import LockWarnings
-from celery_outbox.row import Keys
 
 logger = logging.getLogger(__name__)
 

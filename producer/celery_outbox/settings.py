@@ -12,7 +12,11 @@ from typing import Any, Final
 from celery import Celery
 
 from celery_outbox.errors import InvalidSetting
-from celery_outbox.wire import DEFAULT_MAX_BODY, MAX_BODY
+
+#: The largest body the table takes, in bytes: the default max_message_size of RabbitMQ 3.
+MAX_BODY: Final = 134_217_728
+#: The default of `outbox_max_body`: the default max_message_size of RabbitMQ 4.
+DEFAULT_MAX_BODY: Final = 16_777_216
 
 IDENTIFIER: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 

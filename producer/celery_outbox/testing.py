@@ -18,8 +18,8 @@ from kombu.serialization import loads
 
 from celery_outbox import settings
 from celery_outbox.errors import NoTransaction
-from celery_outbox.storing import Rows
-from celery_outbox.target import Target, target_for
+from celery_outbox.statements.commands import Rows
+from celery_outbox.targets.target import Target, target_for
 
 SELECT: Final = """
 SELECT message_id, task, exchange, routing_key, headers::text, body, content_type,

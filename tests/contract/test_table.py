@@ -13,8 +13,8 @@ import pytest
 from psycopg import sql
 
 import celery_inbox.store
-import celery_outbox.insert
-from celery_outbox.insert import Insert
+import celery_outbox.statements.insert
+from celery_outbox.statements.insert import Insert
 from outbox_migrations import grant
 from outbox_relay.postgres import chores, session, statements
 from outbox_relay.postgres.database import SESSION
@@ -178,7 +178,7 @@ def inserted(module: object, table: str) -> list[set[str]]:
 
 def test_the_producers_columns_exist_and_are_all_it_needs(database: str) -> None:
     """What it inserts is there; what it leaves out has a default."""
-    statements_found = inserted(celery_outbox.insert, "message")
+    statements_found = inserted(celery_outbox.statements.insert, "message")
     assert statements_found
     with psycopg.connect(database) as connection:
         there = columns(connection, "outbox.message")
@@ -203,7 +203,7 @@ def test_the_producers_columns_are_what_its_role_may_write(database: str) -> Non
     grant(database)
     with psycopg.connect(database) as connection:
         query = sql.SQL("SELECT has_column_privilege('outbox_producer', {}, %s, 'INSERT')")
-        for names in inserted(celery_outbox.insert, "message"):
+        for names in inserted(celery_outbox.statements.insert, "message"):
             for name in names:
                 row = connection.execute(
                     query.format(sql.Literal("outbox.message")), [name]

@@ -8,8 +8,8 @@ from typing import Any, get_args
 import pytest
 
 from celery_outbox import Message
-from celery_outbox.dedup import claims, dropped
-from celery_outbox.storing import Entry, Outcome, commands, execute_all
+from celery_outbox.statements.commands import Entry, Outcome, commands, execute_all
+from celery_outbox.statements.dedup import claims, dropped
 from tests.producer.messages import message
 
 PLAIN: Any = {str, bytes, bool, datetime, type(None)}

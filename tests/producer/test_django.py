@@ -223,7 +223,7 @@ def test_a_lost_idle_connection_is_replaced(
     shop: Shop, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it was idle for a while, beat's say, not even the first send fails."""
-    monkeypatch.setattr("celery_outbox.django_store.IDLE", 0.0)
+    monkeypatch.setattr("celery_outbox.stores.django.IDLE", 0.0)
     shop.add.delay(1, 0)
     pid = execute("SELECT pg_backend_pid()")
     connections["default"].copy().cursor().execute(f"SELECT pg_terminate_backend({pid}, 5000)")

@@ -141,7 +141,7 @@ def test_a_failure_on_this_side_cannot_commit(
     def broken(*_: Any) -> Any:
         raise UnicodeEncodeError("latin-1", "", 0, 1, "no such letter")
 
-    monkeypatch.setattr("celery_outbox.storing.insert", broken)
+    monkeypatch.setattr("celery_outbox.statements.commands.insert", broken)
 
     def send() -> None:
         with shop.app.outbox.using(connection):

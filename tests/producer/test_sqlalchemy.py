@@ -313,7 +313,7 @@ def test_a_failure_on_this_side_cannot_commit(
     def broken(*_: Any) -> Any:
         raise UnicodeEncodeError("latin-1", "", 0, 1, "no such letter")
 
-    monkeypatch.setattr("celery_outbox.storing.insert", broken)
+    monkeypatch.setattr("celery_outbox.statements.commands.insert", broken)
     target.execute(text("CREATE TABLE effect ()"))
     with pytest.raises(UnicodeEncodeError), shop.app.outbox.using(target):
         shop.add.delay(1, 0)

@@ -242,7 +242,7 @@ def test_a_lock_that_is_not_released(
     trap: str, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No send waits for ever: after the deadline the error is transient."""
-    monkeypatch.setattr("celery_outbox.standalone.STATEMENT_TIMEOUT", 0.3)
+    monkeypatch.setattr("celery_outbox.stores.standalone.STATEMENT_TIMEOUT", 0.3)
     shop = make_shop(trap, outbox_database_url=database)
     with psycopg.connect(database) as connection:
         connection.execute("LOCK TABLE outbox.message")

@@ -13,9 +13,9 @@ import pytest
 from django.db import connections, transaction  # type: ignore[import-untyped]  # ships no types
 
 from celery_outbox import OutboxNotReady, RowRefused
-from celery_outbox.database import Store
-from celery_outbox.django_store import DjangoStore
-from celery_outbox.standalone import Standalone
+from celery_outbox.stores.database import Store
+from celery_outbox.stores.django import DjangoStore
+from celery_outbox.stores.standalone import Standalone
 from tests.producer.conftest import Stored
 from tests.producer.messages import message
 

@@ -9,7 +9,7 @@ import pytest
 from psycopg.errors import UniqueViolation
 
 from celery_outbox import OutboxClosed, UnusableTarget
-from celery_outbox.psycopg_buffer import Buffer
+from celery_outbox.targets.psycopg_buffer import Buffer
 from tests.producer.conftest import Connection, Shop, Stored
 
 

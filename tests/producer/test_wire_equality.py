@@ -15,8 +15,8 @@ from kombu.transport.pyamqp import Channel
 from kombu.utils.json import loads
 
 from celery_outbox import Message, OutboxCelery
-from celery_outbox.capture import LazyConnection
-from celery_outbox.storing import Outcome
+from celery_outbox.capture.channel import LazyConnection
+from celery_outbox.statements.commands import Outcome
 
 NOW = datetime(2029, 12, 1, tzinfo=UTC)
 LATER = datetime(2030, 1, 1, tzinfo=UTC)

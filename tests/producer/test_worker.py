@@ -294,7 +294,7 @@ def test_a_wrong_setting_stops_the_start(trap: str, start: Any, name: str) -> No
 
 def test_a_missing_driver_stops_the_start(trap: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So does a database URL without the psycopg that it needs."""
-    monkeypatch.setitem(sys.modules, "celery_outbox.standalone", None)
+    monkeypatch.setitem(sys.modules, "celery_outbox.stores.standalone", None)
     shop = make_shop(trap, outbox_database_url="postgresql://h/db")
     with pytest.raises(SystemExit, match=r"OUTBOX_DATABASE_URL.* 'celery-outbox\[psycopg\]"):
         signals.worker_init.send(sender=Mock(app=shop.app))

@@ -24,9 +24,9 @@ from psycopg.errors import PipelineAborted, QueryCanceled
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
-from celery_outbox.insert import explain
 from celery_outbox.message import Message
-from celery_outbox.storing import Entry, Rows, commands, next_command, take_all
+from celery_outbox.statements.commands import Entry, Rows, commands, next_command, take_all
+from celery_outbox.statements.insert import explain
 
 T = TypeVar("T")
 Operation = Generator[Any, Any, T]

@@ -9,17 +9,17 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.insert import explain, statement
 from celery_outbox.message import Message
-from celery_outbox.psycopg_buffer import (
+from celery_outbox.statements.commands import Entry, Outcome, Rows
+from celery_outbox.statements.insert import explain, statement
+from celery_outbox.targets.psycopg_buffer import (
     AnyConnection,
     Buffer,
     Operation,
     in_pipeline,
     nothing,
 )
-from celery_outbox.storing import Entry, Outcome, Rows
-from celery_outbox.target import ASYNCHRONOUS, CLOSED, FAILED, SYNCHRONOUS, described
+from celery_outbox.targets.target import ASYNCHRONOUS, CLOSED, FAILED, SYNCHRONOUS, described
 
 
 class PsycopgTarget:

@@ -19,8 +19,8 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.insert import Style, explain, sqlstate
-from celery_outbox.storing import Entry, Rows, commands, execute_all, take_all
+from celery_outbox.statements.commands import Entry, Rows, commands, execute_all, take_all
+from celery_outbox.statements.insert import Style, explain, sqlstate
 
 STYLES: Final = {
     "psycopg": Style.PSYCOPG,

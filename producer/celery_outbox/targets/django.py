@@ -11,10 +11,10 @@ from typing import Any
 from django.db import connections, transaction  # type: ignore[import-untyped]  # ships no types
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.insert import Style, explain, statement
 from celery_outbox.message import Message
-from celery_outbox.storing import Entry, Outcome, Rows, commands, execute_all
-from celery_outbox.target import FAILED, described
+from celery_outbox.statements.commands import Entry, Outcome, Rows, commands, execute_all
+from celery_outbox.statements.insert import Style, explain, statement
+from celery_outbox.targets.target import FAILED, described
 
 
 class DjangoTarget:

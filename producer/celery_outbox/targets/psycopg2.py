@@ -13,10 +13,10 @@ from psycopg2.extensions import (
 )
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.insert import Style, explain, sqlstate, statement
 from celery_outbox.message import Message
-from celery_outbox.storing import Entry, Outcome, Rows, commands, execute_all
-from celery_outbox.target import CLOSED, FAILED, SYNCHRONOUS, described
+from celery_outbox.statements.commands import Entry, Outcome, Rows, commands, execute_all
+from celery_outbox.statements.insert import Style, explain, sqlstate, statement
+from celery_outbox.targets.target import CLOSED, FAILED, SYNCHRONOUS, described
 
 
 class Psycopg2Target:

@@ -10,9 +10,10 @@ from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu import Exchange, Queue
 from kombu.exceptions import EncodeError
 
-from celery_outbox import settings, wire
-from celery_outbox.capture import Captured
-from celery_outbox.declare import concerning, describe
+from celery_outbox import settings
+from celery_outbox.capture import wire
+from celery_outbox.capture.channel import Captured
+from celery_outbox.capture.declare import concerning, describe
 from celery_outbox.errors import UnpublishableMessage
 from celery_outbox.message import Message
 

@@ -16,9 +16,9 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 
 from celery_outbox.errors import DatabaseUnavailable, InvalidSetting
-from celery_outbox.insert import explain
 from celery_outbox.message import Message
-from celery_outbox.storing import Entry, Outcome, Rows, commands, execute_all
+from celery_outbox.statements.commands import Entry, Outcome, Rows, commands, execute_all
+from celery_outbox.statements.insert import explain
 
 T = TypeVar("T")
 

@@ -12,14 +12,14 @@ from typing import Any, Final, Protocol
 from celery_outbox.errors import UnusableTarget
 from celery_outbox.message import Message
 from celery_outbox.settings import django_in_use
-from celery_outbox.storing import Outcome, Rows
+from celery_outbox.statements.commands import Outcome, Rows
 
 #: Top-level package of the target's class -> module with a `target_for(target, schema)`.
 TARGETS: Final = {
-    "psycopg": "celery_outbox.psycopg_target",
-    "psycopg2": "celery_outbox.psycopg2_target",
-    "sqlalchemy": "celery_outbox.sqlalchemy_target",
-    "django": "celery_outbox.django_target",
+    "psycopg": "celery_outbox.targets.psycopg",
+    "psycopg2": "celery_outbox.targets.psycopg2",
+    "sqlalchemy": "celery_outbox.targets.sqlalchemy",
+    "django": "celery_outbox.targets.django",
 }
 
 #: What several kinds of target say of one that is unusable.
@@ -84,7 +84,7 @@ class Target(Protocol):
         """Tell whether a transaction is in progress."""
 
     def fetch(self, query: str, *parameters: object) -> Rows | Awaitable[Rows]:
-        """Return the rows of a query from `insert.py`; an awaitable of an asynchronous target."""
+        """Return the rows of a query from `statements`; an awaitable of an asynchronous target."""
 
 
 def target_for(target: object, schema: str) -> Target:

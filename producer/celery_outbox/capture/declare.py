@@ -10,7 +10,7 @@ from typing import Any, Final
 from kombu import Exchange, Queue
 from kombu.entity import binding
 
-from celery_outbox.wire import Refuse, encode
+from celery_outbox.capture.wire import Refuse, encode
 
 EXCHANGE_DEFAULTS: Final = Exchange().as_dict()
 QUEUE_DEFAULTS: Final = {

@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.session import SessionTransactionState
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.sqlalchemy_buffer import ConnectionBuffer
-from celery_outbox.storing import Entry
+from celery_outbox.statements.commands import Entry
+from celery_outbox.targets.sqlalchemy_buffer import ConnectionBuffer
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 
 from django.db import connections  # type: ignore[import-untyped]  # ships no types
 
-from celery_outbox.django_target import DjangoTarget
 from celery_outbox.message import Message
-from celery_outbox.storing import Outcome
+from celery_outbox.statements.commands import Outcome
+from celery_outbox.targets.django import DjangoTarget
 
 #: Seconds after which an idle connection is asked whether it still has a server.
 IDLE: Final = 5.0

@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from celery_outbox.dedup import claims, dropped
-from celery_outbox.insert import CLAIM_DEDUP, Style, insert, statement
 from celery_outbox.message import Message
+from celery_outbox.statements.dedup import claims, dropped
+from celery_outbox.statements.insert import CLAIM_DEDUP, Style, insert, statement
 
 Rows = list[tuple[Any, ...]]
 #: A statement and its parameters.

@@ -11,8 +11,9 @@ from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import EncodeError
 
-from celery_outbox import row, settings, wire
-from celery_outbox.capture import PUBLISH, Captured
+from celery_outbox import settings
+from celery_outbox.capture import row, wire
+from celery_outbox.capture.channel import PUBLISH, Captured
 from celery_outbox.errors import UnsupportedOption
 from celery_outbox.message import Message
 

@@ -17,10 +17,6 @@ from kombu.utils.json import JSONEncoder
 SHORT: Final = 255
 #: The longest ordering_key or dedup_key, in bytes: they are kept in indexes.
 MAX_KEY: Final = 200
-#: The largest body the table takes, in bytes: the default max_message_size of RabbitMQ 3.
-MAX_BODY: Final = 134_217_728
-#: The default of `outbox_max_body`: the default max_message_size of RabbitMQ 4.
-DEFAULT_MAX_BODY: Final = 16_777_216
 #: The default frame of AMQP less its own bytes, the fixed part of the header and the properties,
 #: which are twelve short strings at most.
 MAX_HEADERS: Final = 131_072 - 8 - 14 - 12 * (SHORT + 1)

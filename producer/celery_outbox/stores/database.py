@@ -10,11 +10,11 @@ from celery import Celery
 from celery_outbox import settings
 from celery_outbox.errors import InvalidSetting
 from celery_outbox.message import Message
-from celery_outbox.storing import Outcome
+from celery_outbox.statements.commands import Outcome
 
 if TYPE_CHECKING:
-    from celery_outbox.django_store import DjangoStore
-    from celery_outbox.standalone import Standalone
+    from celery_outbox.stores.django import DjangoStore
+    from celery_outbox.stores.standalone import Standalone
 
 
 class Store(Protocol):
@@ -67,7 +67,7 @@ class Database:
         alias = settings.django_alias(self._app)
         if alias is None:
             return None
-        from celery_outbox.django_store import DjangoStore
+        from celery_outbox.stores.django import DjangoStore
 
         return DjangoStore(alias, self._schema)
 
@@ -84,7 +84,7 @@ class Database:
         by_url = self._standalone
         if url not in by_url:
             try:
-                from celery_outbox.standalone import Standalone
+                from celery_outbox.stores.standalone import Standalone
             except ImportError as error:
                 raise InvalidSetting.about(
                     setting="OUTBOX_DATABASE_URL (outbox_database_url)",

@@ -17,12 +17,12 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.insert import explain, statement
 from celery_outbox.message import Message
-from celery_outbox.sqlalchemy_buffer import STYLES, ConnectionBuffer, check_autocommit
-from celery_outbox.sqlalchemy_session import SessionBuffer, connection_of, is_connecting
-from celery_outbox.storing import Entry, Outcome, Rows
-from celery_outbox.target import ASYNCHRONOUS, CLOSED, FAILED, SYNCHRONOUS, described
+from celery_outbox.statements.commands import Entry, Outcome, Rows
+from celery_outbox.statements.insert import explain, statement
+from celery_outbox.targets.sqlalchemy_buffer import STYLES, ConnectionBuffer, check_autocommit
+from celery_outbox.targets.sqlalchemy_session import SessionBuffer, connection_of, is_connecting
+from celery_outbox.targets.target import ASYNCHRONOUS, CLOSED, FAILED, SYNCHRONOUS, described
 
 #: What libpq says of a transaction that has failed, and of a connection that is lost.
 INERROR, UNKNOWN = 3, 4

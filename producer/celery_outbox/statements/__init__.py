@@ -1,0 +1,1 @@
+"""What is executed to store messages, and what a failure of it means. No I/O is done here."""

@@ -1,0 +1,1 @@
+"""The databases that take a message for which no transaction was named."""
