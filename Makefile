@@ -105,7 +105,7 @@ scaling: .venv/.synced ## Compute the table of docs/scaling.md again
 bench: .venv/.synced ## Measure against limits and peers (FULL=1 for everything; ARGS="--only quorum")
 	@PYTHONPATH=tools $(BIN)/python -m bench $(if $(FULL),--full) $(ARGS)
 
-image: ## Build the images of relay, migrations and shop (PYTHON_IMAGE=another base)
+image: ## Build the images of relay, migrations, console and shop (PYTHON_IMAGE=another base)
 	@$(COMPOSE) build
 	@docker image ls --filter reference='celery-outbox/*'
 
@@ -114,6 +114,7 @@ up: ## Run the whole path in containers (BROKER=redis; COMPOSE_PROFILES=monitori
 	@echo "Order something:"
 	@echo "  curl --json '{\"customer\": \"Ada\", \"items\": [\"teapot\", \"lamp\"]}'" \
 		"localhost:$(or $(SHOP_PORT),8000)/orders"
+	@echo "Look at it: http://localhost:$(or $(CONSOLE_PORT),9465) (outbox, outbox-outbox)"
 
 soak: export SOAK_MINUTES := $(SOAK_MINUTES)
 soak: export SOAK_SEED := $(SOAK_SEED)
@@ -168,6 +169,13 @@ test-celery: .celery-suite/$(SUITE) ## Run Celery's own integration tests, plain
 
 dashboard: .venv/.synced ## Generate deploy/grafana/outbox.json again
 	@PYTHONPATH=tools $(BIN)/python -m grafana
+
+console: .venv/.synced ## Serve the console of OUTBOX_DATABASE_URL (ARGS="--role operator")
+	@$(BIN)/outbox-console $(ARGS)
+
+.PHONY: console console-pictures
+console-pictures: .venv/.synced ## Make the pictures of docs/pictures/ again (needs a Chromium)
+	@PYTHONPATH=tools $(BIN)/python -m console_pictures $(ARGS)
 
 clean: ## Remove everything that make made
 	rm -rf .venv .compat .matrix .celery-suite .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist

@@ -15,7 +15,8 @@ from tests.fixtures.waiting import wait_until
 
 #: What is built here is kept as a cache, under names that nobody deploys.
 IMAGES: Final = {
-    f"{name.upper()}_IMAGE": f"celery-outbox/{name}:test" for name in ("relay", "migrate", "shop")
+    f"{name.upper()}_IMAGE": f"celery-outbox/{name}:test"
+    for name in ("relay", "migrate", "shop", "console")
 }
 RECOVERY_SECONDS: Final = 60.0
 
@@ -29,6 +30,7 @@ class Stack:
     prometheus_port: int = field(default_factory=free_port)
     grafana_port: int = field(default_factory=free_port)
     management_port: int = field(default_factory=free_port)
+    console_port: int = field(default_factory=free_port)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -39,6 +41,7 @@ class Stack:
             "PROMETHEUS_PORT": str(self.prometheus_port),
             "GRAFANA_PORT": str(self.grafana_port),
             "RABBITMQ_MANAGEMENT_PORT": str(self.management_port),
+            "CONSOLE_PORT": str(self.console_port),
             "REVISION": "under-test",
             "VERSION": "0.0.test",
         }

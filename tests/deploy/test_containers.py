@@ -10,7 +10,7 @@ import yaml
 from tests.deploy.board import ROOT
 
 DOCKERFILES = sorted((ROOT / "deploy").glob("*.Dockerfile"))
-OURS = ("migrate", "grant", "relay", "shop", "worker")
+OURS = ("migrate", "grant", "relay", "shop", "worker", "console")
 
 
 def services() -> dict[str, Any]:

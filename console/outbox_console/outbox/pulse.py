@@ -6,6 +6,7 @@ answer, the problem is what is shown, and the next sample is tried all the same.
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,9 +34,9 @@ class Beat:
 class Pulse:
     """Samples in the background, as long as the event loop runs that first asked."""
 
-    def __init__(self, database: Database, period: float = PERIOD) -> None:
-        self._database, self._period = database, period
-        self._history: deque[Sample] = deque(maxlen=KEPT)
+    def __init__(self, database: Database, history: Iterable[Sample] = ()) -> None:
+        self._database = database
+        self._history: deque[Sample] = deque(history, maxlen=KEPT)
         self._mark: Mark | None = None
         self._beat = Beat(0, None, None)
         self._task: asyncio.Task[None] | None = None
@@ -87,7 +88,7 @@ class Pulse:
             self._beat = Beat(self._beat.number + 1, sample, problem)
             news, self._news = self._news, asyncio.Event()
             news.set()
-            await asyncio.sleep(max(0.2, self._period - (_loop().time() - began)))
+            await asyncio.sleep(max(0.2, PERIOD - (_loop().time() - began)))
 
     async def _take(self, session: Session) -> tuple[Sample, Mark]:
         mark = self._mark or await samples.begin(session)

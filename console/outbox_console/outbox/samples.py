@@ -91,7 +91,8 @@ async def take(session: Session, mark: Mark) -> tuple[Sample, Mark]:
 
 def sample(read: Read, mark: Mark) -> Sample:
     """What was read, as rates since the mark. Pure."""
-    seconds = max((read.at - mark.at).total_seconds(), 0.001)
+    # The first is taken at its own mark: of so short a time no rate can be told.
+    seconds = max((read.at - mark.at).total_seconds(), 1.0)
     quiet = (read.at - read.last_confirmed).total_seconds() if read.last_confirmed else None
     return Sample(
         at=read.at,

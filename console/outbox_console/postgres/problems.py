@@ -51,7 +51,7 @@ def refused(error: psycopg.Error, role: str) -> Problem:
     """A statement that failed."""
     if isinstance(error, errors.QueryCanceled):
         return Problem(
-            503,
+            422,
             "Too much to look through",
             "Narrow your search: a task, a queue, a shorter time, or an id.",
         )
