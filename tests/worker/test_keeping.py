@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,6 +101,35 @@ def test_on_redis(valkey_url: str, celery_worker: WorkerFactory, send: Send, rea
     assert dead["headers"]["id"] == id
     assert dead["headers"][PUT_ASIDE]["reason"] == reason
     assert redis.llen("celery") == 0
+
+
+@pytest.mark.parametrize("url", ["broker_url", "valkey_url"], ids=["rabbitmq", "valkey"])
+def test_killed_between_putting_it_aside_and_the_acknowledgement(
+    request: pytest.FixtureRequest, celery_worker: WorkerFactory, tmp_path: Path, url: str
+) -> None:
+    """It is put aside twice, by the worker that was killed and by the next, and never lost."""
+    broker = str(request.getfixturevalue(url))
+    environment = {"KNOWING_BROKER": broker, "KNOWING_KILLED": str(tmp_path / "killed")}
+    first = celery_worker(knowing.__name__, **environment)
+    with Celery("sender", broker=broker, set_as_current=False) as sender:
+        if url == "broker_url":
+            reliable(sender)
+        sender.send_task("shop.unknown", task_id="unknown")
+    first.wait_for_output("put into celery.dead", SECONDS)
+    wait_until(lambda: first.process.poll() is not None, SECONDS, "its death")
+    first.kill()
+
+    second = celery_worker(knowing.__name__, **environment)
+    second.wait_for_output("put into celery.dead", SECONDS)
+    with Connection(broker) as connection:
+        found = [dead.headers["id"] for dead in iter(lambda: taken(connection), None)]
+    assert found == ["unknown", "unknown"]
+
+
+def taken(connection: Connection) -> Any:
+    """The next dead letter."""
+    channel: Any = connection.default_channel
+    return channel.basic_get("celery.dead", no_ack=True)
 
 
 def test_the_known_go_on_beside_it(valkey_url: str, celery_worker: WorkerFactory) -> None:

@@ -11,6 +11,7 @@ from celery.utils.log import get_logger
 from celery.worker import state
 
 from celery_inbox import endings
+from celery_inbox.announcing import announce
 from celery_inbox.endings import Ending
 from celery_inbox.recorder import Recorder
 from celery_inbox.sources import Connect, connect_by
@@ -25,11 +26,13 @@ def receipts(app: Celery, connect: Any) -> None:
     revoked, ignored or retried, was lost with its process, or that the worker did not know the task
     or could not decode the message. It is written in batches, half a second later, from the
     worker's main process: no task waits for it or fails over it. ``outbox-relay audit`` then names
-    the messages that were sent and have no receipt.
+    the messages that were sent and have no receipt. They announce themselves as well, as with
+    ``announce``.
 
     connect: as for ``idempotent``: a database URL, a pool, an engine, an alias, or a function that
         connects.
     """
+    announce(app, connect)
     keeper = Keeper(app, connect_by(connect))
     signals.task_received.connect(keeper.on_received, weak=False)
     signals.task_revoked.connect(keeper.on_revoked, weak=False)

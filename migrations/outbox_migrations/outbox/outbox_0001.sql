@@ -829,7 +829,8 @@ COMMENT ON COLUMN outbox.stats.expired IS 'How many expired, of those that are s
 
 -- For each message id: 'home', it is dead now, or waits for another attempt; 'known', it was dead or
 -- expired already; 'busy', ask again later; 'unknown', it is not of this outbox, or forgotten.
--- Several messages may have one id (a retry has its task's): the newest one is meant.
+-- Several messages may have one id (a retry has its task's): the newest one is meant. `+ 0` keeps the
+-- planner from looking for it among all messages, from the newest on.
 CREATE FUNCTION outbox.bring_home(
     message_ids text[], states text[], errors text[], seconds float8 DEFAULT 0
 ) RETURNS TABLE (message_id text, verdict text)
@@ -843,7 +844,7 @@ AS $$
         LEFT JOIN LATERAL (
             SELECT kept.id, kept.slot, kept.ordering_key FROM message kept
              WHERE kept.message_id = asked.message_id
-             ORDER BY kept.id DESC LIMIT 1 FOR KEY SHARE) m ON true
+             ORDER BY kept.id + 0 DESC LIMIT 1 FOR KEY SHARE) m ON true
     ), judged AS MATERIALIZED (
         SELECT f.*, CASE
             WHEN f.id IS NULL THEN 'unknown'

@@ -19,7 +19,7 @@ from outbox_relay.settings import Settings
 NAME: Final = "outbox-relay dead letters"
 
 #: The queues of the newest messages: routes repeat, so that few are enough.
-ROUTES: Final = Statement(
+RECENT_ROUTES: Final = Statement(
     "recent_routes",
     """
 SELECT DISTINCT exchange, routing_key, mandatory, declare::text, 0
@@ -73,7 +73,7 @@ class Home:
 
     def queues(self) -> list[str]:
         """Where dead letters may lie: in `<queue>.dead` of each known queue, and in those set."""
-        routes = [Route(*row) for row in self._run(ROUTES)]
+        routes = [Route(*row) for row in self._run(RECENT_ROUTES)]
         names = {name for route in routes for name in route.queues if name}
         with translated():
             if may_read(self._connection):

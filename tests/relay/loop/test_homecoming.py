@@ -18,7 +18,7 @@ from outbox_relay.loop.homecoming import Homecoming
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.postgres.home import Home
 from outbox_relay.settings import Settings
-from tests.fixtures.rows import commit_rows, ids_in, states
+from tests.fixtures.rows import commit_rows, ids_in, insert_rows, states
 
 QUEUE = "celery.dead"
 KILLED = {"x-death": [{"reason": "delivery_limit", "queue": "celery", "count": 1}]}
@@ -133,6 +133,30 @@ def test_hundreds_come_home(coming: Coming) -> None:
     assert coming.depth() == 0
     assert ids_in(coming.database, "dead") == set(dead)
     assert states(coming.database)["sent"] == 50
+
+
+def test_each_is_looked_up_by_its_id(database: str) -> None:
+    """However many messages are kept: the plan reads none of them but those that are meant."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        insert_rows(connection, 20_000)
+        ids = insert_rows(connection, 50)
+        connection.execute("DELETE FROM outbox.ready")
+        connection.execute("SELECT pg_stat_force_next_flush()")
+        before = _read_of_messages(connection)
+        connection.execute(
+            "SELECT * FROM outbox.bring_home(%s, %s, %s)", [ids, ["dead"] * 50, ["why"] * 50]
+        )
+        connection.execute("SELECT pg_stat_force_next_flush()")
+        assert _read_of_messages(connection) - before <= 200
+
+
+def _read_of_messages(connection: psycopg.Connection[Any]) -> int:
+    """How many rows of messages were read so far, by any way."""
+    row = connection.execute(
+        "SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))"
+        " FROM pg_stat_user_tables WHERE schemaname = 'outbox' AND relname LIKE 'message%'"
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 def test_what_is_not_ours_stays_and_is_looked_at_once(coming: Coming) -> None:
