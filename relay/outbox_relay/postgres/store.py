@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from outbox_relay.core.backlog import Stats, Upkeep
 from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
 from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.core.size import Oversized
-from outbox_relay.postgres import chores, statements, waiting
+from outbox_relay.postgres import chores, statements, turns, waiting
 from outbox_relay.postgres.database import BoundedConnection, connect, translated
 from outbox_relay.postgres.doorbell import Bell, Look
 from outbox_relay.postgres.literals import bigints, storable
@@ -29,11 +29,6 @@ SMALL_BODY: Final = 32 << 10
 MAX_FETCH_BYTES: Final = 16 << 20
 #: The largest body that the table takes, in bytes.
 MAX_BODY: Final = 128 << 20
-#: No id is higher.
-NOTHING_ABOVE: Final = (1 << 63) - 1
-#: What was done about a message that expired.
-TOLD: Final = "published without its time limit, so that a worker ends it as revoked"
-UNPUBLISHED: Final = "not published: nobody waits for its end"
 #: What the loop asks all the time.
 PREPARED: Final = (
     statements.SETTLE,
@@ -89,7 +84,7 @@ class Store(Session):
         self._asked = claimed, turn
         queries = self._fetches(claimed) if claimed else []
         if turn:
-            queries += _turn(turn)
+            queries += turns.queries(turn)
         with translated():
             self._pipeline.ask(*queries)
 
@@ -100,8 +95,8 @@ class Store(Session):
             replies = self._pipeline.replies()
         rows = replies.pop() if turn and turn.limit else []
         waited = waiting.rows(replies.pop()) if turn and turn.routes else []
-        heads, news = _from_lanes(replies.pop()) if turn and turn.lanes else ([], [])
-        settled = _settlements(turn.done) if turn else []
+        heads, news = turns.from_lanes(replies.pop()) if turn and turn.lanes else ([], [])
+        settled = turns.settlements(turn.done) if turn else []
         unsettled = [id_ for _ in settled for (id_,) in replies.pop()]
         found = [message for messages in replies for message in messages]
         fetched = self._complete(claimed, found) if claimed else None
@@ -115,11 +110,11 @@ class Store(Session):
     def has_work(self, turn: Turn) -> bool:
         """Whether a turn could claim anything; cheaper than to try."""
         with translated():
-            return bool(self._pipeline.run(Query(statements.PROBE, _above(turn))))
+            return bool(self._pipeline.run(Query(statements.PROBE, turns.above(turn))))
 
     def look(self, turn: Turn) -> Look:
         """The same, and when something will be due: what a sleeper wants to know."""
-        return self.bell.look(**_above(turn))
+        return self.bell.look(**turns.above(turn))
 
     def _fetches(self, claimed: Claim) -> list[Query]:
         slots: dict[int, list[int]] = {}
@@ -199,7 +194,9 @@ class Store(Session):
 
     def expire(self, messages: Sequence[Message]) -> set[int]:
         """Note that they expired unpublished; returns the ids of those that are locked."""
-        return {id_ for (id_,) in self._run(statements.EXPIRE, _ended(messages, UNPUBLISHED))}
+        return {
+            id_ for (id_,) in self._run(statements.EXPIRE, turns.ended(messages, turns.UNPUBLISHED))
+        }
 
     def park(self, parkings: Sequence[Parking]) -> set[int]:
         """Take refused messages out of the hot table, unless another relay has claimed them.
@@ -263,58 +260,6 @@ class Store(Session):
     def upkeep(self) -> Upkeep:
         """Size, dead rows and horizon; cheap as well."""
         return Upkeep(*self._run(chores.UPKEEP)[0])
-
-
-def _above(turn: Turn) -> dict[str, int]:
-    return {"floor": turn.floor, "above": turn.lanes.above if turn.lanes else NOTHING_ABOVE}
-
-
-def _turn(turn: Turn) -> list[Query]:
-    queries = _settlements(turn.done)
-    lease = {"claim_id": turn.claim_id, "lease_seconds": turn.lease_seconds}
-    if turn.lanes:
-        lanes = {"above": turn.lanes.above, "news": turn.lanes.limit}
-        queries.append(Query(statements.CLAIM_LANES, {**lanes, **lease}))
-    if turn.routes:
-        queries.append(waiting.query(turn.routes, lease))
-    if turn.limit:
-        claim = {"floor": turn.floor, "limit": turn.limit}
-        queries.append(Query(statements.CLAIM, {**claim, **lease}, ClaimedRow._make))
-    return queries
-
-
-def _settlements(done: Sequence[Message]) -> list[Query]:
-    """One for each claim that messages were published under, mostly one or two; and the expired."""
-    claims: dict[int, list[int]] = {}
-    expired = []
-    for message in done:
-        if message.expired:
-            expired.append(message)
-        else:
-            claims.setdefault(message.claim_id, []).append(message.id)
-    queries = [
-        Query(statements.SETTLE, {"ids": bigints(ids), "claim_id": claim_id})
-        for claim_id, ids in claims.items()
-    ]
-    if expired:
-        queries.append(Query(statements.EXPIRE, _ended(expired, TOLD)))
-    return queries
-
-
-def _ended(messages: Sequence[Message], error: str) -> dict[str, str]:
-    return {
-        "ids": bigints(message.id for message in messages),
-        "claim_ids": bigints(message.claim_id for message in messages),
-        "attempts": bigints(message.attempts for message in messages),
-        "error": error,
-    }
-
-
-def _from_lanes(rows: list[Any]) -> tuple[list[ClaimedRow], list[int]]:
-    """The rows that were next in their lanes, and the news by which they were found."""
-    ((news, ids, slots),) = rows
-    heads = zip(ids or (), slots or (), strict=True)
-    return [ClaimedRow(id_, slot, attempts=0, suspicion=0) for id_, slot in heads], news or []
 
 
 #: What Message._make does, in C.
