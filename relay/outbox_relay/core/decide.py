@@ -11,6 +11,7 @@ from typing import Final
 
 from outbox_relay.core.backoff import held_delay, retry_delay, turn_delay, unknown_delay
 from outbox_relay.core.claim import Fetched, Reply, Turn
+from outbox_relay.core.claim_ids import following, is_before
 from outbox_relay.core.cursor import Cursor
 from outbox_relay.core.expiry import to_be_told
 from outbox_relay.core.guard import Guard
@@ -125,7 +126,7 @@ class Core:
     def turned(self, turn: Turn, reply: Reply, now: float) -> None:
         """The turn was committed: its confirms are settled, its rows are ours."""
         self._done = []
-        self._claim_id += 1
+        self._claim_id = following(self._claim_id)
         if turn.lanes:
             self._lanes.claimed(turn.lanes, reply.news)
         if turn.limit:
@@ -293,7 +294,7 @@ class Core:
         before, self._renewable = self._renewable, self._claim_id
         if since >= 2 * interval:
             before = self._claim_id
-        return [held for held in self._held.values() if held.claim_id < before]
+        return [held for held in self._held.values() if is_before(held.claim_id, before)]
 
     def still_ours(self, claimed_at: float, now: float) -> bool:
         """Whether a claim made then is surely ours now, and not another relay's."""

@@ -10,6 +10,7 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -64,7 +65,7 @@ class Identity:
             for each in COMPARED
         ]
         return cls(
-            outbox_relay.__version__,
+            _version(),
             _hash(settings.schema, SCHEMA_WIDTH),
             _hash(_places(settings), BROKER_WIDTH),
             "".join(_hash(_text(value), SETTING_WIDTH) for value in values),
@@ -87,6 +88,12 @@ class Identity:
             for setting, at in zip(COMPARED, ends, strict=True)
             if self.settings[at : at + SETTING_WIDTH] != other.settings[at : at + SETTING_WIDTH]
         ]
+
+
+@cache
+def _version() -> str:
+    """Looked up once: a relay that may open no more files asks again with every attempt."""
+    return str(outbox_relay.__version__)
 
 
 def _text(value: object) -> str:

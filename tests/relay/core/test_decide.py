@@ -365,6 +365,19 @@ def test_claims_are_renewed_before_they_end() -> None:
     assert relay.renewal(110.2) == held(1, 2)
 
 
+def test_the_numbers_of_claims_begin_anew() -> None:
+    """After the last one, within the relay's own half; what is held across that is renewed."""
+    last = (1 << 63) - 1  # the highest that the column takes
+    relay = Core(settings(lease=10), first_claim_id=last)
+    relay.renewal(100.0)
+    claim(relay, messages(1))
+
+    assert relay.next_claim_id == last - (1 << 32) + 1
+    claim(relay, [a_message(id=2)])
+    assert [h.id for h in relay.renewal(104.0)] == []
+    assert [h.id for h in relay.renewal(108.0)] == [1, 2]
+
+
 def test_after_a_pause_all_claims_are_renewed() -> None:
     """Those made just before it as well: they are ours while nobody else has taken them."""
     relay = core(lease=10)
