@@ -1,6 +1,7 @@
 """Roles that can do their job and nothing else."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -9,9 +10,13 @@ from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
 from outbox_migrations import MigrationError, grant, upgrade
+from outbox_relay.configuration import from_environment
 from outbox_relay.core.claim import Claim, Turn
+from outbox_relay.core.dead_letter import DeadLetter
 from outbox_relay.core.message import Parking
+from outbox_relay.postgres.home import Home
 from outbox_relay.postgres.store import Store
+from outbox_relay.postgres.workers import Workers
 from servers import Postgres
 from tests.fixtures.rows import commit_rows, insert_rows, states
 
@@ -95,6 +100,7 @@ FUNCTIONS = (
     "purge('1 day')",
     "empty_slot(1::smallint)",
     "forget('{}', '{}')",
+    "bring_home('{}', '{}', '{}')",
     "set_default_queue('mine')",
     "rough_count('outbox.ready', 'true')",
 )
@@ -160,6 +166,27 @@ def test_a_relay_does_all_its_work(login_as: LoginAs, database: str) -> None:
     assert store.anything_left()
     assert store.stats().dead == 1
     store.close()
+
+
+def test_a_relay_brings_dead_letters_home(login_as: LoginAs, database: str) -> None:
+    """It finds their queues, has them dead, sees which workers are alive and wakes what waits."""
+    url = login_as("outbox_relay")
+    urls = {"OUTBOX_DATABASE_URL": url, "OUTBOX_BROKER_URL": "amqp://x"}
+    settings = from_environment(urls)
+    with psycopg.connect(database) as connection:
+        [message_id] = insert_rows(connection)
+        connection.execute("DELETE FROM outbox.ready")
+        connection.execute('SELECT inbox.announce(\'w\', \'{"queues": ["q"], "tasks": []}\', 9)')
+
+    with Home.open(settings) as home:
+        assert home.is_mine()
+        assert home.queues() == ["celery.dead", "q.dead"]
+        letter = DeadLetter("celery.dead", message_id, "rejected", "why", None)
+        assert home.bring([letter]) == {message_id: "home"}
+    with closing(Workers.open(settings)) as workers:
+        assert workers.known() == {}
+        assert workers.fingerprint()
+        assert workers.wake() == 0
 
 
 def test_a_relays_person_acts_on_messages(login_as: LoginAs, database: str) -> None:

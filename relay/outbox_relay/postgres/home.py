@@ -30,7 +30,7 @@ FROM (SELECT exchange, routing_key, mandatory, declare
 ANNOUNCED: Final = "SELECT DISTINCT unnest(queues) FROM inbox.worker"
 LOCK: Final = Statement(
     "lock_dead_letters",
-    "SELECT pg_try_advisory_lock(hashtextextended('outbox.bring_home',"
+    "SELECT pg_try_advisory_lock(hashtextextended('bring_home',"
     " '{outbox}.ready'::regclass::oid::bigint))",
 )
 BRING_HOME: Final = Statement(

@@ -255,6 +255,18 @@ def test_one_relay_at_a_time(coming: Coming) -> None:
     assert coming.depth() == 0
 
 
+def test_retention_passes_by_meanwhile(database: str, valkey_url: str) -> None:
+    """A message that it sees as sent may be dead by now: its next run sees that."""
+    coming = Coming(database, valkey_url)
+    coming.sent(3)
+    purge = "SELECT outbox.purge('0', exact => true)"
+    with Home.open(coming.settings) as home:
+        assert home.is_mine()
+        assert coming.run(purge) == [(0,)]
+
+    assert coming.run(purge) == [(3,)]
+
+
 def test_a_database_that_is_away_costs_nothing(coming: Coming) -> None:
     """Nothing is taken; the thread waits and tries again."""
     coming.bury(*coming.sent())

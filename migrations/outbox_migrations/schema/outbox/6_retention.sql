@@ -122,6 +122,11 @@ DECLARE
 BEGIN
     gone := 0;
     more := false;
+    -- While dead letters come home, a message that is sent by this snapshot may be dead by now.
+    IF NOT pg_try_advisory_xact_lock_shared(
+            hashtextextended('bring_home', 'ready'::regclass::oid::bigint)) THEN
+        RETURN;
+    END IF;
     FOR s IN 0..15 LOOP
         SELECT created_at INTO newest FROM message WHERE slot = s ORDER BY id DESC LIMIT 1;
         SELECT created_at INTO oldest FROM message WHERE slot = s ORDER BY id LIMIT 1;
