@@ -43,7 +43,7 @@ demo: .venv/.synced ## Run a small shop on the outbox, servers and console inclu
 
 test: .venv/.synced ## Run the tests on private servers (ARGS="-k name"; RABBITMQ=auto, require or off; RABBITMQ_VERSION=3.10)
 	@$(RABBITMQ_ROOT) $(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal -m "not long" \
-		--ignore=tests/containers --cov --cov-report= --cov-report=json:.coverage.json $(ARGS)
+		--ignore=tests/containers --ignore=tests/apm --cov --cov-report= --cov-report=json:.coverage.json $(ARGS)
 
 test-faults: .venv/.synced ## Run the long tests that kill everything (FAULTS_SEED=n repeats a run)
 	@$(BIN)/pytest --capture=no tests/faults -m "not soak" $(ARGS)
@@ -153,6 +153,28 @@ test-servers: .venv/.synced | $(UV) ## Test on every version of every server (ON
 	@$(UV) pip install --quiet --python $@/bin/python "celery[redis]==$*.*" "kombu[redis]"
 	@touch $@
 
+# Released agents, each in an environment of its own with all else as locked; sitecustomize starts them.
+APM := ddtrace newrelic elastic-apm sentry-sdk opentelemetry-instrumentation-celery
+APM_ddtrace := ddtrace==4.16.0
+APM_newrelic := newrelic==14.1.0
+APM_elastic-apm := elastic-apm==6.26.2
+APM_sentry-sdk := sentry-sdk==2.75.0
+APM_opentelemetry-instrumentation-celery := opentelemetry-sdk==1.45.1 $(patsubst %,opentelemetry-instrumentation-%==0.66b1,\
+	celery psycopg psycopg2 asyncpg sqlalchemy)
+APM_TESTS := $(patsubst %,tests/producer/test_%.py,capture using transaction proxies psycopg2 sqlalchemy \
+	sqlalchemy_async async django continuations canvas idempotent) \
+	$(patsubst %,tests/worker/test_%.py,task targets proxies)
+.PHONY: test-apm
+test-apm: $(APM:%=.apm/%/.made) ## Test beside agents that watch databases (APM="ddtrace newrelic" for some; ARGS)
+	@for agent in $(APM); do echo "$$agent"; \
+		APM_AGENT=$$agent PYTHONPATH=$(CURDIR)/tools/apm:$(CURDIR)/tools:$(CURDIR) \
+		.apm/$$agent/bin/pytest --numprocesses=$(WORKERS) tests/apm $(APM_TESTS) $(ARGS) || exit 1; done
+
+.apm/%/.made: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)
+	@UV_PROJECT_ENVIRONMENT=$(CURDIR)/.apm/$* $(UV) sync --frozen --quiet
+	@$(UV) pip install --quiet --python .apm/$*/bin/python $(APM_$*)
+	@touch $@
+
 # Celery's source distribution, with the tests in it, and an environment with what these ask for.
 SUITE := 5.7.0
 .PHONY: test-celery
@@ -178,7 +200,7 @@ console-pictures: .venv/.synced ## Make the pictures of docs/pictures/ again (ne
 	@PYTHONPATH=tools $(BIN)/python -m console_pictures $(ARGS)
 
 clean: ## Remove everything that make made
-	rm -rf .venv .compat .matrix .celery-suite .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
+	rm -rf .venv .apm .compat .matrix .celery-suite .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
 
 # Only a changed lock file or project file makes it again.
 .venv/.synced: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)

@@ -1,0 +1,1 @@
+"""Agents and instrumentations as users run them, beside our tests (`make test-apm`)."""
