@@ -126,7 +126,7 @@ def answers_awaited_for_ever() -> AbstractContextManager[object]:
     return stack
 
 
-def innocents_forgotten() -> AbstractContextManager[object]:
+def healthy_routes_forgotten() -> AbstractContextManager[object]:
     """What stood behind a frozen queue leaves its connection, and is not sent on."""
     take_back = Line.take_back
 

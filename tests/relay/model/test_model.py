@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.relay.model.machine import Chaos
-from tests.relay.model.mutants import MUTANTS, innocents_forgotten
+from tests.relay.model.mutants import MUTANTS, healthy_routes_forgotten
 from tests.relay.model.world import FROZEN, GOOD, KINDS, SETTINGS, WINDOW, World, worlds
 
 #: The same games each time: a failure is a failure for everybody.
@@ -124,5 +124,5 @@ def test_a_frozen_queue_holds_up_no_other() -> None:
 
 def test_a_way_around_that_forgets_somebody_is_noticed() -> None:
     """As long as nothing else goes wrong, that would make up for it."""
-    with innocents_forgotten(), pytest.raises(AssertionError, match="held up"):
+    with healthy_routes_forgotten(), pytest.raises(AssertionError, match="held up"):
         test_a_frozen_queue_holds_up_no_other()

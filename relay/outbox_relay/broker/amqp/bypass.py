@@ -2,7 +2,7 @@
 
 RabbitMQ reads nothing more from a connection that has sent too much to such a queue, and does not
 say to which. So another connection is opened, and the newest message of each route that is stuck is
-moved there: a route for which that is confirmed is innocent, and the rest of its messages follow.
+moved there: a route for which that is confirmed is healthy, and the rest of its messages follow.
 The others wait where they are, and until then each has no more than that one message on its way.
 """
 
@@ -21,8 +21,8 @@ log = structlog.get_logger()
 
 #: How long to wait after another connection could not be opened, in seconds.
 REOPEN_AFTER: Final = 1.0
-#: The connection is given so many seconds to go on by itself before innocent messages leave it: the
-#: broker may have been slow altogether.
+#: The connection is given so many seconds to go on by itself before messages of healthy routes
+#: leave it: the broker may have been slow altogether.
 GRACE: Final = 0.1
 #: The most routes that are tried on the other connection; messages of more wait for their confirms.
 MAX_TRIED: Final = 1000
@@ -55,7 +55,7 @@ class Bypass:
         self._proven_at: float | None = None  # when the broker first confirmed what goes around
         #: Routes of which it is not known whether they answer.
         self.on_trial: set[Route] = set()
-        self._innocent: set[Route] = set()  # they do, and have messages that are stuck
+        self._healthy: set[Route] = set()  # they do, and have messages that are stuck
 
     @property
     def stuck(self) -> int:
@@ -81,7 +81,7 @@ class Bypass:
         refused = self._give_up() if self.stalled is not None else []
         probes = list(line.newest().values())[:MAX_TRIED]
         log.warning("connection_bypassed", messages=line.in_flight, routes=len(probes))
-        self.stalled, self._proven_at, self._innocent = line, None, set()
+        self.stalled, self._proven_at, self._healthy = line, None, set()
         self.on_trial = set(line.newest())
         line.take_back_each(probes)
         return other, refused + other.send_apart(probes, now)
@@ -95,7 +95,7 @@ class Bypass:
     def step(
         self, line: Line, confirmed: list[Message], refused: list[Refusal], now: float
     ) -> list[Refusal]:
-        """Add what is confirmed by now where nothing was; send on what is found to be innocent.
+        """Add what is confirmed by now where nothing was; send on what is found to be healthy.
 
         Returns what is refused. Raises BrokerLost where no way around is left.
         """
@@ -107,10 +107,10 @@ class Bypass:
         confirmed += late
         if broke is not None and broke.poison:
             raise broke
-        if self._innocent and min(self._proven_for(now), self.stalled.quiet(now)) > GRACE:
-            for route in self._innocent:
+        if self._healthy and min(self._proven_for(now), self.stalled.quiet(now)) > GRACE:
+            for route in self._healthy:
                 came_back += line.send(self.stalled.take_back(route), now)
-            self._innocent = set()
+            self._healthy = set()
         self.stalled.landed(now)
         waiting = self.stalled.waiting(now)
         if waiting > self._confirm_timeout and not self._proven_for(now):
@@ -136,7 +136,7 @@ class Bypass:
         """Routes have answered, on the other connection and on the one that stands still."""
         if answered and self._proven_at is None:
             self._proven_at = now
-        self._innocent |= answered & self.on_trial
+        self._healthy |= answered & self.on_trial
         self.on_trial -= answered | late
 
     def close(self) -> None:
