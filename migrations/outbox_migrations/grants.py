@@ -48,8 +48,10 @@ GRANT SELECT ON ALL TABLES IN SCHEMA {outbox} TO outbox_relay;
 GRANT INSERT, UPDATE, DELETE ON {outbox}.ready, {outbox}.parked TO outbox_relay;
 GRANT INSERT ON {outbox}.receipt, {outbox}.expiry, {outbox}.lane TO outbox_relay;
 GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.retry, {outbox}.discard, {outbox}.replay,
-    {outbox}.replay_message, {outbox}.purge, {outbox}.forget, {outbox}.bring_home,
-    {outbox}.claim_lanes, {outbox}.restore_work TO outbox_relay;
+    {outbox}.confirmed_portion, {outbox}.missing_among, {outbox}.find_missing,
+    {outbox}.run_number, {outbox}.replay_rows, {outbox}.replay_message, {outbox}.purge,
+    {outbox}.forget, {outbox}.bring_home, {outbox}.claim_lanes, {outbox}.restore_work
+    TO outbox_relay;
 
 GRANT SELECT ON {outbox}.stats TO outbox_inspector;
 GRANT SELECT (id, message_id, task, exchange, routing_key, created_at, available_at, attempts)
@@ -59,7 +61,8 @@ GRANT SELECT (id, message_id, task, exchange, routing_key, created_at, sent_at)
 GRANT SELECT (id, message_id, task, exchange, routing_key, created_at, available_at, attempts,
               expired_at)
     ON {outbox}.expired TO outbox_inspector;
-GRANT EXECUTE ON FUNCTION {outbox}.rough_count TO outbox_inspector;
+GRANT SELECT ON {outbox}.missing TO outbox_inspector;
+GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.find_missing TO outbox_inspector;
 GRANT SELECT (id, slot, attempts, lease_until) ON {outbox}.ready TO outbox_inspector;
 GRANT SELECT (id, slot, state, available_at, attempts) ON {outbox}.parked TO outbox_inspector;
 GRANT SELECT (id, slot) ON {outbox}.lane, {outbox}.expiry TO outbox_inspector;
@@ -94,9 +97,9 @@ GRANT EXECUTE ON FUNCTION {outbox}.act TO outbox_operator;
 INBOX_GRANTS: Final = """
 GRANT USAGE ON SCHEMA {inbox} TO inbox_worker;
 GRANT SELECT, INSERT, UPDATE (result) ON {inbox}.processed TO inbox_worker;
-GRANT SELECT ON {inbox}.receipt TO inbox_worker;
+GRANT SELECT ON {inbox}.receipt, {inbox}.watched TO inbox_worker;
 GRANT EXECUTE ON FUNCTION {inbox}.purge, {inbox}.announce, {inbox}.beat, {inbox}.leave,
-    {inbox}.note_receipts, {inbox}.watch TO inbox_worker;
+    {inbox}.note_receipts, {inbox}.watch, {inbox}.unfinished TO inbox_worker;
 
 DO $$ DECLARE
     reader text;

@@ -24,6 +24,13 @@ RELATIONS = {
     "outbox.dead": UNSENT,
     "outbox.sent": [*LISTED, "sent_at"],
     "outbox.stats": ["pending", "scheduled", "dead", "oldest_pending_age"],
+    "outbox.missing": [
+        *("id", "message_id", "task", "exchange", "routing_key", "created_at", "sent_at"),
+        *("outcome", "error", "worker", "noted_at"),
+    ],
+    "inbox.receipt": [
+        *("message_id", "task", "outcome", "error", "worker", "received_at", "finished_at"),
+    ],
     "inbox.processed": ["message_id", "task", "processed_at"],
 }
 #: Calls by position and by name, as in people's triggers and scripts.

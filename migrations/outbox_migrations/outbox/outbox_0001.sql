@@ -1430,6 +1430,143 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION outbox.enqueue IS 'Enqueues a Celery task from SQL; returns its task id.';
 
+-- What the broker has confirmed and no worker has left a receipt of: lost on the way, or not yet
+-- run. The receipts are in the schema `inbox` of this database or of another, so that nothing here
+-- needs it before it is asked. Confirmed messages are read in the order of their confirms, a
+-- portion at a time: what waits to be sent is not looked at, and no producer waits.
+
+-- The next portion: when its last batch was confirmed, and the ids of its messages. Batches are of
+-- neighbours, as a rule; then a range of ids is read instead of each id by itself.
+CREATE FUNCTION outbox.confirmed_portion(
+    after timestamptz, until timestamptz, task text DEFAULT NULL,
+    OUT last timestamptz, OUT message_ids text[]
+) LANGUAGE plpgsql SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_mergejoin = off SET jit = off
+SET enable_hashjoin = off SET enable_nestloop = on AS $$
+DECLARE
+    wanted bigint[];
+    lowest bigint;
+    highest bigint;
+BEGIN
+    SELECT max(sent_at) INTO last FROM (
+        SELECT r.sent_at FROM receipt r WHERE r.sent_at > after AND r.sent_at <= until
+        ORDER BY r.sent_at LIMIT 20) portion;
+    IF last IS NULL THEN RETURN; END IF;
+    SELECT array_agg(id), min(id), max(id) INTO wanted, lowest, highest FROM (
+        SELECT DISTINCT unnest(r.ids) AS id FROM receipt r
+         WHERE r.sent_at > after AND r.sent_at <= last) each;
+    IF highest - lowest < 4 * cardinality(wanted) THEN
+        PERFORM set_config('enable_hashjoin', 'on', true),
+                set_config('enable_nestloop', 'off', true);
+        SELECT array_agg(m.message_id) INTO message_ids
+        FROM message m JOIN (SELECT unnest(wanted) AS id) w ON w.id = m.id
+        WHERE m.id BETWEEN lowest AND highest AND ($3 IS NULL OR m.task = $3);
+    ELSE
+        SELECT array_agg(m.message_id) INTO message_ids
+        FROM (SELECT unnest(wanted) AS id) w JOIN message m ON m.id = w.id
+        WHERE $3 IS NULL OR m.task = $3;
+    END IF;
+    message_ids := coalesce(message_ids, '{}');
+END $$;
+COMMENT ON FUNCTION outbox.confirmed_portion IS
+    'Private: the next messages that were confirmed after that time.';
+
+-- A retry has the id of the message it follows, and so has what a task replaced itself by.
+CREATE FUNCTION outbox.run_number(headers json) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce((regexp_match(headers::text,
+                '"replaced_task_nesting": ?(\d{1,6})[,}]'))[1]::bigint, 0) * 1000000
+         + coalesce((regexp_match(headers::text, '"retries": ?(\d{1,6})[,}]'))[1]::bigint, 0)
+$$;
+COMMENT ON FUNCTION outbox.run_number IS
+    'Private: which run of its task a message asks for; a later run has a higher number.';
+
+-- Of what inbox.unfinished() found, that which is missing: confirmed in time, not waiting here to
+-- be sent again, and either told of by a worker or of a task that was watched by then.
+CREATE FUNCTION outbox.missing_among(found json, watched json, until timestamptz)
+RETURNS TABLE (
+    id bigint, message_id text, task text, exchange text, routing_key text, declarations text,
+    created_at timestamptz, sent_at timestamptz, outcome text, error text, worker text,
+    noted_at timestamptz
+) LANGUAGE sql STABLE SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off AS $$
+    SELECT m.id, m.message_id, m.task, m.exchange, m.routing_key, m.declare::text, m.created_at,
+           done.sent_at, f.outcome, f.error, f.worker, f.noted_at
+    FROM json_to_recordset($1) AS f (message_id text, outcome text, error text, worker text,
+                                     run bigint, noted_at timestamptz)
+    JOIN LATERAL (SELECT * FROM message x WHERE x.message_id = f.message_id OFFSET 0) m ON true
+    JOIN LATERAL (
+        SELECT max(r.sent_at) AS sent_at FROM receipt r
+         WHERE r.span @> m.id AND m.id = ANY (r.ids)) done ON done.sent_at <= $3
+    LEFT JOIN json_to_recordset($2) AS w (task text, since timestamptz) ON w.task = m.task
+    WHERE NOT EXISTS (SELECT FROM ready x WHERE x.id = m.id)
+      AND NOT EXISTS (SELECT FROM parked x WHERE x.id = m.id)
+      AND NOT EXISTS (SELECT FROM lane x WHERE x.id = m.id)
+      AND NOT EXISTS (SELECT FROM expiry x WHERE x.id = m.id)
+      AND CASE
+            WHEN f.outcome IS NULL THEN done.sent_at >= w.since
+            WHEN f.outcome IN ('retried', 'ignored') THEN run_number(m.headers) > f.run
+            ELSE run_number(m.headers) >= f.run END
+    ORDER BY m.id
+$$;
+COMMENT ON FUNCTION outbox.missing_among IS 'Private: what is missing of these messages.';
+
+CREATE FUNCTION outbox.find_missing(
+    older_than interval, OUT id bigint, OUT message_id text, OUT task text, OUT exchange text,
+    OUT routing_key text, OUT created_at timestamptz, OUT sent_at timestamptz, OUT outcome text,
+    OUT error text, OUT worker text, OUT noted_at timestamptz
+) RETURNS SETOF record
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100 SET search_path = outbox, pg_temp AS $$
+DECLARE
+    horizon constant timestamptz := now() - older_than;
+    portion record;
+    after timestamptz;
+    found json;
+    watched json;
+BEGIN
+    IF to_regprocedure('inbox.unfinished(text[])') IS NULL THEN
+        RAISE undefined_table USING
+            MESSAGE = 'this database has no inbox that could tell what has run',
+            HINT = 'Where workers keep it in another database, ask outbox-relay audit --inbox-url;'
+                   ' otherwise run outbox-migrate up, and call celery_inbox.receipts(app, connect)'
+                   ' in the workers.';
+    END IF;
+    EXECUTE 'SELECT json_agg(w), min(since) FROM inbox.watched w' INTO watched, after;
+    LOOP
+        SELECT * INTO portion FROM confirmed_portion(after, horizon);
+        EXIT WHEN portion.last IS NULL;
+        after := portion.last;
+        EXECUTE 'SELECT json_agg(f) FROM inbox.unfinished($1) f'
+            INTO found USING portion.message_ids;
+        CONTINUE WHEN found IS NULL;
+        RETURN QUERY SELECT m.id, m.message_id, m.task, m.exchange, m.routing_key, m.created_at,
+                            m.sent_at, m.outcome, m.error, m.worker, m.noted_at
+                     FROM missing_among(found, watched, horizon) m;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION outbox.find_missing IS
+    'What was confirmed longer ago than that and has no receipt of a run that ended.';
+
+CREATE VIEW outbox.missing AS
+    SELECT * FROM outbox.find_missing(interval '5 minutes');
+COMMENT ON VIEW outbox.missing IS
+    'Confirmed by the broker more than five minutes ago, and no worker has finished it.';
+COMMENT ON COLUMN outbox.missing.id IS 'Order of insertion. Not the task id.';
+COMMENT ON COLUMN outbox.missing.message_id IS 'The Celery task id.';
+COMMENT ON COLUMN outbox.missing.task IS 'The Celery task name.';
+COMMENT ON COLUMN outbox.missing.exchange IS
+    'Exchange it was published to; empty is the default exchange.';
+COMMENT ON COLUMN outbox.missing.routing_key IS
+    'Routing key; with the default exchange, the name of the queue.';
+COMMENT ON COLUMN outbox.missing.created_at IS
+    'When it was inserted, by the clock of this server.';
+COMMENT ON COLUMN outbox.missing.sent_at IS 'When the broker confirmed it.';
+COMMENT ON COLUMN outbox.missing.outcome IS
+    'What a worker has told of it all the same: held, lost, unregistered, undecodable, retried.';
+COMMENT ON COLUMN outbox.missing.error IS 'The name of the exception that was told of.';
+COMMENT ON COLUMN outbox.missing.worker IS 'Who told of it.';
+COMMENT ON COLUMN outbox.missing.noted_at IS 'When.';
+
 -- What people do to messages, chosen one by one or by a filter, and the record that stays of it.
 --
 -- `act` is all that the role of an operator may call. It changes the rows and writes the record in

@@ -14,6 +14,7 @@ from outbox_relay.settings.table import (
     BROKER_TRANSPORT_OPTIONS,
     DATABASE_URL,
     DECLARE,
+    INBOX_URL,
     SCHEMA,
     STATEMENT_TIMEOUT,
 )
@@ -21,6 +22,7 @@ from outbox_relay.settings.table import (
 Settings = tuple[Setting[Any], ...]
 
 DATABASE: Final[Settings] = (DATABASE_URL, SCHEMA, STATEMENT_TIMEOUT)
+INBOX: Final = INBOX_URL
 BROKER: Final[Settings] = (BROKER_URL, BROKER_TRANSPORT_OPTIONS, DECLARE, *OF_BROKERS)
 CHECKS: Final[Settings] = OF_CHECKS
 DAEMON: Final[Settings] = tuple(setting for setting in TABLE if setting not in OF_CHECKS)

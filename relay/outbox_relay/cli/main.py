@@ -11,6 +11,7 @@ from typing import Final
 
 import outbox_relay
 from outbox_relay.cli import (
+    audit,
     bench,
     doctor,
     health,
@@ -35,6 +36,7 @@ COMMANDS: Final[Sequence[Command]] = (
     doctor.command(),
     *listings.commands(),
     show.command(),
+    audit.command(),
     *manage.commands(),
     replay.command(),
     purge.command(),

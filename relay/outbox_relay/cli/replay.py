@@ -1,5 +1,7 @@
 """`replay`: what was sent between two times is published again, under the ids it had.
 
+With `--missing` it is exactly what `audit` would name: confirmed, and not finished by any worker.
+
 Portion by portion, so that a large replay holds no transaction open. What is sent anew meanwhile
 lies after the end of the interval: nothing is replayed twice.
 """
@@ -7,12 +9,14 @@ lies after the end of the interval: nothing is replayed twice.
 from argparse import ArgumentParser, Namespace
 from datetime import datetime
 
+from outbox_relay.cli.audit import add_audited, found_by
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.confirm import add_yes, agreed
-from outbox_relay.cli.flags import DATABASE
+from outbox_relay.cli.flags import DATABASE, INBOX
 from outbox_relay.cli.values import Moment, moment
 from outbox_relay.errors import SettingsError
 from outbox_relay.operator import queries
+from outbox_relay.operator.audit import send_again
 from outbox_relay.operator.manage import replay
 from outbox_relay.operator.session import Session
 from outbox_relay.operator.text import printable
@@ -21,19 +25,48 @@ from outbox_relay.settings import Settings
 
 def command() -> Command:
     """The command."""
-    return Command("replay", "sent messages are published again", _replay, _arguments, DATABASE)
+    flags = (*DATABASE, INBOX)
+    return Command("replay", "sent messages are published again", _run, _arguments, flags)
 
 
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--since",
-        required=True,
         type=moment,
         help="2h for two hours ago, or 2030-01-31T08:00:00Z (UTC where no offset is given)",
     )
     parser.add_argument("--until", type=moment, default=Moment(), help="the same (now)")
     parser.add_argument("--task", metavar="NAME", help="only messages of this task")
+    parser.add_argument(
+        "--missing", action="store_true", help="only what no worker has finished, as audit has it"
+    )
+    add_audited(parser)
     add_yes(parser)
+
+
+def _run(arguments: Namespace, settings: Settings) -> int:
+    if arguments.missing:
+        if arguments.until != Moment():
+            raise SettingsError("--until is not for --missing: use --older-than")
+        return _replay_missing(arguments, settings)
+    if arguments.since is None:
+        raise SettingsError("replay needs --since, or --missing")
+    return _replay(arguments, settings)
+
+
+def _replay_missing(arguments: Namespace, settings: Settings) -> int:
+    found = found_by(arguments, settings)
+    if not found.missing:
+        print("nothing is missing")
+        return 0
+    question = (
+        f"Publish again {len(found.missing):,} messages that no worker has finished? What a worker "
+        "holds, or a queue still has, is received a second time."
+    )
+    if not agreed(question, yes=arguments.yes):
+        return 1
+    print(f"{send_again(settings, found.missing)} pending again")
+    return 0
 
 
 def _replay(arguments: Namespace, settings: Settings) -> int:

@@ -140,3 +140,15 @@ SELECT max(sent_at) FROM (
 REPLAY: Final = "SELECT {outbox}.replay(%(since)s, %(until)s, %(task)s)"
 
 PURGE: Final = "SELECT {outbox}.purge(%(older_than)s * interval '1 second', true)"
+
+#: Whether a database has receipts that this login may ask for.
+HAS_RECEIPTS: Final = "SELECT to_regprocedure('inbox.unfinished(text[])') IS NOT NULL"
+WATCHED: Final = "SELECT task, since FROM inbox.watched"
+UNFINISHED: Final = "SELECT * FROM inbox.unfinished(%(ids)s)"
+CONFIRMED_PORTION: Final = """
+SELECT * FROM {outbox}.confirmed_portion(%(after)s, %(until)s, %(task)s)
+"""
+MISSING: Final = """
+SELECT * FROM {outbox}.missing_among(%(found)s::json, %(watched)s::json, %(until)s)
+"""
+SEND_AGAIN: Final = "SELECT count(*) FROM {outbox}.replay_rows(%(ids)s)"

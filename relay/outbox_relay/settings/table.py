@@ -38,6 +38,11 @@ DATABASE_URL: Final = secret(
     "libpq URL or conninfo of the outbox's database",
     "Several hosts and `target_session_attrs=read-write` follow a fail-over",
 )
+INBOX_URL: Final = secret(
+    "OUTBOX_INBOX_URL",
+    check_database_url,
+    "libpq URL or conninfo of the database that holds the inbox, where it is another one",
+)
 SCHEMA: Final = Setting("OUTBOX_SCHEMA", identifier, "outbox", "Postgres schema of the tables")
 STATEMENT_TIMEOUT: Final = Setting(
     "OUTBOX_STATEMENT_TIMEOUT",
@@ -159,6 +164,7 @@ HOLD_UNKNOWN: Final = Setting(
 #: In the order in which they are shown. The broker's URL, whose schemes brokers know, is not here.
 OWN: Final[tuple[Setting[Any], ...]] = (
     DATABASE_URL,
+    INBOX_URL,
     SCHEMA,
     STATEMENT_TIMEOUT,
     DOORBELL,
@@ -188,6 +194,7 @@ class Settings:
 
     database_url: Secret
     broker_url: Secret
+    inbox_url: Secret = INBOX_URL.initial
     schema: str = SCHEMA.initial
     statement_timeout: float = STATEMENT_TIMEOUT.initial
     doorbell: Doorbell = DOORBELL.initial

@@ -17,7 +17,7 @@ WRONG = [
     (("show", "x" * 256), "cannot be an id"),
     (("pending", "--limit", "0"), "argument --limit: '0': give a whole number"),
     (("replay", "--since", "yesterday"), "argument --since: 'yesterday' is neither a duration"),
-    (("replay",), "the following arguments are required: --since"),
+    (("replay",), "replay needs --since, or --missing"),
     (("replay", "--since", "1h", "--until", "2h", "--yes"), "is not before --until"),
     (("purge", "--older-than", "7 days"), "argument --older-than: '7 days': give a duration"),
     (("status", "--schema", "Robert'); --"), "--schema="),

@@ -1,0 +1,273 @@
+"""`audit` names what was confirmed and never finished, alone; `replay --missing` heals it."""
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from kombu import Connection
+
+from outbox_migrations import upgrade
+from outbox_relay.operator.session import Session
+from tests.fixtures.broker import Broker
+from tests.relay.conftest import Answer, Cli, Outbox
+
+KEYS = {"message_id", "task", "queue", "sent_at", "place", "certain", "reason"}
+
+
+@pytest.fixture
+def inbox(outbox: Outbox) -> psycopg.Connection[Any]:
+    """The inbox of the same database, which has watched two tasks for a day."""
+    watch(outbox.connection)
+    return outbox.connection
+
+
+def watch(connection: psycopg.Connection[Any], ago: str = "1 day") -> None:
+    """Workers have left receipts of these tasks for so long."""
+    connection.execute(
+        "INSERT INTO inbox.watched SELECT unnest(ARRAY['shop.bill', 'shop.mail']),"
+        " clock_timestamp() - %s::interval",
+        (ago,),
+    )
+
+
+def note(connection: psycopg.Connection[Any], id: str, outcome: str, run: int = 0) -> None:
+    """A worker leaves a receipt."""
+    told = {"id": id, "task": "shop.bill", "outcome": outcome, "run": run, "finished": 0}
+    connection.execute("SELECT inbox.note_receipts('w@host', %s::json)", (json.dumps([told]),))
+
+
+def named(answer: Answer) -> set[str]:
+    """The message ids of an audit."""
+    assert answer.err == ""
+    return {each["message_id"] for each in answer.json()["missing"]}
+
+
+def test_what_has_no_receipt_is_named(
+    cli: Cli, outbox: Outbox, inbox: psycopg.Connection[Any]
+) -> None:
+    """And nothing that ran, waits, is young, or is of a task that leaves none."""
+    ran, failed, lost = (outbox.add_sent(ago="10 m") for _ in range(3))
+    remembered = outbox.add_sent(ago="10 m")
+    outbox.add_sent(ago="1 m")
+    outbox.add_sent("an.event", ago="10 m")
+    outbox.add()
+    outbox.add_dead()
+    note(inbox, ran, "succeeded")
+    note(inbox, failed, "failed")
+    inbox.execute(
+        "INSERT INTO inbox.processed (message_id, task) VALUES (%s, 'shop.bill')", (remembered,)
+    )
+
+    answer = cli("audit", "--json")
+
+    assert answer.code == 1
+    assert named(answer) == {lost}
+    assert answer.json()["checked"] == 5
+    [record] = answer.json()["missing"]
+    assert record.keys() == KEYS
+    assert (record["task"], record["queue"]) == ("shop.bill", "celery")
+    assert (record["place"], record["certain"]) == ("unknown", False)
+    assert "OUTBOX_BROKER_URL is not set" in record["reason"]
+    assert inbox.execute("SELECT message_id FROM outbox.missing").fetchall() == [(lost,)]
+
+
+def test_nothing_missing_is_a_success(
+    cli: Cli, outbox: Outbox, inbox: psycopg.Connection[Any]
+) -> None:
+    """Exit code 0, as for whoever asks from cron."""
+    note(inbox, outbox.add_sent(ago="10 m"), "succeeded")
+
+    answer = cli("audit")
+
+    assert (answer.code, answer.out) == (0, "1 confirmed messages checked, 0 missing\n")
+
+
+def test_what_is_looked_at_can_be_chosen(
+    cli: Cli, outbox: Outbox, inbox: psycopg.Connection[Any]
+) -> None:
+    """By age and by task."""
+    old = outbox.add_sent(ago="2 h")
+    mail = outbox.add_sent("shop.mail", ago="10 m")
+    young = outbox.add_sent(ago="1 m")
+
+    assert named(cli("audit", "--json")) == {old, mail}
+    assert named(cli("audit", "--json", "--older-than", "10s")) == {old, mail, young}
+    assert named(cli("audit", "--json", "--since", "1h")) == {mail}
+    assert named(cli("audit", "--json", "--task", "shop.mail")) == {mail}
+
+
+def test_what_was_sent_before_receipts_were_left_is_not_missing(cli: Cli, outbox: Outbox) -> None:
+    """The day that a project begins to leave receipts names no message of the week before."""
+    watch(outbox.connection, ago="1 h")
+    outbox.add_sent(ago="2 h")
+    since = outbox.add_sent(ago="30 m")
+
+    assert named(cli("audit", "--json")) == {since}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "place", "certain"),
+    [
+        ("held", "worker", True),
+        ("lost", "gone", True),
+        ("unregistered", "gone", True),
+        ("undecodable", "gone", True),
+    ],
+)
+def test_what_a_worker_tells_is_the_place(
+    cli: Cli,
+    outbox: Outbox,
+    inbox: psycopg.Connection[Any],
+    broker: Broker,
+    outcome: str,
+    place: str,
+    certain: bool,
+) -> None:
+    """Whether it holds the message, or threw it away."""
+    broker.declare("celery")
+    note(inbox, outbox.add_sent(ago="10 m"), outcome)
+
+    [record] = cli("audit", "--json", OUTBOX_BROKER_URL=broker.url).json()["missing"]
+
+    assert (record["place"], record["certain"]) == (place, certain)
+    assert "w@host" in record["reason"]
+
+
+def test_a_retry_that_was_lost_is_missing(
+    cli: Cli, outbox: Outbox, inbox: psycopg.Connection[Any]
+) -> None:
+    """Its first run has a receipt, and the next has none; the first is not missing."""
+    first = outbox.add_sent(ago="20 m", headers='{"retries": 0}')
+    note(inbox, first, "retried")
+    assert named(cli("audit", "--json")) == set()
+
+    retry = outbox.add_sent(ago="10 m", headers='{"lang": "py", "retries": 1}')
+    inbox.execute("UPDATE outbox.message SET message_id = %s WHERE message_id = %s", (first, retry))
+    rows = inbox.execute("SELECT headers ->> 'retries' FROM outbox.message").fetchall()
+    assert len(rows) == 2
+    assert len(cli("audit", "--json").json()["missing"]) == 1
+
+    note(inbox, first, "succeeded", run=1)
+    assert named(cli("audit", "--json")) == set()
+
+
+def test_one_receipt_speaks_for_all_rows_of_its_id(
+    cli: Cli, outbox: Outbox, inbox: psycopg.Connection[Any]
+) -> None:
+    """An id that was given twice: none of the two is missing, or both are."""
+    one, other = outbox.add_sent(ago="10 m"), outbox.add_sent(ago="10 m")
+    inbox.execute("UPDATE outbox.message SET message_id = %s WHERE message_id = %s", (one, other))
+
+    assert len(cli("audit", "--json").json()["missing"]) == 2
+
+    note(inbox, one, "succeeded")
+    assert named(cli("audit", "--json")) == set()
+
+
+def test_replay_missing_sends_exactly_those(
+    cli: Cli, outbox: Outbox, inbox: psycopg.Connection[Any]
+) -> None:
+    """They are pending again; once they are, they are missing no more."""
+    ran, lost, young = (outbox.add_sent(ago=ago) for ago in ("10 m", "10 m", "1 m"))
+    note(inbox, ran, "succeeded")
+
+    answer = cli("replay", "--missing", "--yes")
+
+    assert (answer.code, answer.out) == (0, "1 pending again\n")
+    assert outbox.ids("pending") == {lost}
+    assert outbox.ids("sent") == {ran, young}
+    assert named(cli("audit", "--json")) == set()
+    assert cli("replay", "--missing", "--yes").out == "nothing is missing\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("replay", "--yes"), "--missing"),
+        (("replay", "--missing", "--until", "1h"), "--older-than"),
+    ],
+)
+def test_replay_needs_to_know_what(cli: Cli, arguments: tuple[str, ...], problem: str) -> None:
+    """One of the two ways, and not a mixture."""
+    answer = cli(*arguments)
+
+    assert answer.code == 2
+    assert problem in answer.err
+
+
+def test_where_the_broker_has_it(
+    cli: Cli, outbox: Outbox, inbox: psycopg.Connection[Any], broker: Broker
+) -> None:
+    """In its queue, among the dead letters, in a queue that is not there, or nowhere."""
+    for queue in ("full", "empty", "gave.dead", "gave"):
+        broker.declare(queue)
+    with Connection(broker.url, transport_options={"confirm_publish": True}) as connection:
+        for queue in ("full", "gave.dead"):
+            connection.Producer().publish({}, queue, confirm_timeout=10)
+    for queue in ("full", "empty", "gave", "deleted"):
+        outbox.add_sent(queue=queue, ago="10 m")
+
+    answer = cli("audit", "--json", OUTBOX_BROKER_URL=broker.url)
+
+    places = {e["queue"]: (e["place"], e["certain"]) for e in answer.json()["missing"]}
+    assert places == {
+        "full": ("queue", False),
+        "empty": ("gone", True),
+        "gave": ("dead letters", False),
+        "deleted": ("gone", False),
+    }
+
+
+def test_an_inbox_in_another_database(cli: Cli, outbox: Outbox, empty_database: str) -> None:
+    """Asked with --inbox-url; without it the way out is named."""
+    outbox.connection.execute("DROP SCHEMA inbox CASCADE")
+    upgrade(empty_database, component="inbox")
+    ran, lost = outbox.add_sent(ago="10 m"), outbox.add_sent(ago="10 m")
+    with psycopg.connect(empty_database, autocommit=True) as other:
+        watch(other)
+        note(other, ran, "succeeded")
+
+    assert named(cli("audit", "--json", "--inbox-url", empty_database)) == {lost}
+    assert cli("replay", "--missing", "--yes", "--inbox-url", empty_database).code == 0
+    assert outbox.ids("pending") == {lost}
+
+    answer = cli("audit")
+    assert answer.code == 1
+    assert "--inbox-url" in answer.err
+    with pytest.raises(psycopg.errors.UndefinedTable, match="no inbox") as refused:
+        outbox.connection.execute("SELECT * FROM outbox.missing")
+    assert "--inbox-url" in (refused.value.diag.message_hint or "")
+
+
+def test_clocks_that_differ(
+    cli: Cli, outbox: Outbox, empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watch that began by a clock ahead of ours covers what was sent since, by our own."""
+    upgrade(empty_database, component="inbox")
+    ahead = timedelta(hours=3)
+    with psycopg.connect(empty_database, autocommit=True) as other:
+        watch(other, ago="-150 m")  # half an hour ago, by a clock three hours ahead
+    before, since = outbox.add_sent(ago="40 m"), outbox.add_sent(ago="20 m")
+    value = Session.value
+
+    def skewed(self: Session, statement: str, **parameters: object) -> Any:
+        found = value(self, statement, **parameters)
+        other = self.connection.info.dbname in empty_database
+        return found + ahead if other and isinstance(found, datetime) else found
+
+    monkeypatch.setattr(Session, "value", skewed)
+
+    assert named(cli("audit", "--json", "--inbox-url", empty_database)) == {since}
+    assert before in outbox.ids("sent")
+
+
+def test_without_any_receipts_the_way_out_is_named(cli: Cli, outbox: Outbox) -> None:
+    """Nothing can be missed where nobody leaves receipts."""
+    outbox.add_sent(ago="10 m")
+
+    answer = cli("audit")
+
+    assert answer.code == 1
+    assert "celery_inbox.receipts(app, connect)" in answer.err
