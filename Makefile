@@ -195,7 +195,10 @@ dashboard: .venv/.synced ## Generate deploy/grafana/outbox.json again
 console: .venv/.synced ## Serve the console of OUTBOX_DATABASE_URL (ARGS="--role operator")
 	@$(BIN)/outbox-console $(ARGS)
 
-.PHONY: console console-pictures
+.PHONY: console console-pictures test-console
+test-console: .venv/.synced ## Test the console, in a Chromium as well where there is one
+	@$(BIN)/pytest tests/console $(ARGS)
+
 console-pictures: .venv/.synced ## Make the pictures of docs/pictures/ again (needs a Chromium)
 	@PYTHONPATH=tools $(BIN)/python -m console_pictures $(ARGS)
 
