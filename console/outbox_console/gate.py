@@ -82,8 +82,9 @@ class Gate:
 
 def _from_here(headers: Headers) -> bool:
     """Whether the browser says that the page was ours; old ones say nothing, and have the token."""
-    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return False
+    site = headers.get("sec-fetch-site")
+    if site is not None:  # told by the browser: a proxy may have given us another name as Host
+        return site in ("same-origin", "none")
     origin = headers.get("origin")
     return origin is None or urlsplit(origin).netloc == headers.get("host")
 

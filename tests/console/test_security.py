@@ -141,11 +141,12 @@ def test_a_forged_form_changes_nothing(browse: Browse, outbox: str) -> None:
         ({**good, "token": token}, {"cookie": "outbox_console=other"}),
         ({**good, "token": token}, {"origin": "https://evil.example"}),
         ({**good, "token": token}, {"sec-fetch-site": "cross-site"}),
+        ({**good, "token": token}, {"sec-fetch-site": "same-site"}),
         ({**good, "token": token}, {"content-type": "text/plain"}),
     ]
     statuses = [browser.post("/actions", data=d, headers=h).status_code for d, h in tries]
 
-    assert statuses == [403] * 6 + [415]
+    assert statuses == [403] * 7 + [415]
     assert browser.get("/actions/confirm").status_code == 405
     assert states(outbox)["dead"] == 1
     assert browser.post("/actions", data={**good, "token": token}).status_code == 200

@@ -5,6 +5,7 @@ answer, the problem is what is shown, and the next sample is tried all the same.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from outbox_console.outbox import samples
 from outbox_console.outbox.samples import Mark, Sample
 from outbox_console.people.person import VIEWER
 from outbox_console.postgres.database import Database, Session
+
+_log: Final = logging.getLogger(__name__)
 
 #: Seconds from one sample to the next.
 PERIOD: Final = 2.0
@@ -85,6 +88,10 @@ class Pulse:
                 self._history.append(sample)
             except Problem as found:
                 problem = found
+            except Exception as error:  # or all who wait for a beat would wait for ever
+                _log.exception("the outbox could not be sampled")
+                kind = type(error).__name__
+                problem = Problem(500, "The console has failed", f"See its log: {kind}.")
             self._beat = Beat(self._beat.number + 1, sample, problem)
             news, self._news = self._news, asyncio.Event()
             news.set()
