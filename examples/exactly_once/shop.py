@@ -3,24 +3,19 @@
 import os
 from typing import Any
 
-import psycopg
-
 from celery_inbox import idempotent, purge, reliable
 from celery_outbox import OutboxCelery
 
+DATABASE_URL = os.environ["DATABASE_URL"]
+
 app = OutboxCelery("shop", broker=os.environ["BROKER_URL"])
-app.conf.outbox_database_url = os.environ["DATABASE_URL"]
+app.conf.outbox_database_url = DATABASE_URL
 app.conf.task_time_limit = 60
 reliable(app)
 
 
-def connect() -> psycopg.Connection[Any]:
-    """Open the connection a task works on; it is closed after the task."""
-    return psycopg.connect(os.environ["DATABASE_URL"])
-
-
 @app.task(bind=True)
-@idempotent(connect)
+@idempotent(DATABASE_URL)
 def charge(self: Any, conn: Any, order_id: int, amount: int) -> dict[str, int]:
     """Charge a customer: the row and the next task are one commit with the inbox row."""
     conn.execute("INSERT INTO charges (order_id, amount) VALUES (%s, %s)", (order_id, amount))
@@ -29,7 +24,7 @@ def charge(self: Any, conn: Any, order_id: int, amount: int) -> dict[str, int]:
 
 
 @app.task(bind=True)
-@idempotent(connect)
+@idempotent(DATABASE_URL)
 def send_receipt(self: Any, conn: Any, order_id: int) -> None:
     """Send the receipt, once."""
     conn.execute("INSERT INTO receipts (order_id) VALUES (%s)", (order_id,))
@@ -38,7 +33,7 @@ def send_receipt(self: Any, conn: Any, order_id: int) -> None:
 @app.task
 def forget_old_messages() -> int:
     """Forget what ran more than two weeks ago."""
-    return purge(connect)
+    return purge(DATABASE_URL)
 
 
 app.conf.beat_schedule = {

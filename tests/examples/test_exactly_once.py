@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import psycopg
+import pytest
 from celery import Celery
 
 from tests.examples.conftest import EXAMPLES
@@ -13,10 +14,11 @@ from tests.fixtures.waiting import wait_until
 SECONDS = 30
 
 
+@pytest.mark.parametrize("pool", ["prefork", "gevent", "threads", "solo"])
 def test_exactly_once(
-    celery_worker: WorkerFactory, database: str, valkey_url: str, tmp_path: Path
+    celery_worker: WorkerFactory, database: str, valkey_url: str, tmp_path: Path, pool: str
 ) -> None:
-    """A message that is delivered twice charges once, and sends one receipt."""
+    """On every pool: a message that is delivered twice charges once, and sends one receipt."""
     shutil.copy(EXAMPLES / "exactly_once" / "shop.py", tmp_path)
     with psycopg.connect(database) as connection:
         connection.execute("CREATE TABLE charges (order_id int, amount int)")
@@ -24,7 +26,7 @@ def test_exactly_once(
         connection.execute(
             "INSERT INTO inbox.processed VALUES ('old', 'shop.charge', now() - interval '15 days')"
         )
-    worker = celery_worker("shop", BROKER_URL=valkey_url, DATABASE_URL=database)
+    worker = celery_worker("shop", f"--pool={pool}", BROKER_URL=valkey_url, DATABASE_URL=database)
     with Celery("sender", broker=valkey_url, set_as_current=False) as sender:
         for _ in range(2):
             sender.send_task("shop.charge", (7, 100), task_id="order-7")
