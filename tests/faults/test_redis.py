@@ -124,3 +124,35 @@ def promote(lab: Lab, replica: Valkey) -> None:
     with redis.Redis.from_url(replica.url) as client:
         client.replicaof("NO", "ONE")
     lab.queue = ValkeyQueue(replica)
+
+
+@pytest.mark.smoke
+def test_a_server_that_cannot_save(lab_with: LabWith, own_valkey: OwnValkey) -> None:
+    """MISCONF: it takes no writes until a snapshot succeeds; waited out at no attempt."""
+    server = own_valkey({"save": "3600 1000000", "stop-writes-on-bgsave-error": "yes"})
+    lab = lab_with(ValkeyQueue(server))
+    relay = lab.relay()
+    lab.under_way(100)
+    lab.wait_until_sent()
+    snapshot = server.folder / "dump.rdb"
+    snapshot.unlink(missing_ok=True)
+    snapshot.mkdir()  # no file can take its place
+    with redis.Redis.from_url(server.url) as client:
+        client.bgsave()
+        wait_until(
+            lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", DEADLINE, "err"
+        )
+        with lab.fault(lambda: relay.events("broker_blocked")):
+            lab.commit(100)
+            said = relay.wait_for_event("broker_blocked")
+            assert "MISCONF" in str(said), said
+            assert lab.sent() == 100
+        snapshot.rmdir()
+        client.bgsave()
+        wait_until(
+            lambda: client.info("persistence")["rdb_last_bgsave_status"] == "ok", DEADLINE, "ok"
+        )
+
+    lab.wait_until_sent()
+    assert lab.attempts() == 0
+    lab.finish(duplicates=0)
