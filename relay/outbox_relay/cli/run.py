@@ -75,9 +75,12 @@ def _run(arguments: Namespace, settings: Settings) -> int:
             beside.enter_context(Knowledge(guard, lambda: Workers.open(settings)))
         if drain:
             return 0 if relay.drain() else 1
-        beside.enter_context(
-            Homecoming(lambda: Home.open(settings), lambda: open_dead_letters(settings), metrics)
-        )
+        if settings.retention:  # else what was sent is forgotten: nothing is left to come home to
+            beside.enter_context(
+                Homecoming(
+                    lambda: Home.open(settings), lambda: open_dead_letters(settings), metrics
+                )
+            )
         if address:
             beside.enter_context(Endpoint(address, health, metrics.registry))
             beside.enter_context(

@@ -24,6 +24,7 @@ log = structlog.get_logger()
 
 #: Between two rounds, in seconds; and after failures, up to:
 EVERY: Final = 10.0
+SOON: Final = 2.0  # where some came: others may be on their way
 MAX_PAUSE: Final = 300.0
 #: How many are asked about at a time, and the most that a round leaves in a queue.
 BATCH: Final = 200
@@ -79,19 +80,23 @@ class Homecoming:
         pause, failing = self._every, False
         while not self._stopped.wait(pause):
             try:
-                self.round()
-                pause, failing = self._every, False
+                pause = min(SOON, self._every) if self.round() else self._every
+                failing = False
             except RelayError as error:
                 if not failing:
                     log.warning("dead_letters_unread", reason=str(error))
                 pause, failing = min(MAX_PAUSE, 2 * pause), True
 
-    def round(self) -> None:
-        """Bring home what lies in the queues known now. Raises a RelayError where that fails."""
+    def round(self) -> int:
+        """Bring home what lies in the queues known now; returns how many came.
+
+        Raises a RelayError where that fails.
+        """
+        came = 0
         with self._open_home() as home:
             if not home.is_mine():
                 self._metrics.dead_letters_left.clear()
-                return
+                return 0
             names = list(dict.fromkeys((*self._queues, *home.queues())))
             with closing(self._open_dead_letters()) as letters:
                 for name in names:
@@ -104,10 +109,11 @@ class Homecoming:
                         self._metrics.dead_letters_left.labels(name).set(0)
                         continue
                     if queue.is_due(waiting, monotonic()):
-                        self._empty(name, queue, home, letters)
+                        came += self._empty(name, queue, home, letters)
+        return came
 
-    def _empty(self, name: str, queue: _Queue, home: Home, letters: DeadLetters) -> None:
-        """Bring home all of one queue that is ours."""
+    def _empty(self, name: str, queue: _Queue, home: Home, letters: DeadLetters) -> int:
+        """Bring home all of one queue that is ours; returns how many."""
         home_by_kind: Counter[str] = Counter()
         verdicts: Counter[str] = Counter()
         queue.left, queue.busy = 0, False
@@ -125,6 +131,7 @@ class Homecoming:
             letters.done(done)
             queue.left += len(read) - len(done)
         self._note(name, queue, +home_by_kind, verdicts)
+        return verdicts["home"]
 
     def _note(self, name: str, queue: _Queue, kinds: Counter[str], verdicts: Counter[str]) -> None:
         for kind, count in kinds.items():
