@@ -12,8 +12,8 @@ import redis
 from servers import Valkey
 from tests.faults.checker import judge
 from tests.faults.lab import DEADLINE, Lab, LabWith
-from tests.faults.proxy import Proxy
-from tests.faults.queues import ValkeyQueue
+from tests.faults.proxy import Proxy, Way
+from tests.faults.queues import ValkeyQueue, through
 from tests.faults.results import Measured
 from tests.fixtures.valkey import OwnValkey
 from tests.fixtures.waiting import wait_until
@@ -156,3 +156,33 @@ def test_a_server_that_cannot_save(lab_with: LabWith, own_valkey: OwnValkey) -> 
     lab.wait_until_sent()
     assert lab.attempts() == 0
     lab.finish(duplicates=0)
+
+
+@pytest.mark.parametrize(("way", "after"), [("up", 30_000), ("down", 600)])
+def test_a_fail_over_in_the_middle_of_a_batch(
+    lab_with: LabWith, own_valkey: OwnValkey, way: Way, after: int
+) -> None:
+    """Cut off within a transaction, or within its reply: what the replica has decides."""
+    primary = own_valkey()
+    settings = {"replicaof": f"127.0.0.1 {primary.port}", "masterauth": primary.password}
+    replica = own_valkey(settings)
+    lab = lab_with(ValkeyQueue(primary))
+    urls = f"{through(primary.url, lab.to_broker.port)};{replica.url}"
+    relay = lab.relay(OUTBOX_BROKER_URL=urls)
+    lab.under_way(100)
+    lab.wait_until_sent()
+    with (
+        lab.fault(lambda: relay.events("broker_lost")),
+        redis.Redis.from_url(primary.url) as client,
+    ):
+        lab.to_broker.reset_after(after, way)
+        lab.commit(500)
+        relay.wait_for_event("broker_lost")
+        lab.to_broker.refuse()
+        wait_until(lambda: client.wait(1, 100) == 1, DEADLINE, "the replica in step")
+        primary.kill()
+        promote(lab, replica)
+
+    lab.wait_until_sent()
+    assert lab.attempts() == 0
+    lab.finish()
