@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Final, LiteralString
 
 import pytest
+from kombu import Connection, Queue
 
+from outbox_relay.broker.amqp.publisher import AmqpPublisher
+from outbox_relay.broker.amqp.topology import Topology
+from outbox_relay.core.message import Reason
 from servers import RabbitCluster, RabbitMQ
 from servers.rabbitmq_packages import version
 from tests.faults.cluster import COLUMNS, QuorumQueue, cut_off, handle_partitions
 from tests.faults.lab import DEADLINE, HASTE, Lab, LabWith
 from tests.fixtures.programs import Relay
 from tests.fixtures.waiting import wait_until
+from tests.relay.broker.amqp.line import Line
+from tests.relay.messages import a_message
 
 ROWS: Final = 10_000
 #: Sent before a fault, and again after it.
@@ -141,6 +147,29 @@ def test_a_node_is_frozen(cluster: RabbitCluster, vhost: str, lab_with: LabWith)
     queue.wait_whole()
 
     lab.finish(note=f"nothing sent for {pause:.1f} s: 2 s for a confirm, 5 s for a greeting")
+
+
+@pytest.mark.fault(48)
+def test_the_home_of_a_classic_queue_is_down(cluster: RabbitCluster, vhost: str) -> None:
+    """What was known to exist comes back as NO_ROUTE: an outage, and no attempt."""
+    entrance, home, _ = cluster.nodes
+    with Connection(home.url(vhost)) as connection:
+        Queue("at-home", queue_arguments={"x-queue-type": "classic"})(
+            connection.default_channel
+        ).declare()
+    url = entrance.url(vhost)
+    line = Line(AmqpPublisher(url, Topology(url, declare=True), DEADLINE))
+    try:
+        line.publish(a_message(id=1, routing_key="at-home"))
+        line.land()
+        home.kill()
+        while not line.refused:
+            line.publish(a_message(id=2, routing_key="at-home"))
+            line.land()
+    finally:
+        line.publisher.close()
+
+    assert {refusal.reason for refusal in line.refused} == {Reason.UNANSWERED}
 
 
 def a_drain(

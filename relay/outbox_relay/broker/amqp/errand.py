@@ -59,14 +59,13 @@ class Errand:
     def channel_closed(self, code: int, text: str) -> Verdict | None:
         """The broker did not do the step."""
         step = self.step
-        if step.passive:
-            if code != NOT_FOUND:
-                return self._skip(1)  # we may not look: publishing will show
-            detail = f"404 NOT_FOUND: no exchange {step.entity!r}"
-            return Verdict(self.need, Reason.UNROUTABLE, detail)
         if NODE_DOWN in text:
             detail = f"declaring {step.entity!r} failed: {code} {text}"
             return Verdict(self.need, Reason.UNANSWERED, detail)
+        if step.passive:
+            if code != NOT_FOUND:
+                return self._skip(1)  # we may not look: publishing will show
+            return Verdict(self.need, Reason.UNROUTABLE, f"{code} {text}")
         DECLINES.add(step.entity, f"{code} {text}")
         return self._skip(step.left)
 

@@ -61,6 +61,16 @@ def look_for(exchange: str) -> Step:
     return Step(exchange, recorder.payloads[0], passive=True)
 
 
+def look_for_queue(name: str) -> Step:
+    """Ask the same of a queue. Raises Unpublishable over a name that no queue could have."""
+    recorder = _Recorder()
+    try:
+        recorder.queue_declare(name, True, False, False, False, None, False)
+    except Exception as error:  # py-amqp's, over a name that is too long
+        raise Unpublishable(f"no queue is called like that: {error}") from error
+    return Step(name, recorder.payloads[0], passive=True)
+
+
 class _Recorder:
     """Takes down what kombu asks of a channel."""
 

@@ -67,6 +67,7 @@ class AmqpPublisher:
         )
         self._silent: set[Route] = set()
         self._doubted: set[Route] = set()
+        self._again: set[int] = set()  # what came back, and is published once more
         self._looked = 0.0
         self._fate: BrokerLost | None = None
 
@@ -133,6 +134,7 @@ class AmqpPublisher:
         now = monotonic()
         # Raised by the next call: this one returns what was confirmed before.
         self._fate = self._line.fate
+        refused = self._returned(refused, now)
         landed = self._line.landed(now)
         if not self._fate:
             ready, undeclared = self._topology.step(now)
@@ -140,8 +142,24 @@ class AmqpPublisher:
             if not self._line.alarm:
                 self._look_out(now, confirmed, refused)
         self._outbound.came_back(refused)
+        if self._again:
+            self._again.difference_update(message.id for message in confirmed)
+            self._again.difference_update(refusal.message.id for refusal in refused)
         self._doubt(confirmed, refused)
         return Outcomes(confirmed, refused, landed)
+
+    def _returned(self, refused: list[Refusal], now: float) -> list[Refusal]:
+        """Publish once more what came back, when it is known what became of its queue."""
+        again = [
+            refusal.message
+            for refusal in refused
+            if refusal.reason is Reason.UNROUTABLE and refusal.message.id not in self._again
+        ]
+        if not again:
+            return refused
+        self._again.update(ids := {message.id for message in again})
+        left = [refusal for refusal in refused if refusal.message.id not in ids]
+        return left + self._topology.look_again(again, now)
 
     def _doubt(self, confirmed: list[Message], refused: list[Refusal]) -> None:
         """Remember which routes did not answer, until they do."""

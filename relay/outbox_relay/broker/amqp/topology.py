@@ -14,9 +14,10 @@ from outbox_relay.broker.amqp.connection import DEFAULT_FRAME_MAX
 from outbox_relay.broker.amqp.declarer import Declarer
 from outbox_relay.broker.amqp.errand import Need
 from outbox_relay.broker.amqp.known import Known
-from outbox_relay.broker.amqp.methods import Step, look_for, steps_for
+from outbox_relay.broker.amqp.methods import Step, look_for, look_for_queue, steps_for
 from outbox_relay.broker.entities import described
 from outbox_relay.core.message import Message, Reason, Refusal
+from outbox_relay.core.pauses import SEPARATOR
 from outbox_relay.errors import Unpublishable
 
 _need: Callable[[Message], Need] = attrgetter("declare", "exchange")
@@ -89,10 +90,8 @@ class Topology:
             need = _need(message)
             if need in self._known:
                 prepared.ready.append(message)
-            elif need not in self._parties:
-                self._begin(message, now, prepared)
             else:
-                self._wait(message, prepared)
+                self._begin(message, now, prepared)
         return prepared
 
     def step(self, now: float) -> Prepared:
@@ -101,7 +100,8 @@ class Topology:
         for verdict in self._declarer.step(now):
             messages = self._leave(verdict.need)
             if verdict.reason is None:
-                self._known.add(verdict.need)
+                for known in {verdict.need, *map(_need, messages)}:
+                    self._known.add(known)
                 prepared.ready.extend(messages)
             else:
                 prepared.refused.extend(
@@ -117,6 +117,19 @@ class Topology:
         need, party = next(iter(self._parties.items()))
         return need if now - party.since > self._stay else None
 
+    def look_again(self, messages: Sequence[Message], now: float) -> list[Refusal]:
+        """These came back from where they should have found a queue: see what became of it.
+
+        It may have been deleted, and is declared anew; or the node that has it is down, which is no
+        fault of theirs. They wait for the answer; returned is what is refused at once.
+        """
+        prepared = Prepared([], [])
+        for message in messages:
+            self.forget(message)
+            place = f"{message.exchange}{SEPARATOR}{message.routing_key}"
+            self._begin(message, now, prepared, (message.declare, place))
+        return prepared.refused
+
     def forget(self, message: Message) -> None:
         """Declare this again next time: the broker says that it is gone."""
         self._known.discard(_need(message))
@@ -125,11 +138,21 @@ class Topology:
         """Declare no more; what waits is the caller's."""
         self._declarer.close()
 
-    def _begin(self, message: Message, now: float, prepared: Prepared) -> None:
-        """The first message that needs this: have it declared, if there is room."""
-        need = _need(message)
+    def _begin(
+        self, message: Message, now: float, prepared: Prepared, returned: Need | None = None
+    ) -> None:
+        """Let it wait for what it needs, and have that declared if it is the first, and has room.
+
+        If it was `returned`, its queue is looked for as well.
+        """
+        need = returned or _need(message)
+        if need in self._parties:
+            self._wait(message, need, prepared)
+            return
         try:
             steps = self._steps(message)
+            if returned and not message.exchange:
+                steps.append(look_for_queue(message.routing_key))
         except (ValueError, Unpublishable) as error:
             prepared.refused.append(Refusal(message, Reason.INVALID, str(error)))
             return
@@ -141,7 +164,7 @@ class Topology:
         else:
             self._parties[need] = _Party(now)
             self._declarer.begin(need, steps)
-            self._wait(message, prepared)
+            self._wait(message, need, prepared)
 
     def _steps(self, message: Message) -> list[Step]:
         """What the broker is to be asked. Raises ValueError or Unpublishable over nonsense."""
@@ -149,8 +172,8 @@ class Topology:
         steps = steps_for(entities, DEFAULT_FRAME_MAX) if self._declare else []
         return [*steps, look_for(message.exchange)] if message.exchange else steps
 
-    def _wait(self, message: Message, prepared: Prepared) -> None:
-        messages = self._parties[_need(message)].messages
+    def _wait(self, message: Message, need: Need, prepared: Prepared) -> None:
+        messages = self._parties[need].messages
         if not self._has_room(message, len(messages)):
             prepared.refused.append(_another_time(message))
             return
