@@ -83,7 +83,7 @@ class Topology:
 
     def prepare(self, messages: Sequence[Message], now: float) -> Prepared:
         """Return which of these can be published now, and which are refused; the others wait."""
-        if self._known.has_all({*map(_need, messages)}):
+        if self._known.has_all(map(_need, messages)):
             return Prepared([*messages], [])
         prepared = Prepared([], [])
         for message in messages:
