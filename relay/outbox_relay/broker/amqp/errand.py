@@ -63,9 +63,10 @@ class Errand:
             detail = f"declaring {step.entity!r} failed: {code} {text}"
             return Verdict(self.need, Reason.UNANSWERED, detail)
         if step.passive:
-            if code != NOT_FOUND:
-                return self._skip(1)  # we may not look: publishing will show
-            return Verdict(self.need, Reason.UNROUTABLE, f"{code} {text}")
+            if code != NOT_FOUND or not step.needed:
+                return self._skip(1)  # we may not look, or publishing says it better
+            detail = f"404 NOT_FOUND: no exchange {step.entity!r}"
+            return Verdict(self.need, Reason.UNROUTABLE, detail)
         DECLINES.add(step.entity, f"{code} {text}")
         return self._skip(step.left)
 

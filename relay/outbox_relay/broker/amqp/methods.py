@@ -27,6 +27,7 @@ class Step(NamedTuple):
     payload: bytes
     left: int = 1  # of this entity, this one included
     passive: bool = False  # it only asks whether the entity exists
+    needed: bool = True  # without the entity, nothing can be published
 
 
 def steps_for(entities: Iterable[Queue | Exchange], frame_max: int) -> list[Step]:
@@ -62,13 +63,16 @@ def look_for(exchange: str) -> Step:
 
 
 def look_for_queue(name: str) -> Step:
-    """Ask the same of a queue. Raises Unpublishable over a name that no queue could have."""
+    """Ask whether the node that has a queue is down.
+
+    Raises Unpublishable over a name that no queue could have.
+    """
     recorder = _Recorder()
     try:
         recorder.queue_declare(name, True, False, False, False, None, False)
     except Exception as error:  # py-amqp's, over a name that is too long
         raise Unpublishable(f"no queue is called like that: {error}") from error
-    return Step(name, recorder.payloads[0], passive=True)
+    return Step(name, recorder.payloads[0], passive=True, needed=False)
 
 
 class _Recorder:
