@@ -10,18 +10,18 @@ from dataclasses import asdict
 from typing import Any
 
 from outbox_relay.cli.command import Command
-from outbox_relay.cli.flags import DATABASE
+from outbox_relay.cli.flags import DATABASE, INBOX
 from outbox_relay.cli.output import print_json
 from outbox_relay.cli.values import message_id
 from outbox_relay.operator.session import Session
-from outbox_relay.operator.show import Whole, find
+from outbox_relay.operator.show import Receipt, Whole, find, receipt_of
 from outbox_relay.operator.text import printable
 from outbox_relay.settings import Settings
 
 
 def command() -> Command:
     """The command."""
-    return Command("show", "everything about one message", _show, _arguments, DATABASE)
+    return Command("show", "everything about one message", _show, _arguments, (*DATABASE, INBOX))
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -41,7 +41,8 @@ def _show(arguments: Namespace, settings: Settings) -> int:
             file=sys.stderr,
         )
         return 1
-    shown = [_fields(each, with_body=arguments.body) for each in found]
+    receipt = receipt_of(settings, found[0].message_id)
+    shown = [_fields(each, receipt, with_body=arguments.body) for each in found]
     if arguments.json:
         print_json(shown)
         return 0
@@ -50,13 +51,14 @@ def _show(arguments: Namespace, settings: Settings) -> int:
             print()
         for name, value in fields.items():
             if value is not None:
-                text = json.dumps(value) if isinstance(value, dict | list) else value
+                text = json.dumps(value, default=str) if isinstance(value, dict | list) else value
                 print(f"{name:<18}{printable(text)}")
     return 0
 
 
-def _fields(whole: Whole, *, with_body: bool) -> dict[str, Any]:
+def _fields(whole: Whole, receipt: Receipt | None, *, with_body: bool) -> dict[str, Any]:
     fields = asdict(whole)
+    fields["receipt"] = None if receipt is None else asdict(receipt)
     body = fields.pop("body")
     for shown in ("argsrepr", "kwargsrepr"):
         fields["headers"].pop(shown, None)

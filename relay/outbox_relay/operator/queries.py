@@ -152,3 +152,12 @@ MISSING: Final = """
 SELECT * FROM {outbox}.missing_among(%(found)s::json, %(watched)s::json, %(until)s)
 """
 SEND_AGAIN: Final = "SELECT count(*) FROM {outbox}.replay_rows(%(ids)s)"
+#: Whether this login can read receipts here.
+MAY_READ_RECEIPTS: Final = """
+SELECT coalesce(has_table_privilege(to_regclass('inbox.receipt'), 'SELECT')
+            AND has_schema_privilege(to_regnamespace('inbox'), 'USAGE'), false)
+"""
+RECEIPT_OF: Final = """
+SELECT outcome, error, run, worker, received_at, finished_at, noted_at FROM inbox.receipt
+WHERE message_id = %(message_id)s
+"""

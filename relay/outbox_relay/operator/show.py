@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from outbox_relay.operator import queries
 from outbox_relay.operator.queries import SHOW
-from outbox_relay.operator.session import Session, Time
+from outbox_relay.operator.session import APPLICATION_NAME, Session, Time
+from outbox_relay.postgres.database import connect
+from outbox_relay.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,30 @@ class Whole:
     headers: Any
     declare: Any
     body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a worker has told of a message."""
+
+    outcome: str
+    error: str | None
+    run: int
+    worker: str | None
+    received_at: Time | None
+    finished_at: Time | None
+    noted_at: Time
+
+
+def receipt_of(settings: Settings, message_id: str) -> Receipt | None:
+    """The worker's receipt, where there is one and this login may read it."""
+    url = settings.inbox_url.read() or settings.database_url.read()
+    connection = connect(url, APPLICATION_NAME, settings.statement_timeout)
+    with Session(connection, settings.schema) as inbox:
+        if not inbox.value(queries.MAY_READ_RECEIPTS):
+            return None
+        found = inbox.fetch(Receipt, queries.RECEIPT_OF, message_id=message_id)
+    return found[0] if found else None
 
 
 def find(session: Session, id_: str, *, body: bool) -> list[Whole]:

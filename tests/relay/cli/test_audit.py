@@ -271,3 +271,26 @@ def test_without_any_receipts_the_way_out_is_named(cli: Cli, outbox: Outbox) -> 
 
     assert answer.code == 1
     assert "celery_inbox.receipts(app, connect)" in answer.err
+
+
+def test_show_tells_what_became_of_it(
+    cli: Cli, outbox: Outbox, inbox: psycopg.Connection[Any]
+) -> None:
+    """When it was created, confirmed and finished; without an inbox, the rest of it."""
+    id = outbox.add_sent(ago="10 m")
+    [shown] = cli("show", id, "--json").json()
+    assert (shown["state"], shown["receipt"]) == ("sent", None)
+
+    note(inbox, id, "failed")
+
+    [shown] = cli("show", id, "--json").json()
+    assert shown["created_at"]
+    assert shown["sent_at"]
+    assert shown["receipt"]["outcome"] == "failed"
+    assert shown["receipt"]["worker"] == "w@host"
+    assert shown["receipt"]["finished_at"]
+    assert '"outcome": "failed"' in cli("show", id).out
+
+    inbox.execute("DROP SCHEMA inbox CASCADE")
+    [shown] = cli("show", id, "--json").json()
+    assert (shown["state"], shown["receipt"]) == ("sent", None)
