@@ -115,8 +115,7 @@ class Core:
         if routes:
             limit -= routes.limit
         floor = self._cursor.floor(now) if limit else 0
-        lease = self._settings.lease
-        return Turn(self._done, floor, limit, self._claim_id, lease, lanes, routes)
+        return Turn(self._done, floor, limit, self._claim_id, self._settings.lease, lanes, routes)
 
     def nothing_to_claim(self, turn: Turn) -> None:
         """The turn was skipped, because there was nothing to claim."""
