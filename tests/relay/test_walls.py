@@ -1,4 +1,4 @@
-"""The walls between the relay's wings hold: each import contract fails when somebody breaks it."""
+"""The walls of relay and console hold: each import contract fails when somebody breaks it."""
 
 import shutil
 import subprocess
@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "relay" / "outbox_relay"
+#: Where the contract of that id is about another package than the relay.
+PACKAGES = {"console": ROOT / "console" / "outbox_console"}
 #: For each contract, where an import is planted that it forbids, and which.
 BREAKS = {
+    "console": ("postgres/__init__.py", "import outbox_console.app"),
     "wings": ("core/decide.py", "import outbox_relay.postgres.store"),
     "pure": ("settings/names.py", "import kombu"),
     "loop": ("loop/cycle.py", "import outbox_relay.broker.registry"),
@@ -37,12 +39,14 @@ def test_every_wall_is_tried() -> None:
 
 @pytest.mark.parametrize("contract", BREAKS)
 def test_a_breach_is_noticed(tmp_path: Path, contract: str) -> None:
-    """In a copy of the relay, which keeps the contract until the import is planted."""
+    """In a copy of the package, which keeps the contract until the import is planted."""
     module, line = BREAKS[contract]
-    copy = tmp_path / "outbox_relay"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    package = PACKAGES.get(contract, ROOT / "relay" / "outbox_relay")
+    copy = tmp_path / package.name
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "pyproject.toml").write_text(
-        '[tool.importlinter]\nroot_package = "outbox_relay"\ninclude_external_packages = true\n'
+        f'[tool.importlinter]\nroot_package = "{package.name}"\n'
+        "include_external_packages = true\n"
         f"[[tool.importlinter.contracts]]\n{contracts()[contract]}"
     )
 

@@ -7,6 +7,7 @@
 | database_promoted | warning | another server took over: how many messages held are claimed anew |
 | broker_lost, broker_up | warning, info | once per incident, and every minute that it lasts |
 | broker_blocked, broker_unblocked | warning, info | the broker asks for a pause; the pause ends |
+| connection_bypassed | warning | a queue stopped a connection: another one goes on with others |
 | declare_refused | warning | a queue exists otherwise, or may not be declared |
 | messages_refused | warning | by reason, at most every 10 s: how many, and the first one's id |
 | messages_dead | error | at most every 10 s: how many, the first one's id and what was wrong |
