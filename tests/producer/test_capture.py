@@ -1,15 +1,19 @@
 """The row says what Celery would have done: when, where to, and with what declared before."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta, timezone
+from inspect import signature
 from typing import Any
 
 import pytest
 from celery import Celery, signals
-from kombu import Exchange, Queue
+from kombu import Exchange, Producer, Queue
 from kombu.common import Broadcast
 from kombu.entity import binding
 
 from celery_outbox import Message, OutboxCelery
+from celery_outbox.capture.channel import PUBLISH
 
 
 def send(
@@ -172,3 +176,24 @@ def test_the_seam_exists() -> None:
     plain = Celery("plain", set_as_current=False)
 
     assert callable(plain.amqp._create_task_sender())  # type: ignore[attr-defined]  # the claim
+
+
+def test_the_parameters_of_publish_are_kombus() -> None:
+    """They are written down here; an older kombu has fewer."""
+    theirs = {*signature(Producer.publish).parameters}
+
+    assert theirs - {*PUBLISH.parameters} == set()
+    assert {*PUBLISH.parameters} - theirs <= {"confirm_timeout"}
+
+
+def test_an_agent_may_have_replaced_publish() -> None:
+    """By a function that takes anything, as Sentry's SDK does, before we are imported."""
+    code = (
+        "from kombu import Producer\n"
+        "publish = Producer.publish\n"
+        "Producer.publish = lambda *args, **kwargs: publish(*args, **kwargs)\n"
+        "from celery_outbox.capture.event import OPTIONS\n"
+        "assert {'declare', 'headers', 'expiration'} <= OPTIONS\n"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -14,8 +14,34 @@ from kombu import Exchange, Producer, Queue
 
 from celery_outbox.errors import NoChannel
 
-#: What kombu's producers publish with.
-PUBLISH: Final = signature(Producer.publish)
+
+def _publish(
+    self: Any,
+    body: Any,
+    routing_key: Any = None,
+    delivery_mode: Any = None,
+    mandatory: Any = False,
+    immediate: Any = False,
+    priority: Any = 0,
+    content_type: Any = None,
+    content_encoding: Any = None,
+    serializer: Any = None,
+    headers: Any = None,
+    compression: Any = None,
+    exchange: Any = None,
+    retry: Any = False,
+    retry_policy: Any = None,
+    declare: Any = None,
+    expiration: Any = None,
+    timeout: Any = None,
+    confirm_timeout: Any = None,
+    **properties: Any,
+) -> None: ...
+
+
+#: What kombu's producers publish with. Written down, because agents that watch an application put
+#: a function of their own in the place of `Producer.publish`, which takes anything.
+PUBLISH: Final = signature(_publish)
 
 
 class Captured(NamedTuple):
