@@ -66,7 +66,7 @@ def test_either_driver_does_it_all(
         connection.execute("SELECT outbox.enqueue('shop.bill', '[\"100%\"]')")
         shown = connection.execute("SELECT args FROM outbox.pending").fetchall()
     assert shown == [('["100%"]',)]
-    assert len(roles) == 4
+    assert len(roles) == 7
 
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, other, None)

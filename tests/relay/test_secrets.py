@@ -27,7 +27,7 @@ from tests.fixtures.rows import commit_rows, states
 from tests.fixtures.waiting import wait_until
 from tests.relay.messages import a_message
 
-CANARY = "canary-7c1d"
+CANARY = "canary-relay-7c1d"  # not the producer's: both read the log of one server
 QUEUE = '[{"kind": "queue", "name": "celery", "routing_key": "celery"}]'
 
 

@@ -16,7 +16,7 @@ branch_labels = ("outbox",)
 #: What belongs to the tables goes with them. The functions of views go after the views.
 DROP = """
 DROP VIEW outbox.pending, outbox.scheduled, outbox.dead, outbox.expired, outbox.sent,
-    outbox.stats;
+    outbox.stats, outbox.missing;
 DROP TABLE outbox.message, outbox.ready, outbox.parked, outbox.receipt, outbox.expiry,
     outbox.lane, outbox.lane_news, outbox.dedup, outbox.progress, outbox.setting,
     outbox.action;
@@ -29,7 +29,8 @@ DROP FUNCTION outbox.is_replicating, outbox.restore_work, outbox.workless,
     outbox.delete_sent, outbox.purge, outbox.forget, outbox.enqueue,
     outbox.default_queue, outbox.set_default_queue, outbox.act,
     outbox.retry_rows, outbox.remove_rows, outbox.replay_rows, outbox.reschedule_rows,
-    outbox.keep_actions, outbox.version;
+    outbox.keep_actions, outbox.confirmed_portion, outbox.run_number, outbox.missing_among,
+    outbox.find_missing, outbox.version;
 """
 
 
