@@ -189,7 +189,6 @@ MUTANTS: Final = (
     settled_and_claimed_at_once,
     returns_ignored,
     nacks_charged,
-    answers_awaited_for_ever,
     frozen_queues_charged,
     refusing_routes_charged,
     nothing_behind_the_front,

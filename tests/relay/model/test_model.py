@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.relay.model.broker import HANGING
 from tests.relay.model.machine import Chaos
-from tests.relay.model.mutants import MUTANTS, healthy_routes_forgotten
+from tests.relay.model.mutants import MUTANTS, answers_awaited_for_ever, healthy_routes_forgotten
 from tests.relay.model.world import FROZEN, GOOD, KINDS, SETTINGS, WINDOW, World, worlds
 
 #: The same games each time: a failure is a failure for everybody.
@@ -126,3 +127,27 @@ def test_a_way_around_that_forgets_somebody_is_noticed() -> None:
     """As long as nothing else goes wrong, that would make up for it."""
     with healthy_routes_forgotten(), pytest.raises(AssertionError, match="held up"):
         test_a_frozen_queue_holds_up_no_other()
+
+
+def test_an_unanswered_declaration_lets_go_of_its_messages() -> None:
+    """They are tried again another time, and the claim that held them ends."""
+    with worlds() as create:
+        world = create()
+        world.broker.hanging = True
+        id_ = world.produce(HANGING)
+        world.database.commit(id_)
+        try:
+            since = world.clock.now
+            while id_ not in world.database.parked:
+                world.step(0)
+                assert world.clock.now - since < SETTINGS.confirm_timeout, "held for ever"
+            world.broker.hanging = False
+            world.converge()
+        finally:
+            world.end()
+
+
+def test_waiting_for_an_answer_for_ever_is_noticed() -> None:
+    """In the games, an outage of the broker nearly always comes to its help."""
+    with answers_awaited_for_ever(), pytest.raises(AssertionError, match="held for ever"):
+        test_an_unanswered_declaration_lets_go_of_its_messages()
