@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -83,6 +84,7 @@ def too_slow() -> None:
 
 @app.task
 def wait(file: str) -> None:
-    """Run until there is that file."""
+    """Run until there is that file; meanwhile another one says in which process."""
+    Path(f"{file}.running").write_text(str(os.getpid()))
     while not os.path.exists(file):  # noqa: PTH110 - as cheap as can be
         time.sleep(0.02)
