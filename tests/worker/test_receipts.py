@@ -168,9 +168,15 @@ def test_what_goes_back_to_the_broker_has_not_ended(
     assert receipt(ledger, "comes again", "succeeded") == ("succeeded", None, 0)
 
 
-# Now and then, on a busy machine with Redis, the worker has not ended 30 s after SIGTERM. Why is
-# not known; until it is, this is run by hand: pytest -m long tests/worker/test_receipts.py
-@pytest.mark.long
+def left_in(url: str) -> int:
+    """Messages that no worker has taken; an emptied list is no queue to Redis."""
+    with Connection(url) as connection:
+        try:
+            return int(connection.SimpleQueue("celery").qsize())
+        except connection.channel_errors:
+            return 0
+
+
 def test_the_end_of_a_worker_writes_what_is_left(
     ledger: Ledger, start: Start, send: Send, either_url: str
 ) -> None:
@@ -180,11 +186,9 @@ def test_the_end_of_a_worker_writes_what_is_left(
         send("succeed", f"{number}")
     wait_until(lambda: "succeeded in" in worker.output(), SECONDS, "a first task")
 
-    worker.stop()
+    worker.stop(timeout=60)  # billiard's children wait half a minute for results nobody reads
 
-    with Connection(either_url) as connection:
-        left = connection.SimpleQueue("celery").qsize()
-    assert ledger.run("SELECT count(*) FROM inbox.receipt") == [(500 - left,)]
+    assert ledger.run("SELECT count(*) FROM inbox.receipt") == [(500 - left_in(either_url),)]
 
 
 @pytest.mark.parametrize(
