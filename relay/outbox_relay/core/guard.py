@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 from outbox_relay.core.message import Message, Reason, Refusal
-from outbox_relay.core.route import Route
+from outbox_relay.core.route import queues_of
 
 #: The tasks that live workers know, by the queue that these consume.
 Known = Mapping[str, frozenset[str]]
@@ -63,7 +63,7 @@ def is_known(known: Known, queues: Iterable[str], task: str | None) -> bool:
 
 @lru_cache(1024)
 def _queues(exchange: str, routing_key: str, declare: str) -> tuple[str, ...]:
-    return tuple(Route(exchange, routing_key, True, declare, 0).queues)
+    return tuple(queues_of(exchange, routing_key, declare))
 
 
 def _hinted(message: Message) -> str | None:

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 
+def queues_of(exchange: str, routing_key: str, declarations: str) -> list[str]:
+    """The queues that messages with these are known to reach."""
+    return Route(exchange, routing_key, True, declarations, 0).queues
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One place messages go, and how many of the sample are still to go there."""

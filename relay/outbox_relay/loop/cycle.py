@@ -9,7 +9,7 @@ the messages of the rows claimed last are on their way and the next rows are bei
 
 from dataclasses import replace
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import structlog
 
@@ -18,16 +18,13 @@ from outbox_relay.core.backoff import BUSY_POLL, IDLE_POLL, poll_interval
 from outbox_relay.core.claim import Claim, Fetched, Reply, Turn
 from outbox_relay.core.decide import Core
 from outbox_relay.core.message import Message, Outcomes, Refusal
-from outbox_relay.loop.incidents import Refusals
 from outbox_relay.loop.quarantine import Quarantine
+from outbox_relay.loop.refused import CATCH_UP_EVERY, Refused
 from outbox_relay.loop.sleep import Sleep
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.postgres.store import Store
 
 log = structlog.get_logger()
-
-#: How often rows are tried again that somebody's open transaction has locked, in seconds.
-CATCH_UP_EVERY: Final = 1.0
 
 
 class Batch(NamedTuple):
@@ -47,13 +44,10 @@ class Cycle:
         self._quarantine = quarantine
         self._metrics = metrics
         self._forget = forget  # what is sent is not kept
-        self._refusals = Refusals()
         self._claimed: Claim | None = None
         self._fetched: Batch | None = None
-        self._refused: list[Refusal] = []
-        # What is known, and could not be written down for somebody else's lock, or claim.
-        self._unsettled: list[Message] = []
-        self._locked: list[Refusal] = []
+        self._refused = Refused(core, metrics)
+        self._unsettled: list[Message] = []  # confirmed; somebody's lock, or claim, is in the way
         self._catch_up_at = 0.0
         self._suspects: frozenset[int] = frozenset()
         self._idle = False  # the last claim found nothing
@@ -71,7 +65,7 @@ class Cycle:
     @property
     def at_rest(self) -> bool:
         """Whether nothing is held, and nothing is left to be settled or parked."""
-        return self._core.at_rest and not (self._refused or self._unsettled or self._locked)
+        return self._core.at_rest and not (self._refused.any or self._unsettled)
 
     @property
     def asleep(self) -> bool:
@@ -93,10 +87,9 @@ class Cycle:
         if self.asleep and self._sleep.nap(store, self._core, self._next_turn - monotonic()):
             self._idle, self._next_turn = False, 0.0
         self._handle(self._quarantine.step(self._core, monotonic()))
-        if (self._unsettled or self._locked) and monotonic() >= self._catch_up_at:
+        if self._unsettled and monotonic() >= self._catch_up_at:
             self._catch_up(store)
-        if self._refused:
-            self._park(store)
+        self._park(store)
 
     def poll(self, publisher: Publisher, wait: float) -> None:
         """Handle what the broker says, waiting for it no longer than that."""
@@ -108,11 +101,11 @@ class Cycle:
 
     def log_refusals(self) -> None:
         """Log recent refusals, summed up."""
-        self._refusals.log()
+        self._refused.log()
 
     def close(self) -> None:
         """Log what is left to be logged; what is held is left until its lease ends."""
-        self._refusals.log(all_of_them=True)
+        self._refused.log(all_of_them=True)
         self._quarantine.close()
 
     def broker_lost(self, suspects: list[Message]) -> None:
@@ -133,8 +126,7 @@ class Cycle:
             self._turned(turn, store.round_trip(None, turn), monotonic())
             self._forget_settled(turn, store)
         self._catch_up(store)
-        if self._refused:
-            self._park(store)
+        self._park(store, again=True)
         cleared, suspected = self._core.held(self._suspects)
         for held, suspicious in ((cleared, False), (suspected, True)):
             if held:
@@ -142,7 +134,7 @@ class Cycle:
                 self._core.given_back([each.id for each in held])
         store.bell.get_up()
         self._claimed = self._fetched = None
-        self._locked = []
+        self._refused.forget()
         self._suspects = frozenset()
         self._quarantine.close()
 
@@ -251,14 +243,19 @@ class Cycle:
         log.debug("batch", claimed=len(rows), settled=len(turn.done))
 
     def _catch_up(self, store: Store) -> None:
-        """Write down what somebody's lock has kept us from, unless it still does."""
+        """Settle what somebody's lock has kept us from, unless it still does."""
         self._catch_up_at = monotonic() + CATCH_UP_EVERY
-        if self._unsettled:
-            locked = store.settle_late(self._unsettled)
-            if self._forget:
-                store.forget([message for message in self._unsettled if message.id not in locked])
-            self._unsettled = [message for message in self._unsettled if message.id in locked]
-        self._refused, self._locked = self._refused + self._locked, []
+        if not self._unsettled:
+            return
+        locked = store.settle_late(self._unsettled)
+        if self._forget:
+            store.forget([message for message in self._unsettled if message.id not in locked])
+        self._unsettled = [message for message in self._unsettled if message.id in locked]
+
+    def _park(self, store: Store, *, again: bool = False) -> None:
+        """Write down what was refused; `again` also what was locked a moment ago."""
+        if self._refused.write(store, monotonic(), again=again):
+            self.last_landed = monotonic()
 
     def _forget_settled(self, turn: Turn, store: Store) -> None:
         if turn.done and self._forget:
@@ -272,35 +269,9 @@ class Cycle:
             self._core.confirmed(outcomes.confirmed, self.last_landed)
             if told := sum(message.expired for message in outcomes.confirmed):
                 self._metrics.expired.inc(told)
-        if outcomes.refused:
-            self._core.refused(outcomes.refused, monotonic())
-        self._refused += outcomes.refused
+        self._refused.add(outcomes.refused, monotonic())
         self._metrics.count_outcomes(outcomes)
 
     def _refuse(self, refused: list[Refusal]) -> None:
-        if not refused:
-            return
-        self._core.refused(refused, monotonic())
-        self._refused += refused
+        self._refused.add(refused, monotonic())
         self._metrics.count_refused(refused)
-
-    def _park(self, store: Store) -> None:
-        refused = self._core.still_held(self._refused)
-        if refused:
-            parkings = self._core.parkings(refused)
-            ended = [parking.message for parking in parkings if parking.state == "expired"]
-            others = [parking for parking in parkings if parking.state != "expired"]
-            locked = (store.park(others) if others else set()) | (
-                store.expire(ended) if ended else set()
-            )
-            self._metrics.expired.inc(len(ended))
-            self._core.parked(p for p in parkings if p.message.id not in locked)
-            self._locked += [each for each in refused if each.message.id in locked]
-            self._catch_up_at = monotonic() + CATCH_UP_EVERY if locked else self._catch_up_at
-            if any(parking.state in ("dead", "expired") for parking in parkings):
-                self.last_landed = monotonic()
-            self._refusals.add(
-                [each for each in refused if not each.message.expired],
-                others,
-            )
-        self._refused = []

@@ -14,7 +14,7 @@ from typing import Any
 from outbox_relay.broker.registry import broker_of
 from outbox_relay.core.dead_letter import DEAD
 from outbox_relay.core.place import Broker, Ready, Told, Whereabouts, judge
-from outbox_relay.core.route import Route
+from outbox_relay.core.route import queues_of
 from outbox_relay.errors import BrokerLost, SchemaError
 from outbox_relay.operator import queries
 from outbox_relay.operator.session import Session, Time
@@ -73,7 +73,7 @@ class Missing:
     @property
     def queues(self) -> list[str]:
         """The queues it is known to have gone to."""
-        return Route(self.exchange, self.routing_key, True, self.declarations, 0).queues
+        return queues_of(self.exchange, self.routing_key, self.declarations)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from outbox_relay.core.guard import Known, is_known
-from outbox_relay.core.route import Route
+from outbox_relay.core.route import queues_of
 from outbox_relay.operator.session import Session
 from outbox_relay.postgres.workers import LIVE, MAY_READ
 from outbox_relay.settings import Settings
@@ -49,7 +49,7 @@ class Waiting:
     @property
     def queues(self) -> list[str]:
         """The queues it is known to lead to."""
-        return Route(self.exchange, self.routing_key, True, self.declarations, 0).queues
+        return queues_of(self.exchange, self.routing_key, self.declarations)
 
 
 @dataclass(frozen=True, slots=True)

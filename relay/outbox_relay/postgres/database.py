@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from outbox_relay.errors import SchemaError, SettingsError, StatementFailed, StoreLost
 from outbox_relay.postgres.sqlstates import Fault, fault_of
+from outbox_relay.settings import Settings
 from outbox_relay.settings.setting import flag_of
 
 CONNECT_TIMEOUT_SECONDS: Final = 5
@@ -66,6 +67,14 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
                 # After a time-out the reply may still come: the connection cannot be used again.
                 self.pgconn.finish()
             raise
+
+
+def current_url(settings: Settings) -> str:
+    """The database's URL, the secret read anew. Raises StoreLost while it is being replaced."""
+    try:
+        return settings.database_url.read()
+    except SettingsError as error:  # it was readable at the start
+        raise StoreLost(str(error)) from error
 
 
 def connect(

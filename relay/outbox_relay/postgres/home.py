@@ -9,9 +9,8 @@ from typing import Any, Final, Self
 from outbox_relay.core.dead_letter import DEAD, UNREGISTERED, DeadLetter
 from outbox_relay.core.message import Reason
 from outbox_relay.core.route import Route
-from outbox_relay.errors import SettingsError, StoreLost
-from outbox_relay.postgres.database import BoundedConnection, connect, translated
-from outbox_relay.postgres.literals import storable
+from outbox_relay.postgres.database import BoundedConnection, connect, current_url, translated
+from outbox_relay.postgres.literals import charset_of, storable
 from outbox_relay.postgres.statement import Statement
 from outbox_relay.postgres.workers import may_read
 from outbox_relay.settings import Settings
@@ -48,17 +47,12 @@ class Home:
     def __init__(self, connection: BoundedConnection, settings: Settings) -> None:
         self._connection = connection
         self._settings = settings
-        encoding = connection.info.parameter_status("server_encoding")
-        self._charset = "utf-8" if encoding in ("UTF8", "SQL_ASCII") else "ascii"
+        self._charset = charset_of(connection.info)
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Connect, the secret read anew."""
-        try:
-            url = settings.database_url.read()
-        except SettingsError as error:  # it was readable at the start
-            raise StoreLost(str(error)) from error
-        return cls(connect(url, NAME, settings.statement_timeout), settings)
+        return cls(connect(current_url(settings), NAME, settings.statement_timeout), settings)
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,14 @@
 
 from collections.abc import Iterable
 
+from psycopg import ConnectionInfo
+
+
+def charset_of(server: ConnectionInfo) -> str:
+    """What its text columns can hold; a database of another encoding than UTF-8 holds ASCII."""
+    encoding = server.parameter_status("server_encoding")
+    return "utf-8" if encoding in ("UTF8", "SQL_ASCII") else "ascii"
+
 
 def storable(text: str, charset: str) -> str:
     """A reason that a text column can hold, whatever the row or the broker put into it."""

@@ -7,9 +7,8 @@ from contextlib import closing
 from time import monotonic
 from typing import Final
 
-from outbox_relay.errors import SettingsError, StoreLost
 from outbox_relay.postgres.chores import PURGE
-from outbox_relay.postgres.database import connect, translated
+from outbox_relay.postgres.database import connect, current_url, translated
 from outbox_relay.settings import Settings
 
 NAME: Final = "outbox-relay retention"
@@ -22,10 +21,7 @@ def purge(settings: Settings) -> int:
 
     Raises StoreLost or SchemaError.
     """
-    try:
-        url = settings.database_url.read()
-    except SettingsError as error:  # it was readable at the start, so it is being replaced
-        raise StoreLost(str(error)) from error
+    url = current_url(settings)
     statement = PURGE.in_schema(settings.schema).text
     total, until = 0, monotonic() + BUDGET
     with (

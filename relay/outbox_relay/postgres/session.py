@@ -6,6 +6,7 @@ from typing import Any, Final
 from outbox_relay.core.backlog import History
 from outbox_relay.errors import SchemaError, StoreLost
 from outbox_relay.postgres.database import BoundedConnection, translated
+from outbox_relay.postgres.literals import charset_of
 from outbox_relay.postgres.statement import Statement
 
 #: The schema versions this relay can work with.
@@ -36,8 +37,7 @@ class Session:
     def __init__(self, connection: BoundedConnection, schema: str) -> None:
         self._connection = connection
         self._cursor = connection.cursor(binary=True)
-        encoding = connection.info.parameter_status("server_encoding")
-        self._charset = "utf-8" if encoding in ("UTF8", "SQL_ASCII") else "ascii"
+        self._charset = charset_of(connection.info)
         self._schema = schema
         self._sql: dict[Statement, str] = {}
 

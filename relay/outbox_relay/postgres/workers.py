@@ -5,8 +5,7 @@ from typing import Any, Final, Self
 import psycopg
 
 from outbox_relay.core.guard import NOTHING, Known
-from outbox_relay.errors import SettingsError, StoreLost
-from outbox_relay.postgres.database import BoundedConnection, connect, translated
+from outbox_relay.postgres.database import BoundedConnection, connect, current_url, translated
 from outbox_relay.postgres.statement import Statement
 from outbox_relay.settings import Settings
 
@@ -69,11 +68,7 @@ class Workers:
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Connect, the secret read anew."""
-        try:
-            url = settings.database_url.read()
-        except SettingsError as error:  # it was readable at the start
-            raise StoreLost(str(error)) from error
-        return cls(connect(url, NAME, settings.statement_timeout), settings)
+        return cls(connect(current_url(settings), NAME, settings.statement_timeout), settings)
 
     def fingerprint(self) -> str | None:
         """What changes whenever `known` may; None where this login can see nothing."""

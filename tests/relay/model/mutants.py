@@ -63,7 +63,8 @@ def attempts_burned_by_outage() -> AbstractContextManager[object]:
     def lose(self: Relay, error: BrokerLost) -> None:
         if self._publisher:
             unconfirmed = self._publisher.unconfirmed()
-            self._cycle._refused += [Refusal(m, Reason.REJECTED, "lost") for m in unconfirmed]
+            refused = [Refusal(m, Reason.REJECTED, "lost") for m in unconfirmed]
+            self._cycle._refused.add(refused, 0.0)
         lose_broker(self, error)
 
     return patch.object(Relay, "_lose_broker", lose)
