@@ -14,10 +14,11 @@ from celery_outbox.errors import UnusableTarget
 from celery_outbox.message import Message
 from celery_outbox.statements.commands import Entry, Outcome, Rows, commands, execute_all
 from celery_outbox.statements.insert import Style, explain, statement
+from celery_outbox.targets.immediate import Immediate
 from celery_outbox.targets.target import FAILED, described
 
 
-class DjangoTarget:
+class DjangoTarget(Immediate):
     """The transaction that a Django database is in, in this thread. See `Target`."""
 
     def __init__(self, alias: str, schema: str) -> None:
@@ -39,19 +40,6 @@ class DjangoTarget:
                 " Open one in this thread, or send after the other has ended"
             )
         return self.insert(self._connection, message)
-
-    def put_alone(self, message: Message) -> Outcome:
-        """Insert the message."""
-        return self.put(message)
-
-    def leave(self, *, failed: bool) -> None:
-        """Do nothing: all is inserted."""
-
-    async def aleave(self, *, failed: bool) -> None:
-        """Do nothing: all is inserted."""
-
-    def discard(self) -> None:
-        """Do nothing: what rolls back takes its rows along."""
 
     def begin(self) -> AbstractContextManager[object]:
         """Return `atomic()`."""

@@ -16,10 +16,11 @@ from celery_outbox.errors import UnusableTarget
 from celery_outbox.message import Message
 from celery_outbox.statements.commands import Entry, Outcome, Rows, commands, execute_all
 from celery_outbox.statements.insert import Style, explain, sqlstate, statement
+from celery_outbox.targets.immediate import Immediate
 from celery_outbox.targets.target import CLOSED, FAILED, SYNCHRONOUS, described
 
 
-class Psycopg2Target:
+class Psycopg2Target(Immediate):
     """The transaction of a psycopg2 connection. See `Target`."""
 
     def __init__(self, connection: psycopg2.extensions.connection, schema: str) -> None:
@@ -49,19 +50,6 @@ class Psycopg2Target:
             lambda text, parameters: self._execute(text, parameters, [message]),
         )
         return entry.outcome
-
-    def put_alone(self, message: Message) -> Outcome:
-        """Insert the message."""
-        return self.put(message)
-
-    def leave(self, *, failed: bool) -> None:
-        """Do nothing: all is inserted."""
-
-    async def aleave(self, *, failed: bool) -> None:
-        """Do nothing: all is inserted."""
-
-    def discard(self) -> None:
-        """Do nothing: what rolls back takes its rows along."""
 
     def begin(self) -> AbstractContextManager[object]:
         """Return a transaction, or a savepoint where one is in progress."""
