@@ -17,6 +17,7 @@ from bench import (
     queues,
     rabbit,
     redis_list,
+    retention,
     sustained,
 )
 from bench.lab import Lab
@@ -53,6 +54,8 @@ def catalogue(scale: Scale, has: Brokers) -> list[Experiment]:
         *(_redis(scale) if has.valkey else ()),
         Experiment("producer", _named_each("producer", producer.measure)),
         Experiment("inbox", _named_each("inbox", inbox.measure)),
+        Experiment("commits", _named_each("commits", commits.measure)),
+        Experiment("retention", _named_each("retention", retention.measure), heavy=True),
         *(_latency(scale) if has.rabbitmq else ()),
     ]
 
@@ -141,7 +144,6 @@ def _latency(scale: Scale) -> Iterator[Experiment]:
             yield Experiment(name, _named_each(name, measure))
         idle = partial(latency.idle, doorbell=doorbell)
         yield Experiment(f"idle{way}", _named_each(f"idle{way}", idle))
-    yield Experiment("commits", _named_each("commits", commits.measure))
 
 
 def _processes(count: int) -> str:

@@ -19,6 +19,7 @@ UNITS: Final = {
     "silence": "s",
     "p50": "ms",
     "p99": "ms",
+    "longest": "ms",
     "share": "%",
     "size": "MB",
     "others": "cores",

@@ -27,6 +27,8 @@ class Scale:
     #: drained while another transaction holds the horizon; sent messages lying about
     horizon: int
     sent: int
+    #: Sent messages in each of fifteen old retention slots.
+    kept: int
     #: Commits of each connection in a turn.
     commits: int
     latency_seconds: float
@@ -54,6 +56,7 @@ QUICK: Final = Scale(
     head=10_000,
     horizon=100_000,
     sent=200_000,
+    kept=50_000,
     commits=500,
     latency_seconds=10,
     latency_rates=(1, 50, 1000),
@@ -78,6 +81,7 @@ FULL: Final = Scale(
     head=10_000,
     horizon=500_000,
     sent=2_000_000,
+    kept=1_400_000,
     commits=2000,
     latency_seconds=20,
     latency_rates=(1, 50, 200, 1000),
@@ -103,6 +107,7 @@ SMOKE: Final = Scale(
     head=200,
     horizon=300,
     sent=300,
+    kept=60,
     commits=20,
     latency_seconds=0.5,
     latency_rates=(100,),
