@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final
 
 from bench import (
+    audit,
     backlog,
     commits,
     inbox,
@@ -56,6 +57,7 @@ def catalogue(scale: Scale, has: Brokers) -> list[Experiment]:
         Experiment("inbox", _named_each("inbox", inbox.measure)),
         Experiment("commits", _named_each("commits", commits.measure)),
         Experiment("retention", _named_each("retention", retention.measure), heavy=True),
+        Experiment("audit", _named_each("audit", audit.measure), heavy=True),
         *(_latency(scale) if has.rabbitmq else ()),
     ]
 

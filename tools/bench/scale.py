@@ -27,6 +27,8 @@ class Scale:
     #: drained while another transaction holds the horizon; sent messages lying about
     horizon: int
     sent: int
+    #: Confirmed messages that an audit looks at.
+    audited: int
     #: Sent messages in each of fifteen old retention slots.
     kept: int
     #: Commits of each connection in a turn.
@@ -56,6 +58,7 @@ QUICK: Final = Scale(
     head=10_000,
     horizon=100_000,
     sent=200_000,
+    audited=500_000,
     kept=50_000,
     commits=500,
     latency_seconds=10,
@@ -81,6 +84,7 @@ FULL: Final = Scale(
     head=10_000,
     horizon=500_000,
     sent=2_000_000,
+    audited=10_000_000,
     kept=1_400_000,
     commits=2000,
     latency_seconds=20,
@@ -107,6 +111,7 @@ SMOKE: Final = Scale(
     head=200,
     horizon=300,
     sent=300,
+    audited=200,
     kept=60,
     commits=20,
     latency_seconds=0.5,

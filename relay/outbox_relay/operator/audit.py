@@ -1,12 +1,14 @@
 """What was confirmed and has no receipt, and where each such message most likely is.
 
 The receipts may be in another database. Ids of what was confirmed are read here a portion at a
-time, and asked for there: each side uses its own clock, and the difference is measured.
+time, and asked for there while the next are read: each side uses its own clock, and the difference
+is measured.
 """
 
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -35,10 +37,11 @@ NOT_WATCHED = (
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """Messages that were confirmed one after another."""
+    """Messages that were confirmed one after another; their ids are an array literal."""
 
     last: datetime | None
-    message_ids: list[str] | None
+    message_ids: str | None
+    messages: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +90,19 @@ class Found:
 
 def find(settings: Settings, older_than: float, since: datetime | None, task: str | None) -> Found:
     """What was confirmed in time and has no receipt. Raises StoreLost or SchemaError."""
-    with Session.open(settings) as outbox, open_inbox(settings) as inbox:
+    with (
+        Session.open(settings) as outbox,
+        Session.open(settings) as reading,
+        open_inbox(settings) as inbox,
+    ):
         until = outbox.value(queries.NOW) - timedelta(seconds=older_than)
         ahead = inbox.value(queries.NOW) - outbox.value(queries.NOW)
         watched = _watched(inbox, ahead)
         begin = min(datetime.fromisoformat(each["since"]) for each in watched)
         checked, missing = 0, []
-        for ids in _portions(outbox, max(begin, since or begin), until, task):
-            checked += len(ids)
-            rows = inbox.fetch(Unfinished, queries.UNFINISHED, ids=ids)
+        for portion in _ahead(_portions(reading, max(begin, since or begin), until, task)):
+            checked += portion.messages
+            rows = inbox.fetch(Unfinished, queries.UNFINISHED, message_ids=portion.message_ids)
             if rows:
                 missing += outbox.fetch(
                     Missing,
@@ -158,15 +165,24 @@ class _Watched:
 
 def _portions(
     outbox: Session, after: datetime, until: datetime, task: str | None
-) -> Iterator[list[str]]:
+) -> Iterator[Portion]:
     last: datetime | None = after - timedelta(microseconds=1)
     while last is not None:
         [portion] = outbox.fetch(
             Portion, queries.CONFIRMED_PORTION, after=last, until=until, task=task
         )
-        if portion.message_ids:
-            yield portion.message_ids
+        if portion.messages:
+            yield portion
         last = portion.last
+
+
+def _ahead(portions: Iterator[Portion]) -> Iterator[Portion]:
+    """The same, each being read while the one before is looked at."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, portions, None)
+        while (portion := following.result()) is not None:
+            following = thread.submit(next, portions, None)
+            yield portion
 
 
 def _once(missing: list[Missing]) -> list[Missing]:

@@ -144,9 +144,12 @@ PURGE: Final = "SELECT {outbox}.purge(%(older_than)s * interval '1 second', true
 #: Whether a database has receipts that this login may ask for.
 HAS_RECEIPTS: Final = "SELECT to_regprocedure('inbox.unfinished(text[])') IS NOT NULL"
 WATCHED: Final = "SELECT task, since FROM inbox.watched"
-UNFINISHED: Final = "SELECT * FROM inbox.unfinished(%(ids)s)"
+UNFINISHED: Final = "SELECT * FROM inbox.unfinished(%(message_ids)s::text[])"
+#: The ids go from one server to the other as they are: to read ten thousand takes Python longer
+#: than Postgres takes to look for them.
 CONFIRMED_PORTION: Final = """
-SELECT * FROM {outbox}.confirmed_portion(%(after)s, %(until)s, %(task)s)
+SELECT last, message_ids::text, coalesce(cardinality(message_ids), 0) AS messages
+FROM {outbox}.confirmed_portion(%(after)s, %(until)s, %(task)s)
 """
 MISSING: Final = """
 SELECT * FROM {outbox}.missing_among(%(found)s::json, %(watched)s::json, %(until)s)
