@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
+from outbox_console.outbox.failures import cause_of
 from outbox_console.outbox.states import STATES
 from tests.console.conftest import Browse, bury, confirm
 from tests.fixtures.rows import commit_rows, ids_in
@@ -140,3 +141,9 @@ def test_what_is_not_there_is_said_with_a_way_out(browse: Browse, outbox: str) -
         for path, each in answers.items()
         if "<h1>" not in each.text and "<h2>" not in each.text
     } == set()
+
+
+def test_a_cause_keeps_the_code_of_a_reply() -> None:
+    """And loses what is one message's alone."""
+    assert cause_of("312 NO_ROUTE: no queue takes a") == "312 NO_ROUTE: no queue takes a"
+    assert cause_of("size 7000 is larger than 5000") == "size … is larger than …"

@@ -30,9 +30,10 @@ SELECT p.id, m.task, m.routing_key, p.last_error, p.available_at AS at
          ORDER BY id DESC LIMIT {LOOKED_AT}) p
   JOIN {{outbox}}.message m ON m.id = p.id AND m.slot = p.slot
 """
-#: What differs from one message to the next within one cause: numbers and quoted names of ids.
+#: What differs from one message to the next within one cause: ids, and numbers that are not a
+#: broker's reply code, as in `312 NO_ROUTE`.
 _VARYING: Final = re.compile(
-    r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b\d+\b"
+    r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b\d+\b(?! [A-Z_]{3,}\b)"
 )
 
 
