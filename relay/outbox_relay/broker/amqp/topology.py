@@ -1,7 +1,8 @@
 """Sees to it that what messages are published to exists: declared as Celery would have declared it.
 
-Messages whose queue is not known to exist wait in a room of bounded size while it is declared; all
-others pass at once. A queue that never answers keeps nobody waiting but the messages that need it.
+Messages whose queue is not known to exist wait while it is declared; all others pass at once. Where
+that takes long, they wait in a room of bounded size, and those beyond it are put off. So a queue
+that never answers keeps nobody waiting but the messages that need it.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +23,10 @@ from outbox_relay.errors import Unpublishable
 
 _need: Callable[[Message], Need] = attrgetter("declare", "exchange")
 
-#: How many messages may wait, and how large they may be together, in bytes.
+#: How long messages may wait beyond the room, in seconds. Nearly all declarations take less, and to
+#: put off what a backlog brings meanwhile would cost more. The relay's window bounds it.
+PATIENCE: Final = 0.25
+#: How many messages may wait for longer, and how large they may be together, in bytes.
 MAX_WAITING: Final = 2000
 MAX_WAITING_BYTES: Final = 16 << 20
 #: How long a message may wait, in seconds: for less than what its claim lasts.
@@ -110,6 +114,8 @@ class Topology:
         while self._parties and (need := self._overstays(now)):
             self._declarer.cancel(need)
             prepared.refused.extend(map(_another_time, self._leave(need)))
+        if self._crowded:
+            prepared.refused.extend(map(_another_time, self._thin_out(now)))
         return prepared
 
     def _overstays(self, now: float) -> Need | None:
@@ -141,13 +147,13 @@ class Topology:
     def _begin(
         self, message: Message, now: float, prepared: Prepared, returned: Need | None = None
     ) -> None:
-        """Let it wait for what it needs, and have that declared if it is the first, and has room.
+        """Let it wait for what it needs, and have that declared if it is the first.
 
         If it was `returned`, its queue is looked for as well.
         """
         need = returned or _need(message)
         if need in self._parties:
-            self._wait(message, need, prepared)
+            self._wait(message, need, now, prepared)
             return
         try:
             steps = self._steps(message)
@@ -159,12 +165,10 @@ class Topology:
         if not steps:
             self._known.add(need)
             prepared.ready.append(message)
-        elif not self._has_room(message, 0):
-            prepared.refused.append(_another_time(message))
         else:
             self._parties[need] = _Party(now)
             self._declarer.begin(need, steps)
-            self._wait(message, need, prepared)
+            self._wait(message, need, now, prepared)
 
     def _steps(self, message: Message) -> list[Step]:
         """What the broker is to be asked. Raises ValueError or Unpublishable over nonsense."""
@@ -172,27 +176,53 @@ class Topology:
         steps = steps_for(entities, DEFAULT_FRAME_MAX) if self._declare else []
         return [*steps, look_for(message.exchange)] if message.exchange else steps
 
-    def _wait(self, message: Message, need: Need, prepared: Prepared) -> None:
-        messages = self._parties[need].messages
-        if not self._has_room(message, len(messages)):
+    def _wait(self, message: Message, need: Need, now: float, prepared: Prepared) -> None:
+        party = self._parties[need]
+        if self._is_slow(party, now) and not self._has_room(message, len(party.messages)):
             prepared.refused.append(_another_time(message))
             return
-        messages.append(message)
+        party.messages.append(message)
         self._waiting += 1
         self._waiting_bytes += message.size
+
+    def _is_slow(self, party: _Party, now: float) -> bool:
+        return now - party.since > PATIENCE
 
     def _has_room(self, message: Message, beside: int) -> bool:
         """Whether it can wait `beside` others of its party, which leaves as much room to others."""
         free = self._room - self._waiting
         return free > beside and self._waiting_bytes + message.size <= MAX_WAITING_BYTES
 
+    @property
+    def _crowded(self) -> bool:
+        return self._waiting > self._room or self._waiting_bytes > MAX_WAITING_BYTES
+
+    def _thin_out(self, now: float) -> list[Message]:
+        """Half of each party that has waited for long, the largest first, until all have room."""
+        slow = [(n, party) for n, party in self._parties.items() if self._is_slow(party, now)]
+        out: list[Message] = []
+        for need, party in sorted(slow, key=lambda each: len(each[1].messages), reverse=True):
+            if not self._crowded:
+                break
+            if kept := len(party.messages) // 2:
+                leaving, party.messages = party.messages[kept:], party.messages[:kept]
+                self._count_out(leaving)
+            else:
+                self._declarer.cancel(need)
+                leaving = self._leave(need)
+            out += leaving
+        return out
+
     def _leave(self, need: Need) -> list[Message]:
         party = self._parties.pop(need, None)
         if party is None:
             return []
-        self._waiting -= len(party.messages)
-        self._waiting_bytes -= sum(message.size for message in party.messages)
+        self._count_out(party.messages)
         return party.messages
+
+    def _count_out(self, messages: Sequence[Message]) -> None:
+        self._waiting -= len(messages)
+        self._waiting_bytes -= sum(message.size for message in messages)
 
 
 def _another_time(message: Message) -> Refusal:

@@ -6,7 +6,7 @@ from unittest.mock import patch
 import pytest
 
 from outbox_relay.broker.amqp import topology as topology_module
-from outbox_relay.broker.amqp.topology import MAX_WAITING_BYTES, Topology
+from outbox_relay.broker.amqp.topology import MAX_WAITING_BYTES, PATIENCE, Topology
 from outbox_relay.core.message import Message, Reason
 from outbox_relay.errors import BrokerLost
 from tests.relay.messages import a_message
@@ -44,25 +44,44 @@ def to(name: str, count: int) -> list[Message]:
     return [a_message(id=n, routing_key=name, declare=declare) for n in range(count)]
 
 
-def test_a_party_leaves_as_much_room_as_it_takes(topology: Topology) -> None:
-    """However many wait for one queue, those for others find room, and what does not is put off."""
-    waiting = 0
-    for name in ("a", "b", "c"):
-        ready, refused = topology.prepare(to(name, 10 * ROOM), 0.0)
-        taken = topology.waiting - waiting
-        waiting = topology.waiting
+def test_a_backlog_waits_for_a_declaration_that_takes_a_moment(topology: Topology) -> None:
+    """To put off thousands of messages, for seconds, because of milliseconds would be absurd."""
+    ready, refused = topology.prepare(to("new", 10 * ROOM), 0.0)
 
-        assert not ready
-        assert 0 < taken == 10 * ROOM - len(refused)
+    assert not ready
+    assert not refused
+    assert topology.step(PATIENCE).refused == []
+    assert topology.waiting == 10 * ROOM
+
+
+def test_what_takes_long_leaves_room_to_others(topology: Topology) -> None:
+    """However many wait for one queue, those for others find room, and what does not is put off."""
+    topology.prepare(to("hangs", 10 * ROOM), 0.0)
+    slow = PATIENCE + 0.1
+    while refused := topology.step(slow).refused:
         assert {refusal.reason for refusal in refused} == {Reason.UNDECLARED}
-    assert waiting < ROOM
+    assert 0 < topology.waiting <= ROOM
+
+    assert len(topology.prepare(to("hangs", ROOM), slow).refused) > 0
+    assert topology.prepare(to("new", 10), slow).refused == []
+
+
+def test_many_queues_that_take_long_are_thinned_out_as_well(topology: Topology) -> None:
+    """Of those for which one message waits each, as many stay as there is room for."""
+    for n in range(2 * ROOM):
+        topology.prepare(to(f"queue {n}", 1), 0.0)
+
+    refused = topology.step(PATIENCE + 0.1).refused
+
+    assert len(refused) == ROOM == topology.waiting
 
 
 def test_messages_that_wait_are_bounded_in_bytes(topology: Topology) -> None:
     """All of a message counts, not its body alone."""
     large = [m._replace(headers=b"x" * (1 << 20)) for m in to("large", 50)]
 
-    _, refused = topology.prepare(large, 0.0)
+    topology.prepare(large, 0.0)
+    refused = topology.step(PATIENCE + 0.1).refused + topology.step(PATIENCE + 0.2).refused
 
     assert topology.waiting + len(refused) == 50
     assert 0 < topology.waiting_bytes <= MAX_WAITING_BYTES
