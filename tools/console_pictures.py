@@ -36,6 +36,9 @@ from servers.ports import free_port
 ROOT: Final = Path(__file__).resolve().parents[1]
 PICTURES: Final = ROOT / "docs" / "pictures"
 
+#: How relays name their connections.
+RELAY: Final = "outbox-relay 0.1.0 aaaa.bbbbbb.cccc"
+
 #: Messages of a shop; `kind` says what becomes of them below.
 INSERT: Final = """
 INSERT INTO outbox.message (message_id, task, exchange, routing_key, headers, properties, body,
@@ -103,6 +106,9 @@ PAGES: Final = {
     "search": "/messages?state=dead&task=payments.capture&reason=NO_ROUTE",
     "message": "/find?id={dead}",
     "failures": "/failures",
+    "routes": "/routes",
+    "workers": "/workers",
+    "doctor": "/doctor",
     "actions": "/actions",
     "nothing": "/messages/999999999",
 }
@@ -183,8 +189,8 @@ def console(kind: str, folder: Path) -> Iterator[tuple[str, int]]:
             ended = threading.Event()
             threading.Thread(target=go_on, args=(url, ended), daemon=True).start()
             stack.callback(ended.set)
-            for _ in range(2):  # relays name their connections, and these stand for two
-                stack.enter_context(psycopg.connect(url, application_name="outbox-relay"))
+            for _ in range(2):  # these stand for two relays
+                stack.enter_context(psycopg.connect(url, application_name=RELAY))
         app = serve_app(
             read({"OUTBOX_DATABASE_URL": url, "OUTBOX_CONSOLE_ROLE": "operator-with-payload"})
         )

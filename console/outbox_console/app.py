@@ -14,10 +14,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from outbox_console import settings as reading
+from outbox_console.depths import Depths
+from outbox_console.doctor import Doctor
 from outbox_console.errors import Problem
 from outbox_console.gate import Gate, Who
 from outbox_console.outbox.pulse import Pulse
-from outbox_console.pages import actions, failures, messages, overview
+from outbox_console.pages import actions, doctor, failures, messages, overview, routes, workers
 from outbox_console.pages.console import Console, page, templates
 from outbox_console.people.forms import Forms
 from outbox_console.people.person import Person
@@ -29,16 +31,30 @@ _STATIC: Final = Path(__file__).with_name("static")
 
 
 def create_app(
-    *, database_url: str, schema: str = "outbox", role: str = "viewer", who: Who | None = None
+    *,
+    database_url: str,
+    schema: str = "outbox",
+    role: str = "viewer",
+    who: Who | None = None,
+    doctor: str = reading.DOCTOR,
+    relay_metrics: tuple[str, ...] = (),
 ) -> Starlette:
     """The console, to be mounted in an ASGI application that has let people in already.
 
     Everybody who gets there has `role`: viewer, viewer-with-payload, operator or
     operator-with-payload. `who` tells people apart instead: it gets Starlette's HTTPConnection, and
-    returns a `Person` or None, who is refused. Raises SettingsError.
+    returns a `Person` or None, who is refused. `doctor` is the command that the page of that name
+    runs; `relay_metrics` are URLs of relays' metrics, for how deep the queues are at the broker.
+    Raises SettingsError.
     """
     settings = reading.check(
-        Settings(database_url=reading.constant_url(database_url), schema=schema, role=role)
+        Settings(
+            database_url=reading.constant_url(database_url),
+            schema=schema,
+            role=role,
+            doctor=doctor,
+            relay_metrics=relay_metrics,
+        )
     )
     return _application(settings, Middleware(Gate, Nobody(role), who, False))
 
@@ -51,7 +67,14 @@ def serve_app(settings: Settings) -> Starlette:
 
 def _application(settings: Settings, gate: Middleware) -> Starlette:
     database = Database(settings.database_url, settings.schema)
-    console = Console(database, Pulse(database), Forms(), templates())
+    console = Console(
+        database,
+        Pulse(database),
+        Forms(),
+        templates(),
+        Doctor(settings.doctor, settings.database_url, settings.schema),
+        Depths(settings.relay_metrics),
+    )
 
     @asynccontextmanager
     async def living(_: Starlette) -> AsyncIterator[None]:
@@ -65,6 +88,9 @@ def _application(settings: Settings, gate: Middleware) -> Starlette:
             *overview.ROUTES,
             *messages.ROUTES,
             *failures.ROUTES,
+            *routes.ROUTES,
+            *workers.ROUTES,
+            *doctor.ROUTES,
             *actions.ROUTES,
             Mount("/static", StaticFiles(directory=_STATIC), name="static"),
         ],

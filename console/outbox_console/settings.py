@@ -4,6 +4,7 @@ Without anybody to sign in, it listens on loopback alone: `check` refuses anothe
 """
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -19,6 +20,9 @@ Network = IPv4Network | IPv6Network
 
 ROLES: Final = ("viewer", "viewer-with-payload", "operator", "operator-with-payload")
 
+#: What the page Doctor runs.
+DOCTOR: Final = "outbox-relay doctor --json"
+
 #: Variable, default, and what `--help` says.
 VARIABLES: Final = (
     ("OUTBOX_DATABASE_URL", "", "libpq URL or conninfo of the outbox's database"),
@@ -27,6 +31,8 @@ VARIABLES: Final = (
     ("OUTBOX_CONSOLE_PEOPLE_FILE", "", "who may sign in: name:role:hash, one a line"),
     ("OUTBOX_CONSOLE_USER_HEADER", "", "header in which a reverse proxy names who signed in"),
     ("OUTBOX_CONSOLE_PROXIES", "", "addresses that header is believed from, comma-separated"),
+    ("OUTBOX_CONSOLE_DOCTOR", DOCTOR, "the command that the page Doctor runs"),
+    ("OUTBOX_CONSOLE_RELAY_METRICS", "", "URLs of relays' metrics, comma-separated"),
     ("OUTBOX_CONSOLE_ROLE", "viewer", "role of those who are not in the file: " + ", ".join(ROLES)),
 )
 #: The name of the file that holds a value is given as NAME_FILE, and read anew on every connect.
@@ -45,6 +51,8 @@ class Settings:
     user_header: str = ""
     proxies: tuple[Network, ...] = ()
     role: str = "viewer"
+    doctor: str = DOCTOR
+    relay_metrics: tuple[str, ...] = ()
 
     @property
     def knows_people(self) -> bool:
@@ -67,6 +75,8 @@ def read(values: Mapping[str, str]) -> Settings:
             user_header=known["OUTBOX_CONSOLE_USER_HEADER"],
             proxies=tuple(_network(part) for part in _parts(known["OUTBOX_CONSOLE_PROXIES"])),
             role=known["OUTBOX_CONSOLE_ROLE"],
+            doctor=known["OUTBOX_CONSOLE_DOCTOR"],
+            relay_metrics=tuple(_parts(known["OUTBOX_CONSOLE_RELAY_METRICS"])),
         )
     )
 
@@ -77,6 +87,11 @@ def check(settings: Settings) -> Settings:
         raise SettingsError("OUTBOX_SCHEMA: lower-case letters, digits and underscores, at most 63")
     if settings.role not in ROLES:
         raise SettingsError(f"OUTBOX_CONSOLE_ROLE: one of {', '.join(ROLES)}")
+    _check_doctor(settings.doctor)
+    if not all(url.startswith(("http://", "https://")) for url in settings.relay_metrics):
+        raise SettingsError(
+            "OUTBOX_CONSOLE_RELAY_METRICS: URLs such as http://relay:9464/metrics, comma-separated"
+        )
     if settings.people_file and settings.user_header:
         raise SettingsError(
             "OUTBOX_CONSOLE_PEOPLE_FILE and OUTBOX_CONSOLE_USER_HEADER are two ways to sign in: "
@@ -135,6 +150,15 @@ def _content(path: Path) -> str:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{_SECRET}_FILE cannot be read: {error}") from error
+
+
+def _check_doctor(command: str) -> None:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise SettingsError(f"OUTBOX_CONSOLE_DOCTOR: {error}") from error
+    if not words:
+        raise SettingsError("OUTBOX_CONSOLE_DOCTOR: a command, such as outbox-relay doctor --json")
 
 
 def _address(text: str) -> tuple[str, int]:

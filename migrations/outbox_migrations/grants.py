@@ -50,7 +50,8 @@ GRANT INSERT ON {outbox}.receipt, {outbox}.expiry, {outbox}.lane TO outbox_relay
 GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.retry, {outbox}.discard, {outbox}.replay,
     {outbox}.confirmed_portion, {outbox}.missing_among, {outbox}.find_missing,
     {outbox}.run_number, {outbox}.replay_rows, {outbox}.replay_message, {outbox}.purge,
-    {outbox}.forget, {outbox}.bring_home, {outbox}.claim_lanes, {outbox}.restore_work
+    {outbox}.forget, {outbox}.bring_home, {outbox}.claim_lanes, {outbox}.restore_work,
+    {outbox}.reschedule, {outbox}.acted
     TO outbox_relay;
 
 GRANT SELECT ON {outbox}.stats TO outbox_inspector;
@@ -89,7 +90,8 @@ GRANT SELECT ON {outbox}.message, {outbox}.pending, {outbox}.scheduled, {outbox}
     {outbox}.sent, {outbox}.expired TO outbox_reader;
 GRANT SELECT ON {outbox}.ready, {outbox}.parked, {outbox}.lane, {outbox}.expiry
     TO outbox_viewer, outbox_reader;
-GRANT EXECUTE ON FUNCTION {outbox}.rough_count TO outbox_viewer, outbox_reader;
+GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.missing_portion, {outbox}.family
+    TO outbox_viewer, outbox_reader;
 
 GRANT EXECUTE ON FUNCTION {outbox}.act TO outbox_operator;
 """
@@ -105,7 +107,8 @@ DO $$ DECLARE
     reader text;
 BEGIN
     FOR reader IN SELECT rolname FROM pg_roles
-                   WHERE rolname IN ('outbox_relay', 'outbox_inspector') LOOP
+                   WHERE rolname IN ('outbox_relay', 'outbox_inspector', 'outbox_viewer',
+                                     'outbox_reader') LOOP
         EXECUTE 'GRANT USAGE ON SCHEMA {inbox} TO ' || quote_ident(reader);
         EXECUTE 'GRANT SELECT ON {inbox}.worker, {inbox}.receipt, {inbox}.watched TO '
             || quote_ident(reader);

@@ -12,7 +12,10 @@ from outbox_console.outbox.states import STATES
 from tests.console.conftest import Browse, bury, confirm
 from tests.fixtures.rows import commit_rows, ids_in
 
-PAGES = ["/", "/failures", "/actions", *(f"/messages?state={state.name}" for state in STATES)]
+PAGES = [
+    *("/", "/failures", "/routes", "/workers", "/doctor", "/actions"),
+    *(f"/messages?state={state.name}" for state in STATES),
+]
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -25,7 +28,7 @@ def test_a_page_of_an_empty_outbox_says_so(browse: Browse, outbox: str, path: st
     assert "<title>" in page.text
 
 
-@pytest.mark.parametrize("state", [state.name for state in STATES])
+@pytest.mark.parametrize("state", [state.name for state in STATES if state.name != "missing"])
 def test_a_list_shows_what_its_view_does(browse: Browse, ten: str, state: str) -> None:
     """The same messages, each with a link to its page, which names the state."""
     browser = browse(ten)

@@ -16,6 +16,7 @@ from outbox_console.errors import SettingsError
 from outbox_console.outbox.states import BY_NAME
 from outbox_console.people.passwords import hashed
 from tests.console.conftest import SECRET, Browse, Browser, bury
+from tests.console.test_pages import PAGES
 from tests.fixtures.rows import commit_rows, states
 
 Visit = Callable[..., Browser]
@@ -156,7 +157,7 @@ def test_a_forged_form_changes_nothing(browse: Browse, outbox: str) -> None:
 def test_a_browser_runs_nothing_but_ours(browse: Browse, ten: str) -> None:
     """A strict policy on every answer, no script or style within a page, cookies out of reach."""
     browser = browse(ten)
-    for path in ("/", "/messages", "/messages/1", "/failures", "/actions", "/nothing", "/healthz"):
+    for path in (*PAGES, "/messages/1", "/nothing", "/healthz"):
         page = browser.get(path)
         policy = page.headers["content-security-policy"]
         assert "default-src 'none'" in policy
@@ -180,7 +181,7 @@ def test_no_payload_leaves_the_server_without_the_right(
     part = SECRET[:-3]  # what is asked for stands on the page again: not the whole of it
     parameters = ["", f"text={part}", f"reason={part}", f"id={part}", f"task={part}", "after=1"]
     paths = [
-        *("/", "/hour", "/failures", "/actions"),
+        *("/", "/hour", "/failures", "/routes", "/workers", "/doctor", "/actions"),
         *(f"/messages/{row}" for row in range(1, 11)),
         *(f"/find?id={row}" for row in range(1, 11)),
         *(f"/messages?state={state}&{p}" for state in BY_NAME for p in parameters),

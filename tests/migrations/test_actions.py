@@ -98,6 +98,89 @@ def test_what_was_sent_is_sent_again_once(emptied_database: str) -> None:
     assert ids(emptied_database, "pending") == [row]
 
 
+def test_of_two_messages_with_one_id_the_one_that_was_sent_is_sent_again(
+    emptied_database: str,
+) -> None:
+    """The sequence was restarted: a row id alone does not tell, and one receipt is of one."""
+    url = emptied_database
+    run(
+        url,
+        """INSERT INTO outbox.message (id, slot, message_id, task, body, content_type,
+                                       content_encoding, created_at)
+        OVERRIDING SYSTEM VALUE
+        VALUES (1, 1, 'old', 't', '', 'c', 'e', now() - interval '2 h')""",
+    )
+    run(url, "DELETE FROM outbox.ready")
+    run(
+        url,
+        """INSERT INTO outbox.receipt (span, ids, sent_at)
+        VALUES ('[1,1]', '{1}', now() - interval '1 h')""",
+    )
+    run(
+        url,
+        """INSERT INTO outbox.message (id, slot, message_id, task, body, content_type,
+                                       content_encoding)
+        OVERRIDING SYSTEM VALUE VALUES (1, 2, 'new', 't', '', 'c', 'e')""",
+    )
+
+    assert act(url, "replay", [1]) == 1
+
+    waiting = run(url, "SELECT message_id FROM outbox.pending ORDER BY 1")
+    assert waiting == [("new",), ("old",)]
+
+
+def test_a_slot_tells_two_messages_with_one_id_apart(emptied_database: str) -> None:
+    """Whoever names it changes no other message, in whatever state that is."""
+    url = emptied_database
+    commit_rows(url, 1)
+    ((row, slot),) = run(url, "SELECT id, slot FROM outbox.ready")
+    other = (slot + 1) % 16
+
+    def changed(action: str, of: int) -> Any:
+        return run(
+            url,
+            f"SELECT outbox.acted('{action}', '{{{row}}}', '{{{of}}}', 'ada', '', '2199-01-01')",
+        )[0][0]
+
+    assert [changed(each, other) for each in ("cancel", "reschedule")] == [[], []]
+    assert changed("reschedule", slot) == [row]
+    assert changed("cancel", slot) == [row]
+
+
+def test_a_message_is_rescheduled_by_its_id(emptied_database: str) -> None:
+    """Pending, scheduled or between two attempts: held until then; at once with now()."""
+    url = emptied_database
+    commit_rows(url, message_ids=["due"])
+    commit_rows(url, message_ids=["later"], available_in=3600)
+    commit_rows(url, message_ids=["again"])
+    run(
+        url,
+        """WITH gone AS (DELETE FROM outbox.ready r USING outbox.message m
+                         WHERE m.id = r.id AND m.message_id = 'again' RETURNING r.id, r.slot)
+        INSERT INTO outbox.parked (id, slot, state, available_at, attempts, last_error)
+        SELECT id, slot, 'retry', now() + interval '1 h', 3, 'refused' FROM gone""",
+    )
+    names = ("due", "later", "again", "nobody")
+
+    moved = [
+        run(url, f"SELECT outbox.reschedule('{name}', '2199-01-01 00:00+00')")[0][0]
+        for name in names
+    ]
+
+    assert moved == [1, 1, 1, 0]
+    found = run(url, "SELECT message_id, attempts, last_error FROM outbox.scheduled ORDER BY 1")
+    assert found == [("again", 3, "refused"), ("due", 0, None), ("later", 0, None)]
+    run(url, "SELECT outbox.reschedule('due', now())")
+    assert run(url, "SELECT message_id FROM outbox.pending") == [("due",)]
+
+
+@pytest.mark.parametrize("at", ["NULL", "'infinity'", "'-infinity'"])
+def test_no_time_is_no_time_to_hold_a_message_until(emptied_database: str, at: str) -> None:
+    """Refused, whether or not there is such a message."""
+    with pytest.raises(errors.InvalidParameterValue, match="reschedule needs a time"):
+        run(emptied_database, f"SELECT outbox.reschedule('m', {at})")
+
+
 @pytest.mark.parametrize(
     ("action", "at", "count"),
     [
@@ -145,8 +228,11 @@ _ALLOWED = {
     "SELECT declare FROM outbox.message_0": "",
     "SELECT outbox.act('retry', '{1}', 'ada')": "operator",
     "SELECT outbox.retry_rows('{1}')": "",
-    "SELECT outbox.remove_rows('{1}', true)": "",
+    "SELECT outbox.remove_rows('{1}', NULL, true)": "",
+    "SELECT outbox.replay_rows('{1}')": "",
+    "SELECT outbox.acted('retry', '{1}', NULL, 'ada', '', NULL)": "",
     "SELECT outbox.retry('m')": "",
+    "SELECT outbox.reschedule('m', now())": "",
     "SELECT outbox.purge('1 day')": "",
     "INSERT INTO outbox.action (who, action, why, ids) VALUES ('x', 'retry', '', '{}')": "",
     "DELETE FROM outbox.ready": "",

@@ -78,8 +78,8 @@ class Filter:
             "rows": list(self.rows),
             "task": self.task,
             "queue": self.queue,
-            "since": _time("since", self.since),
-            "until": _time("until", self.until),
+            "since": time("since", self.since),
+            "until": time("until", self.until),
             "text": _contains(self.text),
             "reason": _contains(self.reason),
         }
@@ -95,12 +95,13 @@ def parse(values: Mapping[str, str]) -> Filter:
     return found
 
 
-def _time(name: str, text: str) -> datetime | None:
+def time(name: str, text: str) -> datetime | None:
+    """The time that people gave, UTC where they say no zone; None for none. Raises Problem."""
     if not text:
         return None
     try:
-        time = datetime.fromisoformat(text)
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+        read = datetime.fromisoformat(text)
+        return (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise Problem(400, f"`{name}` is no time", "Give one such as 2026-11-28T13:00Z.") from None
 

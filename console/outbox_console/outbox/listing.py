@@ -9,7 +9,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from outbox_console.errors import Problem
+from outbox_console.outbox import missing, receipts
 from outbox_console.outbox.filters import Filter
+from outbox_console.outbox.receipts import Receipt
 from outbox_console.outbox.states import State
 from outbox_console.postgres.database import Session
 
@@ -37,10 +39,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some entries, and where the next page begins; empty where there is none."""
+    """Some entries, and where the next page begins; empty where there is none.
+
+    `receipts` are workers', by message id, and None where they are unknown. `note` says why nothing
+    can be shown, or how far was looked.
+    """
 
     entries: list[Entry]
     after: str
+    receipts: dict[str, Receipt] | None = None
+    note: str = ""
 
 
 _COLUMNS: Final = "id, message_id, task, exchange, routing_key, created_at, {time} AS at"
@@ -81,6 +89,8 @@ async def page(
     size: int = PAGE,
 ) -> Page:
     """The entries that match, in the state's order, after the given place."""
+    if state.name == "missing":
+        return await _missing(session, wanted, after, size)
     where = wanted.conditions(state, payload=payload) + (_AFTER[state.order] if after else "")
     columns = _COLUMNS.replace("{time}", state.time)
     columns += _REASON if state.has_reason else _NO_REASON
@@ -91,11 +101,41 @@ async def page(
     )
     found = await session.fetch(Entry, statement, **wanted.parameters(), **_place(state, after))
     following = _after(state, found[size - 1]) if len(found) > size else ""
-    return Page(found[:size], following)
+    told = None
+    if state.name == "sent":
+        told = await receipts.of(session, [entry.message_id for entry in found[:size]])
+    return Page(found[:size], following, told)
+
+
+async def _missing(session: Session, wanted: Filter, after: str, size: int) -> Page:
+    found = await missing.find(session, wanted, after, size)
+    entries = [_entry(row) for row in found.rows]
+    told = await receipts.of(session, [entry.message_id for entry in entries])
+    if found.note:
+        return Page([], "", note=found.note)
+    looked = f"Looked at {found.looked:,} confirmed messages"
+    if found.until:
+        looked += ", and there are more to be looked at"
+    return Page(entries, found.until.isoformat() if found.until else "", told, f"{looked}.")
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    names = ("id", "message_id", "task", "exchange", "routing_key")
+    return Entry(
+        **{name: row[name] for name in names},
+        created_at=datetime.fromisoformat(row["created_at"]),
+        at=datetime.fromisoformat(row["sent_at"]),
+        attempts=None,
+        last_error=None,
+        args=None,
+        kwargs=None,
+    )
 
 
 async def count(session: Session, state: State, wanted: Filter, *, payload: bool) -> int:
     """How many match; one more than MOST where there are more."""
+    if state.name == "missing":
+        return len((await missing.find(session, wanted, "", MOST)).rows)
     where = wanted.conditions(state, payload=payload)
     return int(await session.value(COUNT % (state.name, where, MOST + 1), **wanted.parameters()))
 
@@ -104,6 +144,9 @@ async def ids(
     session: Session, state: State, wanted: Filter, newest: int, limit: int, *, payload: bool
 ) -> list[int]:
     """The ids of those that match and are not newer."""
+    if state.name == "missing":
+        rows_missing = (await missing.find(session, wanted, "", limit)).rows
+        return [row["id"] for row in rows_missing if row["id"] <= newest][:limit]
     statement = IDS % (state.name, wanted.conditions(state, payload=payload), int(limit))
     rows = await session.fetch(Number, statement, **wanted.parameters(), newest=newest)
     return [row.id for row in rows]

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from outbox_console.outbox import receipts
+from outbox_console.outbox.receipts import Receipt
 from outbox_console.postgres.database import Session
 
 #: OFFSET 0: as plain joins, the tables would be read from end to end for one message.
 MESSAGE: Final = """
-SELECT m.id, m.message_id, m.task, m.exchange, m.routing_key, m.created_at, m.available_at AS eta,
+SELECT m.id, m.slot, m.message_id, m.task, m.exchange, m.routing_key, m.created_at,
+       m.available_at AS eta,
        m.expires_at, m.content_type, m.content_encoding, m.mandatory, m.ordering_key, m.dedup_key,
        CASE WHEN r.id IS NOT NULL OR l.id IS NOT NULL THEN 'pending'
             WHEN e.id IS NOT NULL THEN 'expired'
@@ -27,27 +30,35 @@ SELECT m.id, m.message_id, m.task, m.exchange, m.routing_key, m.created_at, m.av
        CASE WHEN r.lease_until > now() THEN r.lease_until END AS claimed_until,
        t.sent_at, e.expired_at
   FROM {outbox}.message m
-  LEFT JOIN LATERAL (SELECT * FROM {outbox}.ready w WHERE w.id = m.id OFFSET 0) r ON true
-  LEFT JOIN LATERAL (SELECT * FROM {outbox}.parked w WHERE w.id = m.id OFFSET 0) p ON true
-  LEFT JOIN LATERAL (SELECT * FROM {outbox}.lane w WHERE w.id = m.id OFFSET 0) l ON true
-  LEFT JOIN LATERAL (SELECT * FROM {outbox}.expiry w WHERE w.id = m.id OFFSET 0) e ON true
+  LEFT JOIN LATERAL (SELECT * FROM {outbox}.ready w
+                      WHERE w.id = m.id AND w.slot = m.slot OFFSET 0) r ON true
+  LEFT JOIN LATERAL (SELECT * FROM {outbox}.parked w
+                      WHERE w.id = m.id AND w.slot = m.slot OFFSET 0) p ON true
+  LEFT JOIN LATERAL (SELECT * FROM {outbox}.lane w
+                      WHERE w.id = m.id AND w.slot = m.slot OFFSET 0) l ON true
+  LEFT JOIN LATERAL (SELECT * FROM {outbox}.expiry w
+                      WHERE w.id = m.id AND w.slot = m.slot OFFSET 0) e ON true
   LEFT JOIN LATERAL (SELECT max(w.sent_at) AS sent_at FROM {outbox}.receipt w
                       WHERE w.span @> m.id AND m.id = ANY (w.ids)) t ON true
- WHERE m.id = %(id)s
+ WHERE m.id = %(id)s AND (%(slot)s::smallint IS NULL OR m.slot = %(slot)s)
+ ORDER BY m.created_at DESC LIMIT 1
 """
 
 #: Of a body only the beginning: nobody reads 16 MiB in a browser.
 PAYLOAD: Final = """
 SELECT headers::text, properties::text, declare::text, octet_length(body) AS size,
        substring(body FOR 65536) AS body
-  FROM {outbox}.message WHERE id = %(id)s
+  FROM {outbox}.message WHERE id = %(id)s AND slot = %(slot)s
 """
 
-#: A task's own retries have its id: they are other rows of the same task.
+#: A task's own retries have its id: they are other rows of the same task. By its number so may have
+#: a message that is none of them: the slot tells those apart.
 SIBLINGS: Final = """
-SELECT m.id FROM {outbox}.message m
- WHERE m.message_id = %(message_id)s AND m.id <> %(id)s ORDER BY m.id LIMIT 20
+SELECT m.id, m.slot, m.message_id = %(message_id)s AS same FROM {outbox}.message m
+ WHERE (m.message_id = %(message_id)s OR m.id = %(id)s) AND (m.id, m.slot) <> (%(id)s, %(slot)s)
+ ORDER BY m.id, m.slot LIMIT 20
 """
+FAMILY: Final = "SELECT relation, id, message_id, task, created_at FROM {outbox}.family(%(id)s)"
 
 #: All rows with a message id, or the row with that number.
 FIND: Final = """
@@ -61,6 +72,7 @@ class Message:
     """A message without its payload; `state` is the view it is in."""
 
     id: int
+    slot: int
     message_id: str
     task: str
     exchange: str
@@ -102,23 +114,59 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Sibling:
+    """Another row: with the same message id, or else only with the same number."""
+
+    id: int
+    slot: int
+    same: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Relative:
+    """A message of the same canvas: root, parent, child or relative."""
+
+    relation: str
+    id: int
+    message_id: str
+    task: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
-    """A message, its payload where that may be seen, and the other rows with its id."""
+    """A message, its payload where that may be seen, and what belongs to it.
+
+    `receipts_known` tells whether there being no receipt means anything.
+    """
 
     message: Message
     payload: Payload | None
-    siblings: list[int]
+    siblings: list[Sibling]
+    family: list[Relative]
+    receipt: Receipt | None
+    receipts_known: bool
 
 
-async def find(session: Session, id_: int, *, payload: bool) -> Found | None:
-    """The message of a row; None where there is none."""
-    messages = await session.fetch(Message, MESSAGE, id=id_)
+async def find(session: Session, id_: int, slot: int | None, *, payload: bool) -> Found | None:
+    """The message of a row; of several with that number, the newest. None where there is none."""
+    messages = await session.fetch(Message, MESSAGE, id=id_, slot=slot)
     if not messages:
         return None
     (message,) = messages
-    bodies: list[Any] = await session.fetch(Payload, PAYLOAD, id=id_) if payload else []
-    siblings = await session.fetch(Row, SIBLINGS, id=id_, message_id=message.message_id)
-    return Found(message, bodies[0] if bodies else None, [row.id for row in siblings])
+    row = {"id": id_, "slot": message.slot}
+    bodies: list[Any] = await session.fetch(Payload, PAYLOAD, **row) if payload else []
+    siblings = await session.fetch(Sibling, SIBLINGS, **row, message_id=message.message_id)
+    family = await session.fetch(Relative, FAMILY, id=id_)
+    told = await receipts.of(session, [message.message_id])
+    return Found(
+        message,
+        bodies[0] if bodies else None,
+        siblings,
+        family,
+        (told or {}).get(message.message_id),
+        told is not None,
+    )
 
 
 async def search(session: Session, text: str) -> list[int]:

@@ -61,6 +61,16 @@ STATES: Final = (
         ("replay",),
     ),
     State(
+        "missing",
+        "Confirmed more than five minutes ago, and no worker has finished it",
+        "Nothing is missing: workers have finished all that was confirmed.",
+        "sent_at",
+        "sent",
+        "sent_at",
+        False,
+        ("replay",),
+    ),
+    State(
         "expired",
         "Over before a worker could have it; no error",
         "Nothing has expired.",

@@ -9,6 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from outbox_console.depths import Depths
+from outbox_console.doctor import Doctor
 from outbox_console.errors import Problem
 from outbox_console.outbox.pulse import Pulse
 from outbox_console.outbox.states import STATES
@@ -29,6 +31,8 @@ class Console:
     pulse: Pulse
     forms: Forms
     templates: Environment
+    doctor: Doctor
+    depths: Depths
 
 
 def templates() -> Environment:

@@ -46,8 +46,11 @@ async def one(request: Request) -> Response:
     """Everything about a message that this person may see."""
     person, id_ = person_of(request), request.path_params["id"]
 
+    slot = request.query_params.get("slot", "")
+
     async def work(session: Session) -> message.Found | None:
-        return await message.find(session, id_, payload=person.sees_payload)
+        of = int(slot) if slot in map(str, range(16)) else None
+        return await message.find(session, id_, of, payload=person.sees_payload)
 
     found = await console_of(request).database.read(person.reads_as, work)
     if found is None:
@@ -59,7 +62,8 @@ async def one(request: Request) -> Response:
         message=found.message,
         state=BY_NAME[found.message.state],
         siblings=found.siblings,
-        steps=life.steps(found.message),
+        family=found.family,
+        steps=life.steps(found.message, found.receipt, receipts_known=found.receipts_known),
         payload=payload,
         body=payload and words.body(payload.body, found.message.content_encoding),
         parts=payload

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from outbox_console.outbox.message import Message
+from outbox_console.outbox.receipts import Receipt
 from outbox_console.shown.words import amount
 
 
@@ -17,7 +18,26 @@ class Step:
     level: str
 
 
-def steps(message: Message) -> list[Step]:
+#: How the work ended, in the words of this page; what is not here ended badly.
+_ENDS = {
+    "succeeded": ("Done", "done"),
+    "ignored": ("Ended without a result", "done"),
+    "retried": ("Tried again by the task itself", "now"),
+    "revoked": ("Revoked, or expired on its way", "now"),
+    "held": ("A worker has it", "now"),
+}
+_BAD_ENDS = {
+    "failed": "The task has failed",
+    "rejected": "Rejected by the task",
+    "lost": "Lost: the worker's process died",
+    "unregistered": "No worker knew this task",
+    "undecodable": "A worker could not decode it",
+}
+
+
+def steps(
+    message: Message, receipt: Receipt | None = None, *, receipts_known: bool = False
+) -> list[Step]:
     """Oldest first; the last is where it stands."""
     life = [Step("Committed", message.created_at, "a row in the transaction that sent it", "done")]
     if message.eta and message.eta > message.created_at and message.state != "scheduled":
@@ -26,7 +46,22 @@ def steps(message: Message) -> list[Step]:
         note = f"{amount(message.attempts, 'time')}: {message.last_error or 'no reason given'}"
         life.append(Step("Refused", None, note, "bad"))
     life.append(_standing(message))
+    if receipt is not None:
+        life += _work(receipt)
+    elif receipts_known and message.state == "sent":
+        life.append(Step("No worker has told of it", None, "there is no receipt", "now"))
     return life
+
+
+def _work(receipt: Receipt) -> list[Step]:
+    where = f"by {receipt.worker}" if receipt.worker else ""
+    steps = [Step("Received", receipt.received_at, where, "done")] if receipt.received_at else []
+    if receipt.outcome in _ENDS:
+        title, level = _ENDS[receipt.outcome]
+    else:
+        title, level = _BAD_ENDS.get(receipt.outcome, receipt.outcome), "bad"
+    notes = [receipt.error or "", f"retries: {receipt.retries}" if receipt.retries else ""]
+    return [*steps, Step(title, receipt.finished_at, ", ".join(filter(None, notes)), level)]
 
 
 def _standing(message: Message) -> Step:

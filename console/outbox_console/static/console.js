@@ -117,6 +117,14 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => (button.textContent = "Copy"), 1500);
 });
 
+// What takes some seconds says so, and is asked for once.
+document.addEventListener("submit", (event) => {
+  if (!event.target.dataset.waits) return;
+  const button = event.target.querySelector("button");
+  button.textContent = event.target.dataset.waits;
+  button.disabled = true;
+});
+
 // `/` goes to the search, as in many consoles.
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.ctrlKey || event.metaKey || /INPUT|TEXTAREA|SELECT/.test(event.target.tagName)) return;

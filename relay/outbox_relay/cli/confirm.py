@@ -3,12 +3,20 @@
 import sys
 from argparse import ArgumentParser
 
+from outbox_relay.cli.values import reason
 from outbox_relay.errors import SettingsError
 
 
 def add_yes(parser: ArgumentParser) -> None:
     """Let the parser take `--yes`."""
     parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def add_why(parser: ArgumentParser) -> None:
+    """Let the parser take `--why`."""
+    parser.add_argument(
+        "--why", metavar="TEXT", type=reason, default="", help="kept with the action, for others"
+    )
 
 
 def agreed(question: str, *, yes: bool) -> bool:

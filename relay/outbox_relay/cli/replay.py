@@ -11,7 +11,7 @@ from datetime import datetime
 
 from outbox_relay.cli.audit import add_audited, found_by
 from outbox_relay.cli.command import Command
-from outbox_relay.cli.confirm import add_yes, agreed
+from outbox_relay.cli.confirm import add_why, add_yes, agreed
 from outbox_relay.cli.flags import DATABASE, INBOX
 from outbox_relay.cli.values import Moment, moment
 from outbox_relay.errors import SettingsError
@@ -41,6 +41,7 @@ def _arguments(parser: ArgumentParser) -> None:
         "--missing", action="store_true", help="only what no worker has finished, as audit has it"
     )
     add_audited(parser)
+    add_why(parser)
     add_yes(parser)
 
 
@@ -87,5 +88,5 @@ def _replay(arguments: Namespace, settings: Settings) -> int:
         )
         if not agreed(question, yes=arguments.yes):
             return 1
-        print(f"{replay(session, since, until, arguments.task)} pending again")
+        print(f"{replay(session, since, until, arguments.task, arguments.why)} pending again")
     return 0

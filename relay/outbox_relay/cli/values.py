@@ -7,6 +7,7 @@ from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from outbox_relay.errors import SettingsError
 from outbox_relay.settings.durations import duration
 
 
@@ -36,6 +37,44 @@ def moment(text: str) -> Moment:
             "nor a time, such as 2030-01-31T08:00:00Z"
         ) from None
     return Moment(at=at if at.tzinfo else at.replace(tzinfo=UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A point in time, or so long from now by the database's clock."""
+
+    at: datetime | None = None
+    seconds: float = 0.0
+
+    def after(self, now: datetime) -> datetime:
+        """The point in time, given what the database's clock says now."""
+        try:
+            return self.at or now + timedelta(seconds=self.seconds)
+        except OverflowError:
+            raise SettingsError("--at is beyond the year 9999: give an earlier time") from None
+
+
+def later(text: str) -> Later:
+    """`2h` for in two hours, or a date and time; without an offset it is UTC."""
+    try:
+        return Later(seconds=duration(text))
+    except ValueError:
+        pass
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ArgumentTypeError(
+            f"{text!r} is neither a duration, such as 2h for in two hours, "
+            "nor a time, such as 2030-01-31T08:00:00Z"
+        ) from None
+    return Later(at=at if at.tzinfo else at.replace(tzinfo=UTC))
+
+
+def reason(text: str) -> str:
+    """Why somebody acts: kept in the database."""
+    if "\0" in text or len(text.encode()) > 2000:
+        raise ArgumentTypeError("give at most 2000 bytes of text")
+    return text
 
 
 def age(text: str) -> float:

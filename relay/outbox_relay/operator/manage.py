@@ -1,9 +1,13 @@
-"""Takes messages back, or has them published again, through the functions of the schema.
+"""Takes messages back, or has them published again or later, through a function of the schema.
 
-A thousand messages to a transaction, and safe beside running relays: what a relay holds at this
-moment is left alone.
+It records who did what and why, in the same transaction (`outbox.action`). A thousand messages to a
+transaction, and safe beside running relays: what a relay holds at this moment is left alone.
 """
 
+import getpass
+import os
+import socket
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,19 +25,30 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Dead:
-    """A dead row."""
+class Row:
+    """A row, and the message in it."""
 
     id: int
+    slot: int
     message_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
-    """How many rows of a message were changed."""
+class Order:
+    """What is to be done, and why; `at` is the new time, of reschedule."""
 
-    message_id: str
-    changed: int
+    action: str
+    why: str = ""
+    at: datetime | None = None
+
+
+def person() -> str:
+    """Who acts, as this machine knows them."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user has no name
+        name = f"uid {os.getuid()}"
+    return f"{name}@{socket.gethostname()}"[:255]
 
 
 def resolve(session: Session, ids: Sequence[str]) -> dict[str, str]:
@@ -42,26 +57,48 @@ def resolve(session: Session, ids: Sequence[str]) -> dict[str, str]:
     return {each.given: each.message_id for each in resolved if each.message_id}
 
 
-def dead_pages(session: Session, task: str | None) -> Iterator[list[Dead]]:
+def rows_of(session: Session, message_ids: Sequence[str]) -> list[Row]:
+    """All rows with these message ids: a task's own retries have its id too."""
+    return session.fetch(Row, queries.ROWS_OF, ids=list(message_ids))
+
+
+def dead_pages(session: Session, task: str | None) -> Iterator[list[Row]]:
     """What is dead now; what dies again meanwhile is not retried for ever."""
     newest = session.value(queries.NEWEST_DEAD)
     above = 0
-    while page := session.fetch(Dead, queries.DEAD_PAGE, task=task, above=above, newest=newest):
+    while page := session.fetch(Row, queries.DEAD_PAGE, task=task, above=above, newest=newest):
         yield page
         above = page[-1].id
 
 
-def apply(session: Session, query: str, message_ids: list[str]) -> dict[str, int]:
-    """Run `retry` or `discard` on messages; how many rows of each were changed."""
-    rows = session.fetch(Changed, query, ids=message_ids)
-    return {row.message_id: row.changed for row in rows}
+def act(session: Session, order: Order, rows: Sequence[Row]) -> list[int]:
+    """Do it to these rows, and record it; the ids of those that were changed."""
+    changed: list[int] = session.value(
+        queries.ACTED,
+        action=order.action,
+        rows=[row.id for row in rows],
+        slots=[row.slot for row in rows],
+        who=person(),
+        why=order.why,
+        at=order.at,
+    )
+    return changed
 
 
-def replay(session: Session, since: datetime, until: datetime, task: str | None) -> int:
+def by_message(rows: Sequence[Row], changed: Sequence[int]) -> Counter[str]:
+    """How many rows of each message are among those that were changed."""
+    known = set(changed)
+    return Counter(row.message_id for row in rows if row.id in known)
+
+
+def replay(
+    session: Session, since: datetime, until: datetime, task: str | None, why: str = ""
+) -> int:
     """Publish again what was sent in an interval, a portion to a transaction; how many messages."""
     replayed = 0
     while end := session.value(queries.PORTION, since=since, until=until):
-        replayed += session.value(queries.REPLAY, since=since, until=end, task=task)
+        rows = session.fetch(Row, queries.CONFIRMED_ROWS, since=since, until=end, task=task)
+        replayed += len(act(session, Order("replay", why), rows))
         since = end + timedelta(microseconds=1)
     return replayed
 

@@ -106,10 +106,16 @@ SELECT given.id AS given, coalesce(
 FROM unnest(%(ids)s::text[]) AS given (id)
 """
 
+#: The rows of messages, with the slots that tell ids apart which were given twice.
+ROWS_OF: Final = """
+SELECT m.id, m.slot, m.message_id FROM {outbox}.message m
+ WHERE m.message_id = ANY (%(ids)s::text[]) ORDER BY m.id
+"""
+
 #: A page of the dead, above the last one seen.
 DEAD_PAGE: Final = (
     """
-SELECT p.id, m.message_id
+SELECT p.id, p.slot, m.message_id
   FROM {outbox}.parked p JOIN {outbox}.message m ON m.id = p.id AND m.slot = p.slot
  WHERE p.state = 'dead' AND p.id > %(above)s AND p.id <= %(newest)s AND """
     + _OF_TASK
@@ -117,11 +123,10 @@ SELECT p.id, m.message_id
 )
 NEWEST_DEAD: Final = "SELECT max(id) FROM {outbox}.parked WHERE state = 'dead'"
 
-RETRY: Final = """
-SELECT id AS message_id, {outbox}.retry(id) AS changed FROM unnest(%(ids)s::text[]) AS given (id)
-"""
-DISCARD: Final = """
-SELECT id AS message_id, {outbox}.discard(id) AS changed FROM unnest(%(ids)s::text[]) AS given (id)
+#: The change and its record in outbox.action, in one transaction; the ids that were changed.
+ACTED: Final = """
+SELECT {outbox}.acted(%(action)s, %(rows)s::bigint[], %(slots)s::smallint[], %(who)s, %(why)s,
+                      %(at)s::timestamptz)
 """
 
 NOW: Final = "SELECT clock_timestamp()"
@@ -137,7 +142,20 @@ SELECT max(sent_at) FROM (
     SELECT sent_at FROM {outbox}.receipt
     WHERE sent_at BETWEEN %(since)s AND %(until)s ORDER BY sent_at LIMIT 20) portion
 """
-REPLAY: Final = "SELECT {outbox}.replay(%(since)s, %(until)s, %(task)s)"
+#: What was confirmed between two times: of several messages with one row id, a receipt is of the
+#: newest that was there when it was written (as outbox.replay has it).
+CONFIRMED_ROWS: Final = """
+SELECT m.id, m.slot, m.message_id
+  FROM (SELECT DISTINCT unnest(r.ids) AS id, r.sent_at FROM {outbox}.receipt r
+         WHERE r.sent_at BETWEEN %(since)s AND %(until)s) c
+  JOIN {outbox}.message m ON m.id = c.id
+ WHERE (%(task)s::text IS NULL OR m.task = %(task)s)
+   AND NOT EXISTS (
+    SELECT FROM {outbox}.message o WHERE o.id = m.id AND o.slot <> m.slot
+    AND CASE WHEN m.created_at <= c.sent_at
+        THEN o.created_at > m.created_at AND o.created_at <= c.sent_at
+        ELSE o.created_at < m.created_at END)
+"""
 
 PURGE: Final = "SELECT {outbox}.purge(%(older_than)s * interval '1 second', true)"
 

@@ -123,6 +123,67 @@ def test_replay_of_many_batches_sends_each_once(cli: Cli, outbox: Outbox) -> Non
     assert outbox.ids("pending") == sent
 
 
+def record(outbox: Outbox) -> list[tuple[object, ...]]:
+    """What was done to how many messages, and why; oldest first."""
+    return outbox.connection.execute(
+        "SELECT action, cardinality(ids), why FROM outbox.action ORDER BY id"
+    ).fetchall()
+
+
+def test_what_is_done_is_on_the_record(cli: Cli, outbox: Outbox) -> None:
+    """By whom, to what and why; each page of many, and nothing of what was not done."""
+    dead, pending, other = outbox.add_dead(), outbox.add(), outbox.add_dead()
+    outbox.add_sent(ago="1 hour")
+
+    cli("retry", dead, "--why", "ticket 4711")
+    cli("retry", dead, "nobody")
+    cli("discard", pending, other, "--yes")
+    cli("replay", "--since", "2h", "--yes", "--why", "the consumer was broken")
+
+    assert record(outbox) == [
+        ("retry", 1, "ticket 4711"),
+        ("discard", 1, ""),
+        ("cancel", 1, ""),
+        ("replay", 1, "the consumer was broken"),
+    ]
+    who = outbox.connection.execute("SELECT DISTINCT who FROM outbox.action").fetchall()
+    assert [name.count("@") for (name,) in who] == [1]
+
+
+@pytest.mark.parametrize("at", ["2199-01-02T03:04:05Z", "2199-01-02T03:04:05"])
+def test_reschedule_holds_until_another_time(cli: Cli, outbox: Outbox, at: str) -> None:
+    """What is pending, by message id or row; what is sent is named, and the exit code is 1."""
+    first, second, sent = outbox.add(), outbox.add(), outbox.add_sent()
+
+    answer = cli("reschedule", first, str(outbox.row(second)), sent, "--at", at)
+
+    assert (answer.code, answer.out) == (1, "2 rescheduled\n")
+    assert f"{sent} is neither pending nor scheduled" in answer.err
+    assert outbox.ids("scheduled") == {first, second}
+    assert record(outbox) == [("reschedule", 2, "")]
+
+
+def test_reschedule_takes_a_duration(cli: Cli, outbox: Outbox) -> None:
+    """In two hours; and with none of it, at once."""
+    held = outbox.add()
+
+    assert cli("reschedule", held, "--at", "2h").code == 0
+    assert outbox.ids("scheduled") == {held}
+    assert cli("reschedule", held, "--at", "0s").code == 0
+    assert outbox.ids("pending") == {held}
+
+
+def test_reschedule_needs_a_message_and_a_time(cli: Cli, outbox: Outbox) -> None:
+    """Usage, and nothing is changed."""
+    held = outbox.add()
+
+    assert cli("reschedule", held).code == 2
+    assert cli("reschedule", "--at", "2h").code == 2
+    assert cli("reschedule", held, "--at", "soon").code == 2
+    assert cli("reschedule", held, "--at", "2h", "--why", "x" * 2001).code == 2
+    assert outbox.ids("pending") == {held}
+
+
 def test_purge_forgets_what_is_sent_and_old(cli: Cli, outbox: Outbox) -> None:
     """Unsent messages survive any purge, new ones one with an age."""
     pending, dead, sent = outbox.add(), outbox.add_dead(), outbox.add_sent()

@@ -159,7 +159,7 @@ COMMENT ON FUNCTION outbox.discard IS 'dead or pending -> gone. Returns how many
 -- Messages that have no work get it again, with the message ids they had. Ids of rows can have been
 -- given twice (the sequence was restarted, an old snapshot was put back): work is of the message in
 -- its slot. Only one of them can have that id among the work: another gets a new one.
-CREATE FUNCTION outbox.send_again(ids bigint[], slots smallint[]) RETURNS bigint
+CREATE FUNCTION outbox.sent_again(ids bigint[], slots smallint[]) RETURNS SETOF bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
     SELECT outbox.ring();
     WITH sent AS (
@@ -179,11 +179,11 @@ LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
     ), made AS (
         INSERT INTO ready (id, slot)
         SELECT id, slot FROM placed WHERE NOT taken AND ordering_key IS NULL
-        ON CONFLICT (id) DO NOTHING RETURNING 1
+        ON CONFLICT (id) DO NOTHING RETURNING id
     ), queued AS (
         INSERT INTO lane (id, slot, key)
         SELECT id, slot, ordering_key FROM placed WHERE NOT taken AND ordering_key IS NOT NULL
-        ON CONFLICT (id) DO NOTHING RETURNING 1
+        ON CONFLICT (id) DO NOTHING RETURNING id
     ), removed AS (
         DELETE FROM message m USING placed p
         WHERE p.taken AND m.id = p.id AND m.slot = p.slot RETURNING m.*
@@ -194,9 +194,15 @@ LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
         SELECT message_id, task, exchange, routing_key, headers, properties, body, content_type,
                content_encoding, mandatory, declare, expires_at, created_at, ordering_key,
                dedup_key
-        FROM removed RETURNING 1
-    ) SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM queued)
-           + (SELECT count(*) FROM renumbered)
+        FROM removed RETURNING id
+    ) SELECT id FROM made UNION ALL SELECT id FROM queued UNION ALL SELECT id FROM renumbered
+$$;
+COMMENT ON FUNCTION outbox.sent_again IS
+    'Private: gives messages that have no work left their work again. Returns their ids.';
+
+CREATE FUNCTION outbox.send_again(ids bigint[], slots smallint[]) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+    SELECT count(*) FROM sent_again($1, $2)
 $$;
 COMMENT ON FUNCTION outbox.send_again IS
     'Private: gives messages that have no work left their work again. Returns how many.';

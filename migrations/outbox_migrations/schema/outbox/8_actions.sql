@@ -34,13 +34,20 @@ COMMENT ON FUNCTION outbox.keep_actions IS 'Private: refuses to change what was 
 CREATE TRIGGER keep_actions BEFORE UPDATE OR DELETE OR TRUNCATE ON outbox.action
     FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_actions();
 
+-- Ids of rows can have been given twice (the sequence was restarted, an old snapshot was put back).
+-- Where the caller knows the slots of its messages, they tell those apart; without them work is
+-- found by id alone, which no two work rows of a kind share.
+
 -- dead -> pending, as retry() does by message id.
-CREATE FUNCTION outbox.retry_rows(rows bigint[]) RETURNS SETOF bigint
+CREATE FUNCTION outbox.retry_rows(rows bigint[], slots smallint[] DEFAULT NULL)
+RETURNS SETOF bigint
 LANGUAGE sql SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
     WITH revived AS (
-        DELETE FROM parked p WHERE p.id = ANY ($1) AND p.state = 'dead'
+        DELETE FROM parked p USING unnest($1, $2) AS wanted (id, slot)
+        WHERE p.id = wanted.id AND p.slot = coalesce(wanted.slot, p.slot) AND p.state = 'dead'
         RETURNING p.id, p.slot, p.lane
     ), made AS (
         INSERT INTO ready (id, slot) SELECT id, slot FROM revived WHERE lane IS NULL
@@ -53,19 +60,26 @@ COMMENT ON FUNCTION outbox.retry_rows IS 'Private: dead -> pending, by id. Retur
 
 -- Gone: what is dead, or else what still waits. A message that a relay holds at this moment may be
 -- on the wire already: kept.
-CREATE FUNCTION outbox.remove_rows(rows bigint[], dead boolean) RETURNS SETOF bigint
+CREATE FUNCTION outbox.remove_rows(rows bigint[], slots smallint[], dead boolean)
+RETURNS SETOF bigint
 LANGUAGE sql SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
-    WITH unready AS (
-        DELETE FROM ready r WHERE NOT $2 AND r.id = ANY ($1) AND r.lease_until < now()
-        RETURNING r.id, r.slot
+    WITH wanted AS (
+        SELECT DISTINCT id, slot FROM unnest($1, $2) AS w (id, slot)
+    ), unready AS (
+        DELETE FROM ready r USING wanted w
+        WHERE NOT $3 AND r.id = w.id AND r.slot = coalesce(w.slot, r.slot)
+          AND r.lease_until < now() RETURNING r.id, r.slot
     ), unparked AS (
-        DELETE FROM parked p WHERE p.id = ANY ($1) AND (p.state = 'dead') = $2
+        DELETE FROM parked p USING wanted w
+        WHERE p.id = w.id AND p.slot = coalesce(w.slot, p.slot) AND (p.state = 'dead') = $3
         RETURNING p.id, p.slot
     ), unlaned AS (
-        DELETE FROM lane l WHERE NOT $2 AND l.id = ANY ($1) RETURNING l.id, l.slot
+        DELETE FROM lane l USING wanted w
+        WHERE NOT $3 AND l.id = w.id AND l.slot = coalesce(w.slot, l.slot)
+        RETURNING l.id, l.slot
     ), gone AS (
         DELETE FROM message m
         USING (SELECT * FROM unready UNION ALL SELECT * FROM unparked
@@ -76,77 +90,118 @@ $$;
 COMMENT ON FUNCTION outbox.remove_rows IS
     'Private: dead -> gone, or else pending or scheduled -> gone, by id. Returns which.';
 
--- sent -> pending, as replay() does by time.
-CREATE FUNCTION outbox.replay_rows(rows bigint[]) RETURNS SETOF bigint
-LANGUAGE sql SET search_path = outbox, pg_temp
+-- sent -> pending, as replay() does by time. Of several messages with one id, a receipt is of the
+-- newest that was there when it was written.
+CREATE FUNCTION outbox.replay_rows(rows bigint[], slots smallint[] DEFAULT NULL)
+RETURNS SETOF bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
-    WITH sent AS (
-        SELECT m.id, m.slot, m.ordering_key FROM message m
-        WHERE m.id = ANY ($1)
-          AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id)
-          AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id)
-          AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id)
-          AND NOT EXISTS (SELECT FROM expiry e WHERE e.id = m.id)
-          AND (EXISTS (SELECT FROM receipt r WHERE r.span @> m.id AND m.id = ANY (r.ids))
-            OR m.created_at < (SELECT max(p.at) FROM progress p
-                                WHERE p.name = 'receipts_forgotten'))
-    ), made AS (
-        INSERT INTO ready (id, slot) SELECT id, slot FROM sent WHERE ordering_key IS NULL
-        ON CONFLICT (id) DO NOTHING RETURNING id
-    ), queued AS (
-        INSERT INTO lane (id, slot, key)
-        SELECT id, slot, ordering_key FROM sent WHERE ordering_key IS NOT NULL
-        ON CONFLICT (id) DO NOTHING RETURNING id
-    ) SELECT id FROM made UNION ALL SELECT id FROM queued
+    WITH wanted AS (
+        SELECT m.id, m.slot, m.created_at
+        FROM unnest($1, $2) AS w (id, slot)
+        JOIN message m ON m.id = w.id AND m.slot = coalesce(w.slot, m.slot)
+    ), chosen AS (
+        SELECT w.id, w.slot FROM wanted w
+        WHERE w.created_at < (SELECT max(p.at) FROM progress p
+                               WHERE p.name = 'receipts_forgotten')
+           OR EXISTS (
+            SELECT FROM receipt r WHERE r.span @> w.id AND w.id = ANY (r.ids) AND NOT EXISTS (
+                SELECT FROM message o WHERE o.id = w.id AND o.slot <> w.slot
+                AND CASE WHEN w.created_at <= r.sent_at
+                    THEN o.created_at > w.created_at AND o.created_at <= r.sent_at
+                    ELSE o.created_at < w.created_at END))
+    ) SELECT sent_again(array_agg(id), array_agg(slot)) FROM chosen
 $$;
 COMMENT ON FUNCTION outbox.replay_rows IS 'Private: sent -> pending, by id. Returns which.';
 
--- Held until another time: what is scheduled, and what is due, in no lane and held by no relay.
-CREATE FUNCTION outbox.reschedule_rows(rows bigint[], at timestamptz) RETURNS SETOF bigint
+-- Held until another time: what is scheduled, and what is due or waits for another attempt, in no
+-- lane and held by no relay.
+CREATE FUNCTION outbox.reschedule_rows(rows bigint[], slots smallint[], at timestamptz)
+RETURNS SETOF bigint
 LANGUAGE sql SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
     WITH moved AS (
-        UPDATE parked p SET available_at = $2
-        WHERE p.id = ANY ($1) AND p.state = 'scheduled' RETURNING p.id
+        UPDATE parked p SET state = 'scheduled', available_at = $3, route = NULL
+        FROM unnest($1, $2) AS w (id, slot)
+        WHERE p.id = w.id AND p.slot = coalesce(w.slot, p.slot)
+          AND (p.state = 'scheduled' OR p.state = 'retry' AND p.lane IS NULL)
+        RETURNING p.id
     ), unready AS (
-        DELETE FROM ready r
-        WHERE r.id = ANY ($1) AND r.lease_until < now() AND r.lane IS NULL
-        RETURNING r.id, r.slot, r.attempts, r.last_error
+        DELETE FROM ready r USING unnest($1, $2) AS w (id, slot)
+        WHERE r.id = w.id AND r.slot = coalesce(w.slot, r.slot)
+          AND r.lease_until < now() AND r.lane IS NULL
+        RETURNING r.id, r.slot, r.attempts, r.suspicion, r.last_error
     ), held AS (
-        INSERT INTO parked (id, slot, state, available_at, attempts, last_error)
-        SELECT id, slot, 'scheduled', $2, attempts, last_error FROM unready RETURNING id
+        INSERT INTO parked (id, slot, state, available_at, attempts, suspicion, last_error)
+        SELECT id, slot, 'scheduled', $3, attempts, suspicion, last_error FROM unready
+        RETURNING id
     ) SELECT id FROM moved UNION ALL SELECT id FROM held
 $$;
 COMMENT ON FUNCTION outbox.reschedule_rows IS
     'Private: pending or scheduled -> scheduled for another time, by id. Returns which.';
 
-CREATE FUNCTION outbox.act(
-    action text, rows bigint[], who text, why text DEFAULT '', at timestamptz DEFAULT NULL
-) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+-- A time that Postgres, Python and the wire can all hold.
+CREATE FUNCTION outbox.time_to_hold(at timestamptz) RETURNS timestamptz
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF coalesce(at < '0001-01-02 00:00+00' OR at >= '9999-12-31 00:00+00', true) THEN
+        RAISE EXCEPTION 'reschedule needs a time' USING ERRCODE = '22023';
+    END IF;
+    RETURN at;
+END $$;
+COMMENT ON FUNCTION outbox.time_to_hold IS
+    'Private: its argument; refuses what is no time to hold a message until.';
+
+CREATE FUNCTION outbox.reschedule(message_id text, at timestamptz) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
+    SELECT outbox.ring();
+    SELECT count(*) FROM (
+        SELECT reschedule_rows(array_agg(m.id), array_agg(m.slot), time_to_hold($2))
+        FROM message m WHERE m.message_id = $1) moved
+$$;
+COMMENT ON FUNCTION outbox.reschedule IS
+    'pending or scheduled -> published at that time; now() is at once. Returns how many.';
+
+-- What `act` and the command line do: the change and its record. Returns the ids that were changed.
+CREATE FUNCTION outbox.acted(
+    action text, rows bigint[], slots smallint[], who text, why text, at timestamptz
+) RETURNS bigint[] LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
 DECLARE
     changed bigint[];
 BEGIN
-    IF cardinality(act.rows) > 10000 THEN
-        RAISE EXCEPTION 'at most 10000 messages in one action' USING ERRCODE = '22023';
-    ELSIF act.action = 'reschedule' AND coalesce(
-            act.at < '0001-01-02 00:00+00' OR act.at >= '9999-12-31 00:00+00', true) THEN
-        RAISE EXCEPTION 'reschedule needs a time' USING ERRCODE = '22023';
-    END IF;
-    CASE act.action
-    WHEN 'retry' THEN changed := ARRAY(SELECT retry_rows(act.rows));
-    WHEN 'discard' THEN changed := ARRAY(SELECT remove_rows(act.rows, true));
-    WHEN 'cancel' THEN changed := ARRAY(SELECT remove_rows(act.rows, false));
-    WHEN 'replay' THEN changed := ARRAY(SELECT replay_rows(act.rows));
-    WHEN 'reschedule' THEN changed := ARRAY(SELECT reschedule_rows(act.rows, act.at));
-    ELSE RAISE EXCEPTION 'unknown action: %', act.action USING ERRCODE = '22023';
+    CASE acted.action
+    WHEN 'retry' THEN changed := ARRAY(SELECT retry_rows(acted.rows, acted.slots));
+    WHEN 'discard' THEN changed := ARRAY(SELECT remove_rows(acted.rows, acted.slots, true));
+    WHEN 'cancel' THEN changed := ARRAY(SELECT remove_rows(acted.rows, acted.slots, false));
+    WHEN 'replay' THEN changed := ARRAY(SELECT replay_rows(acted.rows, acted.slots));
+    WHEN 'reschedule' THEN changed := ARRAY(
+        SELECT reschedule_rows(acted.rows, acted.slots, time_to_hold(acted.at)));
+    ELSE RAISE EXCEPTION 'unknown action: %', acted.action USING ERRCODE = '22023';
     END CASE;
     IF cardinality(changed) > 0 THEN
+        PERFORM ring();
         INSERT INTO action (who, action, why, ids)
-        VALUES (act.who, act.action, coalesce(act.why, ''), changed);
+        VALUES (acted.who, acted.action, coalesce(acted.why, ''), changed);
     END IF;
-    RETURN cardinality(changed);
+    RETURN changed;
+END $$;
+COMMENT ON FUNCTION outbox.acted IS
+    'Private: does an action to messages by id and records it. Returns the ids that were changed.';
+
+CREATE FUNCTION outbox.act(
+    action text, rows bigint[], who text, why text DEFAULT '', at timestamptz DEFAULT NULL
+) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+BEGIN
+    IF cardinality(act.rows) > 10000 THEN
+        RAISE EXCEPTION 'at most 10000 messages in one action' USING ERRCODE = '22023';
+    END IF;
+    RETURN cardinality(acted(act.action, act.rows, NULL, act.who, act.why, act.at));
 END $$;
 COMMENT ON FUNCTION outbox.act IS
     'Does retry, discard, cancel, replay or reschedule to messages by id, and records it in '

@@ -1,0 +1,136 @@
+"""Routes, relays and workers: figures are as in SQL, and what is not known is said to be so."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from outbox_console.depths import Depth, parse
+from outbox_console.outbox.workers import Relay
+from outbox_migrations import grant, upgrade
+from tests.console.conftest import Browse, Browser, bury
+from tests.fixtures.rows import commit_rows
+from tests.fixtures.waiting import wait_until
+
+RELAY = "outbox-relay 0.1.0 {schema}.{broker}.{settings}"
+METRICS = """\
+# TYPE outbox_queue_depth gauge
+outbox_queue_depth{queue="celery"} 12.0
+outbox_queue_depth{queue="a \\"b\\" \\\\ c"} 1.0
+outbox_queue_consumers{queue="celery"} 2.0
+outbox_pending_messages 3.0
+"""
+
+
+@contextmanager
+def relay(url: str, broker: str = "bbbbbb") -> Iterator[None]:
+    """Something that is named like a relay's connection."""
+    name = RELAY.format(schema="aaaa", broker=broker, settings="cc")
+    with psycopg.connect(url, application_name=name):
+        yield
+
+
+def rows(page: str) -> list[list[str]]:
+    """The text of each cell of each row."""
+    return [
+        [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"(?s)<td.*?</td>", row)]
+        for row in re.findall(r"(?s)<tr>\s*<td.*?</tr>", page)
+    ]
+
+
+def test_routes_count_as_sql_does(browse: Browse, outbox: str) -> None:
+    """By exchange and key, each state for itself; the fullest first."""
+    commit_rows(outbox, 3, routing_key="mail")
+    commit_rows(outbox, 2, routing_key="mail", available_in=3600)
+    bury(outbox, commit_rows(outbox, 1, routing_key="mail"))
+    bury(outbox, commit_rows(outbox, 4, exchange="events", routing_key="paid"))
+
+    found = rows(browse(outbox).get("/routes").text)
+
+    assert [row[:4] for row in found] == [
+        ["mail", "3", "2", "1"],
+        ["events\u203apaid", "0", "0", "4"],
+    ]
+
+
+def test_many_rows_are_estimated(browse: Browse, outbox: str) -> None:
+    """A sample comes near, says that it is one, and its links lead to the whole."""
+    commit_rows(outbox, 30_000, routing_key="mail")
+
+    page = browse(outbox).get("/routes").text
+    (row,) = rows(page)
+
+    assert row[1].startswith("≈ ")
+    assert 20_000 < int(row[1].removeprefix("≈ ").replace(",", "")) < 40_000
+    assert "counts with ≈ are of a sample" in page
+
+
+def test_a_relay_is_seen_and_named(browse: Browse, outbox: str) -> None:
+    """Those that publish elsewhere are pointed out; the overview counts each once."""
+    browser = browse(outbox)
+    assert "No relay is connected" in browser.get("/workers").text
+
+    with relay(outbox), relay(outbox, broker="dddddd"):
+        page = browser.get("/workers").text
+        assert page.count("process ") == 2
+        assert "They do not publish to the same place" in page
+        wait_until(lambda: _relays(browser) == 2, 20, "both relays on the overview")
+    wait_until(lambda: _relays(browser) == 0, 20, "that both are gone")
+
+
+def _relays(browser: Browser) -> int:
+    found = re.findall(r'data-number="relays">(\d+)<', browser.get("/").text)
+    return int(found[0])
+
+
+def test_the_name_of_a_relay_is_read() -> None:
+    """Its other connection has no version, and is none of another kind."""
+    named = Relay(1, None, None, None, "outbox-relay 1.2.3 aaaa.bbbbbb.ccdd")
+    other = Relay(1, None, None, None, "outbox-relay")
+
+    assert (named.version, named.broker, named.settings) == ("1.2.3", "bbbbbb", "ccdd")
+    assert (other.version, other.broker, other.settings) == ("", "", "")
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator-with-payload"])
+def test_workers_are_shown_as_they_announce_themselves(
+    browse: Browse, database: str, role: str
+) -> None:
+    """Alive or lost, with queues and tasks; routes count those that take from them."""
+    grant(database)
+    with psycopg.connect(database) as connection:
+        said = '{"queues": ["celery"], "tasks": ["shop.bill", "shop.mail"]}'
+        connection.execute("SELECT inbox.announce('celery@a', %s, 60)", [said])
+        connection.execute("SELECT inbox.announce('celery@b', %s, -1)", [said])
+    commit_rows(database, 1)
+    commit_rows(database, 1, routing_key="mail")
+    browser = browse(database, role)
+
+    found = {row[0]: row[1:3] for row in rows(browser.get("/workers").text)}
+    taken = {row[0]: row[5] for row in rows(browser.get("/routes").text)}
+
+    assert found == {
+        "celery@aalive": ["celery", "shop.bill, shop.mail"],
+        "celery@blost": ["celery", "shop.bill, shop.mail"],
+    }
+    assert taken == {"celery": "1", "mail": "none known"}
+
+
+def test_without_an_inbox_nothing_is_claimed_of_workers(
+    browse: Browse, empty_database: str
+) -> None:
+    """Neither that there is none nor that nobody takes what waits."""
+    upgrade(empty_database, component="outbox")
+    grant(empty_database)
+    commit_rows(empty_database, 1)
+    browser = browse(empty_database)
+
+    assert "Which workers take from a queue is not known" in browser.get("/routes").text
+    assert "Not known" in browser.get("/workers").text
+
+
+def test_depths_are_read_from_a_relays_metrics() -> None:
+    """Names are unescaped; who consumes is unknown where no metric tells."""
+    assert parse(METRICS) == {"celery": Depth(12, 2), 'a "b" \\ c': Depth(1, None)}
