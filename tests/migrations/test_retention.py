@@ -218,12 +218,12 @@ def test_a_slot_that_is_kept_is_not_locked(
 def test_a_message_from_before_the_bounds_is_kept(
     session: Connection, emptied_database: str
 ) -> None:
-    """Retention cannot move it, and goes on with the others."""
-    check = "CHECK (octet_length(declare::text) <= 131072) NOT VALID"
+    """Retention keeps it as it is, and goes on with the others."""
+    check = "CHECK (octet_length(VALUE::text) <= 131072) NOT VALID"
     with session.transaction():
-        session.execute("ALTER TABLE outbox.message DROP CONSTRAINT declare_is_short")
+        session.execute("ALTER DOMAIN outbox.declare DROP CONSTRAINT declare_is_short")
         session.execute(INSERT_OLD, ["large", f'["{"x" * 131_072}"]'])
-        session.execute(f"ALTER TABLE outbox.message ADD CONSTRAINT declare_is_short {check}")
+        session.execute(f"ALTER DOMAIN outbox.declare ADD CONSTRAINT declare_is_short {check}")
 
     purge(session)
 

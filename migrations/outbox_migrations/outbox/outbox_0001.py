@@ -20,6 +20,10 @@ DROP VIEW outbox.pending, outbox.scheduled, outbox.dead, outbox.expired, outbox.
 DROP TABLE outbox.message, outbox.ready, outbox.parked, outbox.receipt, outbox.expiry,
     outbox.lane, outbox.lane_news, outbox.dedup, outbox.progress, outbox.setting,
     outbox.action;
+DROP DOMAIN outbox.message_id, outbox.task, outbox.exchange, outbox.routing_key, outbox.headers,
+    outbox.properties, outbox.body, outbox.content_type, outbox.content_encoding, outbox.declare,
+    outbox.available_at, outbox.expires_at, outbox.created_at, outbox.ordering_key,
+    outbox.dedup_key;
 DROP FUNCTION outbox.is_replicating, outbox.restore_work, outbox.workless,
     outbox.make_work, outbox.joined_lane, outbox.left_work, outbox.claim_lanes, outbox.claim_dedup,
     outbox.bell, outbox.ring, outbox.forget_dedup, outbox.by_index, outbox.short_repr,

@@ -40,7 +40,10 @@ class Insert:
     def __init__(self, columns: dict[str, str]) -> None:
         self.values = attrgetter(*columns)
         names = ", ".join(columns)
-        places = ", ".join("%b" if kind == "bytea" else "%s" for kind in columns.values())
+        # With their types, or asyncpg would ask each new connection about the columns' domains.
+        places = ", ".join(
+            f"%b::{kind}" if kind == "bytea" else f"%s::{kind}" for kind in columns.values()
+        )
         arrays = ", ".join(f"%b::{kind}[]" for kind in columns.values())
         #: A single row: cheaper to plan and to encode than arrays of one element.
         self.one = f"INSERT INTO {{schema}}.message ({names}) VALUES ({places})"
