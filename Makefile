@@ -57,7 +57,7 @@ soak-producer: .venv/.synced ## Send a million tasks at random on every driver (
 faults-page: .venv/.synced ## Write docs/faults.md from what make test-faults measured last
 	@PYTHONPATH=tools:. $(BIN)/python -m tests.faults.table
 
-test-deploy: .venv/.synced ## Run the tests of images and containers (DOCKER=auto, require or off)
+test-deploy: .venv/.synced .helm/.made ## Run the tests of images, chart and containers (DOCKER=auto, require or off)
 	@$(BIN)/pytest --timeout=600 tests/containers $(ARGS)
 
 check: lint types contracts lock ## Lint, formatting, types, import contracts and the lock file
@@ -104,6 +104,10 @@ scaling: .venv/.synced ## Compute the table of docs/scaling.md again
 
 bench: .venv/.synced ## Measure against limits and peers (FULL=1 for everything; ARGS="--only quorum")
 	@PYTHONPATH=tools $(BIN)/python -m bench $(if $(FULL),--full) $(ARGS)
+
+.PHONY: bench-servers
+bench-servers: .venv/.synced ## Measure on the oldest and the newest RabbitMQ, in turns (ARGS="--rounds 3")
+	@PYTHONPATH=tools $(BIN)/python -m bench.versions $(ARGS)
 
 image: ## Build the images of relay, migrations, console and shop (PYTHON_IMAGE=another base)
 	@$(COMPOSE) build
@@ -189,6 +193,12 @@ test-celery: .celery-suite/$(SUITE) ## Run Celery's own integration tests, plain
 		&& tar -xzf celery-$*.tar.gz
 	@touch $@
 
+# Helm 4 as a library, for the tests of the chart.
+.helm/.made: | $(UV)
+	@UV_PROJECT_ENVIRONMENT= $(UV) venv --quiet --allow-existing .helm
+	@$(UV) pip install --quiet --python .helm/bin/python helm-python-sdk==0.2.2
+	@touch $@
+
 dashboard: .venv/.synced ## Generate deploy/grafana/outbox.json again
 	@PYTHONPATH=tools $(BIN)/python -m grafana
 
@@ -203,7 +213,7 @@ console-pictures: .venv/.synced ## Make the pictures of docs/pictures/ again (ne
 	@PYTHONPATH=tools $(BIN)/python -m console_pictures $(ARGS)
 
 clean: ## Remove everything that make made
-	rm -rf .venv .apm .compat .matrix .celery-suite .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
+	rm -rf .venv .apm .compat .helm .matrix .celery-suite .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
 
 # Only a changed lock file or project file makes it again.
 .venv/.synced: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)

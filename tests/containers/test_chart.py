@@ -1,0 +1,275 @@
+"""The chart in deploy/helm, rendered by Helm's own engine: valid, harmless, and as the base is.
+
+`make test-deploy` makes the environment of the engine, a package of Helm 4 as a library. No cluster
+is needed, and none was there.
+"""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import kubernetes_validate  # type: ignore[import-untyped]  # it ships no types
+import pytest
+import yaml
+
+from tests.containers.test_kubernetes import run
+from tests.deploy.board import ROOT
+from tests.deploy.test_kubernetes import VERSIONS
+from tests.deploy.test_kubernetes import named as in_the_base
+
+CHART: Final = ROOT / "deploy/helm"
+PYTHON: Final = ROOT / ".helm/bin/python"
+RENDER: Final = """
+import json, sys
+from helm_python import Chart, lint
+values = json.load(sys.stdin)
+report = lint(sys.argv[1], values, strict=True)
+with Chart.load(sys.argv[1]) as chart:
+    files = chart.render(values=values, name=sys.argv[2], namespace="shop")
+json.dump([files, report], sys.stdout)
+"""
+#: Kinds of operators, with the packages of classes by which they validate themselves.
+MODELS: Final = {
+    "ServiceMonitor": ("@kubernetes-models/prometheus-operator@6.0.0", "monitoring.coreos.com/v1"),
+    "ScaledObject": ("@kubernetes-models/keda@2.0.0", "keda.sh/v1alpha1"),
+}
+EVERYTHING: Final[dict[str, Any]] = {
+    "console": {"enabled": True},
+    "monitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "keda": {"enabled": True},
+    "images": {"registry": "registry.example.com/", "pullSecrets": [{"name": "key"}]},
+    "relay": {
+        "settings": {"OUTBOX_FENCE": "standby:1", "OUTBOX_WINDOW": 1000, "OUTBOX_SCHEMA": "shop"},
+        "podAnnotations": {"team": "shop"},
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"key": "spot", "operator": "Exists"}],
+        "priorityClassName": "high",
+    },
+}
+
+Resources = list[dict[str, Any]]
+Rendered = tuple[Resources, dict[str, Any]]
+
+
+def render(values: dict[str, Any], release: str = "outbox") -> Rendered:
+    """What a release becomes, and what Helm's linter says of the chart."""
+    if not PYTHON.exists():
+        pytest.skip("no Helm: make test-deploy has it")
+    done = subprocess.run(
+        [PYTHON, "-c", RENDER, CHART, release],
+        input=json.dumps(values),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    if done.returncode:
+        raise ValueError(done.stderr)
+    files, report = json.loads(done.stdout)
+    texts = [text for name, text in files.items() if name.endswith(".yaml")]
+    return [each for text in texts for each in yaml.safe_load_all(text) if each], report
+
+
+def named(resources: Resources, kind: str, name: str = "outbox-relay") -> dict[str, Any]:
+    """The one of that kind and name."""
+    (found,) = (r for r in resources if (r["kind"], r["metadata"]["name"]) == (kind, name))
+    return found
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["as it is", "everything"])
+def test_every_resource_is_valid(values: dict[str, Any]) -> None:
+    """By Kubernetes' own schemas; Helm's linter finds nothing, warnings included."""
+    resources, report = render(values)
+
+    assert not report["errors"]
+    assert [each for each in report["messages"] if each["severity"] > 1] == []
+    for resource in resources:
+        for version in VERSIONS:
+            if resource["kind"] not in MODELS:
+                kubernetes_validate.validate(resource, version, strict=True)
+
+
+def test_a_release_called_outbox_is_what_the_base_is() -> None:
+    """The pods have the same rights, probes and files; what else it has is said by values."""
+    resources, _ = render({})
+
+    pod = named(resources, "Deployment")["spec"]["template"]["spec"]
+    base = in_the_base("Deployment")["spec"]["template"]["spec"]
+    assert pod["securityContext"] == base["securityContext"]
+    assert pod["volumes"] == base["volumes"]
+    [ours], [theirs] = pod["containers"], base["containers"]
+    for part in ("securityContext", "resources", "volumeMounts", "ports", "readinessProbe"):
+        assert ours[part] == theirs[part]
+    assert ours["livenessProbe"]["httpGet"] == theirs["livenessProbe"]["httpGet"]
+    job = named(resources, "Job", "outbox-migrate")["spec"]["template"]["spec"]
+    base = in_the_base("Job", "outbox-migrate")["spec"]["template"]["spec"]
+    steps = [(each["args"], each["securityContext"]) for each in containers(job)]
+    assert steps == [(each["args"], each["securityContext"]) for each in containers(base)]
+
+
+def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    """All of a pod, in the order in which they run."""
+    return [*pod.get("initContainers", ()), *pod["containers"]]
+
+
+def test_no_container_has_rights_and_secrets_are_files() -> None:
+    """In all that runs, the console included."""
+    resources, _ = render(EVERYTHING)
+    pods = [r["spec"]["template"]["spec"] for r in resources if r["kind"] in ("Deployment", "Job")]
+    assert len(pods) == 3
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["automountServiceAccountToken"] is False
+        (volume,) = pod["volumes"]
+        files = {f"/run/secrets/outbox/{item['path']}" for item in volume["secret"]["items"]}
+        named_files = set()
+        for container in containers(pod):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert container["image"].startswith("registry.example.com/celery-outbox/")
+            named_files |= {e["value"] for e in container["env"] if e["name"].endswith("_FILE")}
+        assert named_files == files
+
+
+def test_migrations_are_done_before_relays_are_replaced() -> None:
+    """As a hook, which the network lets through, with the schema that the relay has."""
+    resources, _ = render(EVERYTHING)
+    job, policy = (named(resources, kind, "outbox-migrate") for kind in ("Job", "NetworkPolicy"))
+
+    hooks = [each["metadata"]["annotations"] for each in (policy, job)]
+    assert {each["helm.sh/hook"] for each in hooks} == {"pre-install,pre-upgrade"}
+    assert int(hooks[0]["helm.sh/hook-weight"]) < int(hooks[1]["helm.sh/hook-weight"])
+    for container in containers(job["spec"]["template"]["spec"]):
+        assert {"name": "OUTBOX_SCHEMA", "value": "shop"} in container["env"]
+
+
+def test_two_releases_do_not_meet() -> None:
+    """Each selects its own pods, and is a job of its own in Prometheus."""
+    for release in ("outbox", "billing"):
+        resources, _ = render(EVERYTHING, release)
+        name = "outbox" if release == "outbox" else "billing-outbox"
+        chosen = [named(resources, "Service", f"{name}-relay")["spec"]["selector"]]
+        for kind in ("Deployment", "NetworkPolicy", "PodDisruptionBudget", "ServiceMonitor"):
+            spec = named(resources, kind, f"{name}-relay")["spec"]
+            chosen.append((spec.get("podSelector") or spec["selector"])["matchLabels"])
+        assert {each["app.kubernetes.io/instance"] for each in chosen} == {release}
+        assert {each["app.kubernetes.io/name"] for each in chosen} == {"outbox-relay"}
+        service = named(resources, "Service", f"{name}-relay")["metadata"]["labels"]
+        monitor = named(resources, "ServiceMonitor", f"{name}-relay")["spec"]
+        assert service[monitor["jobLabel"]] == f"{name}-relay"
+
+
+def test_probes_survive_a_fail_over() -> None:
+    """A minute of a loop that stands still, which an outage never is, until a pod is restarted."""
+    resources, _ = render(EVERYTHING)
+    for name in ("outbox-relay", "outbox-console"):
+        deployment = named(resources, "Deployment", name)
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        probe = container["livenessProbe"]
+        assert probe["periodSeconds"] * probe["failureThreshold"] >= 60
+        assert probe["httpGet"]["path"] in ("/livez", "/healthz")
+    pod = named(resources, "Deployment")["spec"]["template"]["spec"]
+    environment = {e["name"]: e["value"] for e in pod["containers"][0]["env"]}
+    assert environment["OUTBOX_GRACE_PERIOD"] == "25s"
+    assert pod["terminationGracePeriodSeconds"] == 30
+
+
+def test_the_scaler_decides_how_many_there_are() -> None:
+    """A number in the deployment would undo that with each upgrade."""
+    assert "replicas" not in named(render(EVERYTHING)[0], "Deployment")["spec"]
+    assert named(render({})[0], "Deployment")["spec"]["replicas"] == 2
+
+
+#: What relays show, and the lag that the scaler sees.
+LAGS: Final = [
+    ("some lag", {"a": "42", "b": "41"}, 42),
+    ("no rows", {"a": "0", "b": "0"}, 0),
+    ("the database away", {"a": "NaN", "b": "NaN"}, 0),
+    ("away for one of them", {"a": "NaN", "b": "7"}, 7),
+    ("no relay at all", {}, 0),
+]
+
+
+def test_what_the_scaler_sees(promtool: Path, tmp_path: Path) -> None:
+    """Without rows, and while the database is away, no lag: relays stay as few as they may be."""
+    trigger = named(render(EVERYTHING)[0], "ScaledObject")["spec"]["triggers"][0]["metadata"]
+    series = 'outbox_oldest_pending_age_seconds{{job="outbox-relay", instance="{}"}}'
+    tests = [
+        {
+            "name": name,
+            "interval": "15s",
+            "input_series": [
+                {"series": series.format(instance), "values": value}
+                for instance, value in shown.items()
+            ],
+            "promql_expr_test": [
+                {
+                    "expr": trigger["query"],
+                    "eval_time": "0s",
+                    "exp_samples": [{"labels": "{}", "value": lag}],
+                }
+            ],
+        }
+        for name, shown, lag in LAGS
+    ]
+    file = tmp_path / "lags.yaml"
+    file.write_text(yaml.safe_dump({"tests": tests}))
+
+    done = subprocess.run(
+        [promtool, "test", "rules", file], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"relay": {"replica": 3}}, "replica"),
+        ({"relay": {"settings": {"OUTBOX_BROKER_URL": "amqp://"}}}, "OUTBOX_BROKER_URL"),
+        ({"relay": {"settings": {"WINDOW": "1"}}}, "WINDOW"),
+        ({"images": {"registry": "registry.example.com"}}, "registry"),
+        ({"console": {"enabled": True, "userHeader": "X-User"}}, "proxies"),
+        ({"keda": {"lagSeconds": 0}}, "lagSeconds"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_value_is_refused(values: dict[str, Any], complaint: str) -> None:
+    """By the schema of the values, which names it."""
+    with pytest.raises(ValueError, match=complaint):
+        render(values)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Callable[[str], Path]:
+    """A folder with an operator's models."""
+
+    def install(package: str) -> Path:
+        options = ("--no-audit", "--no-fund", "--ignore-scripts")
+        done = run("npm", "install", *options, package, folder=tmp_path)
+        if done.returncode != 0:
+            pytest.skip(f"{package} is not to be had: {done.stderr.strip().splitlines()[-1]}")
+        return tmp_path
+
+    return install
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_operators_take_their_resources(models: Callable[[str], Path], kind: str) -> None:
+    """By their own schemas, which would not take just anything."""
+    package, version = MODELS[kind]
+    resource = named(render(EVERYTHING)[0], kind)
+    folder = models(package)
+    script = f"""
+    import("{package.rpartition("@")[0]}/{version}").then((models) =>
+      new models.{kind}(JSON.parse(require("fs").readFileSync(0))).validate());
+    """
+    done = run("node", "-e", script, folder=folder, entered=json.dumps(resource))
+    assert done.returncode == 0, done.stderr
+
+    broken = {**resource, "spec": {**resource["spec"], "selector": 15, "scaleTargetRef": 15}}
+    assert run("node", "-e", script, folder=folder, entered=json.dumps(broken)).returncode != 0
