@@ -118,8 +118,12 @@ CONFIRMS: Final = (
     ),
     curves(
         "In flight",
-        "Messages published and not yet confirmed, by relay. At the window, the broker is slow.",
-        [(f"outbox_in_flight_messages{JOB}", "{{instance}}")],
+        "Messages published and not yet confirmed, by relay. At the window, the broker is slow. "
+        "Before the fence: claimed, and waiting for standbys.",
+        [
+            (f"outbox_in_flight_messages{JOB}", "{{instance}}"),
+            (f"outbox_fenced_messages{JOB}", "{{instance}}, before the fence"),
+        ],
         "short",
         THIRD,
     ),

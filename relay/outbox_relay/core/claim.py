@@ -67,6 +67,7 @@ class Claim:
     claim_id: int
     since: float  # before the lease began, on this process's monotonic clock
     max_body: int | None = None  # in bytes; a larger one need not be fetched
+    position: int = 0  # of the database's log: all that the claim has seen is committed before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +80,21 @@ class Fetched:
     oversized: list[Oversized] = field(default_factory=list)
 
 
+class Standbys(NamedTuple):
+    """How far the database's log has come, in bytes, and how far those who copy it have."""
+
+    written: int  # here, by the end of the turn
+    flushed: int  # by as many standbys as the fence asks for; 0 where there are fewer
+    connected: int
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What one round trip brought: the messages of an earlier claim, and rows claimed now.
 
     `heads` were the first of their lanes, found by these `news`. `unsettled` are the ids of those
     that were confirmed, but whose row is locked, gone, or not under that claim any more. `waited`
-    had waited for the routes that stand beside them.
+    had waited for the routes that stand beside them. `standbys` are told where there is a fence.
     """
 
     fetched: Fetched | None
@@ -94,6 +103,7 @@ class Reply:
     news: list[int] = field(default_factory=list)
     unsettled: list[int] = field(default_factory=list)
     waited: list[tuple[ClaimedRow, str]] = field(default_factory=list)
+    standbys: Standbys | None = None
 
     @property
     def claimed(self) -> list[ClaimedRow]:

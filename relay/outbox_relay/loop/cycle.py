@@ -4,7 +4,8 @@ All decisions are `core`'s; here they are carried out, on a store and a publishe
 is published before its claim is committed, nothing is marked sent before its confirm has come.
 
 The database works while messages are encoded: a step publishes what the last one fetched, while
-the messages of the rows claimed last are on their way and the next rows are being claimed.
+the messages of the rows claimed last are on their way and the next rows are being claimed. What was
+fetched passes the fence first, which without `OUTBOX_FENCE` keeps nothing.
 """
 
 from dataclasses import replace
@@ -15,9 +16,11 @@ import structlog
 
 from outbox_relay.broker.publisher import Publisher
 from outbox_relay.core.backoff import BUSY_POLL, IDLE_POLL, poll_interval
-from outbox_relay.core.claim import Claim, Fetched, Reply, Turn
+from outbox_relay.core.claim import Claim, Reply, Turn
 from outbox_relay.core.decide import Core
+from outbox_relay.core.fence import Fence, Waiting
 from outbox_relay.core.message import Message, Outcomes, Refusal
+from outbox_relay.loop.fenced import Fenced
 from outbox_relay.loop.quarantine import Quarantine
 from outbox_relay.loop.refused import CATCH_UP_EVERY, Refused
 from outbox_relay.loop.sleep import Sleep
@@ -38,11 +41,13 @@ class Cycle:
     """What is held, by how far it has come: claimed, fetched, in flight, confirmed or refused."""
 
     def __init__(
-        self, core: Core, quarantine: Quarantine, metrics: Metrics, *, forget: bool
+        self, core: Core, quarantine: Quarantine, metrics: Metrics, fence: Fence, *, forget: bool
     ) -> None:
         self._core = core
         self._quarantine = quarantine
         self._metrics = metrics
+        self._fence = fence
+        self._fenced = Fenced(fence, metrics)
         self._forget = forget  # what is sent is not kept
         self._claimed: Claim | None = None
         self._fetched: Batch | None = None
@@ -81,6 +86,7 @@ class Cycle:
         self, store: Store, publisher: Publisher, *, claiming: bool, sleeping: bool = False
     ) -> None:
         """Do what there is to do now, then wait: a moment for the broker, or for the doorbell."""
+        self._fenced.look_after(store, monotonic())
         turn = self._turn(store, publisher, claiming=claiming, sleeping=sleeping)
         self._round_trip(turn, store, publisher)
         self.poll(publisher, 0.0 if self.asleep else self._pause(publisher))
@@ -134,6 +140,7 @@ class Cycle:
                 self._core.given_back([each.id for each in held])
         store.bell.get_up()
         self._claimed = self._fetched = None
+        self._fence.clear()
         self._refused.forget()
         self._suspects = frozenset()
         self._quarantine.close()
@@ -151,7 +158,7 @@ class Cycle:
             now,
             claiming=claiming,
             blocked=publisher.blocked,
-            in_flight_bytes=publisher.in_flight_bytes,
+            in_flight_bytes=publisher.in_flight_bytes + self._fence.bytes,
             stuck=publisher.stuck,
         )
         if turn.done:
@@ -168,15 +175,17 @@ class Cycle:
         """How long to wait for the broker: until there is something else to do."""
         if self._claimed or self._fetched:
             return 0.0
-        if (pause := self._next_turn - monotonic()) > 0:
-            return pause
-        return IDLE_POLL if publisher.in_flight else BUSY_POLL
+        now = monotonic()
+        if (pause := self._next_turn - now) <= 0:
+            pause = IDLE_POLL if publisher.in_flight else BUSY_POLL
+        return max(0.0, min(pause, self._fence.next_look(now)))
 
     def _round_trip(self, turn: Turn | None, store: Store, publisher: Publisher) -> None:
         """Publish what was fetched, while the database fetches, settles and claims what is next."""
         claimed, began = self._claimed, monotonic()
-        if not (claimed or turn):
+        if not (claimed or turn or self._fence.next_look(began) <= 0):
             self._publish(publisher)
+            self._let_through(store)
             return
         if claimed:
             claimed = replace(claimed, max_body=publisher.max_body)
@@ -188,8 +197,11 @@ class Cycle:
             self._claimed = None
             if turn:
                 self._turned(turn, reply, began)
+            if reply.standbys:
+                self._fence.heard(reply.standbys, monotonic())
             if claimed and reply.fetched:
-                self._arrived(reply.fetched, claimed.since, store)
+                self._fence.hold(reply.fetched, claimed)
+            self._let_through(store)
             if turn:
                 self._forget_settled(turn, store)
 
@@ -204,10 +216,16 @@ class Cycle:
         log.warning("claim_outlived", messages=len(messages), seconds=round(now - since, 1))
         self._core.given_back([message.id for message in messages])
 
-    def _arrived(self, fetched: Fetched, since: float, store: Store) -> None:
+    def _let_through(self, store: Store) -> None:
+        """Go on with what need not wait any longer."""
+        if self._fetched is None and (passed := self._fence.take()):
+            self._arrived(passed, store)
+
+    def _arrived(self, passed: Waiting, store: Store) -> None:
         """Sort what was fetched; give back what had no room, and forget work without a message."""
+        fetched = passed.fetched
         work = self._core.fetched(fetched, monotonic())
-        self._fetched = Batch(work.publish, since)
+        self._fetched = Batch(work.publish, passed.since)
         self._refuse(work.refused)
         # Not held any more, even if the release does not reach the database.
         self._core.given_back([held.id for held in (*work.later, *fetched.orphans)])
@@ -235,7 +253,8 @@ class Cycle:
                 self._core.look_everywhere()
                 self._next_turn = began
             return
-        self._claimed = Claim(rows, turn.claim_id, began)
+        position = reply.standbys.written if reply.standbys else 0
+        self._claimed = Claim(rows, turn.claim_id, began, position=position)
         self.last_message = now = monotonic()
         # A short batch means that the table is drained.
         self._next_turn = now if len(reply.rows) == turn.limit else now + BUSY_POLL

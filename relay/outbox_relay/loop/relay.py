@@ -19,6 +19,7 @@ from outbox_relay.broker.publisher import Open, Publisher
 from outbox_relay.core.backlog import History
 from outbox_relay.core.backoff import IDLE_POLL
 from outbox_relay.core.decide import Core
+from outbox_relay.core.fence import Fence
 from outbox_relay.core.guard import Guard
 from outbox_relay.errors import BrokerLost, RelayError, SchemaError, StoreLost
 from outbox_relay.loop.cycle import Cycle
@@ -86,7 +87,8 @@ class Relay:
     def _remember_nothing(self, first_claim_id: int) -> None:
         self._core = Core(self._settings, first_claim_id, self._guard)
         quarantine, forget = Quarantine(self._open_publisher), not self._settings.retention
-        self._cycle = Cycle(self._core, quarantine, self._metrics, forget=forget)
+        fence = Fence(self._settings.fence, self._settings.lease)
+        self._cycle = Cycle(self._core, quarantine, self._metrics, fence, forget=forget)
 
     def stop(self) -> None:
         """Claim no more; `run` returns when nothing is in flight, or the grace period is over."""

@@ -5,6 +5,7 @@
 | relay_started, relay_stopped | info | the process begins and ends its work |
 | database_lost, database_up | warning, info | once per incident, and every minute that it lasts |
 | database_promoted | warning | another server took over: how many messages held are claimed anew |
+| standbys_lost, standbys_up | warning, info | OUTBOX_FENCE: messages wait, and every minute |
 | broker_lost, broker_up | warning, info | once per incident, and every minute that it lasts |
 | broker_blocked, broker_unblocked | warning, info | the broker asks for a pause; the pause ends |
 | connection_bypassed | warning | a queue stopped a connection: another one goes on with others |

@@ -14,6 +14,7 @@
 | outbox_delivery_seconds | histogram | inserted (or due) to confirm |
 | outbox_batch_messages | histogram | messages claimed at a time |
 | outbox_in_flight_messages | gauge | published, not confirmed |
+| outbox_fenced_messages | gauge | claimed, and waiting for standbys (`OUTBOX_FENCE`) |
 | outbox_broker_up, outbox_broker_blocked, outbox_database_up | gauge | 1 or 0 |
 | outbox_last_confirm_timestamp_seconds | gauge | when the broker last confirmed anything |
 | outbox_work_table_bytes | gauge | size of the hot tables, by table: ready, parked |
@@ -127,6 +128,7 @@ class Metrics:
         self.dead = gauge("dead_messages", "Given up")
         self.oldest = gauge("oldest_pending_age_seconds", "Age of the oldest pending message")
         self.in_flight = gauge("in_flight_messages", "Published and not yet confirmed")
+        self.fenced = gauge("fenced_messages", "Claimed, and waiting for standbys")
         self.broker_up = gauge("broker_up", "Whether the broker is connected")
         self.broker_blocked = gauge("broker_blocked", "Whether the broker has an alarm")
         self.database_up = gauge("database_up", "Whether the database is connected")

@@ -24,6 +24,7 @@ from outbox_relay.settings.table import (
     ALLOW_CONTENT_TYPES,
     ALLOW_EXCHANGES,
     DECLARE,
+    FENCE,
     MAX_ATTEMPTS,
     RETENTION,
     RETRY_DELAY,
@@ -38,6 +39,7 @@ COMPARED: Final[tuple[Setting[Any], ...]] = (
     RETENTION,
     ALLOW_CONTENT_TYPES,
     ALLOW_EXCHANGES,
+    FENCE,
     *sorted((each for each in OF_BROKERS if not each.secret), key=lambda each: each.name),
 )
 #: The transport options that say where messages go, and hold no password.

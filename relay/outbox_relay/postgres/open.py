@@ -16,4 +16,5 @@ def open_store(settings: Settings, name: str = NAME) -> Store:
         settings.statement_timeout,
         doorbell=settings.doorbell,
         name=name,
+        fence=settings.fence,
     )

@@ -14,7 +14,8 @@ from outbox_relay.core.backlog import Stats, Upkeep
 from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
 from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.core.size import Oversized
-from outbox_relay.postgres import chores, statements, turns, waiting
+from outbox_relay.errors import SchemaError
+from outbox_relay.postgres import chores, standbys, statements, turns, waiting
 from outbox_relay.postgres.database import BoundedConnection, connect, translated
 from outbox_relay.postgres.doorbell import Bell, Look
 from outbox_relay.postgres.literals import bigints, storable
@@ -39,14 +40,18 @@ PREPARED: Final = (
     chores.PROMOTE,
     statements.CLAIM_LANES,
     waiting.CLAIM_WAITING,
+    standbys.STANDBYS,
 )
 
 
 class Store(Session):
     """A connection to the outbox. Open one with `Store.connect`."""
 
-    def __init__(self, connection: BoundedConnection, schema: str, doorbell: Doorbell) -> None:
+    def __init__(
+        self, connection: BoundedConnection, schema: str, doorbell: Doorbell, fence: int = 0
+    ) -> None:
         super().__init__(connection, schema)
+        self._fence = fence
         self.bell = Bell(connection, self._run, doorbell)
         self._pipeline = Pipeline(connection)
         self._asked: tuple[Claim | None, Turn | None] = (None, None)
@@ -60,12 +65,18 @@ class Store(Session):
         *,
         doorbell: Doorbell = "auto",
         name: str = NAME,
+        fence: int = 0,
     ) -> "Store":
-        """Connect as `name`, set the session up and check the schema's version."""
+        """Connect as `name`, set the session up and check the schema's version.
+
+        With a `fence` of so many standbys, each reply tells how far these are.
+        """
         connection = connect(url, name, statement_timeout, prepare=True)
-        store = cls(connection, schema, doorbell)
+        store = cls(connection, schema, doorbell, fence)
         try:
             store.check_version()
+            if fence and (login := store._run(standbys.WITHOUT_RIGHT)[0][0]):
+                raise SchemaError(standbys.lacking(login))
             store.history = store.read_history()
             with translated():
                 for statement in PREPARED:
@@ -85,6 +96,8 @@ class Store(Session):
         queries = self._fetches(claimed) if claimed else []
         if turn:
             queries += turns.queries(turn)
+        if self._fence:
+            queries.append(standbys.query(self._fence))
         with translated():
             self._pipeline.ask(*queries)
 
@@ -93,6 +106,7 @@ class Store(Session):
         claimed, turn = self._asked
         with translated():
             replies = self._pipeline.replies()
+        told = replies.pop()[0] if self._fence else None
         rows = replies.pop() if turn and turn.limit else []
         waited = waiting.rows(replies.pop()) if turn and turn.routes else []
         heads, news = turns.from_lanes(replies.pop()) if turn and turn.lanes else ([], [])
@@ -100,7 +114,7 @@ class Store(Session):
         unsettled = [id_ for _ in settled for (id_,) in replies.pop()]
         found = [message for messages in replies for message in messages]
         fetched = self._complete(claimed, found) if claimed else None
-        return Reply(fetched, rows, heads, news, unsettled, waited)
+        return Reply(fetched, rows, heads, news, unsettled, waited, told)
 
     def round_trip(self, claimed: Claim | None, turn: Turn | None) -> Reply:
         """Ask, and wait for the reply."""

@@ -21,6 +21,7 @@ from outbox_relay.settings.values import (
     between,
     declare,
     doorbell,
+    fence,
     identifier,
     log_format,
     log_level,
@@ -161,6 +162,13 @@ HOLD_UNKNOWN: Final = Setting(
     "`1`: a message whose task no live worker of its queue knows waits until one does",
     note="[Tasks that no worker knows](#tasks-that-no-worker-knows)",
 )
+FENCE: Final = Setting(
+    "OUTBOX_FENCE",
+    fence,
+    "off",
+    "`standby:N`: only what N standbys of the database have flushed is published",
+    note="[After a fail-over](scaling.md#the-fence)",
+)
 #: In the order in which they are shown. The broker's URL, whose schemes brokers know, is not here.
 OWN: Final[tuple[Setting[Any], ...]] = (
     DATABASE_URL,
@@ -185,6 +193,7 @@ OWN: Final[tuple[Setting[Any], ...]] = (
     ALLOW_EXCHANGES,
     DEAD_LETTER_QUEUES,
     HOLD_UNKNOWN,
+    FENCE,
 )
 
 
@@ -215,6 +224,7 @@ class Settings:
     allow_exchanges: Names = ALLOW_EXCHANGES.initial
     dead_letter_queues: tuple[str, ...] = DEAD_LETTER_QUEUES.initial
     hold_unknown: bool = HOLD_UNKNOWN.initial
+    fence: int = FENCE.initial
     of_brokers: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, setting: Setting[T]) -> T:

@@ -52,6 +52,16 @@ def doorbell(text: str) -> Doorbell:
     raise ValueError("say auto, on or off")
 
 
+def fence(text: str) -> int:
+    """How many standbys are to have what is published; 0 for `off`."""
+    if text == "off":
+        return 0
+    kind, _, number = text.partition(":")
+    if kind != "standby" or not re.fullmatch(r"[1-9][0-9]?", number):
+        raise ValueError("say off, or standby:N with N from 1 to 99")
+    return int(number)
+
+
 def log_format(text: str) -> LogFormat:
     """How log lines are written."""
     if text == "json":

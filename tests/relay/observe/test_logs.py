@@ -14,7 +14,7 @@ from tests.fixtures.waiting import wait_until
 SOURCES = Path(logs.__file__).parents[1]
 LEVELS = ("debug", "info", "warning", "error")
 #: `Outage` says them in the name of its server.
-SERVERS = ("broker", "database")
+SERVERS = ("broker", "database", "standbys")
 
 
 def documented() -> set[tuple[str, str]]:

@@ -23,6 +23,7 @@ PROMISED = {
     "outbox_delivery_seconds",
     "outbox_batch_messages",
     "outbox_in_flight_messages",
+    "outbox_fenced_messages",
     "outbox_broker_up",
     "outbox_broker_blocked",
     "outbox_database_up",

@@ -19,6 +19,7 @@ from outbox_relay.operator.doctor import (
     relays,
     routes,
     schema,
+    standbys,
     storage,
     version,
     workers,
@@ -35,6 +36,7 @@ ANYWHERE: Final[Sequence[Check]] = (
     pooling.check,
     activity.check_clock,
     activity.check_transactions,
+    standbys.check,
 )
 #: Without these, nothing more can be asked: the first that finds a problem ends the examination.
 NEEDED: Final[Sequence[Check]] = (schema.check, privileges.check)

@@ -1,0 +1,36 @@
+"""Looks after what waits behind the fence: its claims are renewed, and a long wait is told.
+
+While standbys are away nothing is published, given up or charged; it goes on when they are back.
+"""
+
+from time import monotonic
+
+from outbox_relay.core.fence import Fence
+from outbox_relay.loop.incidents import Outage
+from outbox_relay.observe.metrics import Metrics
+from outbox_relay.postgres.store import Store
+
+
+class Fenced:
+    """What is done about a fence, now and then."""
+
+    def __init__(self, fence: Fence, metrics: Metrics) -> None:
+        self._fence = fence
+        self._metrics = metrics
+        self._standbys = Outage("standbys", monotonic)
+        self._shown = 0
+        metrics.fenced.set(0)
+
+    def look_after(self, store: Store, now: float) -> None:
+        """Keep what waits, and say so where it waits for long."""
+        fence = self._fence
+        if expiring := fence.expiring(now):
+            store.renew(expiring, fence.lease)
+            fence.renewed(now)
+        if (waiting := fence.messages) != self._shown:
+            self._shown = waiting
+            self._metrics.fenced.set(waiting)
+        if complaint := fence.complaint(now):
+            self._standbys.lost(complaint)
+        elif fence.standbys:
+            self._standbys.works()
