@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar, cast
 from celery.exceptions import Ignore
 
 from celery_outbox.errors import OutboxClosed
-from celery_outbox.message import Message
+from celery_outbox.message import Parcel
 from celery_outbox.nesting import Nested, innermost
 from celery_outbox.statements.commands import Outcome
 from celery_outbox.targets.target import Target
@@ -45,7 +45,7 @@ class Using(Nested, AbstractContextManager[T], AbstractAsyncContextManager[T], G
         self.replaced = False
         self._given: T = given
 
-    def put(self, message: Message) -> Outcome:
+    def put(self, message: Parcel) -> Outcome:
         """Hand a message to the transaction. Raises OutboxClosed or UnusableTarget."""
         self.check_open(message.task)
         return self.target.put(message)

@@ -27,3 +27,38 @@ class Message:
     expires_at: datetime | None
     ordering_key: str | None = None
     dedup_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Messages that differ in nothing but what is listed here, in the order they were sent in.
+
+    To whoever stores it it is one message: it has one destination, and is stored whole or not at
+    all. None of them has a `dedup_key`.
+    """
+
+    #: What they have in common; its own id, headers, properties and body count for nothing.
+    like: Message
+    message_ids: list[str]
+    headers: list[str]
+    properties: list[str]
+    bodies: list[bytes]
+
+    @property
+    def task(self) -> str:
+        """The name they share."""
+        return self.like.task
+
+    @property
+    def message_id(self) -> str:
+        """The id of the first."""
+        return self.message_ids[0]
+
+    @property
+    def dedup_key(self) -> None:
+        """None: of messages with the same key all but one would be dropped."""
+        return None
+
+
+#: What a target or a database is given to store.
+Parcel = Message | Alike

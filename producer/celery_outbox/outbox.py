@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar, overload
@@ -16,7 +16,8 @@ from celery_outbox.capture.channel import CapturingProducer, OutboxProducer
 from celery_outbox.capture.event import event, name_of
 from celery_outbox.decision import ENDINGS, Destination, Origin, Scope, destination, origin_of
 from celery_outbox.errors import NoTransaction
-from celery_outbox.message import Message
+from celery_outbox.many.sending import send_many
+from celery_outbox.message import Parcel
 from celery_outbox.statements.commands import Outcome, Rows
 from celery_outbox.statements.insert import CANCEL
 from celery_outbox.stores.database import Database
@@ -125,6 +126,23 @@ class Outbox:
         )
         return self.carry_out(decision, message).pending_id
 
+    def send_many(
+        self, task: Any, calls: Iterable[tuple[Any, ...]], **options: Any
+    ) -> Sequence[str]:
+        """Send `task` once for each of `calls`, and return the ids, in order.
+
+        A call is a tuple of positional arguments, or a pair `(args, kwargs)` of a tuple and a
+        dictionary; of a task whose two arguments are these, `((a_tuple, a_dict), {})`. `options`
+        are those of apply_async, the same for every call, `outbox=` included. What is stored is
+        what a loop of apply_async would have stored, several times as fast where nobody listens to
+        the signals of a send or replaced a part of it. Nothing is kept in memory but sixteen bytes
+        an id, except where the target is asynchronous: there everything waits for the next `await`.
+
+        With no transaction to join, a portion at a time is durable. An error ends it; what was
+        sent before is in the transaction, as after a loop. Raises what apply_async raises.
+        """
+        return send_many(self._app, task, calls, options)
+
     def _publish_by_producer(self, body: Any, **options: Any) -> None:
         """Store what somebody publishes with the producer that Celery would take from its pool."""
         # What is not given: an exchange and a routing key by default, and whether it must arrive.
@@ -170,7 +188,7 @@ class Outbox:
             raise NoTransaction.about(task=name)
         return Decision(origin, where, target, block)
 
-    def carry_out(self, decision: Decision, message: Message) -> Outcome:
+    def carry_out(self, decision: Decision, message: Parcel) -> Outcome:
         """Put or store a message where it was decided to go.
 
         Raises OutboxClosed, UnusableTarget, DatabaseUnavailable, OutboxNotReady, RowRefused or

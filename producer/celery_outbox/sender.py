@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final
 
 from celery import Celery
@@ -17,6 +17,7 @@ from celery_outbox.capture.row import Keys
 from celery_outbox.decision import ENDINGS, Destination, Origin
 from celery_outbox.errors import UnsupportedOption
 from celery_outbox.locks import LockWarnings
+from celery_outbox.many.noting import Sent, note
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,8 @@ class TaskSender:
         replies = [] if message.headers.get("ignore_result") else reply_queues(self._app.backend)
         stored = row.task_message(self._app, name, message, captured, options, keys, replies)
         outcome = outbox.carry_out(decision, stored)
+        if decision.destination is not Destination.STORE_APART:
+            note(Sent(message.body, stored, partial(outbox.carry_out, decision)))
         if passage is not None:
             passage.outcome = outcome
 

@@ -100,5 +100,5 @@ def test_python() -> None:
     """What `from celery_outbox import` and `from celery_inbox import` are given."""
     assert {"OutboxCelery", "NoTransaction", "install"} <= {*celery_outbox.__all__}
     assert {"announce", "idempotent", "purge", "reliable"} <= {*celery_inbox.__all__}
-    for name in ("using", "transaction", "publish", "cancel"):
+    for name in ("using", "transaction", "publish", "cancel", "send_many"):
         assert callable(getattr(celery_outbox.Outbox, name))

@@ -20,6 +20,7 @@ from celery_outbox import (
     RowRefused,
     UnusableTarget,
 )
+from celery_outbox.statements import commands as statements
 from tests.producer.conftest import Shop, Stored
 from tests.producer.drivers import ASYNCHRONOUS, DJANGO, SYNCHRONOUS, Django, Driver, Talk, opened
 from tests.producer.soaking import finished
@@ -346,3 +347,40 @@ def test_what_it_is_not(shop: Shop, run: Run) -> None:
             outbox.using([talk.target])
 
     run(body)
+
+
+def test_many_at_once(shop: Shop, run: Run, stored: Stored) -> None:
+    """They are where the code sent them, among what was sent one by one; savepoints included."""
+
+    async def body(talk: Talk, outbox: Outbox) -> None:
+        async with talk.using(outbox):
+            shop.add.delay(0, 0)
+            ids = outbox.send_many(shop.add, [(number, "ü") for number in range(1, 6)])
+            with suppress(KeyError):
+                async with talk.savepoint():
+                    outbox.send_many(shop.add, [(number, 0) for number in range(10, 15)])
+                    raise KeyError
+            shop.add.delay(6, 0)
+            outbox.send_many(shop.add, [(7, 0), (8, 0), (9, 0)], ordering_key="k")
+        await talk.commit()
+        assert [row.message_id for row in stored.rows()][1:6] == [*ids]
+
+    run(body)
+    assert stored.args() == [*range(10)]
+    assert [row.ordering_key for row in stored.rows()][-4:] == [None, "k", "k", "k"]
+
+
+def test_a_loop_is_inserted_in_portions(
+    shop: Shop, run: Run, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it is, and in its order: no more is buffered than a portion."""
+    monkeypatch.setattr(statements, "PORTION", 3)
+
+    async def body(talk: Talk, outbox: Outbox) -> None:
+        async with talk.using(outbox):
+            for number in range(10):
+                shop.add.delay(number, 0)
+        await talk.commit()
+
+    run(body)
+    assert stored.args() == [*range(10)]

@@ -140,6 +140,18 @@ GOALS: Final = (
         at_most=True,
     ),
     Goal(
+        "100,000 by send_many against a loop of .delay()",
+        _ratio("many, send_many", "many, a loop of .delay()"),
+        6,
+    ),
+    Goal(
+        "memory of a loop of .delay() in one transaction, over the start",
+        _median("many, a loop of .delay(), memory/size"),
+        64,
+        "MB",
+        at_most=True,
+    ),
+    Goal(
         "@idempotent with a URL, against the same task on a plain pooled transaction",
         _ratio("inbox, @idempotent, a URL", "inbox, plain, on a pool"),
         0.93,

@@ -31,6 +31,9 @@ class Scale:
     audited: int
     #: Sent messages in each of fifteen old retention slots.
     kept: int
+    #: Tasks sent in one transaction, and those after which memory is read.
+    many: int
+    remembered: int
     #: Commits of each connection in a turn.
     commits: int
     latency_seconds: float
@@ -60,6 +63,8 @@ QUICK: Final = Scale(
     sent=200_000,
     audited=500_000,
     kept=50_000,
+    many=100_000,
+    remembered=100_000,
     commits=500,
     latency_seconds=10,
     latency_rates=(1, 50, 1000),
@@ -86,6 +91,8 @@ FULL: Final = Scale(
     sent=2_000_000,
     audited=10_000_000,
     kept=1_400_000,
+    many=100_000,
+    remembered=1_000_000,
     commits=2000,
     latency_seconds=20,
     latency_rates=(1, 50, 200, 1000),
@@ -113,6 +120,8 @@ SMOKE: Final = Scale(
     sent=300,
     audited=200,
     kept=60,
+    many=300,
+    remembered=300,
     commits=20,
     latency_seconds=0.5,
     latency_rates=(100,),

@@ -6,13 +6,16 @@ Free of I/O: a target executes the statements by the means of its library.
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from itertools import groupby
+from typing import Any, Final, NamedTuple, cast
 
-from celery_outbox.message import Message
+from celery_outbox.message import Alike, Message, Parcel
 from celery_outbox.statements.dedup import claims, dropped
-from celery_outbox.statements.insert import CLAIM_DEDUP, Style, insert, statement
+from celery_outbox.statements.insert import CLAIM_DEDUP, Style, insert, insert_alike, statement
 
 Rows = list[tuple[Any, ...]]
+#: Messages that are buffered at most, where they can be inserted without waiting for an `await`.
+PORTION: Final = 500
 #: A statement and its parameters.
 Command = tuple[str, tuple[Any, ...]]
 #: Commands one by one, each of which is sent the rows that it returned.
@@ -28,7 +31,7 @@ class Outcome:
 
     __slots__ = ("_result", "pending_id")
 
-    def __init__(self, message: Message) -> None:
+    def __init__(self, message: Parcel) -> None:
         self.pending_id = message.message_id
         self._result: Any = None
 
@@ -46,16 +49,21 @@ class Outcome:
 
 
 class Entry(NamedTuple):
-    """A message that was put, for the outbox of `schema`, and what becomes of it."""
+    """A message, or several alike, put for the outbox of `schema`, and what becomes of it."""
 
     schema: str
-    message: Message
+    message: Parcel
     outcome: Outcome
 
     @classmethod
-    def of(cls, schema: str, message: Message) -> "Entry":
+    def of(cls, schema: str, message: Parcel) -> "Entry":
         """Return a message with its outcome, as far as that is known yet."""
         return cls(schema, message, Outcome(message))
+
+
+def is_enough(entries: deque[Entry], added: Parcel) -> bool:
+    """Tell whether so much is buffered that it should be stored rather than kept in memory."""
+    return len(entries) >= PORTION or isinstance(added, Alike)
 
 
 def take_all(entries: deque[Entry]) -> list[Entry]:
@@ -72,7 +80,16 @@ def commands(schema: str, entries: Sequence[Entry], style: Style = Style.PSYCOPG
 
     What is dropped is noted in its outcome.
     """
-    messages = [each.message for each in entries]
+    for alike, group in groupby(entries, lambda each: isinstance(each.message, Alike)):
+        if alike:
+            for each in group:
+                yield insert_alike(schema, cast(Alike, each.message), style)
+        else:
+            yield from _one_by_one(schema, list(group), style)
+
+
+def _one_by_one(schema: str, entries: Sequence[Entry], style: Style) -> Commands:
+    messages = [cast(Message, each.message) for each in entries]
     keys, ids = claims(messages)
     if keys:
         rows = yield statement(CLAIM_DEDUP, schema, style), (keys, ids)

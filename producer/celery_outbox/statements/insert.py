@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from celery_outbox.errors import OutboxNotReady, RowRefused, UnusableTarget
-from celery_outbox.message import Message
+from celery_outbox.message import Alike, Message, Parcel
 
 #: What every message has, and the column types.
 COLUMNS: Final = {
@@ -52,8 +52,37 @@ class Insert:
         self.many = f"INSERT INTO {{schema}}.message ({names}) SELECT * FROM unnest({arrays})"
 
 
+#: What messages sent in one go differ in, and where an `Alike` has it.
+VARYING: Final = {
+    "message_id": "message_ids",
+    "headers": "headers",
+    "properties": "properties",
+    "body": "bodies",
+}
+
+
+class InsertAlike:
+    """An INSERT of messages that have all but a few of these columns in common."""
+
+    def __init__(self, columns: dict[str, str]) -> None:
+        common = {name: kind for name, kind in columns.items() if name not in VARYING}
+        self.common = attrgetter(*common)
+        names = ", ".join((*VARYING, *common))
+        # Typed, as a SELECT would take them for text.
+        values = ", ".join((*VARYING, *(f"%s::{kind}" for kind in common.values())))
+        arrays = ", ".join(f"%b::{columns[name]}[]" for name in VARYING)
+        self.text = (
+            f"INSERT INTO {{schema}}.message ({names}) SELECT {values}"
+            f" FROM unnest({arrays}) AS given ({', '.join(VARYING)})"
+        )
+
+
 PLAIN: Final = Insert(COLUMNS)
 KEYED: Final = Insert(COLUMNS | KEYS)
+PLAIN_ALIKE: Final = InsertAlike(COLUMNS)
+KEYED_ALIKE: Final = InsertAlike(COLUMNS | KEYS)
+#: The columns that differ, of an Alike.
+_varying: Final = attrgetter(*VARYING.values())
 
 # For each key, null or the id of the message with that key that is pending; see dedup.py.
 CLAIM_DEDUP: Final = """
@@ -101,6 +130,15 @@ def insert(
     return statement(insertion.many, schema, style), tuple(list(column) for column in columns)
 
 
+def insert_alike(
+    schema: str, alike: Alike, style: Style = Style.PSYCOPG
+) -> tuple[str, tuple[Any, ...]]:
+    """Return the statement that stores messages that are alike, and its parameters."""
+    insertion = PLAIN_ALIKE if alike.like.ordering_key is None else KEYED_ALIKE
+    parameters = (*insertion.common(alike.like), *_varying(alike))
+    return statement(insertion.text, schema, style), parameters
+
+
 def sqlstate(error: BaseException) -> str | None:
     """Return the SQLSTATE with which the server refused, or None where it was not the server."""
     answer = _answer(error)
@@ -114,7 +152,7 @@ def _answer(error: BaseException) -> Any:
     return getattr(error, "diag", error)  # psycopg and psycopg2 keep it apart, asyncpg does not
 
 
-def explain(error: Exception, schema: str, messages: Sequence[Message]) -> Exception:
+def explain(error: Exception, schema: str, messages: Sequence[Parcel]) -> Exception:
     """Return what a failed INSERT means, or `error` itself where that is for the caller to handle.
 
     The database's own message is not repeated: it would print the payload of the failing row.

@@ -9,7 +9,7 @@ from celery import Celery
 
 from celery_outbox import settings
 from celery_outbox.errors import InvalidSetting
-from celery_outbox.message import Message
+from celery_outbox.message import Parcel
 from celery_outbox.statements.commands import Outcome
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 class Store(Protocol):
     """A database that takes messages for which no transaction was named."""
 
-    def store(self, message: Message) -> Outcome:
+    def store(self, message: Parcel) -> Outcome:
         """Store a message: durable on return, or with the transaction that is in progress there.
 
         Only Django's connection, which it shares with its project, can be in one.
         """
 
-    def store_apart(self, message: Message) -> Outcome:
+    def store_apart(self, message: Parcel) -> Outcome:
         """Store a message in a transaction that nothing in progress can roll back."""
 
 
@@ -43,12 +43,12 @@ class Database:
         if self._django() is None or self._url_comes_first():
             self._of_url()
 
-    def store(self, message: Message) -> Outcome:
+    def store(self, message: Parcel) -> Outcome:
         """Store a message. See `Store`."""
         found: Store = self._django() or self._required()
         return found.store(message)
 
-    def store_apart(self, message: Message) -> Outcome:
+    def store_apart(self, message: Parcel) -> Outcome:
         """Store a message in a transaction of its own. See `Store`."""
         django = None if self._url_comes_first() else self._django()
         found: Store = django or self._required()

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from django.db import connections  # type: ignore[import-untyped]  # ships no types
 
-from celery_outbox.message import Message
+from celery_outbox.message import Parcel
 from celery_outbox.statements.commands import Outcome
 from celery_outbox.targets.django import DjangoTarget
 
@@ -26,7 +26,7 @@ class DjangoStore:
         self._alias = alias
         self._target = DjangoTarget(alias, schema)
 
-    def store(self, message: Message) -> Outcome:
+    def store(self, message: Parcel) -> Outcome:
         """Insert the message, in the transaction in progress or in one of its own.
 
         Raises UnusableTarget where only another database is in a transaction: its rollback would
@@ -43,7 +43,7 @@ class DjangoStore:
             )
         return self._insert(message)
 
-    def store_apart(self, message: Message) -> Outcome:
+    def store_apart(self, message: Parcel) -> Outcome:
         """Insert the message in a transaction of its own, whatever is in progress."""
         self._target.check_vendor()
         if self._connection.get_autocommit():
@@ -67,7 +67,7 @@ class DjangoStore:
         others = connections.all(initialized_only=True)
         return next((other.alias for other in others if other.in_atomic_block), None)
 
-    def _insert(self, message: Message) -> Outcome:
+    def _insert(self, message: Parcel) -> Outcome:
         connection = self._connection
         if not connection.in_atomic_block:
             _replace_if_lost(connection)

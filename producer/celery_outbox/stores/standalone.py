@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 
 from celery_outbox.errors import DatabaseUnavailable, InvalidSetting
-from celery_outbox.message import Message
+from celery_outbox.message import Parcel
 from celery_outbox.statements.commands import Entry, Outcome, Rows, commands, execute_all
 from celery_outbox.statements.insert import explain
 
@@ -78,7 +78,7 @@ class Standalone:
         self._threads = threading.local()
         self._inherited: list[Connection] = []
 
-    def store(self, message: Message) -> Outcome:
+    def store(self, message: Parcel) -> Outcome:
         """Store the message; durable on return.
 
         Raises DatabaseUnavailable (transient), OutboxNotReady or RowRefused.
@@ -98,7 +98,7 @@ class Standalone:
             return entry.outcome
         raise failure
 
-    def store_apart(self, message: Message) -> Outcome:
+    def store_apart(self, message: Parcel) -> Outcome:
         """Store the message, which is apart in any case."""
         return self.store(message)
 

@@ -11,7 +11,7 @@ from typing import Any
 from django.db import connections, transaction  # type: ignore[import-untyped]  # ships no types
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.message import Message
+from celery_outbox.message import Parcel
 from celery_outbox.statements.commands import Entry, Outcome, Rows, commands, execute_all
 from celery_outbox.statements.insert import Style, explain, statement
 from celery_outbox.targets.immediate import Immediate
@@ -31,7 +31,7 @@ class DjangoTarget(Immediate):
         self._check_transaction()
         self._joined = self._connection
 
-    def put(self, message: Message) -> Outcome:
+    def put(self, message: Parcel) -> Outcome:
         """Insert the message."""
         self._check_transaction()
         if self._joined is not None and self._joined is not self._connection:
@@ -61,7 +61,7 @@ class DjangoTarget(Immediate):
         text = statement(query, self._schema, Style.FORMAT)
         return self._execute(self._connection, text, parameters, ())
 
-    def insert(self, connection: Any, message: Message) -> Outcome:
+    def insert(self, connection: Any, message: Parcel) -> Outcome:
         """Insert the message with this connection, which is one of Django's to this database."""
 
         def execute(text: str, parameters: Any) -> Rows:
@@ -75,7 +75,7 @@ class DjangoTarget(Immediate):
         return entry.outcome
 
     def _execute(
-        self, connection: Any, text: str, parameters: Any, messages: Sequence[Message]
+        self, connection: Any, text: str, parameters: Any, messages: Sequence[Parcel]
     ) -> Rows:
         try:
             with connection.cursor() as cursor:

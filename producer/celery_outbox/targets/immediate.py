@@ -1,6 +1,6 @@
 """What targets have in common that insert each message as it is sent: nothing is left for later."""
 
-from celery_outbox.message import Message
+from celery_outbox.message import Parcel
 from celery_outbox.statements.commands import Outcome
 from celery_outbox.targets.target import Target
 
@@ -8,7 +8,7 @@ from celery_outbox.targets.target import Target
 class Immediate:
     """A target without a buffer. See `Target`."""
 
-    def put_alone(self: Target, message: Message) -> Outcome:
+    def put_alone(self: Target, message: Parcel) -> Outcome:
         """Insert the message."""
         return self.put(message)
 

@@ -9,8 +9,8 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.message import Message
-from celery_outbox.statements.commands import Entry, Outcome, Rows
+from celery_outbox.message import Parcel
+from celery_outbox.statements.commands import Entry, Outcome, Rows, is_enough
 from celery_outbox.statements.insert import explain, statement
 from celery_outbox.targets.psycopg_buffer import (
     AnyConnection,
@@ -43,19 +43,20 @@ class PsycopgTarget:
                 " outbox= may name it"
             )
 
-    def put(self, message: Message) -> Outcome:
-        """Add to the buffer; where the answer matters and can be had, insert at once."""
+    def put(self, message: Parcel) -> Outcome:
+        """Add to the buffer; insert it where that is full, or where the answer matters."""
         self._check()
         if message.dedup_key is not None and in_pipeline(self.connection):
             raise self._unusable("in pipeline mode it cannot tell whether a dedup_key is pending")
         self._begin()
         entry = Entry.of(self.schema, message)
-        Buffer.of(self.connection).entries.append(entry)
-        if message.dedup_key is not None:
+        entries = Buffer.of(self.connection).entries
+        entries.append(entry)
+        if message.dedup_key is not None or is_enough(entries, message):
             self._insert()
         return entry.outcome
 
-    def put_alone(self, message: Message) -> Outcome:
+    def put_alone(self, message: Parcel) -> Outcome:
         """Insert at once; where the connection is asynchronous, with whatever it does next."""
         if not isinstance(self.connection, Connection) and not self.in_transaction():
             self.join(blocking=True)  # given back to a pool, nothing would roll the message back

@@ -13,7 +13,7 @@ from psycopg2.extensions import (
 )
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.message import Message
+from celery_outbox.message import Parcel
 from celery_outbox.statements.commands import Entry, Outcome, Rows, commands, execute_all
 from celery_outbox.statements.insert import Style, explain, sqlstate, statement
 from celery_outbox.targets.immediate import Immediate
@@ -41,7 +41,7 @@ class Psycopg2Target(Immediate):
         if self._connection.info.transaction_status == TRANSACTION_STATUS_INERROR:
             raise self._unusable(FAILED)
 
-    def put(self, message: Message) -> Outcome:
+    def put(self, message: Parcel) -> Outcome:
         """Insert the message."""
         self.join(blocking=True)
         entry = Entry.of(self._schema, message)
@@ -99,7 +99,7 @@ class Psycopg2Target(Immediate):
         with self._connection.cursor() as cursor:
             cursor.execute(text)
 
-    def _execute(self, text: str, parameters: Any, messages: Sequence[Message]) -> Rows:
+    def _execute(self, text: str, parameters: Any, messages: Sequence[Parcel]) -> Rows:
         # Not the connection's own cursor class, which may return dictionaries.
         plain = psycopg2.extensions.cursor
         try:

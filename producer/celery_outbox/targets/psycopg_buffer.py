@@ -24,7 +24,7 @@ from psycopg.errors import PipelineAborted, QueryCanceled
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
-from celery_outbox.message import Message
+from celery_outbox.message import Parcel
 from celery_outbox.statements.commands import Entry, Rows, commands, next_command, take_all
 from celery_outbox.statements.insert import explain
 
@@ -146,7 +146,7 @@ class _Explaining:
     psycopg ends a pipeline in order only after errors of its own: the class stays the same.
     """
 
-    outbox: tuple[str, list[Message]]
+    outbox: tuple[str, list[Parcel]]
 
     def _raise_for_result(self, result: PGresult) -> NoReturn:
         try:
@@ -171,9 +171,7 @@ class _AsyncCursor(_Explaining, AsyncCursor[Any]):
 _CURSORS: Final[dict[bool, Any]] = {True: _Cursor, False: _AsyncCursor}
 
 
-def _judge(
-    connection: Any, error: Exception, schema: str, messages: Sequence[Message]
-) -> Exception:
+def _judge(connection: Any, error: Exception, schema: str, messages: Sequence[Parcel]) -> Exception:
     """Return what to raise, and see that the transaction cannot commit."""
     if getattr(error, "sqlstate", None):
         # Aborted by the server. In a pipeline an earlier statement may be what failed. Of a

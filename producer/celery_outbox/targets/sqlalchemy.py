@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.message import Message
-from celery_outbox.statements.commands import Entry, Outcome, Rows
+from celery_outbox.message import Parcel
+from celery_outbox.statements.commands import Entry, Outcome, Rows, is_enough
 from celery_outbox.statements.insert import explain, statement
 from celery_outbox.targets.sqlalchemy_buffer import STYLES, ConnectionBuffer, check_autocommit
 from celery_outbox.targets.sqlalchemy_session import SessionBuffer, connection_of, is_connecting
@@ -49,24 +49,25 @@ class SQLAlchemyTarget:
         if self._dialect is None or self._dialect.driver in STYLES:
             self._check_transaction()
 
-    def put(self, message: Message) -> Outcome:
+    def put(self, message: Parcel) -> Outcome:
         """Add to the buffer, and begin a transaction where there is none, as any statement does."""
         return self._put(message, alone=False)
 
-    def put_alone(self, message: Message) -> Outcome:
+    def put_alone(self, message: Parcel) -> Outcome:
         """Insert at once; where the target is asynchronous, with whatever it does next."""
         return self._put(message, alone=True)
 
-    def _put(self, message: Message, *, alone: bool) -> Outcome:
+    def _put(self, message: Parcel, *, alone: bool) -> Outcome:
         self._check_driver()
         self._check_transaction()
         self._begin()
         entry = Entry.of(self._schema, message)
         if isinstance(self._behind, Session):
-            SessionBuffer.of(self._behind).put(self._behind, entry)
+            entries = SessionBuffer.of(self._behind).put(self._behind, entry)
         else:
-            ConnectionBuffer.of(self._behind).entries.append(entry)
-        if alone or message.dedup_key is not None:
+            entries = ConnectionBuffer.of(self._behind).entries
+            entries.append(entry)
+        if alone or message.dedup_key is not None or is_enough(entries, message):
             self._insert(entry)
         return entry.outcome
 

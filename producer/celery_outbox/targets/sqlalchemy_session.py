@@ -72,16 +72,18 @@ class SessionBuffer:
 
         return forward
 
-    def put(self, session: Session, entry: Entry) -> None:
-        """Add to the buffer of the connection, or to what waits for it."""
+    def put(self, session: Session, entry: Entry) -> deque[Entry]:
+        """Add to the buffer of the connection, or to what waits for it, and return that."""
         self._tasks[entry.message.task] = None
         innermost = session.get_nested_transaction() or session.get_transaction()
         connection = connection_of(session, innermost)
         if connection is not None:
-            ConnectionBuffer.of(connection).entries.append(entry)
+            entries = ConnectionBuffer.of(connection).entries
         else:
             self._waiting_for = innermost
-            self._waiting.append(entry)
+            entries = self._waiting
+        entries.append(entry)
+        return entries
 
     def remove(self, entry: Entry) -> None:
         """Forget a message that waits, as its sender is told that it could not be stored."""

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, Final, Protocol
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.message import Message
+from celery_outbox.message import Parcel
 from celery_outbox.settings import django_in_use
 from celery_outbox.statements.commands import Outcome, Rows
 
@@ -55,14 +55,14 @@ class Target(Protocol):
         Raises UnusableTarget where there is no transaction to join.
         """
 
-    def put(self, message: Message) -> Outcome:
-        """Take a message, without waiting for I/O where the target is asynchronous.
+    def put(self, message: Parcel) -> Outcome:
+        """Take a message, or several that are alike, without waiting for I/O if asynchronous.
 
         From here on it shares the fate of what else the transaction did at this point, savepoints
         included. Raises UnusableTarget where it could not be committed.
         """
 
-    def put_alone(self, message: Message) -> Outcome:
+    def put_alone(self, message: Parcel) -> Outcome:
         """Take a message where no block is open, and see that it gets into the transaction."""
 
     def leave(self, *, failed: bool) -> None:

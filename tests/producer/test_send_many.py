@@ -1,0 +1,447 @@
+"""`send_many` stores, field for field, what a loop of `apply_async` stores; only faster."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import pytest
+from celery import Task, signals
+from kombu import Exchange, Queue
+from kombu.serialization import register, unregister
+
+from celery_outbox import (
+    NoTransaction,
+    OutboxCelery,
+    OutboxClosed,
+    UnpublishableMessage,
+    UnsupportedOption,
+)
+from celery_outbox.many import sending
+from celery_outbox.message import Alike
+from tests.producer.conftest import Connection, Shop, Stored, make_shop
+
+LATER: Final = datetime(2040, 1, 1, tzinfo=UTC)
+
+#: One of each kind of argument that is shown or serialised in a way of its own.
+CALLS: Final[list[tuple[Any, ...]]] = [
+    (1, 2),
+    (3, 4),
+    (5, 6.5),
+    (True, None),
+    ("text", 'it\'s "quoted" \\ é \N{PILE OF POO} 100% %s %(id)s'),
+    ("a NUL \0", "half a pair \ud800"),
+    ("x" * 1020, "y"),
+    ("x" * 3000, "many words " * 300),
+    ("", ()),
+    ([1, [2, [3, [4, [5]]]]], {"a": {"b": {"c": {}}}}),
+    (datetime(2030, 1, 1, tzinfo=UTC), b"bytes"),
+    (2**80, -1e300),
+    ((), {"x": 7, "y": 8}),
+    ((9,), {"y": "it's"}),
+    ((1, 2), {}),
+    (1, 2),
+]
+PLAIN: Final = [*CALLS[:10], *CALLS[12:]]
+
+OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "none": {},
+    "queue": {"queue": "letters"},
+    "route": {"exchange": Exchange("post", "topic"), "routing_key": "letter.x"},
+    "eta and expires": {"eta": LATER, "expires": LATER},
+    "priority": {"priority": 3},
+    "compression": {"compression": "gzip"},
+    "pickle": {"serializer": "pickle"},
+    "yaml": {"serializer": "yaml"},
+    "not UTF-8": {"serializer": "latin"},
+    "headers": {"headers": {"tenant": "é 100%", "deep": {"id": 1, "list": [None, 1.5]}}},
+    "limits": {"time_limit": 30, "soft_time_limit": 10.5},
+    "shadow": {"shadow": "shown as this"},
+    "ignored result": {"ignore_result": True},
+    "transient": {"delivery_mode": "transient"},
+    "ordering key": {"ordering_key": "order-42"},
+    "a property": {"reply_to": "somewhere"},
+    "stamps": {"stamped_headers": ["who"], "who": ["me"]},
+    "a long header": {"headers": {"long": "x" * 40_000}},
+}
+
+
+@pytest.fixture(autouse=True)
+def latin() -> Iterator[None]:
+    """A serialiser that makes text which is not UTF-8."""
+    register("latin", repr, eval, "text/x-python", "latin-1")
+    yield
+    unregister("latin")
+
+
+@pytest.fixture
+def alike(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many messages each portion had that was made by a pattern."""
+    found: list[int] = []
+
+    def make(*columns: Any) -> Alike:
+        made = Alike(*columns)
+        found.append(len(made.message_ids))
+        return made
+
+    monkeypatch.setattr(sending, "Alike", make)
+    return found
+
+
+def whatever(app: OutboxCelery) -> Any:
+    """A task that takes any arguments."""
+
+    @app.task(name="shop.whatever", shared=False)
+    def task(*args: Any, **kwargs: Any) -> None: ...
+
+    return task
+
+
+def fields(rows: list[Any]) -> list[Any]:
+    """Return every field but those that no two rows share."""
+    return [
+        {**row._asdict(), "id": None, "created_at": None, "body": bytes(row.body)} for row in rows
+    ]
+
+
+def pair(call: Any) -> Any:
+    """Return the arguments of a call as apply_async takes them."""
+    match call:
+        case (tuple(), dict()):
+            return call
+    return call, {}
+
+
+def same(
+    shop: Shop, connection: Connection, stored: Stored, calls: list[Any], task: Any, **options: Any
+) -> None:
+    """Send both ways, and compare what is stored."""
+    with connection, shop.app.outbox.using(connection):
+        ids = [*shop.app.outbox.send_many(task, iter(calls), **options)]
+    with connection, shop.app.outbox.using(connection):
+        for task_id, call in zip(ids, calls, strict=True):
+            args, kwargs = pair(call)
+            if isinstance(task, str):
+                shop.app.send_task(task, args, kwargs, task_id=task_id, **options)
+            else:
+                task.apply_async(args, kwargs, task_id=task_id, **options)
+    rows = fields(stored.rows())
+
+    assert [row["message_id"] for row in rows] == ids * 2
+    assert rows[: len(ids)] == rows[len(ids) :]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_byte_for_byte(
+    shop: Shop, connection: Connection, stored: Stored, alike: list[int], name: str
+) -> None:
+    """Whatever the options, and whether or not they allow for a pattern."""
+    shop.app.conf.task_queues = [
+        Queue("celery", Exchange("celery"), "celery"),
+        Queue("letters", Exchange("post", "topic"), "letter.#", max_priority=9),
+    ]
+    options = OPTIONS[name]
+    calls = PLAIN if options.get("serializer") in ("yaml", "latin") else CALLS
+    same(shop, connection, stored, calls, whatever(shop.app), **options)
+
+    by_pattern = name not in ("a property", "stamps", "a long header")
+    assert sum(alike) == (len(calls) - 2 if by_pattern else 0)
+
+
+@pytest.mark.parametrize("settings", [
+    {"task_serializer": "pickle"},
+    {"task_compression": "zlib"},
+    {"task_routes": {"shop.*": {"queue": "routed", "priority": 2}}},
+    {"task_default_delivery_mode": "transient"},
+    {"task_default_priority": 4},
+    {"task_ignore_result": True},
+    {"result_backend": "rpc://"},
+    {"enable_utc": False, "timezone": "Asia/Tokyo"},
+    {"task_protocol": 1},
+], ids=str)  # fmt: skip
+def test_settings(
+    trap: str, connection: Connection, stored: Stored, settings: dict[str, Any]
+) -> None:
+    """As the app is configured."""
+    shop = make_shop(trap, **settings)
+    same(shop, connection, stored, PLAIN, whatever(shop.app), eta=LATER)
+
+
+def test_by_name(shop: Shop, connection: Connection, stored: Stored, alike: list[int]) -> None:
+    """A task that this app does not have, as with send_task."""
+    same(shop, connection, stored, CALLS, "elsewhere.task", queue="other")
+    assert sum(alike) == len(CALLS) - 2
+
+
+def test_portions(
+    shop: Shop,
+    connection: Connection,
+    stored: Stored,
+    alike: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each begins anew, and everything keeps its order; so where a portion is full by its bytes."""
+    monkeypatch.setattr(sending, "PORTION", 4)
+    calls: list[Any] = [(number, 0) for number in range(13)]
+    same(shop, connection, stored, calls, shop.add)
+    assert alike == [4, 4]
+
+    monkeypatch.setattr(sending, "MAX_BYTES", 100)
+    with connection, shop.app.outbox.using(connection):
+        shop.app.outbox.send_many(shop.add, [("x" * 40, 0)] * 6)
+    assert alike == [4, 4, 1, 1]
+
+
+def test_a_countdown(shop: Shop, connection: Connection, stored: Stored, alike: list[int]) -> None:
+    """Is counted from when a portion is sent, and expiry likewise."""
+    with connection, shop.app.outbox.using(connection):
+        before = datetime.now(UTC)
+        shop.app.outbox.send_many(shop.add, [(1, 2)] * 5, countdown=60, expires=120)
+        after = datetime.now(UTC)
+    rows = stored.rows()
+
+    assert alike == [3]
+    assert all((row.available_at - before).total_seconds() >= 60 for row in rows)
+    assert all((row.available_at - after).total_seconds() <= 60 for row in rows)
+    assert {row.headers["eta"] for row in rows[1:]} == {rows[1].headers["eta"]}
+    assert all(row.expires_at > row.available_at for row in rows)
+
+
+def test_ids(shop: Shop, connection: Connection, stored: Stored) -> None:
+    """They are a sequence, in order, and take little memory."""
+    with connection, shop.app.outbox.using(connection):
+        ids: Any = shop.app.outbox.send_many(shop.add, ((number, 0) for number in range(5)))
+    expected = [row.message_id for row in stored.rows()]
+
+    assert (len(ids), [*ids], ids[-1], ids[1:3]) == (5, expected, expected[-1], expected[1:3])
+    assert expected[2] in ids
+    with pytest.raises(IndexError):
+        ids[5]
+    assert repr(ids) == "<5 task ids>"
+    assert [*shop.app.outbox.send_many(shop.add, [])] == []
+
+
+def test_deduplication(shop: Shop, connection: Connection, stored: Stored) -> None:
+    """One is stored, and all ids are its."""
+    with connection, shop.app.outbox.using(connection):
+        ids = shop.app.outbox.send_many(shop.add, [(1, 2), (3, 4), (5, 6)], dedup_key="k")
+    (row,) = stored.rows()
+    assert [*ids] == [row.message_id] * 3
+
+
+def test_signals(shop: Shop, connection: Connection, stored: Stored, alike: list[int]) -> None:
+    """A receiver hears of every single task, and what it changes is stored."""
+
+    def receive(headers: dict[str, Any], body: Any, **_: Any) -> None:
+        headers["seen"] = body[0][0]
+
+    signals.before_task_publish.connect(receive)
+    try:
+        with connection, shop.app.outbox.using(connection):
+            shop.app.outbox.send_many(shop.add, [(number, 0) for number in range(5)])
+    finally:
+        signals.before_task_publish.disconnect(receive)
+
+    assert [row.headers["seen"] for row in stored.rows()] == [0, 1, 2, 3, 4]
+    assert alike == []
+
+
+def overriding(app: OutboxCelery) -> tuple[Any, Callable[[], int]]:
+    """A task of a class with an apply_async of its own, and how often that was called."""
+    calls: list[Any] = []
+
+    class Own(Task[..., Any]):
+        def apply_async(self, *args: Any, **options: Any) -> Any:
+            calls.append(args)
+            return super().apply_async(*args, **options)
+
+    return app.task(base=Own, name="own", shared=False)(lambda x: x), lambda: len(calls)
+
+
+def shadowing(app: OutboxCelery) -> tuple[Any, Callable[[], int]]:
+    """A task that names itself by its arguments, and how often it did."""
+    calls: list[Any] = []
+
+    class Own(Task[..., Any]):
+        def shadow_name(self, args: Any, *_: Any) -> Any:
+            calls.append(args)
+            return f"own {args[0]}"
+
+    return app.task(base=Own, name="own", shared=False)(lambda x: x), lambda: len(calls)
+
+
+def routed(app: OutboxCelery) -> tuple[Any, Callable[[], int]]:
+    """A task that is routed by its arguments, and how often it was."""
+    calls: list[Any] = []
+
+    def route(name: str, args: Any, *_: Any, **__: Any) -> Any:
+        calls.append(args)
+        return {"queue": f"queue-{args[0]}"}
+
+    app.conf.task_routes = (route,)
+    return app.task(name="own", shared=False)(lambda x: x), lambda: len(calls)
+
+
+def replaced(app: OutboxCelery) -> tuple[Any, Callable[[], int]]:
+    """A task some of which somebody replaced on the object, as tests do."""
+    calls: list[Any] = []
+    task: Any = app.task(name="own", shared=False)(lambda x: x)
+    app.finalize()
+    task = app.tasks["own"]
+    original = task.apply_async
+
+    def apply_async(*args: Any, **options: Any) -> Any:
+        calls.append(args)
+        return original(*args, **options)
+
+    task.apply_async = apply_async
+    return task, lambda: len(calls)
+
+
+@pytest.mark.parametrize("make", [overriding, shadowing, routed, replaced])
+def test_what_has_a_say_is_asked_each_time(
+    shop: Shop, connection: Connection, stored: Stored, alike: list[int], make: Any
+) -> None:
+    """An own class of tasks, a router that is code, what somebody put in Celery's place."""
+    task, called = make(shop.app)
+    with connection, shop.app.outbox.using(connection):
+        shop.app.outbox.send_many(task, [(number,) for number in range(5)])
+
+    assert (called(), len(stored.rows()), alike) == (5, 5, [])
+
+
+@pytest.mark.parametrize("owner", ["Producer.publish", "Celery.send_task", "Task.apply_async"])
+def test_an_agent_sees_each_send(
+    shop: Shop, connection: Connection, monkeypatch: pytest.MonkeyPatch, owner: str
+) -> None:
+    """One that put a function of its own in the place of Celery's or kombu's."""
+    import celery
+    import kombu
+
+    kind, name = owner.split(".")
+    place = {"Producer": kombu.Producer, "Celery": celery.Celery, "Task": celery.Task}[kind]
+    original = getattr(place, name)
+    seen: list[Any] = []
+
+    def watched(self: Any, *args: Any, **options: Any) -> Any:
+        seen.append(args)
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(place, name, watched)
+    with connection, shop.app.outbox.using(connection):
+        shop.app.outbox.send_many(shop.add, [(number, 0) for number in range(5)])
+    assert len(seen) == 5
+
+
+def test_arguments_that_do_not_fit(shop: Shop, connection: Connection, stored: Stored) -> None:
+    """A TypeError, as from the task; what came before it is stored, as by a loop."""
+    calls: list[tuple[Any, ...]] = [(1, 2), (3, 4), (5, 6), (7,), (8, 9)]
+    with connection, shop.app.outbox.using(connection), pytest.raises(TypeError, match="'y'"):
+        shop.app.outbox.send_many(shop.add, calls)
+    assert stored.args() == [1, 3, 5]
+
+
+def test_an_error_of_whoever_yields(shop: Shop, connection: Connection, stored: Stored) -> None:
+    """It comes out, and what was yielded before it is stored."""
+
+    def calls() -> Iterator[tuple[int, int]]:
+        yield from [(1, 0), (2, 0), (3, 0), (4, 0)]
+        raise KeyError("mine")
+
+    with connection, shop.app.outbox.using(connection), pytest.raises(KeyError, match="mine"):
+        shop.app.outbox.send_many(shop.add, calls())
+    assert stored.args() == [1, 2, 3, 4]
+
+
+def test_what_cannot_be_sent(shop: Shop, connection: Connection, stored: Stored) -> None:
+    """An argument no serialiser takes, or a body that is too large, in the words of a send."""
+    shop.app.conf.outbox_max_body = 1000
+    with connection, shop.app.outbox.using(connection):
+        with pytest.raises(UnpublishableMessage, match="cannot be serialised: of type object"):
+            shop.app.outbox.send_many(shop.add, [(1, 0), (2, 0), (3, 0), (object(), 0), (4, 0)])
+        with pytest.raises(UnpublishableMessage, match="outbox_max_body"):
+            shop.app.outbox.send_many(shop.add, [(5, 0), (6, 0), (7, 0), ("x" * 1000, 0)])
+    assert stored.args() == [1, 2, 3, 5, 6, 7]
+
+
+@pytest.mark.parametrize("call", ["text", 3, None, {"a": 1}], ids=str)
+def test_what_is_no_call(shop: Shop, connection: Connection, call: Any) -> None:
+    """The error says which one it is, and what to give."""
+    with (
+        connection,
+        shop.app.outbox.using(connection),
+        pytest.raises(TypeError, match=r"call 1 is of type .*tuple of positional"),
+    ):
+        shop.app.outbox.send_many(shop.add, [(1, 2), call])
+
+
+def test_refusals(shop: Shop, connection: Connection) -> None:
+    """No transaction, one id for many, a connection to the broker, another app's task."""
+    send_many = shop.app.outbox.send_many
+    with pytest.raises(NoTransaction):
+        send_many(shop.add, [(1, 2)])
+    with pytest.raises(UnsupportedOption, match="task_id="):
+        send_many(shop.add, [(1, 2)], outbox=connection, task_id="one")
+    with pytest.raises(UnsupportedOption, match="connection="):
+        send_many(shop.add, [(1, 2)], outbox=connection, producer=object())
+    with pytest.raises(TypeError, match="of this app"):
+        send_many(make_shop(None).add, [(1, 2)], outbox=connection)
+    with pytest.raises(TypeError, match="of this app"):
+        send_many(shop.add.s(1, 2), [()], outbox=connection)
+
+
+def test_a_block_that_ends_meanwhile(shop: Shop, connection: Connection, stored: Stored) -> None:
+    """Nothing is stored after it, and nothing is lost in silence."""
+    block = shop.app.outbox.using(connection)
+
+    def calls() -> Iterator[tuple[int, int]]:
+        yield from [(1, 0), (2, 0), (3, 0)]
+        block.__exit__(None, None, None)
+        yield (4, 0)
+
+    block.__enter__()
+    with pytest.raises(OutboxClosed):
+        shop.app.outbox.send_many(shop.add, calls())
+    connection.rollback()
+    assert stored.rows() == []
+
+
+def test_whoever_yields_uses_the_connection(
+    shop: Shop, connection: Connection, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is free whenever their code runs, such as for rows that come from a cursor."""
+    monkeypatch.setattr(sending, "PORTION", 3)
+    with connection, shop.app.outbox.using(connection), connection.cursor("rows") as cursor:
+        cursor.execute("SELECT n, 0 FROM generate_series(1, 20) AS n")
+        shop.app.outbox.send_many(shop.add, cursor)
+    assert stored.args() == [*range(1, 21)]
+
+
+def test_arguments_that_change_later(shop: Shop, connection: Connection, stored: Stored) -> None:
+    """Each call is as it was when it was yielded."""
+    numbers = [0, 0]
+
+    def calls() -> Iterator[Any]:
+        for number in range(5):
+            numbers[0] = number
+            yield numbers
+
+    with connection, shop.app.outbox.using(connection):
+        shop.app.outbox.send_many(shop.add, calls())
+    assert stored.args() == [0, 1, 2, 3, 4]
+
+
+def test_eager(connection: Connection, stored: Stored) -> None:
+    """Runs each at once, as Celery does."""
+    shop = make_shop(None, task_always_eager=True)
+    ran: list[int] = []
+    task = shop.app.task(name="eager", shared=False)(ran.append)
+    with connection, shop.app.outbox.using(connection):
+        assert len(shop.app.outbox.send_many(task, [(1,), (2,), (3,)])) == 3
+    assert (ran, stored.rows()) == ([1, 2, 3], [])
+
+
+def test_without_a_transaction(trap: str, database: str, stored: Stored, alike: list[int]) -> None:
+    """A portion at a time is durable, in the configured database."""
+    shop = make_shop(trap, outbox_database_url=database)
+    shop.app.outbox.send_many(shop.add, [(number, 0) for number in range(6)])
+    assert (stored.args(), alike) == ([0, 1, 2, 3, 4, 5], [4])
