@@ -50,11 +50,11 @@ def task_message(
     UnpublishableMessage for what no relay could publish.
     """
     facts = captured.headers if "id" in captured.headers else task.body  # task protocol 1
+    needed: Iterable[Any] = captured.declare
     if options.get("declare") is None:
-        needed = concerning(captured.declare, captured.exchange, captured.routing_key)
-        captured = captured._replace(declare=tuple(needed))
-    captured = captured._replace(declare=(*captured.declare, *replies))
-    captured = captured._replace(headers=_with_printable_repr(captured.headers))
+        needed = concerning(needed, captured.exchange, captured.routing_key)
+    headers = _with_printable_repr(captured.headers)
+    captured = captured._replace(declare=(*needed, *replies), headers=headers)
     mandatory = options.get("mandatory")
     if mandatory is None:
         destinations = (options.get("queue"), options.get("exchange"))

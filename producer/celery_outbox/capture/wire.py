@@ -40,6 +40,8 @@ SHORT_STRINGS: Final = frozenset(
 NUMBERS: Final = {"delivery_mode": (1, 2), "priority": (0, 255), "timestamp": (0, 2**63 - 1)}
 PROPERTIES: Final = SHORT_STRINGS | NUMBERS.keys()
 
+#: What AMQP has a type for, whatever the value.
+CARRIED: Final = frozenset({str, bool, type(None)})
 #: JSON escapes of what Postgres may be unable to turn into text: NUL, halves of a surrogate pair.
 ESCAPED: Final = re.compile(r"\\u(?:0000|d[89a-f])")
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -136,7 +138,7 @@ def _table(table: Mapping[str, Any], where: str, refuse: Refuse) -> str:
 
 def _checked(table: Mapping[str, Any], where: str, refuse: Refuse) -> str:
     for key, value in table.items():
-        if type(value) is not str or type(key) is not str or len(key) > SHORT // 4:
+        if type(value) not in CARRIED or type(key) is not str or len(key) > SHORT // 4:
             _check(f"{where}{key}", key, value, refuse)
     text = encode(table)
     if ESCAPED.search(text):

@@ -72,13 +72,18 @@ def _run(arguments: Namespace, settings: Settings) -> int:
     address = settings.http_address
     with ExitStack() as beside:
         if guard is not None:
-            beside.enter_context(Knowledge(guard, lambda: Workers.open(settings)))
+            beside.enter_context(
+                Knowledge(guard, lambda: Workers.open(settings), quiet=relay.quiet)
+            )
         if drain:
             return 0 if relay.drain() else 1
         if settings.retention:  # else what was sent is forgotten: nothing is left to come home to
             beside.enter_context(
                 Homecoming(
-                    lambda: Home.open(settings), lambda: open_dead_letters(settings), metrics
+                    lambda: Home.open(settings),
+                    lambda: open_dead_letters(settings),
+                    metrics,
+                    quiet=relay.quiet,
                 )
             )
         if address:
@@ -87,6 +92,7 @@ def _run(arguments: Namespace, settings: Settings) -> int:
                 QueueWatch(
                     lambda: depths.read(settings),
                     metrics,
+                    quiet=relay.quiet,
                     unknown=lambda: {
                         (each.task, each.queue): each.messages for each in unknown.watch(settings)
                     },

@@ -14,6 +14,9 @@ QUIET: Final = 2.0
 LIE_DOWN_AFTER: Final = 0.01
 LOOK_EVERY: Final = 2.0
 REST_POLL: Final = 1.0
+#: How long after the last message everything that only looks slows down, in seconds: what becomes
+#: of messages often follows soon.
+QUIET_AFTER: Final = 60.0
 #: The longest pause between two attempts to publish a refused message, in seconds.
 MAX_RETRY_DELAY: Final = 300.0
 #: What waits for its route is woken by a probe that was confirmed. If nobody does so, it is tried

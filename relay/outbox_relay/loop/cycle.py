@@ -77,6 +77,11 @@ class Cycle:
         """Whether it waits for the doorbell."""
         return self._sleep.asleep
 
+    @property
+    def at_ease(self) -> bool:
+        """Whether it only looks: it waits for the doorbell, or another relay does."""
+        return self._sleep.at_ease
+
     def resume(self) -> None:
         """Claim at the next step: a connection is a new one."""
         self._next_turn = 0.0

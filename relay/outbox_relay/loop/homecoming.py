@@ -16,6 +16,7 @@ import structlog
 
 from outbox_relay.broker.dead_letters import DeadLetters
 from outbox_relay.core.dead_letter import DeadLetter
+from outbox_relay.core.rounds import Quiet, Rounds, never
 from outbox_relay.errors import RelayError
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.postgres.home import Home
@@ -24,6 +25,7 @@ log = structlog.get_logger()
 
 #: Between two rounds, in seconds; and after failures, up to:
 EVERY: Final = 10.0
+EVERY_QUIET: Final = 60.0  # while nothing moves
 SOON: Final = 2.0  # where some came: others may be on their way
 MAX_PAUSE: Final = 300.0
 #: How many are asked about at a time, and the most that a round leaves in a queue.
@@ -61,7 +63,9 @@ class Homecoming:
         metrics: Metrics,
         *,
         every: float = EVERY,
+        quiet: Quiet = never,
     ) -> None:
+        self._rounds = Rounds(EVERY_QUIET, quiet)
         self._open_home, self._open_dead_letters = open_home, open_dead_letters
         self._metrics = metrics
         self._every = every
@@ -77,15 +81,19 @@ class Homecoming:
         self._stopped.set()
 
     def _run(self) -> None:
-        pause, failing = self._every, False
+        pause, failing, came = self._every, False, 0
         while not self._stopped.wait(pause):
+            if not (self._rounds.are_due(monotonic()) or came):
+                pause = self._every
+                continue
             try:
-                pause = min(SOON, self._every) if self.round() else self._every
+                came = self.round()
+                pause = min(SOON, self._every) if came else self._every
                 failing = False
             except RelayError as error:
                 if not failing:
                     log.warning("dead_letters_unread", reason=str(error))
-                pause, failing = min(MAX_PAUSE, 2 * pause), True
+                pause, failing, came = min(MAX_PAUSE, 2 * pause), True, 0
 
     def round(self) -> int:
         """Bring home what lies in the queues known now; returns how many came.

@@ -7,11 +7,13 @@ be left who says what is known, and what cannot be known is published.
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from time import monotonic
 from typing import Final, Self
 
 import structlog
 
 from outbox_relay.core.guard import Guard
+from outbox_relay.core.rounds import Quiet, Rounds, never
 from outbox_relay.errors import RelayError
 from outbox_relay.postgres.workers import Workers
 
@@ -19,6 +21,7 @@ log = structlog.get_logger()
 
 #: Between two looks, in seconds.
 EVERY: Final = 2.0
+EVERY_QUIET: Final = 10.0  # while nothing moves
 #: How long the start of a relay waits for the first one.
 FIRST_WITHIN: Final = 5.0
 #: At how many looks after a change what waits is tried: some is only being parked at the first.
@@ -29,8 +32,14 @@ class Knowledge:
     """Looks every so often; a context manager that waits for the first look, and stops it."""
 
     def __init__(
-        self, guard: Guard, open_workers: Callable[[], Workers], *, every: float = EVERY
+        self,
+        guard: Guard,
+        open_workers: Callable[[], Workers],
+        *,
+        every: float = EVERY,
+        quiet: Quiet = never,
     ) -> None:
+        self._rounds = Rounds(EVERY_QUIET, quiet)
         self._guard, self._open, self._every = guard, open_workers, every
         self._looked = threading.Event()
         self._stopped = threading.Event()
@@ -60,6 +69,9 @@ class Knowledge:
         last: str | None = "not looked yet"
         wakings = 0
         while not self._stopped.is_set():
+            if not (self._rounds.are_due(monotonic()) or wakings):
+                self._stopped.wait(self._every)
+                continue
             if (now := workers.fingerprint()) != last:
                 if now is None:
                     log.warning("workers_unread", reason="no inbox.worker here that may be read")

@@ -17,7 +17,7 @@ from tenacity import (
 
 from outbox_relay.broker.publisher import Open, Publisher
 from outbox_relay.core.backlog import History
-from outbox_relay.core.backoff import IDLE_POLL
+from outbox_relay.core.backoff import IDLE_POLL, QUIET_AFTER
 from outbox_relay.core.decide import Core
 from outbox_relay.core.fence import Fence
 from outbox_relay.core.guard import Guard
@@ -42,9 +42,12 @@ MAX_RECONNECT_DELAY: Final = 5.0
 RECONNECT: Final = wait_random_exponential(multiplier=0.1, max=MAX_RECONNECT_DELAY)
 #: What the relay waits out. A schema that was right once and is not now is being migrated.
 TRANSIENT: Final = (StoreLost, BrokerLost, SchemaError)
-#: How often it is checked which chores are due, in seconds; and while the relay sleeps.
+#: How often it is checked which chores are due, in seconds; while another relay is rung, which may
+#: be frozen; while this one sleeps, which has an alarm; and when nothing has moved for a while.
 CHORES_EVERY: Final = 0.1
+CHORES_EVERY_RESTING: Final = 2.0
 CHORES_EVERY_ASLEEP: Final = 10.0
+CHORES_EVERY_QUIET: Final = 30.0
 #: How often the relay checks that the database is still the one it was, in seconds.
 LOOK_BACK_EVERY: Final = 5.0
 #: A drain gives up so many seconds after its last progress: longer than other relays' leases.
@@ -89,6 +92,10 @@ class Relay:
         quarantine, forget = Quarantine(self._open_publisher), not self._settings.retention
         fence = Fence(self._settings.fence, self._settings.lease)
         self._cycle = Cycle(self._core, quarantine, self._metrics, fence, forget=forget)
+
+    def quiet(self) -> bool:
+        """Whether it has nothing to do but to look, and nothing has moved for a while."""
+        return self._cycle.at_ease and monotonic() - self._cycle.last_message >= QUIET_AFTER
 
     def stop(self) -> None:
         """Claim no more; `run` returns when nothing is in flight, or the grace period is over."""
@@ -196,12 +203,16 @@ class Relay:
 
     def _step(self, store: Store, publisher: Publisher) -> None:
         # Chores first: after a pause of this process, claims are renewed before others take them.
-        every = CHORES_EVERY_ASLEEP if self._cycle.asleep else CHORES_EVERY
-        if (now := monotonic()) - self._last_chores >= every:
+        if (now := monotonic()) - self._last_chores >= self._chores_every():
             self._last_chores = now
             self._do_chores(store, now)
         claiming = not self._stopping.is_set()
         self._cycle.step(store, publisher, claiming=claiming, sleeping=not self._draining)
+
+    def _chores_every(self) -> float:
+        if self._cycle.asleep:
+            return CHORES_EVERY_QUIET if self.quiet() else CHORES_EVERY_ASLEEP
+        return CHORES_EVERY_RESTING if self._cycle.at_ease else CHORES_EVERY
 
     def _do_chores(self, store: Store, now: float) -> None:
         """The chores beside publishing."""

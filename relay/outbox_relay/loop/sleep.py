@@ -15,6 +15,7 @@ from outbox_relay.core.backoff import (
     LIE_DOWN_AFTER,
     LOOK_EVERY,
     QUIET,
+    QUIET_AFTER,
     REST_POLL,
     poll_interval,
 )
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 NAP: Final = 0.2
 #: How often a relay that is not rung tries whether it can be, in seconds.
 TRY_EVERY: Final = 1.0
+TRY_EVERY_QUIET: Final = 10.0  # while nothing moves
 
 
 class Sleep:
@@ -35,6 +37,7 @@ class Sleep:
 
     def __init__(self) -> None:
         self.asleep = False
+        self._resting = False
         self._next_try = 0.0
         self._due = float("inf")
         self._called = False
@@ -44,11 +47,16 @@ class Sleep:
         if self.asleep or idle < LIE_DOWN_AFTER:
             return self.asleep
         if not store.bell.watching and now >= self._next_try:
-            self._next_try = now + TRY_EVERY
+            self._next_try = now + (TRY_EVERY if idle < QUIET_AFTER else TRY_EVERY_QUIET)
             if reason := store.bell.watch():
                 log.info("doorbell_off", reason=reason)
         self.asleep = store.bell.lie_down()
         return self.asleep
+
+    @property
+    def at_ease(self) -> bool:
+        """Whether it has nothing to do but to look: it sleeps, or another relay is rung."""
+        return self.asleep or self._resting
 
     def finds_work(self, store: Store, turn: Turn, now: float) -> bool:
         """Look whether the turn could claim anything."""
@@ -63,8 +71,9 @@ class Sleep:
         if self.asleep:
             # A look that began above the head is soon followed by one from there.
             return max(0.0, min(REST_POLL if turn.floor else LOOK_EVERY, self._due - now))
-        if store.bell.another_watches and idle > QUIET:
-            return REST_POLL
+        self._resting = store.bell.another_watches and idle > QUIET
+        if self._resting:
+            return REST_POLL if idle < QUIET_AFTER else LOOK_EVERY
         return poll_interval(idle)
 
     def nap(self, store: Store, core: Core, seconds: float) -> bool:
@@ -83,6 +92,7 @@ class Sleep:
 
     def get_up(self, store: Store) -> None:
         """Work as usual."""
+        self._resting = False
         if self.asleep:
             self.asleep = False
             store.bell.get_up()

@@ -8,11 +8,13 @@ is told by the loop.
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 from typing import Final, Self
 
 import structlog
 
 from outbox_relay.core.depth import Depth
+from outbox_relay.core.rounds import Quiet, Rounds, never
 from outbox_relay.errors import RelayError
 from outbox_relay.observe.metrics import Metrics
 
@@ -20,6 +22,7 @@ log = structlog.get_logger()
 
 #: Between two looks, in seconds.
 EVERY: Final = 30.0
+EVERY_QUIET: Final = 120.0  # while nothing moves
 #: Before the first one: a relay that has just been started has better things to do.
 FIRST: Final = 5.0
 
@@ -35,7 +38,9 @@ class QueueWatch:
         unknown: Callable[[], Mapping[tuple[str, str], int]] = dict,
         first: float = FIRST,
         every: float = EVERY,
+        quiet: Quiet = never,
     ) -> None:
+        self._rounds = Rounds(EVERY_QUIET, quiet)
         self._look, self._unknown, self._metrics = look, unknown, metrics
         self._first, self._every = first, every
         self._stopped = threading.Event()
@@ -52,6 +57,8 @@ class QueueWatch:
         pause = self._first
         while not self._stopped.wait(pause):
             pause = self._every
+            if not self._rounds.are_due(monotonic()):
+                continue
             self._tell(lambda: self._metrics.queues(self._look()), lambda: self._metrics.queues(()))
             self._tell(
                 lambda: self._metrics.unknown_tasks(self._unknown()), self._metrics.unknown.clear
