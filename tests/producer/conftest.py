@@ -91,16 +91,17 @@ class Stored:
 
     def rows(self) -> list[Any]:
         """Every committed row, in the order of insertion."""
-        return self._fetch("SELECT * FROM outbox.message ORDER BY id")
+        return self.fetch("SELECT * FROM outbox.message ORDER BY id")
 
     def args(self, schema: str = "outbox") -> list[Any]:
         """The first argument of every committed task, in the order of insertion."""
         query = SQL(
             "SELECT convert_from(body, 'UTF8')::json -> 0 -> 0 FROM {}.message ORDER BY id"
         ).format(Identifier(schema))
-        return [row[0] for row in self._fetch(query)]
+        return [row[0] for row in self.fetch(query)]
 
-    def _fetch(self, query: LiteralString | Composed) -> list[Any]:
+    def fetch(self, query: LiteralString | Composed) -> list[Any]:
+        """What a query returns."""
         with psycopg.connect(self._url, row_factory=namedtuple_row) as connection:
             return connection.execute(query).fetchall()
 
