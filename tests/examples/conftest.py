@@ -35,14 +35,14 @@ def environment(url: str) -> dict[str, str]:
 def example(request: pytest.FixtureRequest) -> Run:
     """Run Python in an example's folder: ``example("django", url, "manage.py", "migrate")``."""
 
-    def run(name: str, url: str, *arguments: str, **more: str) -> str:
+    def run(name: str, url: str, *arguments: str, seconds: float = 100, **more: str) -> str:
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=EXAMPLES / name,
             env=environment(url) | more,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=seconds,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
