@@ -51,8 +51,8 @@ test-faults: .venv/.synced ## Run the long tests that kill everything (FAULTS_SE
 soak: .venv/.synced ## Strike at random for SOAK_MINUTES (60); SOAK_MINUTES=0 SOAK_SEED=n repeats one
 	@$(BIN)/pytest --capture=no tests/faults/test_soak.py -m soak $(ARGS)
 
-soak-producer: .venv/.synced ## Send a million tasks at random on every driver (SOAK_SENDS, SOAK_SEED)
-	@$(BIN)/pytest --capture=no tests/producer/test_soak.py -m soak $(ARGS)
+soak-producer: .venv/.synced ## Send a million tasks at random on every driver; 10,000 requests of each example (SOAK_SENDS, SOAK_SEED)
+	@$(BIN)/pytest --capture=no tests/producer/test_soak.py tests/examples/test_memory.py -m soak $(ARGS)
 
 faults-page: .venv/.synced ## Write docs/faults.md from what make test-faults measured last
 	@PYTHONPATH=tools:. $(BIN)/python -m tests.faults.table
@@ -182,8 +182,8 @@ test-apm: $(APM:%=.apm/%/.made) ## Test beside agents that watch databases (APM=
 # Celery's source distribution, with the tests in it, and an environment with what these ask for.
 SUITE := 5.7.0
 .PHONY: test-celery
-test-celery: .celery-suite/$(SUITE) ## Run Celery's own integration tests, plain and through the outbox (ARGS)
-	@PYTHONPATH=tools $</env/bin/python -m celery_suite $</celery-$(SUITE) $(ARGS)
+test-celery: .celery-suite/$(SUITE) ## Run Celery's own integration tests, plain and through the outbox (BROKER=redis; PLAIN=kept; ARGS)
+	@PYTHONPATH=tools $</env/bin/python -m celery_suite $</celery-$(SUITE) $(or $(BROKER),rabbitmq) $(ARGS)
 
 .celery-suite/%: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)
 	@UV_PROJECT_ENVIRONMENT=$(CURDIR)/$@/env $(UV) sync --frozen --quiet

@@ -1,6 +1,9 @@
-"""`python -m celery_suite SUITE [-- pytest's options]`: run it plain and through the outbox.
+"""`python -m celery_suite SUITE BROKER [pytest's options]`: run it plain and through the outbox.
 
-Prints what differs; ends with 1 if that is anything that the documentation does not name.
+BROKER is rabbitmq or redis. What each run said is kept beside the suite, `BROKER-plain.log` and the
+like. Plain Celery does not change with this repository: with PLAIN=kept its last complete run on
+that broker counts, and is not done again. Prints what differs; ends with 1 if that is anything that
+the documentation does not name.
 """
 
 import os
@@ -10,8 +13,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from xml.etree import ElementTree
 
 import psycopg
@@ -31,40 +35,62 @@ TEST_TIMEOUT: Final = 300
 Outcomes = dict[str, str]
 
 
-def main(suite: Path, options: list[str]) -> int:
+def main(suite: Path, kind: str, options: list[str]) -> int:
     """Run both at a time, which wait more than they work; compare them, return the exit code."""
+    results = {name: suite.parent / f"{kind}-{name}.xml" for name in ("plain", "outbox")}
+    kept = os.environ.get("PLAIN") == "kept" and results["plain"].exists()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="celery-suite-")))
-        postgres = Postgres(folder / "postgres")
-        stack.callback(postgres.discard)
-        rabbitmq = RabbitMQ(folder / "rabbitmq", root=find_or_fetch())
-        stack.callback(rabbitmq.discard)
-        for server in (postgres, rabbitmq):
-            server.start()
+        postgres = started(Postgres(folder / "postgres"), stack)
         database = postgres.create_database()
         upgrade(database)
-        alone = servers_of("plain", folder, rabbitmq, stack)
-        ours = servers_of("outbox", folder, rabbitmq, stack) | {"OUTBOX_DATABASE_URL": database}
+        brokers = iter(BROKERS[kind](folder, stack))
+        ours = servers_of("outbox", next(brokers), folder, stack)
+        ours |= {"OUTBOX_DATABASE_URL": database}
         stack.enter_context(relaying(folder, ours))
         with ThreadPoolExecutor(2) as both:
-            plain = both.submit(run, suite, options, folder / "plain.xml", alone, ())
             plugin = ("-p", "celery_suite.plugin")
-            through = both.submit(run, suite, options, folder / "outbox.xml", ours, plugin)
+            through = both.submit(run, suite, options, results["outbox"], ours, plugin)
+            if not kept:
+                plain = servers_of("plain", next(brokers), folder, stack)
+                both.submit(run, suite, options, results["plain"], plain, ()).result()
+            through.result()
         print("rows:", ", ".join(rows(database)))
-        return report(plain.result(), through.result())
+        return report(outcomes(results["plain"]), outcomes(results["outbox"]))
 
 
-def servers_of(name: str, folder: Path, rabbitmq: RabbitMQ, stack: ExitStack) -> dict[str, str]:
-    """Return the environment of one run: a virtual host, and a Valkey of its own for results."""
-    valkey = Valkey(folder / name)
-    stack.callback(valkey.discard)
-    valkey.start()
+S = TypeVar("S", Postgres, RabbitMQ, Valkey)
+
+
+def started(server: S, stack: ExitStack) -> S:
+    """Start a server that ends with the stack."""
+    stack.callback(server.discard)
+    server.start()
+    return server
+
+
+def rabbitmq_urls(folder: Path, stack: ExitStack) -> Iterator[str]:
+    """Return virtual hosts of one RabbitMQ."""
+    rabbitmq = started(RabbitMQ(folder / "rabbitmq", root=find_or_fetch()), stack)
+    while True:
+        yield rabbitmq.url(rabbitmq.create_vhost())
+
+
+def redis_urls(folder: Path, stack: ExitStack) -> Iterator[str]:
+    """Return Valkeys of their own: subscriptions, which the suite counts, are a server's."""
+    for number in count():
+        yield started(Valkey(folder / f"broker{number}"), stack).url
+
+
+BROKERS: Final = {"rabbitmq": rabbitmq_urls, "redis": redis_urls}
+
+
+def servers_of(name: str, broker: str, folder: Path, stack: ExitStack) -> dict[str, str]:
+    """Return the environment of one run: a broker, and a Valkey of its own for results."""
+    valkey = started(Valkey(folder / name), stack)
     # The suite also looks into Redis itself, and knows of no password.
     Redis.from_url(valkey.url).config_set("requirepass", "")
-    return {
-        "TEST_BROKER": rabbitmq.url(rabbitmq.create_vhost()),
-        "TEST_BACKEND": f"redis://127.0.0.1:{valkey.port}/0",
-    }
+    return {"TEST_BROKER": broker, "TEST_BACKEND": f"redis://127.0.0.1:{valkey.port}/0"}
 
 
 def run(
@@ -73,8 +99,8 @@ def run(
     results: Path,
     servers: Mapping[str, str],
     plugin: tuple[str, ...],
-) -> Outcomes:
-    """Run the suite in a process of its own, and return how each test ended."""
+) -> None:
+    """Run the suite in a process of its own, which writes down how each test ended."""
     redis_port = servers["TEST_BACKEND"].rsplit(":", 1)[1].partition("/")[0]
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("OUTBOX_")},
@@ -86,11 +112,11 @@ def run(
     }
     command = [sys.executable, "-m", "pytest", *plugin, "-p", "celery.contrib.pytest"]
     command += ["-p", "no:cacheprovider"]
-    command += [f"--timeout={TEST_TIMEOUT}", f"--junit-xml={results}", "-q", "--tb=short"]
+    command += [f"--timeout={TEST_TIMEOUT}", f"--junit-xml={results}", "-v", "--tb=short"]
     # The one file left out is about a store of Azure, and skipped without an account there.
     command += options or ["t/integration", "--ignore=t/integration/test_backend.py"]
-    subprocess.run(command, cwd=suite, env=environment, check=False)
-    return outcomes(results)
+    with results.with_suffix(".log").open("wb") as log:
+        subprocess.run(command, cwd=suite, env=environment, check=False, stdout=log, stderr=log)
 
 
 def outcomes(results: Path) -> Outcomes:
@@ -128,7 +154,7 @@ def rows(database: str) -> list[str]:
     with psycopg.connect(database) as connection:
         return [
             f"{count} {state}"
-            for state in ("pending", "scheduled", "sent", "dead")
+            for state in ("pending", "scheduled", "sent", "dead", "expired")
             for (count,) in connection.execute(f"SELECT count(*) FROM outbox.{state}".encode())
         ]
 
@@ -150,5 +176,5 @@ def report(plain: Outcomes, ours: Outcomes) -> int:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    sys.exit(main(Path(arguments[0]).resolve(), arguments[1:]))
+    suite, kind, *options = sys.argv[1:]
+    sys.exit(main(Path(suite).resolve(), kind, options))
