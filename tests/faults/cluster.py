@@ -25,6 +25,9 @@ _INFO: Final = (
     '{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{vhost}">>, queue, <<"{name}">>)), '
     "rabbit_amqqueue:info(Q, [{item}])"
 )
+_DO: Final = (
+    '{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{vhost}">>, queue, <<"{name}">>)), {what}'
+)
 _CUT: Final = "[{erlang:set_cookie(N, wrong), erlang:disconnect_node(N)} || N <- nodes()]"
 _HEAL: Final = "[{{erlang:set_cookie(N, erlang:get_cookie()), net_adm:ping(N)}} || N <- [{others}]]"
 
@@ -32,13 +35,16 @@ _HEAL: Final = "[{{erlang:set_cookie(N, erlang:get_cookie()), net_adm:ping(N)}} 
 class QuorumQueue(RabbitQueue):
     """Implements `Queue`; what is in it is taken out through the first node."""
 
-    def __init__(self, cluster: RabbitCluster, leader: RabbitMQ, vhost: str) -> None:
+    def __init__(
+        self, cluster: RabbitCluster, leader: RabbitMQ, vhost: str, replicas: int = 3
+    ) -> None:
         """Declare it where it is to be led from: at the node of the client that declares."""
         super().__init__(Broker(cluster.nodes[0], vhost))
         self._nodes = cluster.nodes
-        Broker(leader, vhost).declare(_NAME, **_ARGUMENTS)
-        self.wait_whole()
-        assert self._ask("leader") == {leader.node}
+        size = {"x-quorum-initial-group-size": replicas} if replicas < len(self._nodes) else {}
+        Broker(leader, vhost).declare(_NAME, **_ARGUMENTS, **size)
+        wait_until(lambda: len(self.online) == replicas, _SECONDS, "its replicas")
+        assert self.leader == leader.node
 
     def urls(self, first: RabbitMQ) -> str:
         """All nodes for the relay, beginning with the one that it shall connect to."""
@@ -60,10 +66,41 @@ class QuorumQueue(RabbitQueue):
     def wait_whole(self) -> None:
         """Wait until it has a leader, and a replica on each node."""
         wait_until(
-            lambda: self._ask("leader") and len(self._ask("online")) == len(self._nodes),
+            lambda: self.leader and len(self.online) == len(self._nodes),
             _SECONDS,
             "a replica on each node",
         )
+
+    @property
+    def leader(self) -> str:
+        """The node that leads; nothing while there is none."""
+        return "".join(self._ask("leader"))
+
+    @property
+    def online(self) -> set[str]:
+        """The nodes that have a replica which takes part."""
+        return self._ask("online")
+
+    def move_to(self, node: RabbitMQ) -> None:
+        """Have another node lead."""
+        target = f"'{node.node}'"
+        moved = _DO.format(
+            vhost=self.broker.vhost,
+            name=_NAME,
+            what=f"rabbit_quorum_queue:transfer_leadership(Q, {target})",
+        )
+        wait_until(
+            lambda: self.broker.node.evaluate(moved) and self.leader == node.node,
+            _SECONDS,
+            f"{node.node} as the leader",
+        )
+
+    def grow_to(self, node: RabbitMQ) -> None:
+        """Give it one more replica."""
+        self.broker.node.command(
+            "rabbitmq-queues", "add_member", "--vhost", self.broker.vhost, _NAME, node.node
+        )
+        wait_until(lambda: node.node in self.online, _SECONDS, f"a replica on {node.node}")
 
     def _ask(self, item: str) -> set[str]:
         """The nodes that the first one names as `leader` or `online`."""

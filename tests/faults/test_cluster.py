@@ -150,6 +150,80 @@ def test_a_node_is_frozen(cluster: RabbitCluster, vhost: str, lab_with: LabWith)
 
 
 @pytest.mark.fault(48)
+def test_the_leader_is_moved(cluster: RabbitCluster, vhost: str, lab_with: LabWith) -> None:
+    """From node to node, as an operator balances queues: nobody is given up for it."""
+    leader, second, third = cluster.nodes
+    queue = QuorumQueue(cluster, leader, vhost)
+    lab, relay = a_drain(lab_with, queue, second, PATIENT)
+    with lab.producer():
+        for node in (second, third, leader):
+            with lab.fault(lambda node=node: queue.leader == node.node):  # type: ignore[misc]  # mypy infers no lambda with a default
+                queue.move_to(node)
+            pause = goes_on(lab)
+    lab.wait_until_sent()
+    assert not relay.events("broker_lost")
+
+    lab.finish(note=f"nothing sent for {pause:.1f} s")
+
+
+@pytest.mark.fault(48)
+def test_a_rolling_restart(cluster: RabbitCluster, vhost: str, lab_with: LabWith) -> None:
+    """Each node in turn is stopped in order and started again, as for an upgrade."""
+    queue = QuorumQueue(cluster, cluster.nodes[0], vhost)
+    lab, relay = a_drain(lab_with, queue, cluster.nodes[0], PATIENT)
+    with lab.producer():
+        for node in cluster.nodes:
+            with lab.fault(lambda node=node: not node.is_running):  # type: ignore[misc]  # mypy infers no lambda with a default
+                node.stop()
+            pause = goes_on(lab)
+            node.start()
+            queue.wait_whole()
+    lab.wait_until_sent()
+    assert relay.events("broker_lost")
+
+    lab.finish(note=f"nothing sent for {pause:.1f} s at most")
+
+
+@pytest.mark.fault(48)
+def test_a_queue_grows_a_replica(cluster: RabbitCluster, vhost: str, lab_with: LabWith) -> None:
+    """From one replica to three while messages pass through it."""
+    leader, *others = cluster.nodes
+    queue = QuorumQueue(cluster, leader, vhost, replicas=1)
+    lab, relay = a_drain(lab_with, queue, others[0], PATIENT)
+    with lab.producer():
+        for node in others:
+            with lab.fault(lambda node=node: node.node in queue.online):  # type: ignore[misc]  # mypy infers no lambda with a default
+                queue.grow_to(node)
+            pause = goes_on(lab)
+    queue.wait_whole()
+    lab.wait_until_sent()
+    assert not relay.events("broker_lost")
+
+    lab.finish(note=f"nothing sent for {pause:.1f} s")
+
+
+@pytest.mark.fault(48)
+def test_one_node_is_short_of_memory(cluster: RabbitCluster, vhost: str, lab_with: LabWith) -> None:
+    """Then no node of the cluster takes anything, and the relay waits where it is."""
+    leader, entrance, short = cluster.nodes
+    queue = QuorumQueue(cluster, leader, vhost)
+    lab, relay = a_drain(lab_with, queue, entrance, PATIENT)
+    with lab.producer():
+        with lab.fault(lambda: relay.events("broker_blocked")):
+            short.ctl("set_vm_memory_high_watermark", "0.000001")
+            try:
+                relay.wait_for_event("broker_blocked")
+            finally:
+                short.ctl("set_vm_memory_high_watermark", "0.6")
+        goes_on(lab)
+    lab.wait_until_sent()
+    assert not relay.events("broker_lost")
+    assert relay.events("broker_unblocked")
+
+    lab.finish()
+
+
+@pytest.mark.fault(48)
 def test_the_home_of_a_classic_queue_is_down(cluster: RabbitCluster, vhost: str) -> None:
     """What was known to exist is nacked, or comes back as NO_ROUTE: an outage, and no attempt."""
     entrance, home, _ = cluster.nodes

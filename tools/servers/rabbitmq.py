@@ -106,8 +106,11 @@ class RabbitMQ(Server):
 
     def ctl(self, *arguments: str) -> str:
         """Run rabbitmqctl on this node and return what it prints."""
-        command = [str(self.root / "usr/lib/rabbitmq/bin/rabbitmqctl"), "--quiet", *arguments]
-        return self._run(command, "")
+        return self.command("rabbitmqctl", "--quiet", *arguments)
+
+    def command(self, name: str, *arguments: str) -> str:
+        """Run one of RabbitMQ's commands on this node and return what it prints."""
+        return self._run([str(self.root / "usr/lib/rabbitmq/bin" / name), *arguments], "")
 
     def evaluate(self, expressions: str) -> str:
         """Evaluate Erlang inside the node: what rabbitmqctl does, without its second's start."""
