@@ -205,12 +205,15 @@ dashboard: .venv/.synced ## Generate deploy/grafana/outbox.json again
 console: .venv/.synced ## Serve the console of OUTBOX_DATABASE_URL (ARGS="--role operator")
 	@$(BIN)/outbox-console $(ARGS)
 
-.PHONY: console console-pictures test-console
+.PHONY: console console-pictures console-bench test-console
 test-console: .venv/.synced ## Test the console, in a Chromium as well where there is one
 	@$(BIN)/pytest tests/console $(ARGS)
 
 console-pictures: .venv/.synced ## Make the pictures of docs/pictures/ again (needs a Chromium)
 	@PYTHONPATH=tools $(BIN)/python -m console_pictures $(ARGS)
+
+console-bench: .venv/.synced ## Measure the console's pages over twelve million messages (ARGS="--millions 1")
+	@PYTHONPATH=tools $(BIN)/python -m console_bench $(ARGS)
 
 clean: ## Remove everything that make made
 	rm -rf .venv .apm .compat .helm .matrix .celery-suite .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist

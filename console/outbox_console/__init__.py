@@ -1,4 +1,4 @@
-"""Shows the Celery outbox in a browser, and lets people mend what is stuck.
+"""Shows the Celery outbox in a browser, and lets people free what is stuck.
 
 `create_app` makes an ASGI application of it; the command `outbox-console` serves one.
 """

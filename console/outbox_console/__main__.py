@@ -60,7 +60,7 @@ def _who(settings: Settings) -> str:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser("outbox-console", formatter_class=RawDescriptionHelpFormatter)
-    parser.description = "Shows the Celery outbox in a browser, and lets people mend what is stuck."
+    parser.description = "Shows the Celery outbox in a browser, and lets people free what is stuck."
     parser.add_argument("--version", action="version", version=f"outbox-console {__version__}")
     parser.add_argument("command", nargs="?", choices=("serve", "password"), default="serve")
     for name, default, help_ in VARIABLES:

@@ -22,6 +22,7 @@ RETIRED = re.compile(
 PLACES = {
     "producer": ["producer/celery_outbox/**/*.py", "tests/producer/**/*.py"],
     "relay": ["relay/outbox_relay/**/*.py"],
+    "console": ["console/outbox_console/**/*.py", "tests/console/**/*.py"],
     "worker": ["worker/celery_inbox/**/*.py", "tests/worker/**/*.py"],
     "migrations": [
         "migrations/outbox_migrations/**/*.py",

@@ -17,7 +17,7 @@ from outbox_console.postgres.database import Session
 
 PAGE: Final = 50
 #: What an action on all that match reaches at most, and what is counted at most.
-MOST: Final = 10_000
+MAX_REACHED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +133,13 @@ def _entry(row: dict[str, Any]) -> Entry:
 
 
 async def count(session: Session, state: State, wanted: Filter, *, payload: bool) -> int:
-    """How many match; one more than MOST where there are more."""
+    """How many match; one more than MAX_REACHED where there are more."""
     if state.name == "missing":
-        return len((await missing.find(session, wanted, "", MOST)).rows)
+        return len((await missing.find(session, wanted, "", MAX_REACHED)).rows)
     where = wanted.conditions(state, payload=payload)
-    return int(await session.value(COUNT % (state.name, where, MOST + 1), **wanted.parameters()))
+    return int(
+        await session.value(COUNT % (state.name, where, MAX_REACHED + 1), **wanted.parameters())
+    )
 
 
 async def ids(

@@ -68,8 +68,8 @@ async def confirm(request: Request) -> Response:
         choice=choice,
         meaning=MEANING[choice.action],
         newest=newest,
-        count=min(count, listing.MOST),
-        more=count > listing.MOST,
+        count=min(count, listing.MAX_REACHED),
+        more=count > listing.MAX_REACHED,
         sample=sample.entries,
     )
 
@@ -131,7 +131,7 @@ def _choice(fields: Mapping[str, list[str]]) -> Choice:
             raise Problem(400, "Nothing was chosen", "Go back and choose messages, or all of them.")
         wanted = replace(Filter(), rows=rows)
     newest = _number(only(fields, "newest"))
-    most = min(_number(only(fields, "count")), listing.MOST)
+    most = min(_number(only(fields, "count")), listing.MAX_REACHED)
     return Choice(action, state, wanted, newest, most)
 
 

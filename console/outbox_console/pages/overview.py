@@ -17,7 +17,7 @@ from outbox_console.shown.charts import Chart
 from outbox_console.shown.words import duration, number
 
 #: A stream ends after this many beats, about an hour: the browser opens another by itself.
-_LONGEST: Final = 1800
+_MAX_BEATS: Final = 1800
 
 
 async def overview(request: Request) -> Response:
@@ -82,7 +82,7 @@ def event(beat: Beat) -> str:
 
 async def _stream(pulse: Pulse) -> AsyncIterator[str]:
     beat = await pulse.now()
-    for _ in range(_LONGEST):
+    for _ in range(_MAX_BEATS):
         yield event(beat)
         beat = await pulse.after(beat.number)
 

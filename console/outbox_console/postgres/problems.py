@@ -89,4 +89,5 @@ def refused(error: psycopg.Error, role: str) -> Problem:
         )
     if isinstance(error, psycopg.OperationalError):
         return unreachable(error)
-    return Problem(500, "The database has refused a statement", f"Its code is {error.sqlstate}.")
+    code = error.sqlstate or type(error).__name__
+    return Problem(500, "The database has refused a statement", f"Its code is {code}.")

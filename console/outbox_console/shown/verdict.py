@@ -34,7 +34,7 @@ def of(sample: Sample) -> Verdict:
         return Verdict(
             "bad",
             f"{amount(sample.dead, 'message')} given up",
-            "The others flow. See Failures for the causes, mend them, and retry.",
+            "The others flow. See Failures for the causes, fix them, and retry.",
         )
     if sample.oldest > 30:
         return Verdict(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 #: Of a body or a header this much is shown.
-LONGEST: Final = 20_000
+MAX_SHOWN: Final = 20_000
 
 
 def number(value: float) -> str:
@@ -48,7 +48,7 @@ def machine(time: datetime) -> str:
 
 
 def pretty(text: str) -> str:
-    """JSON laid out in lines; what is none stays as it is. At most LONGEST."""
+    """JSON laid out in lines; what is none stays as it is. At most MAX_SHOWN."""
     with suppress(ValueError, RecursionError):
         text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     return _cut("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))
@@ -63,4 +63,4 @@ def body(data: bytes, content_encoding: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else text[:LONGEST] + "\n… (shown in part)"
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "\n… (shown in part)"

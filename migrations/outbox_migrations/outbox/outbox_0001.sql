@@ -1822,10 +1822,10 @@ BEGIN
     EXECUTE 'SELECT json_agg(f) FROM inbox.unfinished($1) f' INTO unfinished USING confirmed;
     IF unfinished IS NULL THEN RETURN; END IF;
     EXECUTE 'SELECT json_agg(w) FROM inbox.watched w' INTO watched;
-    SELECT json_agg(found) INTO missing FROM (
+    SELECT json_agg(lacking) INTO missing FROM (
         SELECT m.id, m.message_id, m.task, m.exchange, m.routing_key, m.created_at, m.sent_at,
                m.outcome, m.error, m.worker
-        FROM missing_among(unfinished, watched, until) m) found;
+        FROM missing_among(unfinished, watched, until) m) lacking;
 END $$;
 COMMENT ON FUNCTION outbox.missing_portion IS
     'Private: what is missing of the batches that were confirmed next after that time.';
