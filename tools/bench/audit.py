@@ -1,10 +1,16 @@
-"""How long an audit takes: so many confirmed messages, each with its receipt but for fifty."""
+"""How long an audit takes: so many confirmed messages, each with its receipt but for fifty.
+
+And what it costs a relay to look after them beside publishing: a round of that as often as a relay
+makes one, the look at which workers are alive, and the heartbeats of a hundred of these, in time
+of one core.
+"""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from time import perf_counter
 from typing import Final
@@ -12,6 +18,12 @@ from typing import Final
 from bench import messages
 from bench.lab import Lab, Unbelievable
 from bench.queues import Route
+from celery_inbox.announcing import BEAT_SECONDS
+from outbox_relay.configuration import from_environment
+from outbox_relay.loop.knowledge import EVERY as knowledge_every
+from outbox_relay.observe.effects import EVERY as effects_every
+from outbox_relay.operator.effects import Effects
+from outbox_relay.postgres.workers import Workers
 
 MISSING: Final = 50
 PATIENCE_SECONDS: Final = 1_800
@@ -25,6 +37,14 @@ INSERT INTO inbox.receipt (message_id, task, outcome, worker, received_at, finis
 SELECT message_id, task, 'succeeded', 'bench', now(), now() FROM outbox.message
 ORDER BY id OFFSET %(missing)s
 """
+ROUNDS: Final = 5
+LOOKS: Final = 100
+WORKERS: Final = 100
+ANNOUNCE: Final = """
+SELECT inbox.announce(%(node)s, json_build_object('queues', ARRAY['celery'], 'tasks', ARRAY(
+    SELECT 'shop.task_' || n FROM generate_series(1, 100) n)), 3600)
+"""
+BEAT: Final = b"SELECT inbox.beat('w1', 3600)"
 RECEIPTS: Final = "TRUNCATE inbox.receipt, inbox.watched"
 
 
@@ -50,9 +70,38 @@ def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
     seconds = perf_counter() - began
     if len(_named(done)) != MISSING:
         raise Unbelievable(f"{MISSING} are missing; it said {done.stdout[:200]}{done.stderr[:500]}")
+    share = _share(lab)
     lab.admin.execute(RECEIPTS.encode())
     messages.reset(lab)
-    return {"messages": {"rate": lab.scale.audited / seconds}}
+    return {
+        "messages": {"rate": lab.scale.audited / seconds},
+        "a relay's rounds": {"share": 100 * share},
+    }
+
+
+def _share(lab: Lab) -> float:
+    """Seconds of a second that rounds, looks and heartbeats take, at the budget of a round."""
+    settings = from_environment({"OUTBOX_DATABASE_URL": lab.database_url}, need_broker=False)
+    effects = Effects(settings, older_than=0.0)
+    try:
+        effects.round()  # connects, and counts no executions yet
+        rounds = _seconds(effects.round, ROUNDS)
+    finally:
+        effects.close()
+    with closing(Workers.open(settings)) as workers:
+        for node in range(WORKERS):
+            lab.admin.execute(ANNOUNCE, {"node": f"w{node}"})
+        looks = _seconds(workers.fingerprint, LOOKS)
+        beats = _seconds(lambda: lab.admin.execute(BEAT), LOOKS)
+        lab.admin.execute(b"TRUNCATE inbox.worker")
+    return rounds / effects_every + looks / knowledge_every + beats * WORKERS / BEAT_SECONDS
+
+
+def _seconds(run: Callable[[], object], times: int) -> float:
+    began = perf_counter()
+    for _ in range(times):
+        run()
+    return (perf_counter() - began) / times
 
 
 def _named(done: subprocess.CompletedProcess[str]) -> list[object]:

@@ -18,6 +18,7 @@ from bench import (
     producer,
     queues,
     rabbit,
+    receipts,
     redis_list,
     retention,
     sustained,
@@ -57,6 +58,11 @@ def catalogue(scale: Scale, has: Brokers) -> list[Experiment]:
         Experiment("producer", _named_each("producer", producer.measure)),
         Experiment("many", _named_each("many", many.measure)),
         Experiment("inbox", _named_each("inbox", inbox.measure)),
+        *(
+            (Experiment("receipts", _named_each("receipts", receipts.measure)),)
+            if has.rabbitmq
+            else ()
+        ),
         Experiment("commits", _named_each("commits", commits.measure)),
         Experiment("retention", _named_each("retention", retention.measure), heavy=True),
         Experiment("audit", _named_each("audit", audit.measure), heavy=True),

@@ -152,6 +152,27 @@ GOALS: Final = (
         at_most=True,
     ),
     Goal(
+        "a worker that leaves receipts, against the same without, no-ops",
+        _ratio("receipts, a no-op, with receipts", "receipts, a no-op, without"),
+        0.95,
+    ),
+    Goal(
+        "a worker that leaves receipts, against the same without, a transaction each",
+        _ratio(
+            "receipts, a task with a transaction, with receipts",
+            "receipts, a task with a transaction, without",
+        ),
+        0.95,
+    ),
+    Goal("audit, messages a second", _median("audit, messages/rate"), 167_000, "/s"),
+    Goal(
+        "receipts read and missing messages looked for, of a relay's time",
+        _median("audit, a relay's rounds/share"),
+        1,
+        "%",
+        at_most=True,
+    ),
+    Goal(
         "@idempotent with a URL, against the same task on a plain pooled transaction",
         _ratio("inbox, @idempotent, a URL", "inbox, plain, on a pool"),
         0.93,

@@ -29,6 +29,8 @@ class Scale:
     sent: int
     #: Confirmed messages that an audit looks at.
     audited: int
+    #: Tasks that a worker runs in one turn.
+    worked: int
     #: Sent messages in each of fifteen old retention slots.
     kept: int
     #: Tasks sent in one transaction, and those after which memory is read.
@@ -62,6 +64,7 @@ QUICK: Final = Scale(
     horizon=100_000,
     sent=200_000,
     audited=500_000,
+    worked=4_000,
     kept=50_000,
     many=100_000,
     remembered=100_000,
@@ -90,6 +93,7 @@ FULL: Final = Scale(
     horizon=500_000,
     sent=2_000_000,
     audited=10_000_000,
+    worked=15_000,
     kept=1_400_000,
     many=100_000,
     remembered=1_000_000,
@@ -119,6 +123,7 @@ SMOKE: Final = Scale(
     horizon=300,
     sent=300,
     audited=200,
+    worked=100,
     kept=60,
     many=300,
     remembered=300,

@@ -1,0 +1,104 @@
+"""What receipts cost a worker: the same real worker with and without them, in turns.
+
+One solo worker on RabbitMQ empties a queue that was filled before it started.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from kombu import Connection, Queue
+
+from bench import working
+from bench.lab import Lab, Unbelievable
+
+TOOLS: Final = str(Path(__file__).resolve().parents[1])
+#: Turns of each way, in one round.
+TURNS: Final = 3
+PATIENCE_SECONDS: Final = 600
+TABLE: Final = "CREATE TABLE IF NOT EXISTS working (note text)"
+EMPTY: Final = "TRUNCATE working, inbox.receipt, inbox.watched, inbox.worker"
+
+#: The tasks, by what they do.
+TASKS: Final = {"a task with a transaction": working.TRANSACTION, "a no-op": working.NOTHING}
+WAYS: Final = {"without": "", "with receipts": "1"}
+
+
+def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
+    """Tasks a second, and the worker's CPU for one, by task and way."""
+    lab.admin.execute(TABLE)
+    found: dict[str, dict[str, float]] = {}
+    for what, task in TASKS.items():
+        spent = {way: {"tasks": 0.0, "seconds": 0.0, "cpu": 0.0} for way in WAYS}
+        for _ in range(TURNS):
+            for way, receipts in WAYS.items():
+                lab.admin.execute(EMPTY)
+                for name, value in _turn(lab, task, receipts).items():
+                    spent[way][name] += value
+        for way, sums in spent.items():
+            found[f"{what}, {way}"] = {
+                "rate": sums["tasks"] / sums["seconds"],
+                "sender": 1e6 * sums["cpu"] / sums["tasks"],
+            }
+    lab.admin.execute(EMPTY)
+    return found
+
+
+def _turn(lab: Lab, task: str, receipts: str) -> dict[str, float]:
+    """What a worker says that has emptied the queue."""
+    url = lab.require_rabbitmq().url()
+    _fill(url, task, lab.scale.worked)
+    worker = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "celery", "-A", working.__name__, "worker", "--pool=solo"),
+            *("--loglevel=ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat"),
+        ],
+        env={
+            **os.environ,
+            "PYTHONPATH": TOOLS,
+            working.URL: url,
+            working.DATABASE: lab.database_url,
+            working.RECEIPTS: receipts,
+            working.TASKS: str(lab.scale.worked),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,  # Ctrl-C reaches the bench, which then ends it
+    )
+    try:
+        said = _said(worker)
+        worker.terminate()
+        worker.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        worker.kill()
+        worker.communicate()
+    told = lab.value("SELECT count(*) FROM inbox.receipt")
+    if told != (lab.scale.worked if receipts else 0):
+        raise Unbelievable(f"{told} receipts of {lab.scale.worked} tasks")
+    return said
+
+
+def _said(worker: "subprocess.Popen[str]") -> dict[str, float]:
+    """The line of figures, among what else a worker prints."""
+    assert worker.stdout is not None  # it was asked for
+    for line in worker.stdout:
+        if line.startswith('{"tasks"'):
+            found: dict[str, float] = json.loads(line)
+            return found
+    raise Unbelievable("the worker ended before its tasks")
+
+
+def _fill(url: str, task: str, count: int) -> None:
+    """Messages as Celery sends them, waiting for the worker."""
+    with Connection(url) as connection:
+        queue = Queue(working.QUEUE)(connection.default_channel)
+        queue.declare()
+        queue.purge()
+        producer = connection.Producer()
+        for _ in range(count):
+            working.app.send_task(task, producer=producer)
