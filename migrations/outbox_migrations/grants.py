@@ -112,6 +112,8 @@ BEGIN
         EXECUTE 'GRANT USAGE ON SCHEMA {inbox} TO ' || quote_ident(reader);
         EXECUTE 'GRANT SELECT ON {inbox}.worker, {inbox}.receipt, {inbox}.watched TO '
             || quote_ident(reader);
+        EXECUTE 'GRANT SELECT (message_id, task, processed_at) ON {inbox}.processed TO '
+            || quote_ident(reader);
         EXECUTE 'GRANT EXECUTE ON FUNCTION {inbox}.unfinished TO ' || quote_ident(reader);
     END LOOP;
 END $$;

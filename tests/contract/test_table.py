@@ -28,7 +28,7 @@ Connection = psycopg.Connection[Any]
 #: Statements of the loop, with parameters as the relay would give them.
 HELD = {"ids": "{1,2,3}", "claim_ids": "{1,1,1}"}
 LOOP: dict[str, dict[str, Any]] = {
-    "SETTLE": {"ids": "{1,2,3}", "claim_id": 1},
+    "SETTLE": {"ids": "{1,2,3}", "claim_id": 1, "lease_seconds": 10.0},
     "SETTLE_LATE": {"ids": [1, 2, 3], "message_ids": ["a", "b", "c"]},
     "CLAIM": {"floor": 0, "limit": 500, "claim_id": 1, "lease_seconds": 10.0},
     "PROBE": {"floor": 0, "above": 0},

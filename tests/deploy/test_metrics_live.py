@@ -5,8 +5,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, Final, LiteralString
 
+import psycopg
 import pytest
 
 from servers import Prometheus
@@ -23,19 +24,38 @@ EVENTS = (
     '[{"kind": "queue", "name": "audit", "routing_key": "order",'
     ' "exchange": {"name": "events", "type": "topic"}}]'
 )
+#: What was sent has been finished, each once.
+RECEIPTS: Final[LiteralString] = """
+SELECT inbox.note_receipts('w@host', json_agg(json_build_object(
+    'id', s.message_id, 'task', s.task, 'outcome', 'succeeded', 'run', 0, 'finished', 0)))
+FROM outbox.sent s WHERE NOT EXISTS (
+    SELECT FROM inbox.receipt r WHERE r.message_id = s.message_id)
+HAVING count(*) > 0
+"""
 
 Load = Callable[[], None]
 
 
 @pytest.fixture
 def load(database: str) -> Load:
-    """Commit some messages of each kind: tasks, events, for later, unroutable."""
+    """Commit some messages of each kind: tasks, events, for later, unroutable.
+
+    A worker leaves receipts of what was sent, and knows no task of what waits.
+    """
+    with psycopg.connect(database) as connection:
+        connection.execute("SELECT inbox.watch(ARRAY['shop.bill'])")
+        connection.execute(
+            "SELECT inbox.announce('w@host', json_build_object("
+            "'queues', ARRAY['celery'], 'tasks', ARRAY['shop.other']), 3600)"
+        )
 
     def commit() -> None:
         commit_rows(database, 20, declare=TASKS)
         commit_rows(database, 5, exchange="events", routing_key="order", declare=EVENTS)
         commit_rows(database, available_in=3600)
         commit_rows(database, routing_key="nowhere")
+        with psycopg.connect(database) as connection:
+            connection.execute(RECEIPTS)
 
     return commit
 

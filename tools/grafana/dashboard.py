@@ -232,12 +232,43 @@ POSTGRES: Final = (
     ),
 )
 
+EFFECTS: Final = (
+    curves(
+        "Execution time",
+        "From a task's commit (or its eta) to its end at a worker, where workers leave receipts.",
+        quantiles("outbox_execution_seconds"),
+        "s",
+        THIRD,
+    ),
+    curves(
+        "Missing",
+        "Confirmed five minutes ago or longer, and finished by no worker, by where they are. "
+        "What is gone wants outbox-relay audit, and replay --missing.",
+        [(f"max by (place) (outbox_missing_messages{JOB})", "{{place}}")],
+        "short",
+        THIRD,
+    ),
+    curves(
+        "Tasks that no worker knows",
+        "Messages that wait, of a sample, whose task no live worker of their queue knows.",
+        [
+            (
+                f"max by (task, queue) (outbox_unknown_task_messages{JOB})",
+                "{{task}} for {{queue}}",
+            )
+        ],
+        "short",
+        THIRD,
+    ),
+)
+
 ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
     ("Is it flowing?", ANSWERS),
     ("Flow", FLOW),
     ("Lag", LAG),
     ("Confirms", CONFIRMS),
     ("Failures and dead letters", FAILURES),
+    ("Workers: what became of it", EFFECTS),
     ("Broker and database", HEALTH),
     ("Relays", RELAYS),
     ("Postgres: bloat and horizon", POSTGRES),

@@ -202,9 +202,10 @@ COMMENT ON COLUMN outbox.parked.route IS
 
 -- One row per settled batch: a sent time for every message at eight bytes each.
 CREATE TABLE outbox.receipt (
-    sent_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    span    int8range NOT NULL,
-    ids     bigint[] NOT NULL
+    sent_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    span       int8range NOT NULL,
+    ids        bigint[] NOT NULL,
+    claimed_at timestamptz
 );
 -- Unique, so that it can tell subscribers of logical replication which receipt was forgotten.
 CREATE UNIQUE INDEX receipt_sent_at ON outbox.receipt (sent_at, span);
@@ -217,6 +218,8 @@ COMMENT ON TABLE outbox.receipt IS 'Private: when each batch was confirmed.';
 COMMENT ON COLUMN outbox.receipt.sent_at IS 'When the batch was settled.';
 COMMENT ON COLUMN outbox.receipt.span IS 'From the lowest to the highest id of the batch.';
 COMMENT ON COLUMN outbox.receipt.ids IS 'The ids of the messages that were confirmed.';
+COMMENT ON COLUMN outbox.receipt.claimed_at IS
+    'When a relay claimed them, or last renewed that claim. Null: not known any more.';
 
 -- The other ending: what expired before a worker could have it. Its own table, because it is
 -- rare, and because settling must not pay for it.
@@ -1462,37 +1465,38 @@ COMMENT ON FUNCTION outbox.enqueue IS 'Enqueues a Celery task from SQL; returns 
 -- needs it before it is asked. Confirmed messages are read in the order of their confirms, a
 -- portion at a time: what waits to be sent is not looked at, and no producer waits.
 
--- The next portion: when its last batch was confirmed, and the ids of its messages. Batches are of
--- neighbours, as a rule; then a range of ids is read instead of each id by itself.
+-- The next portion, about twenty thousand messages: when its last batch was confirmed, and their ids
+-- in the order in which an index has them. Neighbours are read as a range of ids: each id by itself
+-- would be looked for in sixteen slots. How long a batch is its size tells, without reading it.
 CREATE FUNCTION outbox.confirmed_portion(
     after timestamptz, until timestamptz, task text DEFAULT NULL,
     OUT last timestamptz, OUT message_ids text[]
 ) LANGUAGE plpgsql SET search_path = outbox, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_mergejoin = off SET jit = off
-SET enable_hashjoin = off SET enable_nestloop = on AS $$
-DECLARE
-    wanted bigint[];
-    lowest bigint;
-    highest bigint;
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_mergejoin = off
+SET enable_hashjoin = off SET enable_nestloop = on SET jit = off AS $$
 BEGIN
     SELECT max(sent_at) INTO last FROM (
-        SELECT r.sent_at FROM receipt r WHERE r.sent_at > after AND r.sent_at <= until
-        ORDER BY r.sent_at LIMIT 20) portion;
+        SELECT sent_at, sum(size) OVER (ORDER BY sent_at ROWS UNBOUNDED PRECEDING) - size AS before
+        FROM (SELECT r.sent_at, pg_column_size(r.ids) / 8 AS size FROM receipt r
+               WHERE r.sent_at > after AND r.sent_at <= until
+               ORDER BY r.sent_at LIMIT 2000) batches) sized
+    WHERE before < 20000;
     IF last IS NULL THEN RETURN; END IF;
-    SELECT array_agg(id), min(id), max(id) INTO wanted, lowest, highest FROM (
+    WITH wanted AS MATERIALIZED (
         SELECT DISTINCT unnest(r.ids) AS id FROM receipt r
-         WHERE r.sent_at > after AND r.sent_at <= last) each;
-    IF highest - lowest < 4 * cardinality(wanted) THEN
-        PERFORM set_config('enable_hashjoin', 'on', true),
-                set_config('enable_nestloop', 'off', true);
-        SELECT array_agg(m.message_id) INTO message_ids
-        FROM message m JOIN (SELECT unnest(wanted) AS id) w ON w.id = m.id
-        WHERE m.id BETWEEN lowest AND highest AND ($3 IS NULL OR m.task = $3);
-    ELSE
-        SELECT array_agg(m.message_id) INTO message_ids
-        FROM (SELECT unnest(wanted) AS id) w JOIN message m ON m.id = w.id
-        WHERE $3 IS NULL OR m.task = $3;
-    END IF;
+         WHERE r.sent_at > after AND r.sent_at <= last
+    ), runs AS MATERIALIZED (
+        SELECT min(id) AS lowest, max(id) AS highest FROM (
+            SELECT id, count(*) FILTER (WHERE gap > 20) OVER (ORDER BY id) AS run FROM (
+                SELECT id, id - lag(id) OVER (ORDER BY id) AS gap FROM wanted) spaced) numbered
+        GROUP BY run
+    )
+    -- CASE: a condition of its own could become a join, which is planned without knowing how many.
+    SELECT array_agg(m.message_id ORDER BY m.message_id) INTO message_ids
+    FROM runs CROSS JOIN LATERAL (
+        SELECT x.id, x.message_id, x.task FROM message x
+         WHERE x.id BETWEEN runs.lowest AND runs.highest OFFSET 0) m
+    WHERE CASE WHEN m.id IN (SELECT id FROM wanted) THEN $3 IS NULL OR m.task = $3 END;
     message_ids := coalesce(message_ids, '{}');
 END $$;
 COMMENT ON FUNCTION outbox.confirmed_portion IS

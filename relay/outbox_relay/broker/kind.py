@@ -1,6 +1,6 @@
 """What a kind of broker is to the rest of the relay: the URLs it is named by, and how to use it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,6 +8,7 @@ from outbox_relay.broker.dead_letters import DeadLetters, NoDeadLetters
 from outbox_relay.broker.publisher import Publisher
 from outbox_relay.core.depth import Depth
 from outbox_relay.core.finding import Finding
+from outbox_relay.core.place import Search
 from outbox_relay.core.route import Route
 from outbox_relay.settings import Settings
 from outbox_relay.settings.setting import Setting
@@ -18,6 +19,10 @@ class Connect(Protocol):
 
     def __call__(self, url: str, options: Mapping[str, Any], for_suspects: bool, /) -> Publisher:
         """A publisher, or one `for_suspects`."""
+
+
+def _unsearched(*_: object) -> None:
+    """A broker that shows no message."""
 
 
 def _none(_url: str, _settings: Settings) -> DeadLetters:
@@ -37,6 +42,8 @@ class Broker:
     check: Callable[[str, Settings, Sequence[Route]], list[Finding]]
     #: How deep these queues are, and who empties them. Raises as `Connect` does.
     depths: Callable[[str, Settings, Sequence[str]], list[Depth]] = lambda *_: []
+    #: Where these messages lie, sent to these queues; None where it can be searched for no id.
+    search: Callable[[str, Settings, Sequence[str], Collection[str]], Search | None] = _unsearched
     #: A connection to its queues of dead letters. Raises as `Connect` does.
     dead_letters: Callable[[str, Settings], DeadLetters] = _none
     #: What only its publishers can be told, and what only its check can be.

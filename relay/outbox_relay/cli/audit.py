@@ -10,7 +10,8 @@ from outbox_relay.cli.output import print_json, print_table
 from outbox_relay.cli.values import age, moment
 from outbox_relay.core.place import Whereabouts
 from outbox_relay.operator import queries
-from outbox_relay.operator.audit import Found, Missing, find, locate
+from outbox_relay.operator.audit import Found, find, locate
+from outbox_relay.operator.missing import Missing
 from outbox_relay.operator.session import Session
 from outbox_relay.settings import Settings
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from outbox_relay.cli.command import Command
-from outbox_relay.cli.flags import BROKER, CHECKS, DATABASE
+from outbox_relay.cli.flags import BROKER, CHECKS, DATABASE, INBOX
 from outbox_relay.cli.output import print_json
 from outbox_relay.cli.wrapping import wrapped
 from outbox_relay.core.finding import Finding, Level
@@ -32,7 +32,7 @@ def command() -> Command:
         "what is wrong, and what to do about it",
         _doctor,
         _arguments,
-        (*DATABASE, *BROKER, *CHECKS),
+        (*DATABASE, INBOX, *BROKER, *CHECKS),
     )
 
 

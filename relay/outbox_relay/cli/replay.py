@@ -1,6 +1,7 @@
 """`replay`: what was sent between two times is published again, under the ids it had.
 
 With `--missing` it is exactly what `audit` would name: confirmed, and not finished by any worker.
+Left alone is what somebody is known to have: a worker, or the broker in its queue.
 
 Portion by portion, so that a large replay holds no transaction open. What is sent anew meanwhile
 lies after the end of the interval: nothing is replayed twice.
@@ -12,11 +13,11 @@ from datetime import datetime
 from outbox_relay.cli.audit import add_audited, found_by
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.confirm import add_why, add_yes, agreed
-from outbox_relay.cli.flags import DATABASE, INBOX
+from outbox_relay.cli.flags import BROKER, DATABASE, INBOX
 from outbox_relay.cli.values import Moment, moment
 from outbox_relay.errors import SettingsError
 from outbox_relay.operator import queries
-from outbox_relay.operator.audit import send_again
+from outbox_relay.operator.audit import locate, send_again
 from outbox_relay.operator.manage import replay
 from outbox_relay.operator.session import Session
 from outbox_relay.operator.text import printable
@@ -25,7 +26,7 @@ from outbox_relay.settings import Settings
 
 def command() -> Command:
     """The command."""
-    flags = (*DATABASE, INBOX)
+    flags = (*DATABASE, INBOX, *BROKER)
     return Command("replay", "sent messages are published again", _run, _arguments, flags)
 
 
@@ -39,6 +40,11 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--task", metavar="NAME", help="only messages of this task")
     parser.add_argument(
         "--missing", action="store_true", help="only what no worker has finished, as audit has it"
+    )
+    parser.add_argument(
+        "--also-held",
+        action="store_true",
+        help="with --missing, also what a worker says it holds, or the broker is known to have",
     )
     add_audited(parser)
     add_why(parser)
@@ -60,13 +66,25 @@ def _replay_missing(arguments: Namespace, settings: Settings) -> int:
     if not found.missing:
         print("nothing is missing")
         return 0
+    wanted = [
+        missing
+        for missing, where in locate(settings, found)
+        if arguments.also_held or not where.is_kept
+    ]
+    if kept := len(found.missing) - len(wanted):
+        print(
+            f"{kept:,} left alone: a worker holds them, or the broker has them; "
+            "--also-held sends these too"
+        )
+    if not wanted:
+        return 0
     question = (
-        f"Publish again {len(found.missing):,} messages that no worker has finished? What a worker "
-        "holds, or a queue still has, is received a second time."
+        f"Publish again {len(wanted):,} messages that no worker has finished? What a worker has "
+        "not told of yet, or a queue still has, is received a second time."
     )
     if not agreed(question, yes=arguments.yes):
         return 1
-    print(f"{send_again(settings, found.missing)} pending again")
+    print(f"{send_again(settings, wanted, arguments.why)} pending again")
     return 0
 
 

@@ -20,10 +20,12 @@ from outbox_relay.core.guard import Guard
 from outbox_relay.loop.homecoming import Homecoming
 from outbox_relay.loop.knowledge import Knowledge
 from outbox_relay.loop.relay import Relay
+from outbox_relay.observe.effects import EffectWatch
 from outbox_relay.observe.health import Endpoint, Health
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.observe.queues import QueueWatch
 from outbox_relay.operator import depths, unknown
+from outbox_relay.operator.effects import Effects
 from outbox_relay.operator.identity import Identity
 from outbox_relay.postgres.home import Home
 from outbox_relay.postgres.open import open_store
@@ -98,6 +100,10 @@ def _run(arguments: Namespace, settings: Settings) -> int:
                     },
                 )
             )
+            if settings.retention:  # else what was sent is forgotten: nothing can be missed
+                beside.enter_context(
+                    EffectWatch(Effects(settings).round, metrics, quiet=relay.quiet)
+                )
         relay.run()
     return 0
 

@@ -7,14 +7,16 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import DATABASE, INBOX
 from outbox_relay.cli.output import print_json
 from outbox_relay.cli.values import message_id
+from outbox_relay.operator.life import Receipt, Step, Told
 from outbox_relay.operator.session import Session
-from outbox_relay.operator.show import Receipt, Whole, find, receipt_of
+from outbox_relay.operator.show import Whole, find, life_of, told_of
 from outbox_relay.operator.text import printable
 from outbox_relay.settings import Settings
 
@@ -34,6 +36,8 @@ def _show(arguments: Namespace, settings: Settings) -> int:
     wanted: str = arguments.id
     with Session.open(settings) as session:
         found = find(session, wanted, body=arguments.body)
+        told = told_of(session, settings, found[0].message_id) if found else Told()
+        lives = [life_of(session, each, told) for each in found]
     if not found:
         print(
             f"outbox-relay: no message has the id {wanted!r}: it was never committed, "
@@ -41,8 +45,10 @@ def _show(arguments: Namespace, settings: Settings) -> int:
             file=sys.stderr,
         )
         return 1
-    receipt = receipt_of(settings, found[0].message_id)
-    shown = [_fields(each, receipt, with_body=arguments.body) for each in found]
+    shown = [
+        _fields(each, told.receipt, life, with_body=arguments.body)
+        for each, life in zip(found, lives, strict=True)
+    ]
     if arguments.json:
         print_json(shown)
         return 0
@@ -50,14 +56,27 @@ def _show(arguments: Namespace, settings: Settings) -> int:
         if number:
             print()
         for name, value in fields.items():
-            if value is not None:
+            if name == "life":
+                _print_life(value)
+            elif value is not None:
                 text = json.dumps(value, default=str) if isinstance(value, dict | list) else value
                 print(f"{name:<18}{printable(text)}")
     return 0
 
 
-def _fields(whole: Whole, receipt: Receipt | None, *, with_body: bool) -> dict[str, Any]:
+def _print_life(life: list[dict[str, Any]]) -> None:
+    """A line for each step."""
+    for number, step in enumerate(life):
+        at = step["at"]
+        shown = f"{at:%Y-%m-%d %H:%M:%S}.{at:%f}"[:-3] if isinstance(at, datetime) else at
+        print(f"{'life' if number == 0 else '':<18}{shown:<24} {printable(step['what'])}")
+
+
+def _fields(
+    whole: Whole, receipt: Receipt | None, life: list[Step], *, with_body: bool
+) -> dict[str, Any]:
     fields = asdict(whole)
+    fields["life"] = [asdict(step) for step in life]
     fields["receipt"] = None if receipt is None else asdict(receipt)
     body = fields.pop("body")
     for shown in ("argsrepr", "kwargsrepr"):

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from outbox_relay.cli.command import Command
-from outbox_relay.cli.flags import DATABASE
+from outbox_relay.cli.flags import DATABASE, INBOX
 from outbox_relay.cli.output import print_json, print_table, table
 from outbox_relay.errors import RelayError, SchemaError, StoreLost
 from outbox_relay.operator.session import Session
@@ -29,7 +29,9 @@ HIDDEN: Final = "not visible to this login: GRANT outbox_relay to one that may k
 
 def command() -> Command:
     """The command."""
-    return Command("status", "counts, lag, and the relays alive", _status, _arguments, DATABASE)
+    return Command(
+        "status", "counts, lag, and the relays alive", _status, _arguments, (*DATABASE, INBOX)
+    )
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -51,7 +53,7 @@ def _status(arguments: Namespace, settings: Settings) -> int:
     if arguments.watch:
         return _watch(settings, show, lambda error: print(error, file=sys.stderr, flush=True))
     with Session.open(settings, role=ROLE) as session:
-        show(read(session))
+        show(read(session, settings))
     return 0
 
 
@@ -64,7 +66,7 @@ def _watch(
             try:
                 with Session.open(settings, role=ROLE) as session:
                     while True:
-                        show(read(session))
+                        show(read(session, settings))
                         time.sleep(WATCH_SECONDS)
             except (StoreLost, SchemaError) as error:
                 say(error)
@@ -115,4 +117,5 @@ def _rows(status: Status) -> list[tuple[str, str]]:
         ("relays alive", str(len(status.relays))),
         *(("  relay", _describe(relay)) for relay in status.relays),
         *(("no worker knows", _unknown(task)) for task in status.unknown_tasks),
+        *(("missing, unknown", _unknown(task)) for task in status.unknown_missing),
     ]

@@ -23,6 +23,7 @@ class Place(StrEnum):
     """Where it is."""
 
     QUEUE = "queue"
+    UNACKNOWLEDGED = "unacknowledged"
     WORKER = "worker"
     DEAD_LETTERS = "dead letters"
     GONE = "gone"
@@ -38,6 +39,11 @@ class Told:
     error: str | None
     ago: float
 
+    @property
+    def who(self) -> str:
+        """The worker that said it."""
+        return self.worker or "a worker"
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:
@@ -48,11 +54,31 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Lying:
+    """Where the broker has a message, found there by its id: in which queue, if it is in one."""
+
+    place: Place
+    queue: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What came of a search by id; `complete` if what was not found is not there."""
+
+    found: Mapping[str, Lying]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Broker:
-    """What the broker says: its queues; or why it says nothing."""
+    """What the broker says: its queues, and where messages lie if it can be searched by id.
+
+    Or why it says nothing.
+    """
 
     queues: Mapping[str, Ready]
     silence: str = ""
+    search: Search | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +89,63 @@ class Whereabouts:
     certain: bool
     reason: str
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is certain that somebody has the message: it is not lost."""
+        return self.certain and self.place is not Place.GONE
+
 
 def judge(
-    queues: Sequence[str], told: Told | None, broker: Broker, missing: int, dead: str
+    message_id: str,
+    queues: Sequence[str],
+    told: Told | None,
+    broker: Broker,
+    missing: int,
+    dead: str,
 ) -> Whereabouts:
     """Where a message is: sent to these queues, as `missing` others that are not found, too.
 
     `dead` is the suffix of a queue of dead letters.
     """
+    if told is not None and told.outcome == "held" and told.ago < SILENT_AFTER:
+        return Whereabouts(Place.WORKER, True, f"{told.who} said so {told.ago:.0f} s ago")
+    if broker.search is not None and message_id in broker.search.found:
+        return _where_found(broker.search.found[message_id])
     if told is not None:
         known = _by_worker(queues, told, broker, dead)
         if known is not None:
             return known
+    if broker.search is not None and broker.search.complete:
+        return _nowhere(queues, broker)
     return _by_broker(queues, broker, missing, dead)
+
+
+def _where_found(lying: Lying) -> Whereabouts:
+    if lying.place is Place.UNACKNOWLEDGED:
+        why = (
+            "a worker took it and has not acknowledged it: if that worker is gone, others get it "
+            "after the visibility timeout"
+        )
+    else:
+        why = f"it lies in {lying.queue!r}"
+    return Whereabouts(lying.place, True, why)
+
+
+def _nowhere(queues: Sequence[str], broker: Broker) -> Whereabouts:
+    """What a whole search has not found."""
+    why = "no queue of the broker has it, and no worker has it unacknowledged"
+    if not queues:
+        return Whereabouts(Place.UNKNOWN, False, "which queues its exchange leads to is not known")
+    if all(broker.queues[name].consumers == 0 for name in queues if name in broker.queues):
+        return Whereabouts(Place.GONE, True, f"{why}; nobody takes messages from it")
+    return Whereabouts(
+        Place.GONE, False, f"{why}; one that acknowledges early may run it, and not have said so"
+    )
 
 
 def _by_worker(queues: Sequence[str], told: Told, broker: Broker, dead: str) -> Whereabouts | None:
     """What a worker knows, if that is still of use."""
-    who = told.worker or "a worker"
+    who = told.who
     if told.outcome in NOT_RUN:
         what = f"{who} {NOT_RUN[told.outcome]}"
         if letters := _letters(queues, broker, dead):
@@ -90,8 +155,6 @@ def _by_worker(queues: Sequence[str], told: Told, broker: Broker, dead: str) -> 
     if told.outcome == "lost":
         why = f"its process at {who} died ({told.error or 'unknown'}): it may have done its work"
         return Whereabouts(Place.GONE, True, why)
-    if told.outcome == "held" and told.ago < SILENT_AFTER:
-        return Whereabouts(Place.WORKER, True, f"{who} said so {told.ago:.0f} s ago")
     if told.outcome == "held" and broker.silence:
         why = f"{who} held it, and has not said so for {told.ago:.0f} s"
         return Whereabouts(Place.UNKNOWN, False, why)
@@ -128,6 +191,8 @@ def _by_broker(queues: Sequence[str], broker: Broker, missing: int, dead: str) -
 
 def _letters(queues: Sequence[str], broker: Broker, dead: str) -> str:
     """What of its queues' dead letters speaks for it being among them."""
+    if broker.search is not None and broker.search.complete:
+        return ""
     for queue in queues:
         letters = broker.queues.get(queue + dead)
         if letters and letters.messages:

@@ -26,6 +26,7 @@ EVERY_QUIET: Final = 10.0  # while nothing moves
 FIRST_WITHIN: Final = 5.0
 #: At how many looks after a change what waits is tried: some is only being parked at the first.
 WAKINGS: Final = 3
+NOT_THERE: Final = "no inbox.worker that may be read, here or at OUTBOX_INBOX_URL"
 
 
 class Knowledge:
@@ -74,7 +75,7 @@ class Knowledge:
                 continue
             if (now := workers.fingerprint()) != last:
                 if now is None:
-                    log.warning("workers_unread", reason="no inbox.worker here that may be read")
+                    log.warning("workers_unread", reason=NOT_THERE)
                 self._guard.known = workers.known()
                 last = now
                 self._looked.set()

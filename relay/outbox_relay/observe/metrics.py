@@ -25,7 +25,13 @@
 | outbox_dead_letters_home_total | counter | came home from the broker's dead letters, by reason |
 | outbox_dead_letters_left | gauge | not of this outbox: left among the dead letters, by queue |
 | outbox_unknown_task_messages | gauge | of a sample, by task and queue: no worker knows it |
+| outbox_execution_seconds | histogram | a task's commit (or eta) to its end, by its receipt |
+| outbox_missing_messages | gauge | confirmed 5 minutes ago, and not finished; by place |
+| outbox_missing_unchecked_seconds | gauge | what was confirmed since is not looked at yet |
 | outbox_build_info | gauge | 1, labelled with the version |
+
+What became of messages is looked at every 30 seconds by one relay of an outbox, and absent from
+the others, and where no worker leaves receipts. Tasks that end are counted up to 2,000 a look.
 
 Queues are looked at every 30 seconds, and absent while they are unknown.
 
@@ -49,7 +55,9 @@ from prometheus_client.registry import Collector
 from outbox_relay.core.backlog import Stats, Upkeep
 from outbox_relay.core.dead_letter import KINDS
 from outbox_relay.core.depth import Depth
+from outbox_relay.core.effects import Seen
 from outbox_relay.core.message import Message, Outcomes, Reason, Refusal
+from outbox_relay.core.place import Place
 
 SECONDS: Final = (
     0.001,
@@ -69,6 +77,8 @@ SECONDS: Final = (
     60,
     300,
 )
+#: Of what workers do: up to a day.
+LONG: Final = (*SECONDS, 900, 3600, 21_600, 86_400)
 MESSAGES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 #: The most routes that are counted by name: routing keys made of arguments would have no end.
 MAX_ROUTES: Final = 100
@@ -171,11 +181,20 @@ class Metrics:
             ["task", "queue"],
             registry=registry,
         )
+        self.execution = histogram("execution_seconds", "Commit or eta to the task's end", LONG)
+        self.missing = Gauge(
+            "outbox_missing_messages",
+            "Confirmed 5 minutes ago or longer, and not finished",
+            ["place"],
+            registry=registry,
+        )
+        self.unchecked = gauge("missing_unchecked_seconds", "Confirmed since: not looked at yet")
         info = Gauge("outbox_build_info", "Version", ["version"], registry=registry)
         info.labels(version("outbox-relay")).set(1)
         for reason in Reason:
             self.failures.labels(reason)
         self.database_lost()
+        self.effects(None)
         self._routes: set[tuple[str, str]] = set()
 
     def count_outcomes(self, outcomes: Outcomes) -> None:
@@ -239,6 +258,17 @@ class Metrics:
         self.unknown.clear()
         for name, count in counts.items():
             self.unknown.labels(*name).set(count)
+
+    def effects(self, seen: Seen | None) -> None:
+        """Show what became of messages; nothing where another relay does so, or nobody can."""
+        self.missing.clear()
+        if seen is None:
+            self.unchecked.set(nan)
+            return
+        self.execution.observe_each(seen.executions)
+        for place in Place:
+            self.missing.labels(place).set(seen.missing.get(place, 0))
+        self.unchecked.set(seen.unchecked)
 
     def database_lost(self) -> None:
         """Unknown is not zero, and the last numbers must not look like today's."""

@@ -5,22 +5,23 @@ time, and asked for there while the next are read: each side uses its own clock,
 is measured.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from math import inf
+from time import monotonic
 
 from outbox_relay.broker.registry import broker_of
 from outbox_relay.core.dead_letter import DEAD
 from outbox_relay.core.place import Broker, Ready, Told, Whereabouts, judge
-from outbox_relay.core.route import queues_of
 from outbox_relay.errors import BrokerLost, SchemaError
 from outbox_relay.operator import queries
-from outbox_relay.operator.session import Session, Time
-from outbox_relay.postgres.database import connect
+from outbox_relay.operator.inbox import open_inbox
+from outbox_relay.operator.manage import person
+from outbox_relay.operator.missing import Missing, Unfinished, Watched, among
+from outbox_relay.operator.session import Session
 from outbox_relay.settings import Settings
 
 #: How many messages are sent again in one transaction.
@@ -45,128 +46,107 @@ class Portion:
 
 
 @dataclass(frozen=True, slots=True)
-class Unfinished:
-    """What the inbox knows of a message that no run has finished."""
-
-    message_id: str
-    outcome: str | None
-    error: str | None
-    worker: str | None
-    run: int | None
-    noted_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """A message that was confirmed and is not finished."""
-
-    id: int
-    message_id: str
-    task: str
-    exchange: str
-    routing_key: str
-    declarations: str
-    created_at: Time
-    sent_at: datetime
-    outcome: str | None
-    error: str | None
-    worker: str | None
-    noted_at: datetime | None
-
-    @property
-    def queues(self) -> list[str]:
-        """The queues it is known to have gone to."""
-        return queues_of(self.exchange, self.routing_key, self.declarations)
-
-
-@dataclass(frozen=True, slots=True)
 class Found:
     """What is missing, of how many messages that were looked at."""
 
     checked: int
     missing: list[Missing]
     now: datetime  # by the clock of the inbox
+    complete: bool = True
 
 
-def find(settings: Settings, older_than: float, since: datetime | None, task: str | None) -> Found:
-    """What was confirmed in time and has no receipt. Raises StoreLost or SchemaError."""
+def find(
+    settings: Settings,
+    older_than: float,
+    since: datetime | None,
+    task: str | None,
+    *,
+    within: float = inf,
+) -> Found:
+    """What was confirmed in time and has no receipt. Raises StoreLost or SchemaError.
+
+    Of much, as far as it comes `within` so many seconds, from the oldest on.
+    """
+    give_up = monotonic() + within
     with (
         Session.open(settings) as outbox,
         Session.open(settings) as reading,
-        open_inbox(settings) as inbox,
+        _open_inbox(settings) as inbox,
     ):
         until = outbox.value(queries.NOW) - timedelta(seconds=older_than)
         ahead = inbox.value(queries.NOW) - outbox.value(queries.NOW)
-        watched = _watched(inbox, ahead)
-        begin = min(datetime.fromisoformat(each["since"]) for each in watched)
-        checked, missing = 0, []
-        for portion in _ahead(_portions(reading, max(begin, since or begin), until, task)):
+        if not (watched := watched_by(inbox, ahead)):
+            raise SchemaError(NOT_WATCHED)
+        begin = min(each.since for each in watched)
+        checked, complete = 0, True
+        missing: list[Missing] = []
+        for portion in _ahead(portions(reading, max(begin, since or begin), until, task)):
             checked += portion.messages
             rows = inbox.fetch(Unfinished, queries.UNFINISHED, message_ids=portion.message_ids)
-            if rows:
-                missing += outbox.fetch(
-                    Missing,
-                    queries.MISSING,
-                    found=_json([asdict(row) for row in rows]),
-                    watched=_json(watched),
-                    until=until,
-                )
-        return Found(checked, _once(missing), inbox.value(queries.NOW))
+            missing += among(outbox, rows, watched, until)
+            if not (complete := monotonic() < give_up):
+                break
+        return Found(checked, _once(missing), inbox.value(queries.NOW), complete)
 
 
-def locate(settings: Settings, found: Found) -> list[tuple[Missing, Whereabouts]]:
-    """Each with its place; where the broker cannot be asked, that is said."""
+def locate(
+    settings: Settings, found: Found, *, most: float = inf
+) -> list[tuple[Missing, Whereabouts]]:
+    """Each with its place; where the broker cannot be asked, that is said.
+
+    Queues with more messages than `most` are not searched for ids.
+    """
+    if not found.missing:
+        return []
     queues = {queue for each in found.missing for queue in each.queues}
-    broker = _ask(settings, sorted(queues)) if queues else Broker({})
-    several = Counter(tuple(each.queues) for each in found.missing)
+    broker = _ask(settings, sorted(queues), {each.message_id for each in found.missing}, most)
+    unseen = Counter(tuple(each.queues) for each in found.missing if each.outcome is None)
     return [
         (
             each,
-            judge(each.queues, _told(each, found.now), broker, several[tuple(each.queues)], DEAD),
+            judge(
+                each.message_id,
+                each.queues,
+                _told(each, found.now),
+                broker,
+                max(1, unseen[tuple(each.queues)]),
+                DEAD,
+            ),
         )
         for each in found.missing
     ]
 
 
-def send_again(settings: Settings, missing: Sequence[Missing]) -> int:
-    """Have exactly these published again; how many are pending now."""
+def send_again(settings: Settings, missing: Sequence[Missing], why: str = "") -> int:
+    """Have exactly these published again, and record it; how many are pending now."""
+    order, changed = {"action": "replay", "slots": None, "at": None}, 0
     with Session.open(settings) as session:
-        return sum(
-            session.value(queries.SEND_AGAIN, ids=[each.id for each in missing[n : n + PORTION]])
-            for n in range(0, len(missing), PORTION)
-        )
+        for n in range(0, len(missing), PORTION):
+            ids = [each.id for each in missing[n : n + PORTION]]
+            changed += len(session.value(queries.ACTED, **order, rows=ids, who=person(), why=why))
+    return changed
 
 
-def open_inbox(settings: Settings) -> Session:
+def _open_inbox(settings: Settings) -> Session:
     """The database that has the receipts."""
-    url = settings.inbox_url.read() or settings.database_url.read()
-    role = "inbox_worker" if settings.inbox_url.read() else "outbox_relay"
-    connection = connect(url, "outbox-relay audit", settings.statement_timeout)
-    session = Session(connection, settings.schema, role)
+    session = open_inbox(settings, "outbox-relay audit")
     if not session.value(queries.HAS_RECEIPTS):
         session.__exit__()
         raise SchemaError(NO_INBOX)
     return session
 
 
-def _watched(inbox: Session, ahead: timedelta) -> list[dict[str, str]]:
-    """The tasks whose workers leave receipts, and since when, by the outbox' clock."""
-    rows = inbox.fetch(_Watched, queries.WATCHED)
-    if not rows:
-        raise SchemaError(NOT_WATCHED)
-    return [{"task": row.task, "since": (row.since - ahead).isoformat()} for row in rows]
+def watched_by(inbox: Session, ahead: timedelta) -> list[Watched]:
+    """The tasks whose workers leave receipts; the inbox' clock is so much ahead."""
+    rows = inbox.fetch(Watched, queries.WATCHED)
+    return [replace(row, since=row.since - ahead) for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class _Watched:
-    task: str
-    since: datetime
-
-
-def _portions(
-    outbox: Session, after: datetime, until: datetime, task: str | None
+def portions(
+    outbox: Session, since: datetime, until: datetime, task: str | None
 ) -> Iterator[Portion]:
-    last: datetime | None = after - timedelta(microseconds=1)
+    """What was confirmed from the one until the other, a portion after another."""
+    last: datetime | None = since - timedelta(microseconds=1)
     while last is not None:
         [portion] = outbox.fetch(
             Portion, queries.CONFIRMED_PORTION, after=last, until=until, task=task
@@ -176,12 +156,12 @@ def _portions(
         last = portion.last
 
 
-def _ahead(portions: Iterator[Portion]) -> Iterator[Portion]:
+def _ahead(all_of: Iterator[Portion]) -> Iterator[Portion]:
     """The same, each being read while the one before is looked at."""
     with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(next, portions, None)
+        following = thread.submit(next, all_of, None)
         while (portion := following.result()) is not None:
-            following = thread.submit(next, portions, None)
+            following = thread.submit(next, all_of, None)
             yield portion
 
 
@@ -197,21 +177,27 @@ def _told(missing: Missing, now: datetime) -> Told | None:
     return Told(missing.outcome, missing.worker or "", missing.error, ago)
 
 
-def _ask(settings: Settings, queues: Sequence[str]) -> Broker:
-    """How deep these queues and their dead letters are, of the first broker that answers."""
+def _ask(
+    settings: Settings, queues: Sequence[str], message_ids: Collection[str], most: float
+) -> Broker:
+    """How deep these queues and their dead letters are, of the first broker that answers.
+
+    And which of these messages it has, where it can be searched.
+    """
     if not settings.broker_url.read():
         return Broker({}, "the broker was not asked: OUTBOX_BROKER_URL is not set")
     names = [*queues, *(queue + DEAD for queue in queues)]
     failure = ""
     for url in map(str.strip, settings.broker_url.read().split(";")):
         try:
-            depths = broker_of(url).depths(url, settings, names)
+            kind = broker_of(url)
+            depths = kind.depths(url, settings, names)
+            searched = None
+            if sum(depth.messages for depth in depths) <= most:
+                searched = kind.search(url, settings, queues, message_ids)
         except BrokerLost as error:
             failure = f"the broker was not asked: {error}"
         else:
-            return Broker({d.queue: Ready(d.messages, d.consumers) for d in depths})
+            ready = {d.queue: Ready(d.messages, d.consumers) for d in depths}
+            return Broker(ready, search=searched)
     return Broker({}, failure)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, default=str)

@@ -172,11 +172,26 @@ FROM {outbox}.confirmed_portion(%(after)s, %(until)s, %(task)s)
 MISSING: Final = """
 SELECT * FROM {outbox}.missing_among(%(found)s::json, %(watched)s::json, %(until)s)
 """
-SEND_AGAIN: Final = "SELECT count(*) FROM {outbox}.replay_rows(%(ids)s)"
 #: Whether this login can read receipts here.
 MAY_READ_RECEIPTS: Final = """
 SELECT coalesce(has_table_privilege(to_regclass('inbox.receipt'), 'SELECT')
             AND has_schema_privilege(to_regnamespace('inbox'), 'USAGE'), false)
+"""
+#: Whether it can see when the effects of a message were committed; their results it never sees.
+MAY_READ_PROCESSED: Final = """
+SELECT coalesce(has_column_privilege(to_regclass('inbox.processed'), 'message_id', 'SELECT')
+            AND has_column_privilege(to_regclass('inbox.processed'), 'processed_at', 'SELECT')
+            AND has_schema_privilege(to_regnamespace('inbox'), 'USAGE'), false)
+"""
+PROCESSED_AT: Final = "SELECT processed_at FROM inbox.processed WHERE message_id = %(message_id)s"
+#: Each confirm of a message, and what was done to it; newest actions, if it had that many.
+CONFIRMS_OF: Final = """
+SELECT sent_at, claimed_at FROM {outbox}.receipt
+WHERE span @> %(id)s::bigint AND %(id)s = ANY (ids) ORDER BY sent_at
+"""
+ACTIONS_ON: Final = """
+SELECT at, who, action, why FROM {outbox}.action
+WHERE ids @> ARRAY[%(id)s::bigint] ORDER BY id DESC LIMIT 100
 """
 RECEIPT_OF: Final = """
 SELECT outcome, error, run, worker, received_at, finished_at, noted_at FROM inbox.receipt

@@ -5,9 +5,12 @@ from math import inf
 from typing import Final
 
 from outbox_relay.core.backlog import Stats
+from outbox_relay.errors import StoreLost
 from outbox_relay.operator import unknown
+from outbox_relay.operator.inbox import inbox_of
 from outbox_relay.operator.session import Session
 from outbox_relay.operator.unknown import UnknownTask
+from outbox_relay.settings import Settings
 
 STATS: Final = """
 SELECT pending, scheduled, dead,
@@ -71,6 +74,7 @@ class Status:
     flow: Flow
     relays: list[RelaySeen]
     unknown_tasks: list[UnknownTask] = field(default_factory=list)
+    unknown_missing: list[UnknownTask] = field(default_factory=list)
 
     def as_json(self) -> dict[str, object]:
         """For programs."""
@@ -81,12 +85,24 @@ class Status:
             "relays_alive": len(self.relays),
             "relays": [asdict(relay) for relay in self.relays],
             "unknown_tasks": [asdict(task) for task in self.unknown_tasks],
+            "unknown_missing": [asdict(task) for task in self.unknown_missing],
         }
 
 
-def read(session: Session) -> Status:
-    """The state at this moment."""
+def read(session: Session, settings: Settings) -> Status:
+    """The state at this moment; of an inbox that is away, nothing is known."""
     stats = session.fetch(Counts, STATS)[0]
     allowed = session.value(MAY_READ_RECEIPTS, receipt=f'"{session.schema}".receipt')
     flow = session.fetch(Flow, FLOW)[0] if allowed else Flow()
-    return Status(stats, flow, session.fetch(RelaySeen, RELAYS), unknown.read(session))
+    relays = session.fetch(RelaySeen, RELAYS)
+    try:
+        return Status(stats, flow, relays, *_unknown(session, settings))
+    except StoreLost:
+        if not settings.inbox_url.read():
+            raise
+        return Status(stats, flow, relays)
+
+
+def _unknown(session: Session, settings: Settings) -> tuple[list[UnknownTask], list[UnknownTask]]:
+    with inbox_of(session, settings) as inbox:
+        return unknown.read(session, inbox), unknown.read_missing(session, inbox)

@@ -4,8 +4,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from outbox_relay.core.guard import Known, is_known
+from outbox_relay.core.guard import NOTHING, Known, is_known
 from outbox_relay.core.route import queues_of
+from outbox_relay.operator import queries
+from outbox_relay.operator.inbox import inbox_of
+from outbox_relay.operator.missing import Missing, Unfinished, among
 from outbox_relay.operator.session import Session
 from outbox_relay.postgres.workers import LIVE, MAY_READ
 from outbox_relay.settings import Settings
@@ -36,9 +39,21 @@ MAY_SAMPLE: Final = "SELECT has_table_privilege(%(message)s, 'SELECT')"
 ALIVE: Final = "SELECT count(*) FROM inbox.worker WHERE alive_until > now()"
 
 
+#: An inspector may not ask for what is missing in this way.
+MAY_JUDGE: Final = """
+SELECT has_function_privilege(to_regprocedure(%(function)s), 'EXECUTE')
+"""
+#: Messages that workers threw away as they did not know the task: a thousand of the last day.
+THROWN_AWAY: Final = """
+SELECT message_id, outcome, error, worker, run, noted_at FROM inbox.receipt
+WHERE outcome = 'unregistered' AND noted_at > now() - interval '1 day'
+ORDER BY noted_at DESC LIMIT 1000
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Messages of a sample with one task and one way to go."""
+    """Messages with one task and one way to go."""
 
     task: str
     exchange: str
@@ -67,19 +82,25 @@ class _Said:
     tasks: list[str]
 
 
-def alive(session: Session) -> int | None:
+def alive(inbox: Session) -> int | None:
     """How many live workers say what they know; None where that cannot be read."""
-    return int(session.value(ALIVE)) if session.value(MAY_READ) else None
+    return int(inbox.value(ALIVE)) if inbox.value(MAY_READ) else None
 
 
-def read(session: Session) -> list[UnknownTask]:
+def known_by(inbox: Session) -> Known:
+    """What live workers know, by queue; empty where nothing can be known."""
+    if not inbox.value(MAY_READ):
+        return NOTHING
+    return {each.queue: frozenset(each.tasks) for each in inbox.fetch(_Said, LIVE)}
+
+
+def read(outbox: Session, inbox: Session) -> list[UnknownTask]:
     """Those with most messages first; none where nothing can be known."""
-    message = f'"{session.schema}".message'
-    if not (session.value(MAY_SAMPLE, message=message) and session.value(MAY_READ)):
+    message = f'"{outbox.schema}".message'
+    if not outbox.value(MAY_SAMPLE, message=message):
         return []
-    said = session.fetch(_Said, LIVE)
-    known: Known = {each.queue: frozenset(each.tasks) for each in said}
-    return judge(session.fetch(Waiting, SAMPLE), known) if known else []
+    known = known_by(inbox)
+    return judge(outbox.fetch(Waiting, SAMPLE), known) if known else []
 
 
 def judge(waiting: list[Waiting], known: Known) -> list[UnknownTask]:
@@ -91,7 +112,25 @@ def judge(waiting: list[Waiting], known: Known) -> list[UnknownTask]:
     return [UnknownTask(*name, count) for name, count in found.most_common(MAX_NAMED)]
 
 
+def read_missing(outbox: Session, inbox: Session) -> list[UnknownTask]:
+    """The same of what was sent and thrown away by a worker that did not know it, lately."""
+    function = f'"{outbox.schema}".missing_among(json,json,timestamptz)'
+    if not (outbox.value(MAY_JUDGE, function=function) and inbox.value(queries.MAY_READ_RECEIPTS)):
+        return []
+    thrown = inbox.fetch(Unfinished, THROWN_AWAY)
+    if not thrown or not (known := known_by(inbox)):
+        return []
+    missing = among(outbox, thrown, [], outbox.value(queries.NOW))
+    return judge([*map(_as_waiting, missing)], known)
+
+
+def _as_waiting(missing: Missing) -> Waiting:
+    return Waiting(
+        missing.task, missing.exchange, missing.routing_key, missing.declarations, messages=1
+    )
+
+
 def watch(settings: Settings) -> list[UnknownTask]:
-    """The same, on a connection of its own. Raises StoreLost or SchemaError."""
-    with Session.open(settings) as session:
-        return read(session)
+    """The same, on connections of its own. Raises StoreLost or SchemaError."""
+    with Session.open(settings) as outbox, inbox_of(outbox, settings) as inbox:
+        return read(outbox, inbox)

@@ -9,7 +9,9 @@ from typing import Any, Final, Self
 from outbox_relay.core.dead_letter import DEAD, UNREGISTERED, DeadLetter
 from outbox_relay.core.message import Reason
 from outbox_relay.core.route import Route
+from outbox_relay.errors import StoreLost
 from outbox_relay.postgres.database import BoundedConnection, connect, current_url, translated
+from outbox_relay.postgres.inbox import connect_elsewhere
 from outbox_relay.postgres.literals import charset_of, storable
 from outbox_relay.postgres.statement import Statement
 from outbox_relay.postgres.workers import may_read
@@ -69,10 +71,24 @@ class Home:
         """Where dead letters may lie: in `<queue>.dead` of each known queue, and in those set."""
         routes = [Route(*row) for row in self._run(RECENT_ROUTES)]
         names = {name for route in routes for name in route.queues if name}
-        with translated():
-            if may_read(self._connection):
-                names |= {name for (name,) in self._connection.execute(ANNOUNCED)}
+        names |= self._announced()
         return [*(f"{name}{DEAD}" for name in sorted(names)), *self._settings.dead_letter_queues]
+
+    def _announced(self) -> set[str]:
+        """Those that workers consume; none while an inbox in another database is away."""
+        try:
+            elsewhere = connect_elsewhere(self._settings, NAME)
+        except StoreLost:
+            return set()
+        inbox = elsewhere or self._connection
+        try:
+            with translated():
+                if not may_read(inbox):
+                    return set()
+                return {name for (name,) in inbox.execute(ANNOUNCED)}
+        finally:
+            if elsewhere:
+                elsewhere.close()
 
     def bring(self, letters: Sequence[DeadLetter]) -> dict[str, str]:
         """Have them dead in the outbox, committed; the verdict on each message id.

@@ -22,10 +22,12 @@ WITH settled AS (
         SELECT id FROM {outbox}.ready
         WHERE id = ANY (%(ids)s::bigint[]) AND claim_id = %(claim_id)s
         FOR UPDATE SKIP LOCKED))
-    RETURNING id
+    RETURNING id, lease_until
 ), receipt AS (
-    INSERT INTO {outbox}.receipt (span, ids)
-    SELECT int8range(min(id), max(id), '[]'), array_agg(id) FROM settled HAVING count(*) > 0
+    INSERT INTO {outbox}.receipt (span, ids, claimed_at)
+    SELECT int8range(min(id), max(id), '[]'), array_agg(id),
+           nullif(min(lease_until), '-infinity') - %(lease_seconds)s * interval '1 second'
+    FROM settled HAVING count(*) > 0
 )
 SELECT id FROM unnest(%(ids)s::bigint[]) AS confirmed (id)
 WHERE (SELECT count(*) FROM settled) < cardinality(%(ids)s::bigint[])

@@ -110,7 +110,7 @@ class Store(Session):
         rows = replies.pop() if turn and turn.limit else []
         waited = waiting.rows(replies.pop()) if turn and turn.routes else []
         heads, news = turns.from_lanes(replies.pop()) if turn and turn.lanes else ([], [])
-        settled = turns.settlements(turn.done) if turn else []
+        settled = turns.settlements(turn.done, turn.lease_seconds) if turn else []
         unsettled = [id_ for _ in settled for (id_,) in replies.pop()]
         found = [message for messages in replies for message in messages]
         fetched = self._complete(claimed, found) if claimed else None

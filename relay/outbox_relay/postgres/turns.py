@@ -27,7 +27,7 @@ def above(turn: Turn) -> dict[str, int]:
 
 def queries(turn: Turn) -> list[Query]:
     """Everything that the turn asks, in one transaction."""
-    asked = settlements(turn.done)
+    asked = settlements(turn.done, turn.lease_seconds)
     lease = {"claim_id": turn.claim_id, "lease_seconds": turn.lease_seconds}
     if turn.lanes:
         lanes = {"above": turn.lanes.above, "news": turn.lanes.limit}
@@ -40,7 +40,7 @@ def queries(turn: Turn) -> list[Query]:
     return asked
 
 
-def settlements(done: Sequence[Message]) -> list[Query]:
+def settlements(done: Sequence[Message], lease_seconds: float) -> list[Query]:
     """One for each claim that messages were published under, mostly one or two; and the expired."""
     claims: dict[int, list[int]] = {}
     expired = []
@@ -50,7 +50,10 @@ def settlements(done: Sequence[Message]) -> list[Query]:
         else:
             claims.setdefault(message.claim_id, []).append(message.id)
     queries = [
-        Query(statements.SETTLE, {"ids": bigints(ids), "claim_id": claim_id})
+        Query(
+            statements.SETTLE,
+            {"ids": bigints(ids), "claim_id": claim_id, "lease_seconds": lease_seconds},
+        )
         for claim_id, ids in claims.items()
     ]
     if expired:

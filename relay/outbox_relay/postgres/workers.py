@@ -6,6 +6,7 @@ import psycopg
 
 from outbox_relay.core.guard import NOTHING, Known
 from outbox_relay.postgres.database import BoundedConnection, connect, current_url, translated
+from outbox_relay.postgres.inbox import connect_elsewhere
 from outbox_relay.postgres.statement import Statement
 from outbox_relay.settings import Settings
 
@@ -59,29 +60,43 @@ def live(connection: psycopg.Connection[Any]) -> Known:
 
 
 class Workers:
-    """A session; every method raises StoreLost, SchemaError or StatementFailed."""
+    """Sessions of outbox and inbox; every method raises StoreLost, SchemaError or StatementFailed.
 
-    def __init__(self, connection: BoundedConnection, settings: Settings) -> None:
+    Without an `inbox` of its own, the outbox' database has it.
+    """
+
+    def __init__(
+        self,
+        connection: BoundedConnection,
+        settings: Settings,
+        inbox: BoundedConnection | None = None,
+    ) -> None:
         self._connection = connection
+        self._inbox = inbox or connection
         self._settings = settings
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Connect, the secret read anew."""
-        return cls(connect(current_url(settings), NAME, settings.statement_timeout), settings)
+        connection = connect(current_url(settings), NAME, settings.statement_timeout)
+        try:
+            return cls(connection, settings, connect_elsewhere(settings, NAME))
+        except BaseException:
+            connection.close()
+            raise
 
     def fingerprint(self) -> str | None:
         """What changes whenever `known` may; None where this login can see nothing."""
         with translated():
-            if not may_read(self._connection):
+            if not may_read(self._inbox):
                 return None
-            row = self._connection.execute(FINGERPRINT).fetchone()
+            row = self._inbox.execute(FINGERPRINT).fetchone()
         return str(row[0]) if row else ""
 
     def known(self) -> Known:
         """What the live workers know."""
         with translated():
-            return live(self._connection)
+            return live(self._inbox)
 
     def wake(self) -> int:
         """Have all that waits for a worker tried now, portion by portion; returns how many."""
@@ -96,5 +111,6 @@ class Workers:
             above = max(id_ for (id_,) in rows)
 
     def close(self) -> None:
-        """End the session."""
+        """End the sessions."""
+        self._inbox.close()
         self._connection.close()

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from kombu import Connection
+from kombu import Connection, Queue
 
 from outbox_migrations import upgrade
 from outbox_relay.operator.session import Session
@@ -220,6 +220,39 @@ def test_where_the_broker_has_it(
     }
 
 
+def test_where_a_redis_has_it(
+    cli: Cli, outbox: Outbox, inbox: psycopg.Connection[Any], valkey_url: str
+) -> None:
+    """It can be searched by id: what is there is certain, and is not sent again unless told so."""
+    waiting, taken, held, gone = (outbox.add_sent(ago="10 m") for _ in range(4))
+    note(inbox, held, "held")
+    with Connection(valkey_url) as connection:
+        for id in (taken, waiting):
+            connection.Producer().publish(
+                "x", routing_key="celery", headers={"id": id}, declare=[Queue("celery")]
+            )
+        channel: Any = connection.default_channel
+        assert channel.basic_get("celery").headers["id"] == taken
+
+        answer = cli("audit", "--json", OUTBOX_BROKER_URL=valkey_url)
+        left = cli("replay", "--missing", "--yes", OUTBOX_BROKER_URL=valkey_url)
+
+    assert {e["message_id"]: (e["place"], e["certain"]) for e in answer.json()["missing"]} == {
+        waiting: ("queue", True),
+        taken: ("unacknowledged", True),
+        held: ("worker", True),
+        gone: ("gone", True),
+    }
+    assert left.out.splitlines() == [
+        "3 left alone: a worker holds them, or the broker has them; --also-held sends these too",
+        "1 pending again",
+    ]
+    assert outbox.ids("pending") == {gone}
+
+    told = cli("replay", "--missing", "--also-held", "--yes", OUTBOX_BROKER_URL=valkey_url)
+    assert told.out == "3 pending again\n"
+
+
 def test_an_inbox_in_another_database(cli: Cli, outbox: Outbox, empty_database: str) -> None:
     """Asked with --inbox-url; without it the way out is named."""
     outbox.connection.execute("DROP SCHEMA inbox CASCADE")
@@ -290,7 +323,17 @@ def test_show_tells_what_became_of_it(
     assert shown["receipt"]["worker"] == "w@host"
     assert shown["receipt"]["finished_at"]
     assert '"outcome": "failed"' in cli("show", id).out
+    assert {step["what"] for step in shown["life"]} == {
+        "created",
+        "confirmed",
+        "finished: failed",
+    }
+
+    inbox.execute("SELECT outbox.act('replay', %s, 'ada', 'lost')", ([outbox.row(id)],))
+    [shown] = cli("show", id, "--json").json()
+    assert shown["life"][-1]["what"] == "replayed by ada: lost"
+    assert "  replayed by ada: lost" in cli("show", id).out
 
     inbox.execute("DROP SCHEMA inbox CASCADE")
     [shown] = cli("show", id, "--json").json()
-    assert (shown["state"], shown["receipt"]) == ("sent", None)
+    assert (shown["state"], shown["receipt"]) == ("pending", None)

@@ -31,6 +31,7 @@ PROMISED = {
     "outbox_work_table_bytes",
     "outbox_work_table_dead_tuples",
     "outbox_horizon_age_seconds",
+    "outbox_execution_seconds",
     "outbox_build_info",
 }
 
@@ -167,6 +168,7 @@ def test_what_is_unknown_is_not_shown_as_a_number() -> None:
         "outbox_dead_messages",
         "outbox_oldest_pending_age_seconds",
         "outbox_horizon_age_seconds",
+        "outbox_missing_unchecked_seconds",
         *(
             f"outbox_work_table_{what}[('table', '{table}')]"
             for what in ("bytes", "dead_tuples")

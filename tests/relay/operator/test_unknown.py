@@ -1,10 +1,12 @@
 """Tasks that no live worker of their queue knows are named: by doctor, status and a metric."""
 
+import json
 from typing import Any
 
 import psycopg
 import pytest
 
+from outbox_migrations import upgrade
 from outbox_relay.configuration import from_environment
 from outbox_relay.core.finding import Level
 from outbox_relay.observe.metrics import Metrics
@@ -16,7 +18,7 @@ from outbox_relay.operator.unknown import judge as judge_waiting
 from tests.fixtures.broker import Broker
 from tests.fixtures.rows import commit_rows
 from tests.fixtures.waiting import wait_until
-from tests.relay.conftest import Cli, Doctor, finding
+from tests.relay.conftest import Cli, Doctor, Outbox, finding
 
 
 def announce(database: str, node: str, queue: str, *tasks: str, seconds: float = 60) -> None:
@@ -69,6 +71,59 @@ def test_doctor_status_and_metrics_name_them(
         wait_until(lambda: shown() is None, 20, "the metric gone")
 
 
+def test_an_inbox_in_another_database(
+    doctor: Doctor, cli: Cli, database: str, empty_database: str, broker: Broker
+) -> None:
+    """What its workers say counts here too; while it is away, that is all that is not known."""
+    broker.declare("celery")
+    upgrade(empty_database, component="inbox")
+    send(database, "shop.new")
+    announce(empty_database, "a", "celery", "shop.bill")
+    inbox = {"OUTBOX_INBOX_URL": empty_database}
+
+    assert "1 alive, and none knows: 1 x shop.new" in finding(doctor(**inbox), "problem", "workers")
+    assert cli("status", "--json", **inbox).json()["unknown_tasks"]
+
+    away = {"OUTBOX_INBOX_URL": "host=127.0.0.1 port=1"}
+    text = finding(doctor(**away), "problem", "workers")
+    assert "the inbox: " in text
+    assert "OUTBOX_INBOX_URL" in text
+    status = cli("status", "--json", **away)
+    assert (status.code, status.json()["pending"], status.json()["unknown_tasks"]) == (0, 1, [])
+
+
+def test_what_was_thrown_away_and_nobody_knows_yet(
+    doctor: Doctor, cli: Cli, outbox: Outbox, database: str, broker: Broker
+) -> None:
+    """Sent, and missing, until a worker that knows it is there or it is sent again."""
+    broker.declare("celery")
+    thrown = outbox.add_sent("shop.new", ago="10 m")
+    home = outbox.add_dead("shop.new")
+    announce(database, "a", "celery", "shop.bill")
+    receipts = [
+        {"id": id, "task": "shop.new", "outcome": "unregistered", "run": 0} for id in (thrown, home)
+    ]
+    outbox.connection.execute("SELECT inbox.note_receipts('a', %s::json)", (json.dumps(receipts),))
+    outbox.connection.execute(
+        "INSERT INTO inbox.watched VALUES ('shop.new', now() - interval '1 day')"
+    )
+
+    assert cli("status", "--json").json()["unknown_missing"] == [
+        {"task": "shop.new", "queue": "celery", "messages": 1}
+    ]
+    assert "missing, unknown\t1 x shop.new for queue 'celery'" in cli("status").out
+    text = finding(doctor(), "problem", "effects")
+    assert "no worker has finished 1: 1 x shop.new, which no live worker of its queue knows" in text
+    assert "outbox-relay replay --missing" in text
+
+    announce(database, "b", "celery", "shop.new")
+    assert cli("status", "--json").json()["unknown_missing"] == []
+    assert "which no live worker" not in finding(doctor(), "problem", "effects")
+
+    cli("replay", "--missing", "--yes")
+    assert "workers have finished all" in finding(doctor(), "ok", "effects")
+
+
 def test_without_workers_that_say_anything_nothing_is_known(doctor: Doctor, database: str) -> None:
     """No finding accuses anybody."""
     send(database, "shop.new")
@@ -90,7 +145,7 @@ def test_a_login_that_may_not_read_the_inbox(database: str) -> None:
                 {"OUTBOX_DATABASE_URL": url, "OUTBOX_BROKER_URL": "amqp://x"}
             )
             with Session.open(settings) as session:
-                assert read(session) == []
+                assert read(session, session) == []
         finally:
             admin.execute("DROP OWNED BY apart")
             admin.execute("DROP ROLE apart")

@@ -200,9 +200,10 @@ COMMENT ON COLUMN outbox.parked.route IS
 
 -- One row per settled batch: a sent time for every message at eight bytes each.
 CREATE TABLE outbox.receipt (
-    sent_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    span    int8range NOT NULL,
-    ids     bigint[] NOT NULL
+    sent_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    span       int8range NOT NULL,
+    ids        bigint[] NOT NULL,
+    claimed_at timestamptz
 );
 -- Unique, so that it can tell subscribers of logical replication which receipt was forgotten.
 CREATE UNIQUE INDEX receipt_sent_at ON outbox.receipt (sent_at, span);
@@ -215,6 +216,8 @@ COMMENT ON TABLE outbox.receipt IS 'Private: when each batch was confirmed.';
 COMMENT ON COLUMN outbox.receipt.sent_at IS 'When the batch was settled.';
 COMMENT ON COLUMN outbox.receipt.span IS 'From the lowest to the highest id of the batch.';
 COMMENT ON COLUMN outbox.receipt.ids IS 'The ids of the messages that were confirmed.';
+COMMENT ON COLUMN outbox.receipt.claimed_at IS
+    'When a relay claimed them, or last renewed that claim. Null: not known any more.';
 
 -- The other ending: what expired before a worker could have it. Its own table, because it is
 -- rare, and because settling must not pay for it.

@@ -56,7 +56,7 @@ BROKER: Final = Broker(
     _connector,
     _check,
     _depths,
-    _dead_letters,
+    dead_letters=_dead_letters,
     settings=(ALLOW_RESERVED,),
     check_settings=(MANAGEMENT_URL,),
 )

@@ -1,6 +1,6 @@
 """Redis and Valkey: what Celery's workers expect there, confirmed as strongly as Redis can."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from outbox_relay.broker.dead_letters import DeadLetters
@@ -9,6 +9,7 @@ from outbox_relay.broker.publisher import Publisher
 from outbox_relay.broker.redis.settings import CONFIRM
 from outbox_relay.core.depth import Depth
 from outbox_relay.core.finding import Finding
+from outbox_relay.core.place import Search
 from outbox_relay.core.route import Route
 from outbox_relay.settings import Settings
 from outbox_relay.settings.values import transport_options
@@ -46,6 +47,15 @@ def _depths(url: str, settings: Settings, queues: Sequence[str]) -> list[Depth]:
     return depth.depths(url, options, queues)
 
 
+def _search(
+    url: str, settings: Settings, queues: Sequence[str], message_ids: Collection[str]
+) -> Search:
+    from outbox_relay.broker.redis import search
+
+    options = dict(transport_options(settings.broker_transport_options.read()))
+    return search.search(url, options, queues, message_ids)
+
+
 def _dead_letters(url: str, settings: Settings) -> DeadLetters:
     from outbox_relay.broker.redis.dead_letters import RedisDeadLetters
 
@@ -59,6 +69,7 @@ BROKER: Final = Broker(
     _connector,
     _check,
     _depths,
+    _search,
     _dead_letters,
     settings=(CONFIRM,),
 )

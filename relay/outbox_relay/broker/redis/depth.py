@@ -83,7 +83,7 @@ def _looks(channel: Any, queues: Sequence[str]) -> list[tuple[Depth, int]]:
     if not queues:
         return []
     client: Any = Redis(connection_pool=channel.pool)
-    lists = {queue: _lists(channel, queue) for queue in queues}
+    lists = {queue: lists_of(channel, queue) for queue in queues}
     last = _look(client, lists)
     untaken: set[str] = set()
     for _ in range(LOOKS):
@@ -121,7 +121,8 @@ def _length(answer: int | Exception) -> int:
     return answer
 
 
-def _lists(channel: Any, queue: str) -> list[str]:
+def lists_of(channel: Any, queue: str) -> list[str]:
+    """The keys of a queue's lists, one for each step of priority."""
     steps = dict.fromkeys(channel.priority(priority) for priority in PRIORITIES)
     names = (f"{queue}{channel.sep}{step}" if step else queue for step in steps)
     return [f"{channel.global_keyprefix}{name}" for name in names]

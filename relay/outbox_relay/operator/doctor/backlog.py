@@ -40,7 +40,8 @@ class Why:
 
 def check(context: Context) -> list[Finding]:
     """Relays, progress, refusals and dead letters."""
-    session, status = context.session, read(context.session)
+    session = context.session
+    status = read(session, context.settings)
     refused = session.fetch(Why, REASONS, state="retry")
     dead = session.fetch(Why, REASONS, state="dead")
     return [judge_relays(status), judge_progress(status), *_refused(refused), _dead(status, dead)]

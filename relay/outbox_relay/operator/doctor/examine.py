@@ -14,6 +14,7 @@ from outbox_relay.operator.doctor import (
     backlog,
     broker,
     integrity,
+    missing,
     pooling,
     privileges,
     relays,
@@ -47,6 +48,7 @@ INSIDE: Final[Sequence[Check]] = (
     integrity.check,
     backlog.check,
     workers.check,
+    missing.check,
     relays.check,
 )
 

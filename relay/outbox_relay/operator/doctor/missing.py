@@ -1,0 +1,66 @@
+"""Whether what was confirmed in the last hour is finished, where workers leave receipts."""
+
+from collections import Counter
+from datetime import timedelta
+from typing import Final
+
+from outbox_relay.core.finding import Finding, ok, problem, warn
+from outbox_relay.core.guard import Known, is_known
+from outbox_relay.core.place import Place, Whereabouts
+from outbox_relay.errors import SchemaError, StoreLost
+from outbox_relay.operator import queries, unknown
+from outbox_relay.operator.audit import Found, find, locate
+from outbox_relay.operator.doctor.context import Context
+from outbox_relay.operator.inbox import inbox_of
+from outbox_relay.operator.missing import Missing
+from outbox_relay.operator.text import printable
+
+NAME: Final = "effects"
+#: Looked at is what was confirmed between these, in seconds, and for so long.
+SINCE: Final = 3600.0
+OLDER_THAN: Final = 300.0
+PATIENCE: Final = 3.0
+#: The most tasks that are named.
+MAX_SHOWN: Final = 5
+REMEDY: Final = (
+    "outbox-relay audit says of each where it is, and outbox-relay replay --missing sends again "
+    "what nobody has"
+)
+
+
+def check(context: Context) -> list[Finding]:
+    """What is missing, by task."""
+    session, settings = context.session, context.settings
+    since = session.value(queries.NOW) - timedelta(seconds=SINCE)
+    try:
+        found = find(settings, OLDER_THAN, since, None, within=PATIENCE)
+        with inbox_of(session, settings) as inbox:
+            known = unknown.known_by(inbox) if found.missing else {}
+    except (StoreLost, SchemaError) as error:
+        return [ok(NAME, f"not known: {error}")]
+    return [judge(found, [where for _, where in locate(settings, found)], known)]
+
+
+def judge(found: Found, places: list[Whereabouts], known: Known) -> Finding:
+    """What is gone is a problem; what may wait or run is worth a look."""
+    much = f"{found.checked:,} messages confirmed in the last hour"
+    if not found.complete:
+        much = f"the oldest {much}"
+    if not found.missing:
+        return ok(NAME, f"of {much}, workers have finished all")
+    named = Counter(_named(each, known) for each in found.missing)
+    shown = "; ".join(f"{count:,} x {name}" for name, count in named.most_common(MAX_SHOWN))
+    more = f", and {len(named) - MAX_SHOWN} more" if len(named) > MAX_SHOWN else ""
+    where = ", ".join(
+        f"{place} {count:,}" for place, count in Counter(p.place for p in places).most_common()
+    )
+    text = f"of {much}, no worker has finished {len(found.missing):,}: {shown}{more} ({where})"
+    gone = any(place.place is Place.GONE for place in places)
+    return (problem if gone else warn)(NAME, text, REMEDY)
+
+
+def _named(missing: Missing, known: Known) -> str:
+    name = printable(missing.task)
+    if is_known(known, missing.queues, missing.task):
+        return name
+    return f"{name}, which no live worker of its queue knows"
