@@ -36,5 +36,5 @@ def judge(ledger: Ledger, arrived: Counter[str], stored: set[str]) -> Verdict:
         lost=frozenset(expected - arrived.keys()),
         duplicated=arrived.total() - len(arrived),
         recovered=frozenset(ledger.unknown & arrived.keys()),
-        unexpected=frozenset(arrived.keys() - expected),
+        unexpected=frozenset(arrived.keys() - expected - ledger.forgotten),
     )

@@ -48,6 +48,8 @@ class Ledger:
     unknown: set[str] = field(default_factory=set)
     #: Committed, and to be found dead instead of in the queue.
     doomed: set[str] = field(default_factory=set)
+    #: Committed, and gone with the state of the database that they were in.
+    forgotten: set[str] = field(default_factory=set)
     #: In what way all of them are out of the ordinary.
     columns: dict[str, Any] = field(default_factory=dict)
 
@@ -97,6 +99,16 @@ class Ledger:
             self.unknown -= ids
         finally:
             self.rolled_back |= ids - self.unknown - self.committed - self.doomed
+
+    def known(self) -> set[str]:
+        """What may be in the database by now."""
+        return self.committed | self.doomed | self.unknown
+
+    def forget(self, ids: set[str]) -> None:
+        """The database was set back to a state without these; what arrived of them arrived."""
+        for kept in (self.committed, self.doomed, self.unknown):
+            kept -= ids
+        self.forgotten |= ids
 
     def new_ids(self, count: int) -> set[str]:
         """Ids that no database gave us: the same seed, the same ids."""

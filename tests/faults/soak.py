@@ -13,9 +13,11 @@ import psycopg
 
 from servers import Postgres
 from tests.faults.evidence import TERMINATE
-from tests.faults.lab import DEADLINE, Lab
+from tests.faults.lab import DEADLINE, WINDOW, Lab
 from tests.faults.proxy import Proxy
 from tests.faults.queues import RabbitQueue
+from tests.faults.route_faults import RouteFaults
+from tests.faults.row_faults import RowFaults
 from tests.fixtures.programs import Relay
 from tests.fixtures.waiting import wait_until
 
@@ -24,7 +26,10 @@ RELAYS: Final = 2
 #: How long a fault lasts, in seconds: some are over before a deadline, some are not.
 _SHORTEST, _LONGEST = 0.2, 4.0
 _SENT_SINCE: Final = "SELECT 1 FROM outbox.receipt WHERE sent_at > to_timestamp(%s) LIMIT 1"
-_LOST: Final = ("broker_lost", "database_lost")
+#: After each of these a window of messages may be sent twice.
+_INCIDENTS: Final = ("broker_lost", "database_lost", "suspects_isolated")
+#: And after each of these, by each relay.
+_BY_EACH_RELAY: Final = ("queue frozen", "declaration hanging", "snapshot restored")
 
 
 class Soak:
@@ -56,8 +61,14 @@ class Soak:
             "database reset": lambda: self._disturb(lab.to_database, lab.to_database.reset),
             "table locked": self._lock_table,
         }
+        self._rows = RowFaults(lab, database, self._duration)
+        self._faults |= self._rows.faults
+        self._own_queues: list[str] = []
         queue = lab.queue
         if isinstance(queue, RabbitQueue):
+            routes = RouteFaults(lab, queue, self._duration)
+            self._own_queues = routes.queues
+            self._faults |= routes.faults
             self._faults["queue deleted"] = lambda: lab.delete_queue(queue)
 
     def run(self) -> None:
@@ -72,9 +83,18 @@ class Soak:
                     self._faults[name]()  # asserts by itself that it has struck
                 struck[name] += 1
                 self._recover()
-        incidents = sum(len(relay.events(name)) for relay in self._all for name in _LOST)
-        self._lab.faults = self._killed + incidents + struck["relay paused"]
-        self._lab.finish(note=", ".join(f"{n} x {name}" for name, n in sorted(struck.items())))
+        self._lab.faults = self._twice(struck)
+        self._lab.finish(
+            queues=("celery", *self._own_queues),
+            duplicates=self._lab.faults * WINDOW + self._rows.sent_again,
+            note=", ".join(f"{n} x {name}" for name, n in sorted(struck.items())),
+        )
+
+    def _twice(self, struck: Counter[str]) -> int:
+        """How many times a window of messages may have been sent twice."""
+        incidents = sum(len(relay.events(name)) for relay in self._all for name in _INCIDENTS)
+        by_each = RELAYS * sum(struck[name] for name in _BY_EACH_RELAY)
+        return self._killed + incidents + struck["relay paused"] + struck["rows locked"] + by_each
 
     def _start(self) -> Relay:
         # Returned messages are charged, and queues are deleted here.
@@ -94,8 +114,11 @@ class Soak:
 
         wait_until(sent, DEADLINE, "messages that are sent again")
 
+    def _duration(self) -> float:
+        return self._chance.uniform(_SHORTEST, _LONGEST)
+
     def _lasts(self) -> None:
-        sleep(self._chance.uniform(_SHORTEST, _LONGEST))
+        sleep(self._duration())
 
     def _relay(self) -> Relay:
         return self._chance.choice(self._relays)

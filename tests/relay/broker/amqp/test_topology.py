@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from time import monotonic
 
 import pytest
@@ -11,7 +11,7 @@ from outbox_relay.broker.amqp import declarer as declarer_module
 from outbox_relay.broker.amqp.publisher import AmqpPublisher
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.core.message import Message, Outcomes, Reason
-from tests.fixtures.broker import Broker
+from tests.fixtures.broker import Broker, frozen_queue
 from tests.fixtures.waiting import wait_until
 from tests.relay.broker.amqp.line import Line
 from tests.relay.messages import a_message, messages
@@ -78,20 +78,6 @@ def test_an_internal_error_over_a_declaration_harms_only_its_row(
     assert broker.depth("plain") == 2
 
 
-@contextmanager
-def frozen(broker: Broker, name: str) -> Iterator[None]:
-    """The queue's process hangs; the broker and its other queues do not."""
-    find = (
-        f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{broker.vhost}">>, queue, '
-        f'<<"{name}">>)), P = amqqueue:get_pid(Q), '
-    )
-    broker.node.evaluate(f"{find} sys:suspend(P)")
-    try:
-        yield
-    finally:
-        broker.node.evaluate(f"{find} sys:resume(P)")
-
-
 def test_a_queue_that_hangs_is_not_the_broker(
     publisher: AmqpPublisher, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,7 +85,7 @@ def test_a_queue_that_hangs_is_not_the_broker(
     monkeypatch.setattr(declarer_module, "ANSWER_SECONDS", 1.0)
     broker.declare("frozen")
     broker.declare("well")
-    with frozen(broker, "frozen"):
+    with frozen_queue(broker, "frozen"):
         said = publish(
             publisher,
             a_message(id=1, routing_key="well", declare=queue("well")),
@@ -124,7 +110,7 @@ def test_nobody_waits_for_a_declaration_but_who_needs_it(
     ]
     with ExitStack() as ice:
         for name in hanging:
-            ice.enter_context(frozen(broker, name))
+            ice.enter_context(frozen_queue(broker, name))
         publisher.publish([*stuck, a_message(id=10, routing_key="new", declare=queue("new"))])
         publisher.publish([a_message(id=11), a_message(id=12, routing_key="n", declare=queue("n"))])
         confirmed: set[int] = set()
@@ -189,13 +175,39 @@ def test_what_takes_the_connection_is_found_among_many(
     assert broker.depth("g0") == broker.depth("g19") == 1
 
 
+def test_an_exchange_whose_plugin_is_missing_harms_only_its_rows(
+    publisher: AmqpPublisher, broker: Broker
+) -> None:
+    """x-delayed-message without the plugin: the row is refused by the broker's words, not lost.
+
+    Where the exchange is there already, nothing is declared, and the row goes through.
+    """
+    name, exchange = "later", {"name": "delayed", "type": "x-delayed-message"}
+    arguments = {"arguments": {"x-delayed-type": "direct"}}
+    delayed = a_message(
+        id=1,
+        exchange="delayed",
+        routing_key=name,
+        declare=queue(name, exchange=exchange | arguments),
+    )
+    good = a_message(id=2, routing_key="plain", declare=queue("plain"))
+
+    for _ in range(2):
+        said = publish(publisher, delayed, good)
+
+        assert good in said.confirmed
+        assert all("x-delayed-message" in refusal.detail for refusal in said.refused)
+        assert len(said.confirmed) + len(said.refused) == 2
+    assert broker.depth("plain") == 2
+
+
 def test_a_confirm_that_does_not_come_is_its_queues_matter(broker: Broker) -> None:
     """The connection stays, and later messages for others are confirmed on it."""
     broker.declare("frozen")
     broker.declare("well")
     publisher = AmqpPublisher(broker.url, Topology(broker.url, declare=True), confirm_timeout=2.0)
     try:
-        with frozen(broker, "frozen"):
+        with frozen_queue(broker, "frozen"):
             publisher.publish([a_message(id=1, routing_key="frozen"), *well(2)])
             publisher.publish([a_message(id=3, routing_key="frozen"), *well(4)])
             confirmed: list[int] = []
@@ -232,7 +244,7 @@ def test_a_queue_that_stops_a_whole_connection_stops_its_own_messages(
     frozen_ones = messages(2000, routing_key="frozen")
     behind = [a_message(id=number, routing_key="well") for number in range(5000, 5100)]
     try:
-        with frozen(broker, "frozen"):
+        with frozen_queue(broker, "frozen"):
             line.publish(*frozen_ones)
             line.publish(*behind)
             wait_until(lambda: line.hears() and publisher.stuck, DEADLINE, "a way around")
