@@ -232,6 +232,58 @@ class TestIdsGivenTwice:
         assert ids_in(emptied_database, "pending") == {"new"}
         assert ids_in(emptied_database, "sent") == {"old"}
 
+    def test_the_receipt_of_one_does_not_keep_the_other_from_its_work(
+        self, twins: Connection, emptied_database: str
+    ) -> None:
+        """Its work was lost: it is pending, not sent, and gets it back."""
+        twins.execute("DELETE FROM outbox.ready")
+
+        assert ids_in(emptied_database, "pending") == {"new"}
+        assert ids_in(emptied_database, "sent") == {"old"}
+        assert twins.execute("SELECT outbox.restore_work()").fetchone() == (1,)
+        assert twins.execute("SELECT outbox.restore_work()").fetchone() == (0,)
+        assert states(emptied_database) == NO_PENDING | {"pending": 1, "sent": 1}
+
+    def test_the_work_of_one_does_not_keep_the_other_from_its_work(
+        self, twins: Connection, emptied_database: str
+    ) -> None:
+        """The older one was never sent, the newer one is scheduled, or sent."""
+        twins.execute("DELETE FROM outbox.receipt")
+        twins.execute(
+            "WITH gone AS (DELETE FROM outbox.ready RETURNING id, slot)"
+            " INSERT INTO outbox.parked (id, slot, state, available_at)"
+            " SELECT id, slot, 'scheduled', now() + interval '1 hour' FROM gone"
+        )
+
+        assert twins.execute("SELECT outbox.restore_work()").fetchone() == (1,)
+        assert ids_in(emptied_database, "pending") == {"old"}
+        assert ids_in(emptied_database, "scheduled") == {"new"}
+
+        twins.execute("DELETE FROM outbox.ready")
+        twins.execute("UPDATE outbox.parked SET state = 'retry'")
+        twins.execute("SELECT outbox.restore_work()")
+        twins.execute("DELETE FROM outbox.parked")
+        confirm_everything(twins)
+        twins.execute("DELETE FROM outbox.ready")
+
+        assert twins.execute(
+            "SELECT outbox.is_confirmed(id, slot) FROM outbox.message ORDER BY created_at"
+        ).fetchall() == [(False,), (True,)]
+        assert twins.execute("SELECT outbox.restore_work()").fetchone() == (1,)
+        assert ids_in(emptied_database, "pending") == {"old"}
+        assert ids_in(emptied_database, "sent") == {"new"}
+
+    def test_a_clock_that_was_set_back_sends_nothing_anew(
+        self, session: Connection, emptied_database: str
+    ) -> None:
+        """The receipt of the only message with an id is its own, however early."""
+        insert_rows(session)
+        confirm_everything(session)
+        session.execute("UPDATE outbox.receipt SET sent_at = sent_at - interval '1 hour'")
+
+        assert states(emptied_database) == NO_PENDING | {"sent": 1}
+        assert session.execute("SELECT outbox.restore_work()").fetchone() == (0,)
+
     def test_the_sent_one_is_replayed_beside_the_pending_one(
         self, twins: Connection, emptied_database: str
     ) -> None:

@@ -561,6 +561,25 @@ COMMENT ON FUNCTION outbox.short_repr IS
 -- them does not. Compared with arrays of one, because neither a hash nor a merge join can do
 -- that: each would read all.
 
+-- Whether a receipt is of that message. Ids can have been given twice: a receipt is of the newest
+-- message with its id that was there when it was written. That a clock was set back in between is
+-- no reason to take a message for unsent: one that has its id alone is meant by any receipt.
+CREATE FUNCTION outbox.is_confirmed(id bigint, slot smallint) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+    SELECT EXISTS (
+        SELECT FROM message m JOIN receipt r ON r.span @> m.id AND m.id = ANY (r.ids)
+        WHERE m.id = $1 AND m.slot = $2 AND NOT EXISTS (
+            SELECT FROM message o WHERE o.id = m.id AND o.slot <> m.slot
+            AND CASE WHEN m.created_at <= r.sent_at
+                THEN o.created_at > m.created_at AND o.created_at <= r.sent_at
+                ELSE o.created_at < m.created_at END))
+$$;
+COMMENT ON FUNCTION outbox.is_confirmed IS
+    'Private: whether a receipt is of this message, whose id may have been given to others too.';
+
 -- A message that has neither work nor an ending: the triggers were off when it was inserted, or its
 -- work was deleted by hand. It was never confirmed, so it is not sent; restore_work() gives it its
 -- work back. To find all of them takes a look at all that is kept: these are of the newest hundred.
@@ -571,11 +590,14 @@ AS $$
     SELECT m.id, m.slot
     FROM (SELECT id, slot, created_at FROM message ORDER BY id DESC LIMIT 100) m
     LEFT JOIN LATERAL (
-        SELECT true AS found FROM ready r WHERE r.id = m.id
-        UNION ALL SELECT true FROM parked p WHERE p.id = m.id
-        UNION ALL SELECT true FROM lane l WHERE l.id = m.id
-        UNION ALL SELECT true FROM expiry e WHERE e.id = m.id
+        SELECT true AS found FROM ready r WHERE r.id = m.id AND r.slot = m.slot
+        UNION ALL SELECT true FROM parked p WHERE p.id = m.id AND p.slot = m.slot
+        UNION ALL SELECT true FROM lane l WHERE l.id = m.id AND l.slot = m.slot
+        UNION ALL SELECT true FROM expiry e WHERE e.id = m.id AND e.slot = m.slot
         UNION ALL SELECT true FROM receipt r WHERE r.span @> m.id AND m.id = ANY (r.ids)
+            AND (r.sent_at >= m.created_at OR NOT EXISTS (
+                SELECT FROM message o
+                WHERE o.id = m.id AND o.slot <> m.slot AND o.created_at < m.created_at))
         LIMIT 1) known ON true
     WHERE known.found IS NULL AND m.created_at >= (
         SELECT coalesce(max(p.at), '-infinity') FROM progress p
@@ -738,7 +760,8 @@ COMMENT ON COLUMN outbox.expired.expired_at IS 'When the relay noticed.';
 
 -- A message is sent when it was confirmed and no work is left for it. Nothing above the highest
 -- confirmed id was ever sent: a backlog, which lies above it, is not even looked at. Where retention
--- has forgotten the receipts of that time already, being without work is enough.
+-- has forgotten the receipts of that time already, being without work is enough. A receipt older
+-- than the message is of another one that had its id, where there was one.
 CREATE VIEW outbox.sent AS
     SELECT w.id, m.message_id, coalesce(m.task, '') AS task,
            coalesce(m.exchange, '') AS exchange, coalesce(m.routing_key, '') AS routing_key,
@@ -765,7 +788,11 @@ CREATE VIEW outbox.sent AS
     WHERE w.key < outbox.by_index((
             SELECT coalesce(max(upper(r.span)), 9223372036854775807) FROM outbox.receipt r))
       AND NOT coalesce(work.waits, false) AND coalesce(m.id, 0) <> 0
-      AND (done.sent_at IS NOT NULL OR coalesce(m.created_at, '-infinity') < (
+      AND (done.sent_at >= coalesce(m.created_at, '-infinity')
+        OR done.sent_at IS NOT NULL AND NOT EXISTS (
+            SELECT FROM outbox.message o WHERE o.id = w.id AND o.slot <> w.slot
+            AND o.created_at < coalesce(m.created_at, '-infinity'))
+        OR coalesce(m.created_at, '-infinity') < (
             SELECT max(p.at) FROM outbox.progress p WHERE p.name = 'receipts_forgotten'));
 COMMENT ON VIEW outbox.sent IS
     'Confirmed by the broker, and not yet forgotten by retention. The newest: ORDER BY id DESC.';
@@ -905,6 +932,10 @@ COMMENT ON FUNCTION outbox.bring_home IS
 -- looks at the newest `portion` of messages and at as many others, going on where the last call
 -- ended, from the oldest to the newest and over again. Returns how many it found. Where very many
 -- batches of receipts reach over those messages it passes them by: to look would take too long.
+--
+-- Ids can have been given twice (see `send_again`): work and endings are of the message in their
+-- slot, and a receipt of the newest that was there when it was written. A message whose id another
+-- one has among the work has to wait for that one.
 CREATE FUNCTION outbox.restore_work(portion integer DEFAULT 10000) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
@@ -913,10 +944,11 @@ DECLARE
     portion_limit constant bigint := greatest(portion, 1);
     forgotten timestamptz;
     above bigint;
-    looked bigint[];
-    missing bigint[];
+    ids bigint[];
+    slots smallint[];
     lowest bigint;
     highest bigint;
+    twins bigint[];
     restored bigint := 0;
 BEGIN
     -- One at a time, and each statement sees what the one before has committed.
@@ -930,30 +962,36 @@ BEGIN
     SELECT coalesce(max(id), 0) INTO above FROM progress WHERE name = 'work_checked';
     FOR part IN 1..2 LOOP
         IF part = 1 THEN
-            SELECT array_agg(id) INTO looked FROM (
-                SELECT id FROM message WHERE id > above ORDER BY id LIMIT portion_limit) m;
+            SELECT array_agg(id), array_agg(slot) INTO ids, slots FROM (
+                SELECT id, slot FROM message WHERE id > above
+                ORDER BY id LIMIT portion_limit) m;
             INSERT INTO progress AS p (name, id) VALUES ('work_checked', CASE
-                WHEN cardinality(looked) = portion_limit THEN looked[portion_limit] ELSE 0 END)
+                WHEN cardinality(ids) = portion_limit THEN ids[portion_limit] ELSE 0 END)
             ON CONFLICT (name) DO UPDATE SET id = excluded.id WHERE p.id <> excluded.id;
         ELSE
-            SELECT array_agg(id) INTO looked FROM (
-                SELECT id FROM message ORDER BY id DESC LIMIT portion_limit) m;
+            SELECT array_agg(id), array_agg(slot) INTO ids, slots FROM (
+                SELECT id, slot FROM message ORDER BY id DESC LIMIT portion_limit) m;
         END IF;
-        SELECT array_agg(i), min(i), max(i) INTO missing, lowest, highest
-        FROM unnest(looked) AS i
-        WHERE NOT EXISTS (SELECT FROM ready r WHERE r.id = i)
-          AND NOT EXISTS (SELECT FROM parked p WHERE p.id = i)
-          AND NOT EXISTS (SELECT FROM lane l WHERE l.id = i)
-          AND NOT EXISTS (SELECT FROM expiry e WHERE e.id = i);
-        CONTINUE WHEN missing IS NULL OR 5000 < (SELECT count(*) FROM (
+        SELECT array_agg(i), array_agg(s), min(i), max(i) INTO ids, slots, lowest, highest
+        FROM unnest(ids, slots) AS looked (i, s)
+        WHERE NOT EXISTS (SELECT FROM ready r WHERE r.id = i AND r.slot = s)
+          AND NOT EXISTS (SELECT FROM parked p WHERE p.id = i AND p.slot = s)
+          AND NOT EXISTS (SELECT FROM lane l WHERE l.id = i AND l.slot = s)
+          AND NOT EXISTS (SELECT FROM expiry e WHERE e.id = i AND e.slot = s);
+        CONTINUE WHEN ids IS NULL OR 5000 < (SELECT count(*) FROM (
             SELECT FROM receipt r WHERE r.span && int8range(lowest, highest, '[]')
             LIMIT 5001) reaching);
-        SELECT array_agg(i) INTO missing FROM unnest(missing) AS i
+        SELECT array_agg(id) INTO twins FROM (
+            SELECT id FROM message WHERE id BETWEEN lowest AND highest
+            GROUP BY id HAVING count(*) > 1) given_twice;
+        SELECT array_agg(i), array_agg(s) INTO ids, slots FROM unnest(ids, slots) AS looked (i, s)
         WHERE i NOT IN (SELECT unnest(r.ids) FROM receipt r
-                         WHERE r.span && int8range(lowest, highest, '[]'));
+                         WHERE r.span && int8range(lowest, highest, '[]'))
+           OR i = ANY (twins) AND NOT is_confirmed(i, s);
         WITH found AS (
-            SELECT m.id, m.slot, m.available_at, m.ordering_key FROM message m
-            WHERE m.id = ANY (missing) AND m.created_at >= forgotten
+            SELECT m.* FROM unnest(ids, slots) AS missing (i, s), LATERAL (
+                SELECT id, slot, available_at, ordering_key FROM message
+                WHERE id = i AND slot = s AND created_at >= forgotten OFFSET 0) m
         ), due AS (
             INSERT INTO ready (id, slot) SELECT id, slot FROM found
             WHERE ordering_key IS NULL AND coalesce(available_at <= now(), true)

@@ -8,6 +8,10 @@
 -- looks at the newest `portion` of messages and at as many others, going on where the last call
 -- ended, from the oldest to the newest and over again. Returns how many it found. Where very many
 -- batches of receipts reach over those messages it passes them by: to look would take too long.
+--
+-- Ids can have been given twice (see `send_again`): work and endings are of the message in their
+-- slot, and a receipt of the newest that was there when it was written. A message whose id another
+-- one has among the work has to wait for that one.
 CREATE FUNCTION outbox.restore_work(portion integer DEFAULT 10000) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
@@ -16,10 +20,11 @@ DECLARE
     portion_limit constant bigint := greatest(portion, 1);
     forgotten timestamptz;
     above bigint;
-    looked bigint[];
-    missing bigint[];
+    ids bigint[];
+    slots smallint[];
     lowest bigint;
     highest bigint;
+    twins bigint[];
     restored bigint := 0;
 BEGIN
     -- One at a time, and each statement sees what the one before has committed.
@@ -33,30 +38,36 @@ BEGIN
     SELECT coalesce(max(id), 0) INTO above FROM progress WHERE name = 'work_checked';
     FOR part IN 1..2 LOOP
         IF part = 1 THEN
-            SELECT array_agg(id) INTO looked FROM (
-                SELECT id FROM message WHERE id > above ORDER BY id LIMIT portion_limit) m;
+            SELECT array_agg(id), array_agg(slot) INTO ids, slots FROM (
+                SELECT id, slot FROM message WHERE id > above
+                ORDER BY id LIMIT portion_limit) m;
             INSERT INTO progress AS p (name, id) VALUES ('work_checked', CASE
-                WHEN cardinality(looked) = portion_limit THEN looked[portion_limit] ELSE 0 END)
+                WHEN cardinality(ids) = portion_limit THEN ids[portion_limit] ELSE 0 END)
             ON CONFLICT (name) DO UPDATE SET id = excluded.id WHERE p.id <> excluded.id;
         ELSE
-            SELECT array_agg(id) INTO looked FROM (
-                SELECT id FROM message ORDER BY id DESC LIMIT portion_limit) m;
+            SELECT array_agg(id), array_agg(slot) INTO ids, slots FROM (
+                SELECT id, slot FROM message ORDER BY id DESC LIMIT portion_limit) m;
         END IF;
-        SELECT array_agg(i), min(i), max(i) INTO missing, lowest, highest
-        FROM unnest(looked) AS i
-        WHERE NOT EXISTS (SELECT FROM ready r WHERE r.id = i)
-          AND NOT EXISTS (SELECT FROM parked p WHERE p.id = i)
-          AND NOT EXISTS (SELECT FROM lane l WHERE l.id = i)
-          AND NOT EXISTS (SELECT FROM expiry e WHERE e.id = i);
-        CONTINUE WHEN missing IS NULL OR 5000 < (SELECT count(*) FROM (
+        SELECT array_agg(i), array_agg(s), min(i), max(i) INTO ids, slots, lowest, highest
+        FROM unnest(ids, slots) AS looked (i, s)
+        WHERE NOT EXISTS (SELECT FROM ready r WHERE r.id = i AND r.slot = s)
+          AND NOT EXISTS (SELECT FROM parked p WHERE p.id = i AND p.slot = s)
+          AND NOT EXISTS (SELECT FROM lane l WHERE l.id = i AND l.slot = s)
+          AND NOT EXISTS (SELECT FROM expiry e WHERE e.id = i AND e.slot = s);
+        CONTINUE WHEN ids IS NULL OR 5000 < (SELECT count(*) FROM (
             SELECT FROM receipt r WHERE r.span && int8range(lowest, highest, '[]')
             LIMIT 5001) reaching);
-        SELECT array_agg(i) INTO missing FROM unnest(missing) AS i
+        SELECT array_agg(id) INTO twins FROM (
+            SELECT id FROM message WHERE id BETWEEN lowest AND highest
+            GROUP BY id HAVING count(*) > 1) given_twice;
+        SELECT array_agg(i), array_agg(s) INTO ids, slots FROM unnest(ids, slots) AS looked (i, s)
         WHERE i NOT IN (SELECT unnest(r.ids) FROM receipt r
-                         WHERE r.span && int8range(lowest, highest, '[]'));
+                         WHERE r.span && int8range(lowest, highest, '[]'))
+           OR i = ANY (twins) AND NOT is_confirmed(i, s);
         WITH found AS (
-            SELECT m.id, m.slot, m.available_at, m.ordering_key FROM message m
-            WHERE m.id = ANY (missing) AND m.created_at >= forgotten
+            SELECT m.* FROM unnest(ids, slots) AS missing (i, s), LATERAL (
+                SELECT id, slot, available_at, ordering_key FROM message
+                WHERE id = i AND slot = s AND created_at >= forgotten OFFSET 0) m
         ), due AS (
             INSERT INTO ready (id, slot) SELECT id, slot FROM found
             WHERE ordering_key IS NULL AND coalesce(available_at <= now(), true)
