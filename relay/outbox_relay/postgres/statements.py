@@ -96,8 +96,19 @@ SELECT WHERE EXISTS (SELECT FROM {outbox}.ready WHERE id > %(floor)s AND lease_u
 """,
 )
 
-#: What was claimed, as it goes on the wire. Large bodies stay behind (NULL). %(clock)s is the
-#: relay's monotonic clock, so that a message's age needs no comparison of two machines' clocks.
+#: What can be large, as `Message` has it, and what a message takes in memory: all of it counts.
+LARGE: Final = {
+    "headers": "json_send(headers)",
+    "properties": "json_send(properties)",
+    "body": "body",
+    "declare": "declare::text",
+}
+_SIZE: Final = """octet_length(body) + octet_length(headers::text)
+           + octet_length(properties::text) + octet_length(declare::text)"""
+
+#: What was claimed, as it goes on the wire. Of large messages the large columns stay behind (NULL).
+#: %(clock)s is the relay's monotonic clock, so that a message's age needs no comparison of two
+#: machines' clocks.
 FETCH: Final = Statement(
     "fetch",
     "SELECT "
@@ -112,36 +123,36 @@ FETCH: Final = Statement(
             "message_id": "message_id",
             "exchange": "exchange",
             "routing_key": "routing_key",
-            "headers": "headers",
-            "properties": "properties",
-            "body": "CASE WHEN octet_length(body) <= %(small)s THEN body END",
+            "headers": "CASE WHEN small THEN headers END",
+            "properties": "CASE WHEN small THEN properties END",
+            "body": "CASE WHEN small THEN body END",
             "content_type": "content_type",
             "content_encoding": "content_encoding",
             "mandatory": "mandatory",
-            "declare": "declare::text",
+            "declare": "CASE WHEN small THEN declare::text END",
             "expired": "coalesce(expires_at <= now(), false)",
             "born": "%(clock)s::float8"
             " - date_part('epoch', now() - greatest(created_at, available_at))",
         },
     )
-    + """
-FROM {outbox}.message
-WHERE slot = %(slot)s AND id = ANY (%(ids)s::bigint[])
+    + f"""
+FROM (SELECT *, {_SIZE} <= %(small)s AS small
+      FROM {{outbox}}.message
+      WHERE slot = %(slot)s AND id = ANY (%(ids)s::bigint[]) OFFSET 0) claimed
 """,
 )
 
-#: Large bodies, oldest first, as far as %(bytes)s reach and at least one: they must not fill the
+#: Large messages, oldest first, as far as %(bytes)s reach and at least one: they must not fill the
 #: memory. octet_length() alone reads no body; what is beyond %(limit)s no broker would take.
 FETCH_LARGE: Final = Statement(
     "fetch_large",
-    """
-SELECT id, octet_length(body),
-       CASE WHEN octet_length(body) <= %(limit)s::int
-             AND sum(octet_length(body)) FILTER (WHERE octet_length(body) <= %(limit)s::int)
-                 OVER (ORDER BY id) - octet_length(body) < %(bytes)s
-            THEN body END
-FROM {outbox}.message
-WHERE slot = ANY (%(slots)s::smallint[]) AND id = ANY (%(ids)s::bigint[])
+    f"""
+SELECT id, body_size, {", ".join(f"CASE WHEN fits THEN {each} END" for each in LARGE.values())}
+FROM (SELECT *, octet_length(body) AS body_size, octet_length(body) <= %(limit)s::int
+             AND sum({_SIZE}) FILTER (WHERE octet_length(body) <= %(limit)s::int)
+                 OVER (ORDER BY id) - ({_SIZE}) < %(bytes)s AS fits
+      FROM {{outbox}}.message
+      WHERE slot = ANY (%(slots)s::smallint[]) AND id = ANY (%(ids)s::bigint[])) large
 """,
 )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from outbox_relay.core.backlog import Stats, Upkeep
 from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
@@ -24,9 +24,9 @@ from outbox_relay.postgres.session import Session
 from outbox_relay.settings.values import Doorbell
 
 NAME: Final = "outbox-relay"
-#: Bodies fetched with all others of their claim, in bytes; larger ones are fetched after them.
-SMALL_BODY: Final = 32 << 10
-#: Larger bodies fetched at a time, in bytes; a single larger one is fetched alone.
+#: Messages fetched with all others of their claim, in bytes; larger ones are fetched after them.
+SMALL: Final = 32 << 10
+#: Larger messages fetched at a time, in bytes; a single larger one is fetched alone.
 MAX_FETCH_BYTES: Final = 16 << 20
 #: The largest body that the table takes, in bytes.
 MAX_BODY: Final = 128 << 20
@@ -134,14 +134,14 @@ class Store(Session):
         slots: dict[int, list[int]] = {}
         for row in claimed.rows:
             slots.setdefault(row.slot, []).append(row.id)
-        common = {"claim_id": claimed.claim_id, "clock": monotonic(), "small": SMALL_BODY}
+        common = {"claim_id": claimed.claim_id, "clock": monotonic(), "small": SMALL}
         return [
             Query(statements.FETCH, {**common, "slot": slot, "ids": bigints(ids)}, _message)
             for slot, ids in slots.items()
         ]
 
     def _complete(self, claim: Claim, found: list[Message]) -> Fetched:
-        """Add large bodies, as far as MAX_FETCH_BYTES reach, and what is known of attempts."""
+        """Add large messages, as far as MAX_FETCH_BYTES reach, and what is known of attempts."""
         orphans: list[Held] = []
         if len(found) < len(claim.rows):
             there = {message.id for message in found}
@@ -152,40 +152,37 @@ class Store(Session):
         oversized: list[Oversized] = []
         if large := [message for message in found if message.body is None]:
             limit = claim.max_body or MAX_BODY
-            bodies, sizes = self._large_bodies(large, limit)
+            whole, sizes = self._large(large, limit)
             oversized = [
-                Oversized(m._replace(body=b""), sizes[m.id], limit)
+                Oversized(m._replace(**EMPTY), sizes[m.id], limit)
                 for m in large
                 if sizes.get(m.id, 0) > limit
             ]
-            found = [
-                m if m.body is not None else m._replace(body=bodies[m.id])
-                for m in found
-                if m.body is not None or m.id in bodies
-            ]
-            too_large = [
-                m.held for m in large if m.id not in bodies and sizes.get(m.id, 0) <= limit
-            ]
+            too_large = [m.held for m in large if m.id not in whole and sizes.get(m.id, 0) <= limit]
+            found = [whole.get(m.id, m) for m in found if m.body is not None or m.id in whole]
         marked = {row.id: row for row in claim.rows if row.attempts or row.suspicion}
         messages = [_mark(m, marked) for m in found] if marked else found
         messages.sort(key=_by_id)
         return Fetched(messages, too_large, orphans, oversized)
 
-    def _large_bodies(
+    def _large(
         self, messages: Sequence[Message], limit: int
-    ) -> tuple[dict[int, bytes], dict[int, int]]:
-        """Return the bodies that are to be had now, and the size of every one."""
-        ids = [message.id for message in messages]
-        slots = {message.slot for message in messages}
+    ) -> tuple[dict[int, Message], dict[int, int]]:
+        """Return the messages that are to be had whole now, and the size of every body."""
         parameters = {
-            "ids": bigints(ids),
-            "slots": bigints(slots),
+            "ids": bigints(message.id for message in messages),
+            "slots": bigints({message.slot for message in messages}),
             "bytes": MAX_FETCH_BYTES,
             "limit": limit,
         }
-        rows = self._run(statements.FETCH_LARGE, parameters)
-        bodies = {id_: body for id_, _, body in rows if body is not None}
-        return bodies, {id_: size for id_, size, _ in rows}
+        by_id = {message.id: message for message in messages}
+        whole, sizes = {}, {}
+        for id_, size, *large in self._run(statements.FETCH_LARGE, parameters):
+            sizes[id_] = size
+            columns = dict(zip(statements.LARGE, large, strict=True))
+            if columns["body"] is not None:
+                whole[id_] = by_id[id_]._replace(**columns)
+        return whole, sizes
 
     def drop_orphans(self, held: Sequence[Held]) -> int:
         """Delete claimed work whose message is gone; returns how much.
@@ -276,6 +273,8 @@ class Store(Session):
         return Upkeep(*self._run(chores.UPKEEP)[0])
 
 
+#: The large columns of a message that is not fetched.
+EMPTY: Final[dict[str, Any]] = {"headers": b"{}", "properties": b"{}", "body": b"", "declare": "[]"}
 #: What Message._make does, in C.
 _message: Final = partial(tuple.__new__, Message)
 _by_id: Final = attrgetter("id")

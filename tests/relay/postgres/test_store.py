@@ -277,8 +277,8 @@ class TestFetching:
         self, emptied_database: str, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As many bodies as fit come at once, in order; the others are named to be given back."""
-        monkeypatch.setattr(store_module, "SMALL_BODY", 100)
-        monkeypatch.setattr(store_module, "MAX_FETCH_BYTES", 1000)
+        monkeypatch.setattr(store_module, "SMALL", 100)
+        monkeypatch.setattr(store_module, "MAX_FETCH_BYTES", 1300)
         ids = commit_rows(emptied_database, 5, body=b"x" * 400)
 
         found = fetch(store, leased := lease(store))
@@ -286,11 +286,31 @@ class TestFetching:
         assert [m.message_id for m in found.messages] == ids[:3]
         assert found.too_large == [Held(row.id, row.slot, 1) for row in leased[3:]]
 
+    @pytest.mark.parametrize("column", ["headers", "properties", "declare"])
+    def test_all_of_a_message_counts(
+        self, emptied_database: str, store: Store, column: str
+    ) -> None:
+        """A whole batch of the largest headers or declarations takes no more than bodies may."""
+        text = f'{{"x": "{"x" * 120_000}"}}'
+        large = commit_rows(
+            emptied_database, 300, **{column: f"[{text}]" if column == "declare" else text}
+        )
+        ids = commit_rows(emptied_database, 5)
+
+        found = fetch(store, lease(store, 500))
+
+        assert [m.message_id for m in found.messages][-5:] == ids
+        assert [m.message_id for m in found.messages][:-5] == large[: len(found.messages) - 5]
+        assert sum(m.size for m in found.messages) < store_module.MAX_FETCH_BYTES + (1 << 20)
+        assert len(found.messages) + len(found.too_large) == 305
+        as_text = found.messages[0]._asdict()[column]
+        assert text in (as_text if column == "declare" else as_text.decode())
+
     def test_a_body_larger_than_all_room_comes_alone(
         self, emptied_database: str, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Otherwise it would never be sent."""
-        monkeypatch.setattr(store_module, "SMALL_BODY", 100)
+        monkeypatch.setattr(store_module, "SMALL", 100)
         monkeypatch.setattr(store_module, "MAX_FETCH_BYTES", 1000)
         ids = commit_rows(emptied_database, 2, body=b"x" * 5000)
 
@@ -303,7 +323,7 @@ class TestFetching:
         self, emptied_database: str, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its size is all that is needed of it, and it takes no room from others."""
-        monkeypatch.setattr(store_module, "SMALL_BODY", 100)
+        monkeypatch.setattr(store_module, "SMALL", 100)
         monkeypatch.setattr(store_module, "MAX_FETCH_BYTES", 1000)
         (large,) = commit_rows(emptied_database, body=b"x" * 5000)
         ids = commit_rows(emptied_database, 2, body=b"x" * 400)
