@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Literal
 
+from tests.fixtures.postgres import OwnPostgres, migrated_database
 from tests.fixtures.rows import commit_rows, ids_in, states
 from tests.fixtures.waiting import wait_until
 
@@ -20,6 +21,12 @@ INSERT INTO outbox.message
     (message_id, task, body, content_type, content_encoding, declare, slot, created_at)
 VALUES (%s, 't', '', 'text/plain', 'utf-8', %s,
         (extract(epoch FROM now())::bigint / 43200 + 15) %% 16, now() - interval '9 days')
+"""
+
+#: The kind of each change that a slot has to tell; it is told once.
+CAPTURED = """
+SELECT substring(data FROM 1 FOR 1) FROM pg_logical_slot_get_binary_changes(
+    'capture', NULL, NULL, 'proto_version', '1', 'publication_names', 'everything')
 """
 
 
@@ -398,6 +405,32 @@ def test_a_relay_at_work_meanwhile_loses_nothing(
     purging.join()
 
     assert ids_in(emptied_database, "pending") == {message_id}
+
+
+def test_retention_beside_change_data_capture(own_postgres: OwnPostgres) -> None:
+    """A slot that is far behind keeps nothing from going, and is told of all that went."""
+    url = migrated_database(own_postgres({"wal_level": "logical"}))
+    with psycopg.connect(url, autocommit=True) as session:
+        session.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+        session.execute("SELECT pg_create_logical_replication_slot('capture', 'pgoutput')")
+        commit_rows(url, 3000)
+        settle_all(session)
+        (unsent,) = commit_rows(url, available_in=3600)
+        age(session, timedelta(days=9))
+        sent = commit_rows(url, 5)
+        settle_all(session)
+
+        purge_all(session)
+        purge_all(session, "0", exact=True)
+
+        assert ids_in(url, "scheduled") == {unsent}
+        assert count(session) == 1
+        assert session.execute("SELECT count(*) FROM outbox.receipt").fetchone() == (1,)
+        captured = session.execute(CAPTURED).fetchall()
+        kinds = {kind for (kind,) in captured}
+        assert {b"I", b"U", b"D", b"T"} <= kinds, "inserted, updated, deleted, truncated"
+        assert sum(kind == b"I" for (kind,) in captured) >= 3000 + 1 + len(sent)
+        assert session.execute(CAPTURED).fetchall() == []
 
 
 def _purge_elsewhere(url: str) -> None:
