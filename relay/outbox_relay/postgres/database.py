@@ -28,6 +28,12 @@ TCP_DEFAULTS: Final = {
     "tcp_user_timeout": "10000",
 }
 
+#: What a session in READ COMMITTED hears 40001 of: a standby takes a query's rows away.
+CONFLICT: Final = (
+    " (a standby gives up a query that keeps it from following: ask the primary, ask again, or set"
+    " hot_standby_feedback there)"
+)
+
 #: Whatever the server would choose: a database made without an encoding is read as what it holds.
 ENCODING: Final = {"client_encoding": "UTF8"}
 
@@ -137,6 +143,8 @@ def translated(role: str = "outbox_relay") -> Iterator[None]:
             raise StoreLost(f"the database does not answer: {first_line(error)}") from error
         fault = fault_of(error.sqlstate)
         reason = f"{error.sqlstate}: {first_line(error)}"
+        if isinstance(error, psycopg.errors.SerializationFailure):
+            reason += CONFLICT
         raise StatementFailed(reason, row_fault=fault is Fault.ROW) from error
 
 
