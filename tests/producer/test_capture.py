@@ -120,7 +120,7 @@ def test_no_declare() -> None:
 
 
 def test_mandatory() -> None:
-    """Reaching no queue is a failure, except where nobody need listen."""
+    """Reaching no queue is a failure, except where nobody need listen, or not at once."""
     queues = [Queue("celery", Exchange("celery"), "celery"), Broadcast("news")]
     settings: dict[str, Any] = {"task_queues": queues}
 
@@ -128,6 +128,7 @@ def test_mandatory() -> None:
     assert not send(settings=settings, queue="news").mandatory
     assert not send(settings=settings, exchange="news", routing_key="x").mandatory
     assert not send(exchange=Exchange("f", "fanout"), routing_key="x").mandatory
+    assert not send(exchange=Exchange("d", "x-delayed-message"), routing_key="x").mandatory
     assert not send(mandatory=False).mandatory
 
 

@@ -58,7 +58,7 @@ def event(
     if is_task:
         return row.task_message(app, name, None, captured, {**given, "mandatory": mandatory}, keys)
     if mandatory is None:
-        mandatory = not row.is_fanout(app, captured.exchange, [exchange])
+        mandatory = not row.may_reach_nobody(app, captured.exchange, [exchange])
     return row.build(
         captured,
         message_id=captured.properties["message_id"],

@@ -22,6 +22,10 @@ TYPE_IN_ERROR: Final = re.compile(
     r"[Oo]bject of type '?([\w.]+)|(?:pickle|serialize) '([\w.]+)' object"
 )
 
+#: Exchanges that answer a mandatory message with a return although all is well: to a fanout nobody
+#: need listen, and RabbitMQ's delayed messages reach a queue only when their time has come.
+NOT_AT_ONCE: Final = ("fanout", "x-delayed-message")
+
 
 class Keys(NamedTuple):
     """The `ordering_key` and `dedup_key` of a send, as they were given."""
@@ -58,7 +62,7 @@ def task_message(
     mandatory = options.get("mandatory")
     if mandatory is None:
         destinations = (options.get("queue"), options.get("exchange"))
-        mandatory = not is_fanout(app, captured.exchange, destinations)
+        mandatory = not may_reach_nobody(app, captured.exchange, destinations)
     return build(
         captured,
         message_id=facts["id"],
@@ -138,8 +142,8 @@ def _with_printable_repr(headers: dict[str, Any]) -> dict[str, Any]:
     return headers | escaped if escaped else headers
 
 
-def is_fanout(app: Celery, exchange: str, destinations: Iterable[object]) -> bool:
-    """Tell whether messages to `exchange` may rightly reach no queue at all.
+def may_reach_nobody(app: Celery, exchange: str, destinations: Iterable[object]) -> bool:
+    """Tell whether messages to `exchange` may rightly reach no queue, at all or at first.
 
     Its type is known from `destinations`, or from a queue the app was configured with.
     """
@@ -150,7 +154,7 @@ def is_fanout(app: Celery, exchange: str, destinations: Iterable[object]) -> boo
         for entity in (*destinations, *app.amqp.queues.values())
     ]
     return any(
-        isinstance(entity, Exchange) and entity.name == exchange and entity.type == "fanout"
+        isinstance(entity, Exchange) and entity.name == exchange and entity.type in NOT_AT_ONCE
         for entity in known
     )
 

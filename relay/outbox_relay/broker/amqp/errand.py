@@ -46,6 +46,7 @@ class Errand:
     since: float = 0.0  # when the step was sent
     breaks: int = 0
     alone: bool = False  # one of several under which a connection was closed
+    declined: str = ""  # what the broker said of the first declaration that it refused
 
     @property
     def step(self) -> Step:
@@ -66,8 +67,10 @@ class Errand:
             if code != NOT_FOUND or not step.needed:
                 return self._skip(1)  # we may not look, or publishing says it better
             detail = f"404 NOT_FOUND: no exchange {step.entity!r}"
+            if self.declined:
+                detail += f"; what would have declared it was refused: {self.declined}"
             return Verdict(self.need, Reason.UNROUTABLE, detail)
-        DECLINES.add(step.entity, f"{code} {text}")
+        self._decline(f"{code} {text}")
         return self._skip(step.left)
 
     def connection_closed(self, code: int, text: str) -> Verdict | None:
@@ -77,7 +80,7 @@ class Errand:
             detail = f"declaring {entity!r} failed: {code} {text}"
             return Verdict(self.need, Reason.INVALID, detail)
         if code == INTERNAL_ERROR:
-            DECLINES.add(entity, f"{code} {text}")
+            self._decline(f"{code} {text}")
             return self._skip(self.step.left)
         return self.broken(f"{code} {text}")
 
@@ -93,6 +96,10 @@ class Errand:
         """It has waited for too long: the queue hangs, or the node that has it."""
         detail = f"declaring {self.step.entity!r}: no reply within {seconds:.0f} s"
         return Verdict(self.need, Reason.UNANSWERED, detail)
+
+    def _decline(self, why: str) -> None:
+        DECLINES.add(self.step.entity, why)
+        self.declined = self.declined or why
 
     def _skip(self, count: int) -> Verdict | None:
         self.position += count

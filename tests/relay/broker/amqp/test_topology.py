@@ -196,7 +196,7 @@ def test_an_exchange_whose_plugin_is_missing_harms_only_its_rows(
         said = publish(publisher, delayed, good)
 
         assert good in said.confirmed
-        assert all("x-delayed-message" in refusal.detail for refusal in said.refused)
+        assert not [r for r in said.refused if "x-delayed-message" not in r.detail]
         assert len(said.confirmed) + len(said.refused) == 2
     assert broker.depth("plain") == 2
 
