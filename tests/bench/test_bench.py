@@ -24,6 +24,7 @@ EXPERIMENTS = (
     "inbox",
     "latency",
     "sustained",
+    "refusals",
 )
 SECONDS = 200  # many times what it takes; a machine may be busy
 

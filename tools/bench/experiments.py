@@ -20,6 +20,7 @@ from bench import (
     rabbit,
     receipts,
     redis_list,
+    refusals,
     retention,
     sustained,
 )
@@ -67,6 +68,7 @@ def catalogue(scale: Scale, has: Brokers) -> list[Experiment]:
         Experiment("retention", _named_each("retention", retention.measure), heavy=True),
         Experiment("audit", _named_each("audit", audit.measure), heavy=True),
         *(_latency(scale) if has.rabbitmq else ()),
+        *(_refusals() if has.rabbitmq else ()),
     ]
 
 
@@ -154,6 +156,10 @@ def _latency(scale: Scale) -> Iterator[Experiment]:
             yield Experiment(name, _named_each(name, measure))
         idle = partial(latency.idle, doorbell=doorbell)
         yield Experiment(f"idle{way}", _named_each(f"idle{way}", idle))
+
+
+def _refusals() -> Iterator[Experiment]:
+    yield Experiment("refusals", _named_each("refusals", refusals.measure), heavy=True)
 
 
 def _processes(count: int) -> str:

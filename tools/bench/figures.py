@@ -22,6 +22,9 @@ UNITS: Final = {
     "longest": "ms",
     "share": "%",
     "size": "MB",
+    "written": "kB/s",
+    "lines": "/min",
+    "channels": "/min",
     "others": "cores",
 }
 

@@ -129,6 +129,26 @@ GOALS: Final = (
         "ms",
         at_most=True,
     ),
+    Goal(
+        "ordinary messages beside routes that take nothing, p99 against without",
+        _ratio("refusals, beside", "refusals, without", "p99"),
+        2,
+        at_most=True,
+    ),
+    Goal(
+        "WAL beside routes that take nothing",
+        _median("refusals, beside/written"),
+        1000,
+        "kB/s",
+        at_most=True,
+    ),
+    Goal(
+        "log lines beside routes that take nothing",
+        _median("refusals, beside/lines"),
+        10,
+        "/min",
+        at_most=True,
+    ),
     Goal("idle relay, of a core", _median("idle, relay/share"), 1, "%", at_most=True),
     Goal(
         "100 .delay() in a transaction: time against INSERTs by hand",

@@ -30,7 +30,10 @@ RATE_HEADS: Final = (
     *("sender µs", "Postgres µs", "broker µs", "WAL B", "others, cores"),
 )
 STALL_HEADS: Final = ("experiment", "round", "seconds without a message", "messages/s with them")
-SINGLE: Final = ("/p50", "/p99", "/longest", "/share", "/size")
+SINGLE: Final = (
+    *("/p50", "/p99", "/longest", "/share", "/size"),
+    *("/written", "/lines", "/channels"),
+)
 SINGLE_HEADS: Final = ("experiment", "figure", "median", "lowest", "highest")
 
 

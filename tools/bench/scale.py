@@ -38,6 +38,9 @@ class Scale:
     remembered: int
     #: Commits of each connection in a turn.
     commits: int
+    #: Messages that wait for each route that takes nothing, and for how long others go by.
+    refused: int
+    refusals_seconds: float
     latency_seconds: float
     latency_rates: tuple[int, ...]
     idle_seconds: float
@@ -69,6 +72,8 @@ QUICK: Final = Scale(
     many=100_000,
     remembered=100_000,
     commits=500,
+    refused=500,
+    refusals_seconds=60,
     latency_seconds=10,
     latency_rates=(1, 50, 1000),
     idle_seconds=10,
@@ -98,6 +103,8 @@ FULL: Final = Scale(
     many=100_000,
     remembered=1_000_000,
     commits=2000,
+    refused=1_000,
+    refusals_seconds=600,
     latency_seconds=20,
     latency_rates=(1, 50, 200, 1000),
     idle_seconds=10,
@@ -128,6 +135,8 @@ SMOKE: Final = Scale(
     many=300,
     remembered=300,
     commits=20,
+    refused=20,
+    refusals_seconds=4,
     latency_seconds=0.5,
     latency_rates=(100,),
     idle_seconds=0.2,
