@@ -5,7 +5,7 @@ sent there later raises: nothing would ever store it. Blocks may end in any orde
 the running code is in, nesting.py knows.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -19,7 +19,7 @@ from celery.exceptions import Ignore
 
 from celery_outbox.errors import OutboxClosed
 from celery_outbox.message import Parcel
-from celery_outbox.nesting import Nested, innermost
+from celery_outbox.nesting import Nested, blocks_on, innermost
 from celery_outbox.statements.commands import Outcome
 from celery_outbox.targets.target import Target
 
@@ -34,6 +34,36 @@ def current_block() -> "Using[Any] | None":
     return cast("Using[Any] | None", innermost())
 
 
+class Held:
+    """What runs once, after the commit or as somebody asks for its value, whichever is first."""
+
+    def __init__(self, run: Callable[[], Any], dropped: Any) -> None:
+        self._run: Callable[[], Any] | None = run
+        self._value = dropped
+
+    def value(self) -> Any:
+        """Return what running it came to, or the value of what was dropped."""
+        run, self._run = self._run, None
+        if run is not None:
+            self._value = run()
+        return self._value
+
+    def drop(self) -> None:
+        """Do not run it any more: what it belongs to was rolled back."""
+        self._run = None
+
+
+def holder() -> "Using[Any] | None":
+    """Return the transaction whose commit is waited for by what is held here, if one is."""
+    inner = current_block()
+    return _holder_on(inner._given) if inner is not None and inner._open else None
+
+
+def _holder_on(given: object) -> "Using[Any] | None":
+    blocks = cast("list[Using[Any]]", blocks_on(given))
+    return next((block for block in blocks if block.held is not None), None)
+
+
 class Using(Nested, AbstractContextManager[T], AbstractAsyncContextManager[T], Generic[T]):
     """While it is open, what is sent joins a transaction that somebody else ends."""
 
@@ -43,6 +73,8 @@ class Using(Nested, AbstractContextManager[T], AbstractAsyncContextManager[T], G
         #: Whether Ignore commits, when a task replaced itself inside; and whether one did.
         self.commits_replacement = False
         self.replaced = False
+        #: What waits for the commit of this block, where it is one that commits or is within one.
+        self.held: list[Held] | None = None
         self._given: T = given
 
     def put(self, message: Parcel) -> Outcome:
@@ -127,20 +159,45 @@ class Transaction(AbstractContextManager[T], AbstractAsyncContextManager[T], Gen
 
     @contextmanager
     def _run(self) -> Iterator[T]:
-        self._using.commits_replacement = not self._target.in_transaction()
-        with self._target.begin(), self._using as given, self._judging() as replaced:
+        with (
+            self._holding(),
+            self._target.begin(),
+            self._using as given,
+            self._judging() as replaced,
+        ):
             yield given
         for ignore in replaced:
             raise ignore
 
     @asynccontextmanager
     async def _arun(self) -> AsyncIterator[T]:
-        self._using.commits_replacement = not self._target.in_transaction()
-        async with self._target.abegin(), self._using as given:
-            with self._judging() as replaced:
-                yield given
+        with self._holding():
+            async with self._target.abegin(), self._using as given:
+                with self._judging() as replaced:
+                    yield given
         for ignore in replaced:
             raise ignore
+
+    @contextmanager
+    def _holding(self) -> Iterator[None]:
+        """Run what was held back inside after the commit; that of a savepoint goes further out."""
+        commits = self._using.commits_replacement = not self._target.in_transaction()
+        outer = _holder_on(self._using._given)
+        held: list[Held] = []
+        self._using.held = None if outer is None and not commits else held
+        try:
+            yield
+        except BaseException:
+            for each in held:
+                each.drop()
+            raise
+        finally:
+            self._using.held = None
+        if outer is not None and outer.held is not None:
+            outer.held += held
+            return
+        for each in held:
+            each.value()
 
     @contextmanager
     def _judging(self) -> Iterator[list[Ignore]]:

@@ -88,6 +88,11 @@ def innermost() -> Nested | None:
     raise AmbiguousBlock.about()
 
 
+def blocks_on(given: object) -> list[Nested]:
+    """Return the open blocks on a target that the running code is in, innermost first."""
+    return [block for block in reversed(_entered.get()) if block._open and block._given is given]
+
+
 def _without_ended(blocks: tuple[Nested, ...]) -> tuple[Nested, ...]:
     """Forget blocks that were entered here and ended in another context, as by a finaliser.
 

@@ -13,6 +13,7 @@ from celery.beat import Scheduler
 from celery.canvas import _chain
 from celery.exceptions import Reject
 
+from celery_outbox.eager import holding, holding_a_canvas
 from celery_outbox.outbox import Outbox
 from celery_outbox.worker import continuing_canvas, in_errbacks
 
@@ -96,8 +97,11 @@ def install() -> None:
     scheduler: Any = Scheduler
     kinds: tuple[Any, ...] = (Signature, _chain, group, chord)
     task.retry = passing_rejections(Task.retry)
+    task.apply = holding(Task.apply)
     scheduler.producer = producing_for_beat(vars(Scheduler)["producer"])
     scheduler.producer.__set_name__(Scheduler, "producer")
+    for kind in kinds[1:]:
+        kind.apply_async = holding_a_canvas(kind.apply_async)
     kinds[-1].apply_async = opening_a_block(chord.apply_async)
     kinds[1].__call__ = continuing_as_errback(_chain.__call__)
     for kind in kinds:

@@ -1,5 +1,6 @@
 """The row says what Celery would have done: when, where to, and with what declared before."""
 
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
@@ -65,7 +66,8 @@ def test_protocol_1() -> None:
     eta = datetime(2030, 1, 1, tzinfo=UTC)
     row = send(settings={"task_protocol": 1}, task_id="one", eta=eta, headers={"x": 1})
 
-    assert (row.message_id, row.available_at, row.headers) == ("one", eta, '{"x": 1}')
+    assert (row.message_id, row.available_at) == ("one", eta)
+    assert json.loads(row.headers)["x"] == 1  # an agent may have added some
 
 
 def test_declares_the_queue() -> None:
@@ -179,6 +181,9 @@ def test_the_seam_exists() -> None:
     assert callable(plain.amqp._create_task_sender())  # type: ignore[attr-defined]  # the claim
 
 
+@pytest.mark.skipif(
+    Producer.publish.__module__ != "kombu.messaging", reason="an agent has put its own there"
+)
 def test_the_parameters_of_publish_are_kombus() -> None:
     """They are written down here; an older kombu has fewer."""
     theirs = {*signature(Producer.publish).parameters}

@@ -1,0 +1,192 @@
+"""Eager tasks sent in a `transaction()` block: they run after its commit, or never."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import pytest
+from celery import chain, chord, group
+
+from celery_outbox import OutboxCelery
+from tests.producer.conftest import Connection, make_shop
+from tests.producer.drivers import ASYNCHRONOUS, DJANGO, SYNCHRONOUS, Django, Driver, opened
+from tests.producer.soaking import finished
+
+
+@pytest.fixture
+def app() -> OutboxCelery:
+    """An app that runs its tasks where they are sent."""
+    return make_shop(None, task_always_eager=True).app
+
+
+@pytest.fixture
+def ran(app: OutboxCelery) -> list[Any]:
+    """What `note` was called with, in order."""
+    ran: list[Any] = []
+
+    @app.task(name="note", shared=False)
+    def note(what: Any) -> Any:
+        ran.append(what)
+        if what == "bad":
+            raise KeyError(what)
+        return what
+
+    return ran
+
+
+@pytest.fixture
+def note(app: OutboxCelery, ran: list[Any]) -> Any:
+    """A task that notes its argument and returns it."""
+    return app.tasks["note"]
+
+
+@pytest.fixture
+def open_connection(database: str) -> Iterator[Connection]:
+    """A connection with no transaction begun."""
+    with psycopg.connect(database) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("driver", [*SYNCHRONOUS, *ASYNCHRONOUS, DJANGO], ids=str)
+def test_finds_what_was_stored(
+    driver: Driver, database: str, app: OutboxCelery, request: pytest.FixtureRequest
+) -> None:
+    """In another session, as a worker would, on every driver; and its id is known before."""
+    if driver is DJANGO:
+        request.getfixturevalue("django_database")
+    found: list[int] = []
+
+    @app.task(name="count", shared=False)
+    def count() -> None:
+        with psycopg.connect(database) as other:
+            found.extend(*other.execute("SELECT count(*) FROM effect").fetchall())
+
+    async def main() -> None:
+        talk = await opened(driver, database)
+        await talk.execute("CREATE TABLE effect (n int)")
+        await talk.commit()
+        if isinstance(talk, Django):
+            talk.in_autocommit()
+        async with talk.transaction(app.outbox):
+            await talk.execute("INSERT INTO effect VALUES (1)")
+            result = count.delay()
+            assert (result.id, found) == (result.task_id, [])
+        assert (result.state, found) == ("SUCCESS", [1])
+        await talk.close()
+
+    (asyncio.run if driver in ASYNCHRONOUS else finished)(main())
+
+
+def test_does_not_run_after_a_rollback(
+    app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection
+) -> None:
+    """Nor if its result is asked for later."""
+    with suppress(KeyError), app.outbox.transaction(open_connection):
+        result = note.delay(1)
+        raise KeyError
+
+    assert (result.state, result.result, ran) == ("PENDING", None, [])
+
+
+def test_savepoints(
+    app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection
+) -> None:
+    """Take along what was sent inside; the rest waits for the commit, in the order of sending."""
+    with app.outbox.transaction(open_connection):
+        note.delay(1)
+        with app.outbox.transaction(open_connection):
+            note.delay(2)
+        with suppress(KeyError), app.outbox.transaction(open_connection):
+            note.delay(3)
+            raise KeyError
+        with app.outbox.using(open_connection):
+            note.delay(4)
+        assert ran == []
+
+    assert ran == [1, 2, 4]
+
+
+def test_a_result_that_is_asked_for(
+    app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection
+) -> None:
+    """Is there at once, as in plain Celery, and the task runs once."""
+    with app.outbox.transaction(open_connection):
+        assert note.delay(1).get() == 1
+        assert note.delay(2).successful()
+        assert ran == [1, 2]
+
+    assert ran == [1, 2]
+
+
+def test_then(app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection) -> None:
+    """What waits for a result is called with it."""
+    told = []
+    with app.outbox.transaction(open_connection):
+        note.delay(1).then(lambda result: told.append(result.result))
+
+    assert told == [1]
+
+
+@pytest.mark.parametrize("way", ["using", "apply", "a transaction of one's own"])
+def test_runs_at_once(
+    app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection, way: str
+) -> None:
+    """Where nobody here commits, and where it was not sent, as in plain Celery."""
+    if way == "using":
+        with app.outbox.using(open_connection):
+            note.delay(1)
+            assert ran == [1]
+    elif way == "apply":
+        with app.outbox.transaction(open_connection):
+            note.apply((1,))
+            assert ran == [1]
+    else:
+        open_connection.execute("SELECT 1")
+        with app.outbox.transaction(open_connection):
+            note.delay(1)
+            assert ran == [1]
+
+
+def test_canvas(app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection) -> None:
+    """Chains, groups and chords wait as a whole, and have their results afterwards."""
+    with app.outbox.transaction(open_connection):
+        results = [
+            chain(note.s(1), note.s()).delay(),
+            group(note.s(2), note.s(3)).delay(),
+            chord([note.s(4)], note.s()).delay(),
+        ]
+        assert ran == []
+
+    assert ran == [1, 1, 2, 3, 4, [4]]
+    assert [result.get() for result in results] == [1, [2, 3], [4]]
+
+
+def test_arguments_are_those_of_the_send(
+    app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection
+) -> None:
+    """Whatever becomes of them until the commit."""
+    argument = [1]
+    with app.outbox.transaction(open_connection):
+        note.delay(argument)
+        argument.append(2)
+
+    assert ran == [[1]]
+
+
+def test_an_error(
+    app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection
+) -> None:
+    """With task_eager_propagates it is raised where the block ends, which has committed."""
+    app.conf.task_eager_propagates = True
+
+    def send() -> None:
+        with app.outbox.transaction(open_connection):
+            open_connection.execute("CREATE TABLE kept ()")
+            note.delay("bad")
+
+    with pytest.raises(KeyError, match="bad"):
+        send()
+
+    assert open_connection.execute("SELECT to_regclass('kept')").fetchone() == ("kept",)
