@@ -24,12 +24,7 @@ from outbox_relay.core.suspects import Suspects
 from outbox_relay.settings import Settings
 
 #: Refusals that are not the message's fault: they wait for another try, and cost no attempt.
-FREE: Final = PAUSING | {
-    Reason.SUSPECTED,
-    Reason.UNDECLARED,
-    Reason.HELD,
-    Reason.UNKNOWN_TASK,
-}
+FREE: Final = PAUSING | {Reason.SUSPECTED, Reason.UNDECLARED, Reason.HELD, Reason.UNKNOWN_TASK}
 #: Refusals that are undone when the route of the message takes others again.
 WAITING: Final = PAUSING | {Reason.HELD}
 #: Refusals that no further attempt could change.
@@ -117,18 +112,20 @@ class Core:
         floor = self._cursor.floor(now) if limit else 0
         return Turn(self._done, floor, limit, self._claim_id, self._settings.lease, lanes, routes)
 
-    def nothing_to_claim(self, turn: Turn) -> None:
-        """The turn was skipped, because there was nothing to claim."""
+    def nothing_to_claim(self, turn: Turn, seconds: float = 0.0) -> None:
+        """The turn was skipped: a look that took so long found nothing to claim."""
+        self._cursor.looked(seconds)
         if turn.lanes:
-            self._lanes.claimed(turn.lanes, [])
+            self._lanes.claimed(turn.lanes, [], seconds)
 
-    def turned(self, turn: Turn, reply: Reply, now: float) -> None:
-        """The turn was committed: its confirms are settled, its rows are ours."""
+    def turned(self, turn: Turn, reply: Reply, now: float, seconds: float = 0.0) -> None:
+        """The turn was committed within `seconds`: confirms are settled, its rows are ours."""
         self._done = []
         self._claim_id = following(self._claim_id)
         if turn.lanes:
-            self._lanes.claimed(turn.lanes, reply.news)
+            self._lanes.claimed(turn.lanes, reply.news, seconds)
         if turn.limit:
+            self._cursor.looked(seconds)
             self._cursor.claimed([row.id for row in reply.rows], turn.limit)
         if turn.routes:
             found = [(row.id, route) for row, route in reply.waited]
@@ -156,8 +153,7 @@ class Core:
         """Put it among those to publish, or among the suspects, unless it is refused."""
         if message.expired:
             if (told := to_be_told(message)) is None:
-                detail = "it expired before it could be published"
-                return Refusal(message, Reason.EXPIRED, detail)
+                return Refusal(message, Reason.EXPIRED, "it expired before it could be published")
             message = told
         if not self._pauses.let_through(message, now):
             return self._pauses.held(message)

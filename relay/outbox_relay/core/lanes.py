@@ -44,8 +44,9 @@ class Lanes:
         """Claim with the next turn."""
         self._next_claim = 0.0
 
-    def claimed(self, claim: LaneClaim, news: list[int]) -> None:
-        """The claim was committed; it went by these news."""
+    def claimed(self, claim: LaneClaim, news: list[int], seconds: float = 0.0) -> None:
+        """The claim was committed within `seconds`; it went by these news."""
+        self._cursor.looked(seconds)
         self._cursor.claimed(news, claim.limit)
         if news:
             self._found = self._last_claim

@@ -3,9 +3,9 @@
 All decisions are `core`'s; here they are carried out, on a store and a publisher that work. Nothing
 is published before its claim is committed, nothing is marked sent before its confirm has come.
 
-The database works while messages are encoded: a step publishes what the last one fetched, while
-the messages of the rows claimed last are on their way and the next rows are being claimed. What was
-fetched passes the fence first, which without `OUTBOX_FENCE` keeps nothing.
+The database works while messages are encoded: a step publishes what the last one fetched, while the
+messages of rows claimed last are on their way and the next ones are being claimed. What was fetched
+passes the fence first, which without `OUTBOX_FENCE` keeps nothing.
 """
 
 from dataclasses import replace
@@ -46,8 +46,7 @@ class Cycle:
         self._core = core
         self._quarantine = quarantine
         self._metrics = metrics
-        self._fence = fence
-        self._fenced = Fenced(fence, metrics)
+        self._fence, self._fenced = fence, Fenced(fence, metrics)
         self._forget = forget  # what is sent is not kept
         self._claimed: Claim | None = None
         self._fetched: Batch | None = None
@@ -170,7 +169,7 @@ class Cycle:
             return turn if turn.room or now - self._last_turn > BUSY_POLL else None
         looking = self._idle and turn.room and not turn.routes
         if looking and not self._sleep.finds_work(store, turn, now):
-            self._core.nothing_to_claim(turn)
+            self._core.nothing_to_claim(turn, monotonic() - now)
             self._next_turn = now + self._sleep.pause(turn, store, now, now - self.last_message)
             return None
         self._sleep.get_up(store)
@@ -242,7 +241,7 @@ class Cycle:
     def _turned(self, turn: Turn, reply: Reply, began: float) -> None:
         """The turn is committed."""
         self._last_turn = began
-        self._core.turned(turn, reply, began)
+        self._core.turned(turn, reply, began, monotonic() - began)
         if reply.unsettled:
             late = set(reply.unsettled)
             self._unsettled += [message for message in turn.done if message.id in late]

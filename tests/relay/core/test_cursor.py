@@ -40,6 +40,35 @@ def test_a_sweep_comes_every_second_even_under_load() -> None:
     assert cursor.floor(SWEEP_SECONDS) == HEAD
 
 
+def test_a_sweep_that_takes_long_takes_a_tenth_of_the_time() -> None:
+    """Among dead entries, while somebody holds the horizon; the trail goes on behind the front."""
+    cursor = Cursor()
+    assert cursor.floor(0.0) == HEAD
+    cursor.looked(2.0)
+    floors = []
+    for second in range(1, 20):
+        cursor.claimed([10 * second], limit=2)
+        floors.append(cursor.floor(float(second)))
+        cursor.looked(0.001)
+
+    assert HEAD not in floors[2:]
+    assert floors[-1] == 10 * 18
+    assert cursor.floor(20.0) == HEAD
+    cursor.looked(0.01)
+    assert cursor.floor(21.0) == HEAD
+
+
+def test_a_sweep_comes_once_a_minute_whatever_it_takes() -> None:
+    """A late commit is found."""
+    cursor = Cursor()
+    cursor.floor(0.0)
+    cursor.claimed([10], limit=1)
+    cursor.looked(100.0)
+
+    assert cursor.floor(59.0) != HEAD
+    assert cursor.floor(60.0) == HEAD
+
+
 def test_rewinding_looks_from_the_head() -> None:
     """Rows given back lie below the front."""
     cursor = Cursor()
