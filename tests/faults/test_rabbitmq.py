@@ -1,5 +1,6 @@
 """Faults 11, 30, 31, 33 and 34: what RabbitMQ can do to us while it is up."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from tests.faults.evidence import isolations, returned
 from tests.faults.lab import DEADLINE, WINDOW, Lab
 from tests.faults.queues import RabbitQueue
 from tests.faults.results import Measured
+from tests.fixtures.programs import Relay
 from tests.fixtures.waiting import wait_until
 
 #: How each alarm is raised inside the node, and cleared.
@@ -23,6 +25,9 @@ ALARMS = {
         'rabbit_disk_monitor:set_disk_free_limit("50MB")',
     ),
 }
+#: One message each: pauses of 50 ms, 100 ms, and so on.
+PROBES = 5
+_WAITING = "SELECT count(*) FROM outbox.parked WHERE route IS NOT NULL"
 _LEASED = "SELECT count(*) FROM outbox.ready WHERE lease_until > now()"
 
 
@@ -121,6 +126,29 @@ def test_a_full_queue(lab: Lab, rabbit: RabbitQueue) -> None:
     lab.finish(queues=("celery", "narrow"), duplicates=0)
 
 
+@pytest.mark.fault(33)
+def test_a_full_queue_beside_a_healthy_one(lab: Lab, rabbit: RabbitQueue) -> None:
+    """Of one exchange: each further attempt is a duplicate in the healthy one, so they are few."""
+    full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    with Connection(rabbit.url) as connection:
+        news, channel = Exchange("news", "topic"), connection.default_channel
+        Queue("main", news, "#")(channel).declare()
+        Queue("audit", news, "#", queue_arguments=full)(channel).declare()
+        relay = lab.relay()
+        with lab.fault(lambda: nacked(relay) > 0):
+            lab.commit(100, exchange="news", routing_key="a.b", declare="[]")
+            wait_until(lambda: nacked(relay) > 0, DEADLINE, "nacks")
+            wait_until(lambda: waiting(lab) == 100 - 1, DEADLINE, "all but one to wait")
+            at_once = nacked(relay)
+            wait_until(lambda: nacked(relay) >= at_once + PROBES, DEADLINE, "probes")
+            twice = rabbit.arrived("main").total() - len(rabbit.arrived("main"))
+            assert twice <= 2 * PROBES
+            assert lab.attempts() == 0
+        Queue("audit", news, "#", queue_arguments=full)(channel).delete()
+
+    lab.finish(queues=("celery", "main"), duplicates=WINDOW)
+
+
 @pytest.mark.fault(34)
 def test_a_queue_that_drops_silently(
     lab: Lab, rabbit: RabbitQueue, record: Callable[[Measured], None]
@@ -139,3 +167,14 @@ def test_a_queue_that_drops_silently(
     assert "narrow" in doctor.output()
     lab.ledger.committed &= arrived
     record(lab.measured(queues=("narrow",), note="200 of 300 dropped by the queue; doctor says so"))
+
+
+def nacked(relay: Relay) -> int:
+    """How many times it was told that a message was not taken."""
+    found = re.search(r'failures_total{reason="nacked"} (\d+)', relay.metrics())
+    return int(found[1]) if found else 0
+
+
+def waiting(lab: Lab) -> int:
+    """How many messages wait for their route."""
+    return int(lab.run(_WAITING)[0][0])

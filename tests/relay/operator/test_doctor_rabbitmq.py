@@ -1,10 +1,11 @@
 """`doctor` on a real RabbitMQ: what is missing, what drops messages, and nothing is changed."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kombu import Connection, Exchange
+from kombu import Connection, Exchange, Queue
 
 from servers.ports import free_port
 from servers.rabbitmq_packages import version
@@ -121,6 +122,25 @@ def test_a_limit_that_refuses_is_no_problem(doctor: Doctor, outbox: Outbox, brok
     outbox.add_sent()
 
     assert "every message finds a safe queue" in finding(doctor(), "ok", "route")
+
+
+def test_a_refusing_queue_beside_others_of_its_exchange(
+    doctor: Doctor, outbox: Outbox, broker: Broker
+) -> None:
+    """When it is full, the others get duplicates; nothing is said where none refuses."""
+    news = Exchange("news", "topic")
+    full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    with Connection(broker.url) as connection:
+        Queue("main", news, "a.#")(connection.default_channel).declare()
+        Queue("audit", news, "#", queue_arguments=full)(connection.default_channel).declare()
+    entity = {"kind": "queue", "exchange": {"name": "news", "type": "topic"}}
+    both = [{**entity, "name": "main"}, {**entity, "name": "audit", "queue_arguments": full}]
+    outbox.add(exchange="news", queue="a.b", declare=json.dumps(both[:1]))
+    assert "fan-out" not in doctor().out
+
+    outbox.add(exchange="news", queue="a.b", declare=json.dumps(both))
+
+    assert "feeds queue 'audit'" in finding(doctor(), "warn", "fan-out")
 
 
 def test_asking_changes_nothing(doctor: Doctor, outbox: Outbox, broker: Broker) -> None:

@@ -74,6 +74,15 @@ class Management:
         found = self._get("exchanges", self.vhost, exchange, "bindings", "source")
         return [str(binding["routing_key"]) for binding in found]
 
+    def bound_queues(self, exchange: str) -> list[tuple[str, str]]:
+        """The routing key and the queue of every binding of an exchange to a queue."""
+        found = self._get("exchanges", self.vhost, exchange, "bindings", "source")
+        return [
+            (str(binding["routing_key"]), str(binding["destination"]))
+            for binding in found
+            if binding["destination_type"] == "queue"
+        ]
+
     def deprecated_features_used(self) -> list[str]:
         """Features in use that a later RabbitMQ will not have; RabbitMQ 4 and newer tell."""
         return sorted(str(each["name"]) for each in self._get("deprecated-features", "used"))

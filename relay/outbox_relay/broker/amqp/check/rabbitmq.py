@@ -1,17 +1,17 @@
 """RabbitMQ: whether every route of the sample leads to a queue, and one that keeps messages."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import date
 from typing import Final
 
 from kombu.utils.url import parse_url
 
-from outbox_relay.broker.amqp.check import bindings, deprecated, size
+from outbox_relay.broker.amqp.check import bindings, deprecated, fan_out, size
 from outbox_relay.broker.amqp.check.management import Management, Unavailable
 from outbox_relay.broker.amqp.check.probe import Probe
-from outbox_relay.broker.amqp.check.queues import judge
+from outbox_relay.broker.amqp.check.queues import Queue, judge
 from outbox_relay.broker.amqp.settings import MANAGEMENT_URL
 from outbox_relay.core import depth, versions
 from outbox_relay.core.finding import Finding, ok, problem, warn
@@ -80,6 +80,7 @@ class _Routes:
         for route in routes:
             if route.exchange:
                 findings += self._exchange(route)
+                findings += self._fan_out(route)
                 queues.update(dict.fromkeys(route.declared_queues))
             else:
                 queues[route.routing_key] = None
@@ -120,6 +121,26 @@ class _Routes:
             except Unavailable as error:
                 return [*judge(queue), _unchecked(f"the policy of queue {name!r}", error)]
         return judge(queue)
+
+    def _fan_out(self, route: Route) -> list[Finding]:
+        """On queues that get the same messages, as far as they are known."""
+        names = set(route.declared_queues)
+        queues: list[Queue] = []
+        with suppress(Unavailable):  # said already, where it matters more
+            if self._api:
+                kind = self._api.exchange_type(route.exchange)
+                names |= {
+                    queue
+                    for key, queue in self._api.bound_queues(route.exchange)
+                    if bindings.routes(kind, [key], route.routing_key)
+                }
+        for name in sorted(names) if len(names) > 1 else ():
+            if queue := self._probe.queue(name):
+                with suppress(Unavailable):
+                    policy = self._api.queue_policy(name) if self._api else {}
+                    queue = replace(queue, policy=policy)
+                queues.append(queue)
+        return fan_out.judge(route.exchange, route.routing_key, queues)
 
     def _exchange(self, route: Route) -> Iterator[Finding]:
         declared = self._declare and route.declares_exchange
