@@ -53,6 +53,8 @@ def main() -> int:
 def _who(settings: Settings) -> str:
     if settings.people_file:
         return "(people sign in with a password)"
+    if settings.openid:
+        return f"(people sign in with {settings.openid.issuer})"
     if settings.user_header:
         return f"(people are named by {settings.user_header})"
     return f"(on this machine alone, as {settings.role})"

@@ -1,6 +1,6 @@
 """The application: pages behind a gate, mounted anywhere, or served by the command."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -18,9 +18,20 @@ from outbox_console.depths import Depths
 from outbox_console.doctor import Doctor
 from outbox_console.errors import Problem
 from outbox_console.gate import Gate, Who
+from outbox_console.mask import Mask, load
 from outbox_console.outbox.pulse import Pulse
-from outbox_console.pages import actions, doctor, failures, messages, overview, routes, workers
+from outbox_console.pages import (
+    actions,
+    doctor,
+    door,
+    failures,
+    messages,
+    overview,
+    routes,
+    workers,
+)
 from outbox_console.pages.console import Console, page, templates
+from outbox_console.people import openid
 from outbox_console.people.forms import Forms
 from outbox_console.people.person import Person
 from outbox_console.people.signing_in import Nobody, sign_in
@@ -38,6 +49,7 @@ def create_app(
     who: Who | None = None,
     doctor: str = reading.DOCTOR,
     relay_metrics: tuple[str, ...] = (),
+    mask: Mask | None = None,
 ) -> Starlette:
     """The console, to be mounted in an ASGI application that has let people in already.
 
@@ -45,6 +57,7 @@ def create_app(
     operator-with-payload. `who` tells people apart instead: it gets Starlette's HTTPConnection, and
     returns a `Person` or None, who is refused. `doctor` is the command that the page of that name
     runs; `relay_metrics` are URLs of relays' metrics, for how deep the queues are at the broker.
+    `mask` gets the task's name, the part of the payload and its text, and returns what is shown.
     Raises SettingsError.
     """
     settings = reading.check(
@@ -56,16 +69,27 @@ def create_app(
             relay_metrics=relay_metrics,
         )
     )
-    return _application(settings, Middleware(Gate, Nobody(role), who, False))
+    return _application(settings, [Middleware(Gate, Nobody(role), who, False)], mask)
 
 
 def serve_app(settings: Settings) -> Starlette:
     """The console as the command serves it: with the sign-in of its settings."""
-    gate = Middleware(Gate, sign_in(settings), None, not settings.knows_people)
-    return _application(settings, gate)
+    mask = load(settings.mask) if settings.mask else None
+    if settings.openid is None:
+        gate = Middleware(Gate, sign_in(settings), None, not settings.knows_people)
+        return _application(settings, [gate], mask)
+    openid.check_installed()
+    provider = openid.Provider(settings.openid, settings.role)
+    gate = Middleware(Gate, Nobody(settings.role), openid.who, False, openid.SIGN_IN)
+    return _application(settings, [provider.middleware(), gate], mask, door.routes(provider))
 
 
-def _application(settings: Settings, gate: Middleware) -> Starlette:
+def _application(
+    settings: Settings,
+    middleware: Sequence[Middleware],
+    mask: Mask | None,
+    more: Sequence[Route] = (),
+) -> Starlette:
     database = Database(settings.database_url, settings.schema)
     console = Console(
         database,
@@ -74,6 +98,7 @@ def _application(settings: Settings, gate: Middleware) -> Starlette:
         templates(),
         Doctor(settings.doctor, settings.database_url, settings.schema),
         Depths(settings.relay_metrics),
+        mask,
     )
 
     @asynccontextmanager
@@ -91,10 +116,11 @@ def _application(settings: Settings, gate: Middleware) -> Starlette:
             *routes.ROUTES,
             *workers.ROUTES,
             *doctor.ROUTES,
+            *more,
             *actions.ROUTES,
             Mount("/static", StaticFiles(directory=_STATIC), name="static"),
         ],
-        middleware=[gate],
+        middleware=middleware,
         exception_handlers={Problem: _problem, HTTPException: _http_error},
         lifespan=living,
     )

@@ -7,11 +7,11 @@ browser loads and runs nothing but what this package serves.
 import asyncio
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outbox_console.people.person import Person
@@ -37,10 +37,16 @@ _OPEN: Final = ("/healthz", "/static/")
 
 
 class Gate:
-    """Wraps the pages. `local_only`: only what was asked for by a name of this machine."""
+    """Wraps the pages. `local_only`: only what was asked for by a name of this machine.
 
-    def __init__(self, app: ASGIApp, sign_in: SignIn, who: Who | None, local_only: bool) -> None:
+    `door` is the page where people sign in, if there is one: whoever is not known is led there.
+    """
+
+    def __init__(
+        self, app: ASGIApp, sign_in: SignIn, who: Who | None, local_only: bool, door: str = ""
+    ) -> None:
         self._app, self._sign_in, self._who, self._local_only = app, sign_in, who, local_only
+        self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer why not."""
@@ -51,18 +57,24 @@ class Gate:
         refusal = await self._refusal(scope)
         await (refusal or self._app)(scope, receive, send)
 
-    async def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+    async def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         host = headers.get("host", "")
         # Any name can be made to resolve to loopback, by who wants to reach what listens there.
         if self._local_only and not is_loopback(urlsplit(f"//{host}").hostname or ""):
             return _answer(403, f"This console answers on loopback alone, not as {host!r}.")
-        if path.startswith(_OPEN):
+        if path.startswith(_OPEN) or (self._door and path.startswith(self._door)):
             return None
         if scope["method"] not in ("GET", "HEAD") and not _from_here(headers):
             return _answer(403, "This form was sent from another site. Nothing was done.")
         person = await self._person(scope, headers)
+        if person is None and self._door and "text/html" in headers.get("accept", ""):
+            asked = path + (
+                f"?{query}" if (query := scope["query_string"].decode("latin-1")) else ""
+            )
+            wanted = asked if scope["method"] == "GET" else "/"
+            return RedirectResponse(f"{self._door}?{urlencode({'next': wanted})}", 303)
         if person is None:
             challenge = self._sign_in.challenge
             return _answer(
@@ -78,6 +90,13 @@ class Gate:
             return self._who(HTTPConnection(scope))
         address = (scope.get("client") or ("",))[0]
         return await asyncio.to_thread(self._sign_in.who, headers, address)
+
+
+def _asked(scope: Scope, path: str) -> str:
+    """The page to come back to."""
+    query = scope["query_string"].decode("latin-1")
+    wanted = f"{path}?{query}" if query else path
+    return wanted if scope["method"] == "GET" else "/"
 
 
 def _from_here(headers: Headers) -> bool:

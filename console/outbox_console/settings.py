@@ -31,12 +31,33 @@ VARIABLES: Final = (
     ("OUTBOX_CONSOLE_PEOPLE_FILE", "", "who may sign in: name:role:hash, one a line"),
     ("OUTBOX_CONSOLE_USER_HEADER", "", "header in which a reverse proxy names who signed in"),
     ("OUTBOX_CONSOLE_PROXIES", "", "addresses that header is believed from, comma-separated"),
+    ("OUTBOX_CONSOLE_URL", "", "where browsers reach the console: https://outbox.example.com"),
+    ("OUTBOX_CONSOLE_OIDC_ISSUER", "", "the OpenID Connect provider that people sign in with"),
+    ("OUTBOX_CONSOLE_OIDC_CLIENT_ID", "", "the console's name there"),
+    ("OUTBOX_CONSOLE_OIDC_SCOPE", "openid profile email", "what is asked of the provider"),
+    ("OUTBOX_CONSOLE_OIDC_CLAIM", "groups", "the claim that roles are given by"),
+    ("OUTBOX_CONSOLE_OIDC_ROLES", "", "value=role, comma-separated, the highest first"),
+    ("OUTBOX_CONSOLE_MASK", "", "package.module:function that hides parts of payloads"),
     ("OUTBOX_CONSOLE_DOCTOR", DOCTOR, "the command that the page Doctor runs"),
     ("OUTBOX_CONSOLE_RELAY_METRICS", "", "URLs of relays' metrics, comma-separated"),
     ("OUTBOX_CONSOLE_ROLE", "viewer", "role of those who are not in the file: " + ", ".join(ROLES)),
 )
-#: The name of the file that holds a value is given as NAME_FILE, and read anew on every connect.
+#: The name of the file that holds a value is given as NAME_FILE, and read anew for each use.
 _SECRET: Final = "OUTBOX_DATABASE_URL"
+_CLIENT_SECRET: Final = "OUTBOX_CONSOLE_OIDC_CLIENT_SECRET"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenId:
+    """A provider of OpenID Connect. `roles` are pairs of a claim's value and the role it means."""
+
+    issuer: str
+    client_id: str
+    client_secret: Callable[[], str]
+    url: str
+    scope: str
+    claim: str
+    roles: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +74,13 @@ class Settings:
     role: str = "viewer"
     doctor: str = DOCTOR
     relay_metrics: tuple[str, ...] = ()
+    openid: OpenId | None = None
+    mask: str = ""
 
     @property
     def knows_people(self) -> bool:
         """Whether anybody has to sign in."""
-        return bool(self.people_file or self.user_header)
+        return bool(self.people_file or self.user_header or self.openid)
 
 
 def read(values: Mapping[str, str]) -> Settings:
@@ -77,6 +100,8 @@ def read(values: Mapping[str, str]) -> Settings:
             role=known["OUTBOX_CONSOLE_ROLE"],
             doctor=known["OUTBOX_CONSOLE_DOCTOR"],
             relay_metrics=tuple(_parts(known["OUTBOX_CONSOLE_RELAY_METRICS"])),
+            openid=_openid(known, values),
+            mask=known["OUTBOX_CONSOLE_MASK"],
         )
     )
 
@@ -92,10 +117,10 @@ def check(settings: Settings) -> Settings:
         raise SettingsError(
             "OUTBOX_CONSOLE_RELAY_METRICS: URLs such as http://relay:9464/metrics, comma-separated"
         )
-    if settings.people_file and settings.user_header:
+    if sum(map(bool, (settings.people_file, settings.user_header, settings.openid))) > 1:
         raise SettingsError(
-            "OUTBOX_CONSOLE_PEOPLE_FILE and OUTBOX_CONSOLE_USER_HEADER are two ways to sign in: "
-            "give one of them"
+            "OUTBOX_CONSOLE_PEOPLE_FILE, OUTBOX_CONSOLE_USER_HEADER and OUTBOX_CONSOLE_OIDC_ISSUER "
+            "are ways to sign in: give one of them"
         )
     if settings.user_header and not settings.proxies:
         raise SettingsError(
@@ -105,8 +130,8 @@ def check(settings: Settings) -> Settings:
     if not settings.knows_people and not is_loopback(settings.host):
         raise SettingsError(
             f"OUTBOX_CONSOLE_ADDRESS: {settings.host} can be reached by others, and nobody would "
-            "have to sign in. Set OUTBOX_CONSOLE_PEOPLE_FILE or OUTBOX_CONSOLE_USER_HEADER, or "
-            "listen on 127.0.0.1"
+            "have to sign in. Set OUTBOX_CONSOLE_PEOPLE_FILE, OUTBOX_CONSOLE_USER_HEADER or "
+            "OUTBOX_CONSOLE_OIDC_ISSUER, or listen on 127.0.0.1"
         )
     return settings
 
@@ -145,11 +170,50 @@ def _conninfo(name: str, text: str) -> str:
     return text
 
 
-def _content(path: Path) -> str:
+def _content(path: Path, name: str = _SECRET) -> str:
     try:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{_SECRET}_FILE cannot be read: {error}") from error
+        raise SettingsError(f"{name}_FILE cannot be read: {error}") from error
+
+
+def _openid(known: Mapping[str, str], values: Mapping[str, str]) -> OpenId | None:
+    issuer = known["OUTBOX_CONSOLE_OIDC_ISSUER"].rstrip("/")
+    if not issuer:
+        return None
+    url = known["OUTBOX_CONSOLE_URL"].rstrip("/")
+    for name, given in (("OUTBOX_CONSOLE_OIDC_ISSUER", issuer), ("OUTBOX_CONSOLE_URL", url)):
+        if not given.startswith(("https://", "http://")):
+            raise SettingsError(f"{name}: an address such as https://outbox.example.com")
+    if not known["OUTBOX_CONSOLE_OIDC_CLIENT_ID"]:
+        raise SettingsError("OUTBOX_CONSOLE_OIDC_CLIENT_ID is not set: the provider's name for it")
+    secret, file = values.get(_CLIENT_SECRET, ""), values.get(f"{_CLIENT_SECRET}_FILE", "")
+    if not secret and not file:
+        raise SettingsError(f"{_CLIENT_SECRET} is not set, nor {_CLIENT_SECRET}_FILE")
+
+    def read() -> str:
+        return _content(Path(file), _CLIENT_SECRET) if file else secret
+
+    if not read():
+        raise SettingsError(f"{_CLIENT_SECRET}_FILE is empty")
+    return OpenId(
+        issuer=issuer,
+        client_id=known["OUTBOX_CONSOLE_OIDC_CLIENT_ID"],
+        client_secret=read,
+        url=url,
+        scope=known["OUTBOX_CONSOLE_OIDC_SCOPE"],
+        claim=known["OUTBOX_CONSOLE_OIDC_CLAIM"],
+        roles=tuple(_role(part) for part in _parts(known["OUTBOX_CONSOLE_OIDC_ROLES"])),
+    )
+
+
+def _role(text: str) -> tuple[str, str]:
+    value, _, role = text.rpartition("=")
+    if not value.strip() or role.strip() not in ROLES:
+        raise SettingsError(
+            f"OUTBOX_CONSOLE_OIDC_ROLES: {text!r}: value=role, the role one of {', '.join(ROLES)}"
+        )
+    return value.strip(), role.strip()
 
 
 def _check_doctor(command: str) -> None:

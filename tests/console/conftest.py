@@ -134,10 +134,10 @@ def ten(outbox: str) -> str:
 
 
 @contextmanager
-def served(app: ASGIApp) -> Iterator[str]:
+def served(app: ASGIApp, port: int = 0) -> Iterator[str]:
     """The address of an application that listens for the time of the block."""
     config = uvicorn.Config(
-        app, port=0, log_level="error", access_log=False, timeout_graceful_shutdown=1
+        app, port=port, log_level="error", access_log=False, timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -4,40 +4,44 @@ A sample is some pages of the narrow work rows, so that a million rows cost no m
 thousand do.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final
 
 from outbox_console.postgres.database import Session
 
-#: Pages of each table that are read at most: together some ten thousand rows.
-PAGES: Final = 60
+#: Pages of each table that are read at most: together some five thousand rows.
+PAGES: Final = 20
 
-#: The part of each table that is read, in per cent.
+#: The part of each table that is read, in per cent, and how many rows there are (outbox.stats).
 PARTS: Final = f"""
 SELECT least(100, 100.0 * {PAGES} / greatest(pg_relation_size('{{outbox}}.ready') / block, 1))
            AS ready,
        least(100, 100.0 * {PAGES} / greatest(pg_relation_size('{{outbox}}.lane') / block, 1))
            AS lane,
        least(100, 100.0 * {PAGES} / greatest(pg_relation_size('{{outbox}}.parked') / block, 1))
-           AS parked
+           AS parked,
+       {{outbox}}.rough_count('{{outbox}}.ready', 'true') AS ready_rows,
+       {{outbox}}.rough_count('{{outbox}}.lane', 'true') AS lane_rows,
+       {{outbox}}.rough_count('{{outbox}}.parked', 'true') AS parked_rows
   FROM (SELECT current_setting('block_size')::float8 AS block) server
 """
 
-#: Of what was sent only the routes are of use: those of the newest thousand messages.
+#: Each row of a sample stands for as many as there are rows for each of them. Of what was sent only
+#: the routes are of use: those of the newest thousand messages.
 ROUTES: Final = """
 WITH work AS (
-    SELECT id, slot, 'pending' AS state, 100 / %(ready)s::float8 AS weight
+    SELECT id, slot, 'pending' AS state, %(ready_rows)s::float8 / count(*) OVER () AS weight
       FROM {outbox}.ready TABLESAMPLE SYSTEM (%(ready)s::real)
     UNION ALL
-    SELECT id, slot, 'pending', 100 / %(lane)s::float8
+    SELECT id, slot, 'pending', %(lane_rows)s::float8 / count(*) OVER ()
       FROM {outbox}.lane TABLESAMPLE SYSTEM (%(lane)s::real)
     UNION ALL
     SELECT id, slot,
            CASE WHEN state = 'dead' THEN 'dead'
                 WHEN state = 'scheduled' AND available_at > now() THEN 'scheduled'
                 ELSE 'pending' END,
-           100 / %(parked)s::float8
+           %(parked_rows)s::float8 / count(*) OVER ()
       FROM {outbox}.parked TABLESAMPLE SYSTEM (%(parked)s::real)
     UNION ALL
     (SELECT id, slot, 'known', 0 FROM {outbox}.message ORDER BY id DESC LIMIT 1000)
@@ -58,11 +62,14 @@ SELECT m.exchange, m.routing_key,
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """How much of each table is read, in per cent."""
+    """How much of each table is read, in per cent, and how many rows it has."""
 
     ready: float
     lane: float
     parked: float
+    ready_rows: int
+    lane_rows: int
+    parked_rows: int
 
     @property
     def is_sample(self) -> bool:
@@ -94,5 +101,4 @@ class Routes:
 async def read(session: Session) -> Routes:
     """The routes, those with most pending messages first."""
     (parts,) = await session.fetch(Parts, PARTS)
-    shares = {"ready": parts.ready, "lane": parts.lane, "parked": parts.parked}
-    return Routes(await session.fetch(Route, ROUTES, **shares), parts.is_sample)
+    return Routes(await session.fetch(Route, ROUTES, **asdict(parts)), parts.is_sample)

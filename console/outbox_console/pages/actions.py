@@ -14,7 +14,7 @@ from outbox_console.errors import Problem
 from outbox_console.outbox import actions, filters, listing
 from outbox_console.outbox.filters import Filter
 from outbox_console.outbox.states import State
-from outbox_console.pages.console import console_of, form, only, page, person_of
+from outbox_console.pages.console import allow, console_of, form, only, page, person_of
 from outbox_console.pages.messages import state_of
 from outbox_console.postgres.database import Session
 
@@ -49,6 +49,7 @@ async def confirm(request: Request) -> Response:
     """How many it is about, some of them, and the question."""
     person, fields = person_of(request), await form(request)
     choice = _choice(fields)
+    allow(request, choice.wanted)
     payload = person.sees_payload
 
     async def work(session: Session) -> tuple[int, int, listing.Page]:
@@ -78,6 +79,7 @@ async def do(request: Request) -> Response:
     """Do it, and go to the record."""
     person, fields = person_of(request), await form(request)
     choice = _choice(fields)
+    allow(request, choice.wanted)
     order = actions.Order(choice.action, only(fields, "why")[:2000], _time(fields, choice.action))
 
     async def choose(session: Session) -> list[int]:

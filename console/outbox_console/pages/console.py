@@ -12,6 +12,8 @@ from starlette.responses import HTMLResponse, Response
 from outbox_console.depths import Depths
 from outbox_console.doctor import Doctor
 from outbox_console.errors import Problem
+from outbox_console.mask import Mask
+from outbox_console.outbox.filters import Filter
 from outbox_console.outbox.pulse import Pulse
 from outbox_console.outbox.states import STATES
 from outbox_console.people.forms import COOKIE, Forms
@@ -33,6 +35,7 @@ class Console:
     templates: Environment
     doctor: Doctor
     depths: Depths
+    mask: Mask | None
 
 
 def templates() -> Environment:
@@ -68,6 +71,13 @@ def person_of(request: Request) -> Person:
     return person
 
 
+def allow(request: Request, wanted: Filter) -> Filter:
+    """The same search; raises Problem where its answer would tell what a mask hides."""
+    if wanted.text and console_of(request).mask is not None:
+        raise Problem(403, "Arguments are masked here", "Search without them.")
+    return wanted
+
+
 def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
     """A page from its template, with what all pages show."""
     console, person = console_of(request), person_of(request)
@@ -77,6 +87,8 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
     common = {
         "base": request.scope.get("root_path", ""),
         "person": person,
+        "leaves": "session" in request.scope,
+        "searches_payload": person.sees_payload and console.mask is None,
         "dead": console.pulse.dead,
         "token": console.forms.token(cookie, person.name),
         "path": request.url.path.removeprefix(request.scope.get("root_path", "")),

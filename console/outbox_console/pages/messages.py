@@ -1,5 +1,6 @@
 """Messages by state, with a search that can be bookmarked; and one message, whole."""
 
+from dataclasses import replace
 from typing import Final
 
 from starlette.requests import Request
@@ -7,9 +8,11 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from outbox_console.errors import Problem
+from outbox_console.mask import masked
 from outbox_console.outbox import filters, listing, message
+from outbox_console.outbox.message import Payload
 from outbox_console.outbox.states import BY_NAME, State
-from outbox_console.pages.console import console_of, page, person_of
+from outbox_console.pages.console import allow, console_of, page, person_of
 from outbox_console.postgres.database import Session
 from outbox_console.shown import life, words
 
@@ -18,7 +21,7 @@ async def messages(request: Request) -> Response:
     """A page of one state."""
     person = person_of(request)
     state = state_of(request.query_params.get("state", "pending"))
-    wanted = filters.parse(request.query_params)
+    wanted = allow(request, filters.parse(request.query_params))
     after = request.query_params.get("after", "")
 
     async def work(session: Session) -> listing.Page:
@@ -36,10 +39,35 @@ async def messages(request: Request) -> Response:
         problem.status if problem else 200,
         state=state,
         wanted=wanted,
-        found=found,
+        found=_masked(request, found),
         after=after,
         problem=problem,
     )
+
+
+def _masked(request: Request, found: listing.Page) -> listing.Page:
+    mask = console_of(request).mask
+    entries = [
+        replace(
+            each,
+            args=masked(mask, each.task, "args", each.args),
+            kwargs=masked(mask, each.task, "kwargs", each.kwargs),
+        )
+        for each in found.entries
+    ]
+    return replace(found, entries=entries)
+
+
+def _parts(request: Request, of: message.Message, payload: Payload) -> list[tuple[str, str]]:
+    """The parts of a payload, each as it may be shown."""
+    texts = (
+        ("Body", "body", words.body(payload.body, of.content_encoding)),
+        ("Headers", "headers", words.pretty(payload.headers)),
+        ("Properties", "properties", words.pretty(payload.properties)),
+        ("Declared before", "declare", words.pretty(payload.declare)),
+    )
+    mask = console_of(request).mask
+    return [(title, masked(mask, of.task, part, text) or "") for title, part, text in texts]
 
 
 async def one(request: Request) -> Response:
@@ -65,13 +93,7 @@ async def one(request: Request) -> Response:
         family=found.family,
         steps=life.steps(found.message, found.receipt, receipts_known=found.receipts_known),
         payload=payload,
-        body=payload and words.body(payload.body, found.message.content_encoding),
-        parts=payload
-        and [
-            ("Headers", words.pretty(payload.headers)),
-            ("Properties", words.pretty(payload.properties)),
-            ("Declared before", words.pretty(payload.declare)),
-        ],
+        parts=_parts(request, found.message, payload) if payload else [],
     )
 
 

@@ -1874,7 +1874,7 @@ COMMENT ON FUNCTION outbox.missing_portion IS
 
 -- The messages of one canvas: its root, the parent of a message, and what has the same root. The
 -- ids of both stand in the headers, which have no index: of what came after the root the next
--- twenty thousand messages are looked at.
+-- five thousand messages are looked at.
 CREATE FUNCTION outbox.family(
     of bigint, OUT relation text, OUT id bigint, OUT message_id text, OUT task text,
     OUT created_at timestamptz
@@ -1905,7 +1905,7 @@ BEGIN
                     THEN 'child' ELSE 'relative' END,
                m.id, m.message_id, m.task, m.created_at
         FROM (SELECT x.id, x.message_id, x.task, x.created_at, x.headers::text AS headers
-                FROM message x WHERE x.id > coalesce(first, of) ORDER BY x.id LIMIT 20000) m
+                FROM message x WHERE x.id > coalesce(first, of) ORDER BY x.id LIMIT 5000) m
         WHERE position('"' || root || '"' IN m.headers) > 0
           AND m.message_id <> own.message_id AND m.message_id <> root
           AND m.message_id IS DISTINCT FROM parent

@@ -1,0 +1,54 @@
+"""The door: from the console to the provider of OpenID Connect and back, and out again."""
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from outbox_console.pages.console import form
+from outbox_console.people.openid import CALLBACK, SIGN_IN, NotLetIn, Provider
+
+
+def routes(provider: Provider) -> Sequence[Route]:
+    """The three pages of it."""
+
+    async def begin(request: Request) -> Response:
+        """To the provider."""
+        wanted = request.query_params.get("next", "/")
+        request.session["next"] = wanted if _is_ours(wanted) else "/"
+        try:
+            return await provider.lead_there(request)
+        except NotLetIn as refusal:
+            return _refused(refusal)
+
+    async def end(request: Request) -> Response:
+        """Back from it, to the page that was asked for."""
+        wanted = request.session.get("next", "/")
+        try:
+            person = await provider.let_in(request)
+        except NotLetIn as refusal:
+            return _refused(refusal)
+        request.session.clear()
+        request.session["person"] = [person.name, person.role]
+        return RedirectResponse(wanted, 303)
+
+    async def leave(request: Request) -> Response:
+        """Forget who it was."""
+        await form(request)
+        request.session.clear()
+        return PlainTextResponse("You have left the outbox.\n")
+
+    return [
+        Route(SIGN_IN, begin, methods=["GET"]),
+        Route(CALLBACK, end, methods=["GET"]),
+        Route("/sign-out", leave, methods=["POST"]),
+    ]
+
+
+def _is_ours(path: str) -> bool:
+    return path.startswith("/") and not path.startswith("//") and "\\" not in path
+
+
+def _refused(refusal: NotLetIn) -> Response:
+    return PlainTextResponse(f"{refusal}\n", refusal.status)

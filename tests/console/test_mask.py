@@ -1,0 +1,68 @@
+"""The mask: what a page shows of a payload has gone through it, and no search tells the rest."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from outbox_console import create_app, settings
+from outbox_console.app import serve_app
+from outbox_console.errors import SettingsError
+from outbox_console.mask import FAILED
+from outbox_console.outbox.states import BY_NAME
+from tests.console.conftest import SECRET, Browser
+
+Visit = Callable[..., Browser]
+
+
+def stars(task: str, part: str, text: str) -> str:
+    """Hides the secret."""
+    assert task
+    assert part in ("args", "kwargs", "headers", "properties", "declare", "body")
+    return text.replace(SECRET, "***")
+
+
+def test_what_is_shown_has_gone_through_the_mask(visit: Visit, ten: str) -> None:
+    """In each list and on each message's page, each part of it."""
+    app = create_app(database_url=ten, role="operator-with-payload", mask=stars)
+    browser = visit(app)
+    pages = [f"/messages?state={state}" for state in BY_NAME]
+    pages += [f"/messages/{row}" for row in range(1, 11)]
+    texts = {path: browser.get(path).text for path in pages}
+
+    assert [path for path, text in texts.items() if SECRET in text] == []
+    assert texts["/messages/1"].count("***") >= 4
+    assert "***" in texts["/messages?state=dead"]
+
+
+def test_no_search_tells_what_is_hidden(visit: Visit, ten: str) -> None:
+    """Neither a list nor the count of an action."""
+    app = create_app(database_url=ten, role="operator-with-payload", mask=stars)
+    browser = visit(app)
+    page = browser.get("/messages?state=dead")
+    asked = browser.submit(page, "/actions/confirm", "retry", all="1", text=SECRET)
+
+    assert "Arguments contain" not in page.text
+    assert browser.get(f"/messages?state=dead&text={SECRET}").status_code == 403
+    assert asked.status_code == 403
+
+
+def test_a_mask_that_fails_shows_nothing(visit: Visit, ten: str) -> None:
+    """Neither the text nor the error, which may repeat it."""
+
+    def broken(task: str, part: str, text: str) -> str:
+        raise ValueError(text)
+
+    page = visit(create_app(database_url=ten, role="viewer-with-payload", mask=broken))
+    text = page.get("/messages/1").text
+
+    assert SECRET not in text
+    assert len(re.findall(re.escape(FAILED), text)) == 4
+
+
+@pytest.mark.parametrize("place", ["nowhere:mask", "json:nothing", "json", "json:__name__"])
+def test_a_mask_that_is_none_is_refused_at_the_start(place: str) -> None:
+    """Named by its setting: nothing is shown unmasked by mistake."""
+    values = {"OUTBOX_DATABASE_URL": "postgresql:///x", "OUTBOX_CONSOLE_MASK": place}
+    with pytest.raises(SettingsError, match="OUTBOX_CONSOLE_MASK"):
+        serve_app(settings.read(values))
