@@ -1,5 +1,6 @@
 # The console. Made like relay.Dockerfile, where the steps are explained. It listens for everybody, so
-# it does not start without people who sign in: OUTBOX_CONSOLE_PEOPLE_FILE or OUTBOX_CONSOLE_USER_HEADER.
+# it does not start without people who sign in: OUTBOX_CONSOLE_PEOPLE_FILE, OUTBOX_CONSOLE_USER_HEADER or
+# OUTBOX_CONSOLE_OIDC_ISSUER. The relay is there for its command `doctor`, which a page runs.
 ARG PYTHON_IMAGE=python:3.13.14-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
@@ -13,10 +14,12 @@ COPY uv.lock pyproject.toml ./
 COPY tools/bootstrap_uv.py tools/
 RUN ["python", "tools/bootstrap_uv.py"]
 COPY console/pyproject.toml console/
-RUN [".uv/bin/uv", "sync", "--frozen", "--no-dev", "--package=outbox-console", "--no-install-workspace"]
+COPY relay/pyproject.toml relay/
+RUN [".uv/bin/uv", "sync", "--frozen", "--no-dev", "--package=outbox-console", "--all-extras", "--no-install-workspace"]
 COPY console console
-RUN [".uv/bin/uv", "sync", "--frozen", "--no-dev", "--package=outbox-console", "--no-editable", "--offline"]
-RUN [".uv/bin/uv", "export", "--frozen", "--no-dev", "--package=outbox-console", \
+COPY relay relay
+RUN [".uv/bin/uv", "sync", "--frozen", "--no-dev", "--package=outbox-console", "--all-extras", "--no-editable", "--offline"]
+RUN [".uv/bin/uv", "export", "--frozen", "--no-dev", "--package=outbox-console", "--all-extras", \
      "--format=cyclonedx1.5", "--quiet", "--output-file=/opt/outbox/sbom.cdx.json"]
 
 FROM ${PYTHON_IMAGE}

@@ -112,6 +112,7 @@ class Console(Program):
             folder,
             _environment(
                 OUTBOX_DATABASE_URL=services.database_url,
+                OUTBOX_BROKER_URL=services.broker.url,  # for the page Doctor
                 OUTBOX_CONSOLE_ADDRESS=self.address,
                 OUTBOX_CONSOLE_ROLE="operator-with-payload",
             ),
