@@ -5,8 +5,10 @@ measured, and nothing else.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Final
 
 from tests.faults import results
@@ -87,15 +89,23 @@ def _cases(measured: dict[int, list[Result]]) -> str:
 def _schedules(found: Mapping[str, Result]) -> str:
     """What the soak has come to."""
     schedules = [result for name, result in found.items() if name.startswith(results.SOAK)]
-    lost = sum(result.lost + result.unexpected for result in schedules)
+    lost = sum(result.lost for result in schedules)
+    unexpected = sum(result.unexpected for result in schedules)
     twice = sum(result.duplicated for result in schedules)
-    return (
-        "\n## At random\n\n"
-        f"`make soak` struck {len(schedules)} times {FAULTS} random faults, one after the other, "
-        "while producers went on\ninserting and two relays were kept alive, on RabbitMQ and Valkey "
-        f"by turns: {lost} lost, {twice:,} sent twice.\n"
-        "Each schedule has a seed, which repeats it: `make soak SOAK_MINUTES=0 SOAK_SEED=n`.\n"
+    struck = Counter[str]()
+    for each in (each for result in schedules for each in result.note.split(", ") if each):
+        times, _, name = each.partition(" x ")
+        struck[name] += int(times)
+    named = ", ".join(f"{name} {times}" for name, times in sorted(struck.items()))
+    came = f"{lost} lost, {unexpected} unexpected, {twice:,} sent twice"
+    paragraphs = (
+        f"`make soak` ran {len(schedules)} schedules of {FAULTS} random faults, one after the "
+        "other, while producers went on inserting and two relays were kept alive, on RabbitMQ and "
+        f"Valkey by turns: {came}. Each schedule has a seed, which repeats it: "
+        "`make soak SOAK_MINUTES=0 SOAK_SEED=n`.",
+        f"How often each struck: {named}.",
     )
+    return "\n## At random\n\n" + "\n\n".join(fill(each, 100) for each in paragraphs) + "\n"
 
 
 def _name(case: Result) -> str:

@@ -157,6 +157,24 @@ def test_very_large_rows(lab: Lab) -> None:
     assert large <= lab.queue.arrived().keys()
 
 
+@pytest.mark.fault(36)
+def test_large_headers_and_declarations(lab: Lab) -> None:
+    """Small bodies, and with each 160 kB of the rest: what is in memory is bounded by all of it."""
+    declare = '[{"kind": "queue", "name": "celery", "routing_key": "celery"}'
+    declare += " " * 100_000 + "]"
+    headers = json.dumps({"task": "shop.bill", "x": "y" * 60_000})
+    lab.commit(1500, headers=headers, declare=declare)
+    with lab.fault(lambda: lab.sent() > 0, count=0):
+        relay = lab.relay(
+            OUTBOX_BATCH_SIZE="500", OUTBOX_WINDOW="4000", OUTBOX_CONFIRM_TIMEOUT="60s"
+        )
+        lab.wait_until_sent()
+
+    peak = peak_memory(relay)
+    assert peak < 300 * MEGABYTE
+    lab.finish(duplicates=0, note=f"{peak // MEGABYTE} MB at most, for 240 MB of rows")
+
+
 @pytest.mark.fault(37)
 @pytest.mark.parametrize("poison", [1000, 750])
 def test_a_poison_storm(lab: Lab, rabbit: RabbitQueue, poison: int) -> None:
