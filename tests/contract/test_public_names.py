@@ -28,6 +28,10 @@ RELATIONS = {
         *("id", "message_id", "task", "exchange", "routing_key", "created_at", "sent_at"),
         *("outcome", "error", "worker", "noted_at"),
     ],
+    "outbox.route": ["exchange", "routing_key", "waiting", "is_held", "held", "held_by"],
+    "outbox.paused": [
+        *("target", "kind", "pattern", "reason", "since", "until", "who", "messages"),
+    ],
     "inbox.receipt": [
         *("message_id", "task", "outcome", "error", "worker", "received_at", "finished_at"),
     ],
@@ -44,6 +48,12 @@ CALLS = [
     "outbox.cancel(message_id => 'task-1')",
     "outbox.replay(since => now() - interval '1 hour', until => now(), task => 'shop.bill')",
     "outbox.replay(now() - interval '1 hour')",
+    "outbox.pause(queue => 'mail', reason => 'down', until => now() + interval '1 hour')",
+    "outbox.pause(exchange => 'events')",
+    "outbox.pause(task => 'shop.*', who => 'ana')",
+    "outbox.pause(everything => true)",
+    "outbox.resume(queue => 'mail')",
+    "outbox.resume(everything => true)",
     "outbox.purge(interval '7 days')",
     "outbox.version()",
     "inbox.purge()",
@@ -81,7 +91,7 @@ def test_roles(database: str) -> None:
 def test_commands() -> None:
     """Of the relay."""
     promised = "run status pending dead sent scheduled show retry discard replay purge doctor bench"
-    promised += " expired"
+    promised += " expired pause resume routes"
 
     assert {*promised.split()} <= {command.name for command in COMMANDS}
 

@@ -16,7 +16,7 @@ import celery_inbox.store
 import celery_outbox.statements.insert
 from celery_outbox.statements.insert import Insert
 from outbox_migrations import grant
-from outbox_relay.postgres import chores, home, session, statements, workers
+from outbox_relay.postgres import chores, holds, home, session, statements, workers
 from outbox_relay.postgres.database import SESSION
 from outbox_relay.postgres.session import SCHEMA_VERSIONS
 from outbox_relay.postgres.statement import Statement
@@ -50,12 +50,13 @@ LOOP: dict[str, dict[str, Any]] = {
     "RELEASE": {**HELD, "suspicion": 1},
     "RENEW": {**HELD, "lease_seconds": 10.0},
     "DROP_ORPHANS": HELD,
+    "HOLDS": {},
     "WAKE": {"above": 0, "limit": 1000},
 }
 #: Every statement there is.
 STATEMENTS = {
     name: each
-    for module in (session, statements, chores, home, workers)
+    for module in (session, statements, chores, holds, home, workers)
     for name, each in vars(module).items()
     if isinstance(each, Statement)
 }
@@ -72,6 +73,7 @@ SELDOM = {
     "CLAIM_LANES",
     "RECENT_ROUTES",
     "LOCK",
+    "HELD",
     "BRING_HOME",
 }
 #: What each statement may not read from end to end: everything but a short array of its own.

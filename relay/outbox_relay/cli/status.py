@@ -14,6 +14,7 @@ from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import DATABASE, INBOX
 from outbox_relay.cli.output import print_json, print_table, table
 from outbox_relay.errors import RelayError, SchemaError, StoreLost
+from outbox_relay.operator.holds import Paused
 from outbox_relay.operator.session import Session
 from outbox_relay.operator.status import RelaySeen, Status, read
 from outbox_relay.operator.text import printable
@@ -99,6 +100,12 @@ def _unknown(task: UnknownTask) -> str:
     return f"{task.messages:,} x {name} for queue {queue!r}"
 
 
+def _paused(pause: Paused) -> str:
+    reason = f": {printable(pause.reason)}" if pause.reason else ""
+    what, who = printable(pause.target), printable(pause.who)
+    return f"{what}, {pause.messages:,} message(s), by {who}{reason}"
+
+
 def _rows(status: Status) -> list[tuple[str, str]]:
     """For people."""
     stats, flow = status.stats, status.flow
@@ -116,6 +123,7 @@ def _rows(status: Status) -> list[tuple[str, str]]:
         ("last sent", last),
         ("relays alive", str(len(status.relays))),
         *(("  relay", _describe(relay)) for relay in status.relays),
+        *(("paused", _paused(pause)) for pause in status.paused),
         *(("no worker knows", _unknown(task)) for task in status.unknown_tasks),
         *(("missing, unknown", _unknown(task)) for task in status.unknown_missing),
     ]

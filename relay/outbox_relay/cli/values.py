@@ -99,3 +99,10 @@ def message_id(text: str) -> str:
             f"{text[:40]!r} cannot be an id: give a message id (the Celery task id) or a row's id"
         )
     return text
+
+
+def pattern(text: str) -> str:
+    """A name, or a pattern of names."""
+    if "\0" in text or not 1 <= len(text.encode()) <= 255:
+        raise ArgumentTypeError("give a name of 1 to 255 bytes, such as mail or mail.*")
+    return text

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from outbox_relay.core.message import Held, Message
+from outbox_relay.core.message import Held, Message, Refusal
 from outbox_relay.core.size import Oversized
 
 
@@ -109,3 +109,12 @@ class Reply:
     def claimed(self) -> list[ClaimedRow]:
         """All rows that are ours by this turn."""
         return self.heads + [row for row, _ in self.waited] + self.rows
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """What was fetched, by what is to be done with it."""
+
+    publish: list[Message]  # now
+    refused: list[Refusal]  # without being published
+    later: list[Held]  # to be given back: their bodies had no room

@@ -5,28 +5,29 @@ message an attempt; that a poison suspect is published in quarantine; that a rou
 left alone but for probes; and that every message claimed is settled, parked or given back.
 """
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from outbox_relay.core.backoff import held_delay, retry_delay, turn_delay, unknown_delay
-from outbox_relay.core.claim import Fetched, Reply, Turn
+from outbox_relay.core.claim import Fetched, Reply, Sorted, Turn
 from outbox_relay.core.claim_ids import following, is_before
 from outbox_relay.core.cursor import Cursor
 from outbox_relay.core.expiry import to_be_told
 from outbox_relay.core.guard import Guard
+from outbox_relay.core.holds import Hold, Holds
 from outbox_relay.core.lanes import Lanes
 from outbox_relay.core.message import Held, Message, Parking, Reason, Refusal
 from outbox_relay.core.pauses import PAUSING, Pauses, route_of, written
 from outbox_relay.core.policy import Policy
 from outbox_relay.core.size import too_large
 from outbox_relay.core.suspects import Suspects
+from outbox_relay.core.waiting import Waiting
 from outbox_relay.settings import Settings
 
-#: Refusals that are not the message's fault: they wait for another try, and cost no attempt.
-FREE: Final = PAUSING | {Reason.SUSPECTED, Reason.UNDECLARED, Reason.HELD, Reason.UNKNOWN_TASK}
 #: Refusals that are undone when the route of the message takes others again.
 WAITING: Final = PAUSING | {Reason.HELD}
+#: Refusals that are not the message's fault: they wait for another try, and cost no attempt.
+FREE: Final = WAITING | {Reason.SUSPECTED, Reason.UNDECLARED, Reason.PAUSED, Reason.UNKNOWN_TASK}
 #: Refusals that no further attempt could change.
 FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED, Reason.DENIED, Reason.TOO_LARGE})
 #: Refusals after which a poison suspect still is one.
@@ -35,15 +36,6 @@ STILL_SUSPECT: Final = (FREE - {Reason.NACKED, Reason.UNANSWERED}) | {Reason.REJ
 MAX_IN_FLIGHT_BYTES: Final = 64 << 20
 #: How many times within a lease claims are renewed, those of the newest interval excepted.
 RENEWALS_PER_LEASE: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Sorted:
-    """What was fetched, by what is to be done with it."""
-
-    publish: list[Message]  # now
-    refused: list[Refusal]  # without being published
-    later: list[Held]  # to be given back: their bodies had no room
 
 
 class Core:
@@ -60,7 +52,8 @@ class Core:
         self._held: dict[int, Held] = {}
         self._done: list[Message] = []
         self._suspects = Suspects()
-        self._pauses = Pauses(settings.retry_delay)
+        self._pauses, self._holds = Pauses(settings.retry_delay), Holds()
+        self._waiting = Waiting(self._pauses, self._holds)
         self._renewed = 0.0
         self._renewable = first_claim_id  # older claims were already held at the last renewal
 
@@ -82,7 +75,7 @@ class Core:
     @property
     def may_sleep(self) -> bool:
         """Whether there is nothing to do but to wait for new work."""
-        return self.at_rest and not self._pauses
+        return self.at_rest and not self._waiting
 
     def look_in_lanes(self) -> None:
         """The next turn claims from lanes as well, if only to find nothing."""
@@ -106,7 +99,7 @@ class Core:
         lanes = self._lanes.next_claim(now, limit, settling=bool(self._done)) if limit else None
         if lanes:
             limit -= lanes.limit
-        routes = self._pauses.claim(now, limit) if limit else None
+        routes = self._waiting.claim(now, limit) if limit else None
         if routes:
             limit -= routes.limit
         floor = self._cursor.floor(now) if limit else 0
@@ -128,17 +121,18 @@ class Core:
             self._cursor.looked(seconds)
             self._cursor.claimed([row.id for row in reply.rows], turn.limit)
         if turn.routes:
-            found = [(row.id, route) for row, route in reply.waited]
-            self._pauses.claimed(turn.routes, found, now)
+            self._waiting.claimed(turn.routes, reply.waited, now)
         for row in reply.claimed:
             self._held[row.id] = Held(row.id, row.slot, turn.claim_id)
 
     def fetched(self, fetched: Fetched, now: float) -> Sorted:
         """Sort what was fetched by what is to be done with it."""
         allowed, refused = self._policy.sort(fetched.messages)
+        allowed, held = self._holds.sort(allowed)
+        refused += held
         if self._guard is not None:
             allowed, held = self._guard.sort(allowed)
-            refused = [*refused, *held]
+            refused += held
         publish = [m for m in allowed if not (m.expired or m.suspicion)]
         if self._pauses or len(publish) < len(allowed):
             publish = []
@@ -218,9 +212,13 @@ class Core:
         """Whether to ask the database by now which routes have messages waiting."""
         return self._pauses.look_due(now)
 
-    def found_waiting(self, routes: Iterable[str]) -> None:
-        """Messages wait for these routes."""
-        self._pauses.found_waiting(routes)
+    def found_waiting(self, keys: Iterable[str]) -> None:
+        """Messages wait for these routes, or for these holds."""
+        self._waiting.found(keys)
+
+    def hold(self, holds: Sequence[Hold]) -> None:
+        """Only this is held from now on."""
+        self._holds.replace(holds)
 
     def still_held(self, refusals: Iterable[Refusal]) -> list[Refusal]:
         """The refusals of messages still held under the claim they were published under."""
@@ -242,7 +240,9 @@ class Core:
         final = not free and (reason in FINAL or attempts >= settings.max_attempts)
         ending = "expired" if message.expired else "dead"
         route = written(route_of(message)) if reason in WAITING else None
-        if route is not None:
+        if refusal.wait is not None:
+            route, delay = refusal.wait
+        elif route is not None:
             delay = held_delay()
         elif reason is Reason.UNKNOWN_TASK:
             delay = unknown_delay()

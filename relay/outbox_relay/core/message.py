@@ -36,6 +36,7 @@ class Message(NamedTuple):
     declare: str  # JSON text
     expired: bool
     born: float  # when it was inserted or became due, on this process's monotonic clock
+    task: str = ""
 
     @property
     def held(self) -> "Held":
@@ -67,8 +68,16 @@ class Reason(StrEnum):
     UNDECLARED = "undeclared"  # there was no time yet to declare its queue
     UNANSWERED = "unanswered"  # its queue, or the node that has it, did not answer
     HELD = "held"  # not published: its route is paused
+    PAUSED = "paused"  # not published: somebody has paused what it belongs to
     UNKNOWN_TASK = "unknown task"  # not published: no live worker of its queue knows it
     NACKED = "nacked"  # a queue could not take it now
+
+
+class Wait(NamedTuple):
+    """The key of what a message waits for, and for how many seconds if that does not come."""
+
+    key: str
+    delay: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,7 @@ class Refusal:
     message: Message
     reason: Reason
     detail: str
+    wait: Wait | None = None  # where it was not refused, but held on purpose
 
 
 @dataclass(frozen=True, slots=True)

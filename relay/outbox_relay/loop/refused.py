@@ -61,7 +61,7 @@ class Refused:
         if locked:
             self._locked += [each for each in refused if each.message.id in locked]
             self._again_at = now + CATCH_UP_EVERY
-        self._log.add([each for each in refused if not each.message.expired], others)
+        self._log.add([each for each in refused if not (each.message.expired or each.wait)], others)
         return any(parking.state in ("dead", "expired") for parking in parkings)
 
     def forget(self) -> None:

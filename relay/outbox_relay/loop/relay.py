@@ -23,6 +23,7 @@ from outbox_relay.core.fence import Fence
 from outbox_relay.core.guard import Guard
 from outbox_relay.errors import BrokerLost, RelayError, SchemaError, StoreLost
 from outbox_relay.loop.cycle import Cycle
+from outbox_relay.loop.holds import HoldReader
 from outbox_relay.loop.housekeeping import Housekeeping
 from outbox_relay.loop.incidents import Outage
 from outbox_relay.loop.quarantine import Quarantine
@@ -89,6 +90,7 @@ class Relay:
 
     def _remember_nothing(self, first_claim_id: int) -> None:
         self._core = Core(self._settings, first_claim_id, self._guard)
+        self._holds = HoldReader(self._core)
         quarantine, forget = Quarantine(self._open_publisher), not self._settings.retention
         fence = Fence(self._settings.fence, self._settings.lease)
         self._cycle = Cycle(self._core, quarantine, self._metrics, fence, forget=forget)
@@ -206,6 +208,7 @@ class Relay:
         if (now := monotonic()) - self._last_chores >= self._chores_every():
             self._last_chores = now
             self._do_chores(store, now)
+        self._holds.look(store, now, asleep=self._cycle.asleep)
         claiming = not self._stopping.is_set()
         self._cycle.step(store, publisher, claiming=claiming, sleeping=not self._draining)
 

@@ -25,6 +25,7 @@
 | dead_letters_home | warning | the broker had given them up, now they are dead: how many, and why |
 | dead_letters_left | warning | not of this outbox, or forgotten: how many were left in the queue |
 | dead_letters_unread | warning | broker or database could not be asked; once, while it lasts |
+| pauses_changed | info | somebody has paused or resumed something: what is paused now |
 | messages_woken | info | what waited for a worker that knows its task is tried: how many |
 | workers_unread | warning | which tasks live workers know could not be read: none is held |
 | effects_unread | debug | what became of messages could not be asked for |

@@ -28,6 +28,7 @@
 | outbox_execution_seconds | histogram | a task's commit (or eta) to its end, by its receipt |
 | outbox_missing_messages | gauge | confirmed 5 minutes ago, and not finished; by place |
 | outbox_missing_unchecked_seconds | gauge | what was confirmed since is not looked at yet |
+| outbox_paused_messages | gauge | held on purpose, by route: what holds them, as queue:mail |
 | outbox_build_info | gauge | 1, labelled with the version |
 
 What became of messages is looked at every 30 seconds by one relay of an outbox, and absent from
@@ -189,6 +190,7 @@ class Metrics:
             registry=registry,
         )
         self.unchecked = gauge("missing_unchecked_seconds", "Confirmed since: not looked at yet")
+        self.held = Gauge("outbox_paused_messages", "Held on purpose", ["route"], registry=registry)
         info = Gauge("outbox_build_info", "Version", ["version"], registry=registry)
         info.labels(version("outbox-relay")).set(1)
         for reason in Reason:
@@ -208,7 +210,7 @@ class Metrics:
     def count_refused(self, refusals: Iterable[Refusal]) -> None:
         """Count messages the broker did not take, or was never asked to."""
         for refusal in refusals:
-            if refusal.reason is Reason.EXPIRED:
+            if refusal.reason is Reason.EXPIRED or refusal.wait:
                 continue
             self.failures.labels(refusal.reason).inc()
             if refusal.reason is Reason.UNROUTABLE:
@@ -270,9 +272,16 @@ class Metrics:
             self.missing.labels(place).set(seen.missing.get(place, 0))
         self.unchecked.set(seen.unchecked)
 
+    def paused(self, counts: Iterable[tuple[str, int]]) -> None:
+        """Show what is held on purpose, by what holds it; and nothing but this."""
+        self.held.clear()
+        for target, messages in counts:
+            self.held.labels(target).set(messages)
+
     def database_lost(self) -> None:
         """Unknown is not zero, and the last numbers must not look like today's."""
         self.database_up.set(0)
+        self.held.clear()
         unknown = [self.pending, self.scheduled, self.dead, self.oldest, self.horizon]
         for table in ("ready", "parked"):
             unknown += [self.bytes.labels(table), self.dead_tuples.labels(table)]

@@ -6,7 +6,8 @@ from typing import Final
 
 from outbox_relay.core.backlog import Stats
 from outbox_relay.errors import StoreLost
-from outbox_relay.operator import unknown
+from outbox_relay.operator import holds, unknown
+from outbox_relay.operator.holds import Paused
 from outbox_relay.operator.inbox import inbox_of
 from outbox_relay.operator.session import Session
 from outbox_relay.operator.unknown import UnknownTask
@@ -73,8 +74,14 @@ class Status:
     stats: Counts
     flow: Flow
     relays: list[RelaySeen]
+    paused: list[Paused] = field(default_factory=list)
     unknown_tasks: list[UnknownTask] = field(default_factory=list)
     unknown_missing: list[UnknownTask] = field(default_factory=list)
+
+    @property
+    def held(self) -> int:
+        """About how many of what is pending somebody has paused."""
+        return sum(pause.messages for pause in self.paused)
 
     def as_json(self) -> dict[str, object]:
         """For programs."""
@@ -86,6 +93,7 @@ class Status:
             "relays": [asdict(relay) for relay in self.relays],
             "unknown_tasks": [asdict(task) for task in self.unknown_tasks],
             "unknown_missing": [asdict(task) for task in self.unknown_missing],
+            "paused": [asdict(pause) for pause in self.paused],
         }
 
 
@@ -94,13 +102,13 @@ def read(session: Session, settings: Settings) -> Status:
     stats = session.fetch(Counts, STATS)[0]
     allowed = session.value(MAY_READ_RECEIPTS, receipt=f'"{session.schema}".receipt')
     flow = session.fetch(Flow, FLOW)[0] if allowed else Flow()
-    relays = session.fetch(RelaySeen, RELAYS)
+    relays, paused = session.fetch(RelaySeen, RELAYS), holds.paused(session)
     try:
-        return Status(stats, flow, relays, *_unknown(session, settings))
+        return Status(stats, flow, relays, paused, *_unknown(session, settings))
     except StoreLost:
         if not settings.inbox_url.read():
             raise
-        return Status(stats, flow, relays)
+        return Status(stats, flow, relays, paused)
 
 
 def _unknown(session: Session, settings: Settings) -> tuple[list[UnknownTask], list[UnknownTask]]:

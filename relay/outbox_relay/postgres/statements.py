@@ -133,6 +133,7 @@ FETCH: Final = Statement(
             "expired": "coalesce(expires_at <= now(), false)",
             "born": "%(clock)s::float8"
             " - date_part('epoch', now() - greatest(created_at, available_at))",
+            "task": "task",
         },
     )
     + f"""

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from outbox_relay.core.backlog import Stats, Upkeep
 from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
+from outbox_relay.core.holds import Hold
 from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.core.size import Oversized
 from outbox_relay.errors import SchemaError
-from outbox_relay.postgres import chores, standbys, statements, turns, waiting
+from outbox_relay.postgres import chores, holds, standbys, statements, turns, waiting
 from outbox_relay.postgres.database import BoundedConnection, connect, translated
 from outbox_relay.postgres.doorbell import Bell, Look
 from outbox_relay.postgres.literals import bigints, storable
@@ -145,9 +146,8 @@ class Store(Session):
         orphans: list[Held] = []
         if len(found) < len(claim.rows):
             there = {message.id for message in found}
-            orphans = [
-                Held(row.id, row.slot, claim.claim_id) for row in claim.rows if row.id not in there
-            ]
+            gone = (row for row in claim.rows if row.id not in there)
+            orphans = [Held(row.id, row.slot, claim.claim_id) for row in gone]
         too_large: list[Held] = []
         oversized: list[Oversized] = []
         if large := [message for message in found if message.body is None]:
@@ -205,9 +205,8 @@ class Store(Session):
 
     def expire(self, messages: Sequence[Message]) -> set[int]:
         """Note that they expired unpublished; returns the ids of those that are locked."""
-        return {
-            id_ for (id_,) in self._run(statements.EXPIRE, turns.ended(messages, turns.UNPUBLISHED))
-        }
+        rows = self._run(statements.EXPIRE, turns.ended(messages, turns.UNPUBLISHED))
+        return {id_ for (id_,) in rows}
 
     def park(self, parkings: Sequence[Parking]) -> set[int]:
         """Take refused messages out of the hot table, unless another relay has claimed them.
@@ -242,6 +241,14 @@ class Store(Session):
     def waiting_routes(self) -> list[str]:
         """The routes that messages wait for, or many of them."""
         return [route for (route,) in self._run(waiting.ROUTES)]
+
+    def holds(self) -> list[Hold]:
+        """What is held on purpose."""
+        return [Hold(*row) for row in self._run(holds.HOLDS)]
+
+    def held_counts(self) -> list[tuple[str, int]]:
+        """About how many messages wait for each target, those with most first."""
+        return [tuple(row) for row in self._run(holds.HELD)]
 
     def release(self, held: Iterable[Held], *, suspicious: bool = False) -> None:
         """Give back what is held; `suspicious` if a broker may have died of it."""

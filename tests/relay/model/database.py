@@ -10,6 +10,7 @@ from math import inf
 
 from outbox_relay.core.backlog import History, Stats, Upkeep
 from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
+from outbox_relay.core.holds import Hold
 from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.errors import StoreLost
 from tests.relay.messages import a_message
@@ -386,6 +387,14 @@ class ModelStore:
         """The routes that messages wait for."""
         self._ask()
         return self._database.waiting_routes()
+
+    def holds(self) -> list[Hold]:
+        """Nobody pauses anything."""
+        return []
+
+    def held_counts(self) -> list[tuple[str, int]]:
+        """The same."""
+        return []
 
     def stats(self) -> Stats:
         """Nobody looks at them."""

@@ -196,7 +196,8 @@ COMMENT ON COLUMN outbox.parked.suspicion IS 'How often a channel died with this
 COMMENT ON COLUMN outbox.parked.last_error IS 'Why the broker refused it last.';
 COMMENT ON COLUMN outbox.parked.lane IS 'The ordering key, if the message has one.';
 COMMENT ON COLUMN outbox.parked.route IS
-    'Where it goes, if it waits for that route to take messages again: exchange, U+001F, key.';
+    'What it waits for: that its route takes messages again (exchange, U+001F, key), or that it is '
+    'not held any more (U+001E, target; see hold).';
 
 -- One row per settled batch: a sent time for every message at eight bytes each.
 CREATE TABLE outbox.receipt (

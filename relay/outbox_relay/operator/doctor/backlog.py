@@ -12,14 +12,17 @@ from outbox_relay.settings.durations import how_long
 #: Without a confirm for so long while messages wait, it is not flowing: seconds.
 STALLED_AFTER: Final = 60.0
 LATE_AFTER: Final = 300.0
+#: If so much of what is pending is paused, nothing else may be: both numbers are of samples.
+NEARLY_ALL: Final = 0.9
 
-#: The newest thousand are enough to see why.
+#: The newest thousand are enough to see why; what is held on purpose is no refusal.
 REASONS: Final = """
 SELECT m.task, coalesce(p.last_error, '(no reason kept)') AS reason, count(*) AS messages,
        max(m.message_id) AS example
-FROM (SELECT id, slot, last_error FROM {outbox}.parked
+FROM (SELECT id, slot, last_error, route FROM {outbox}.parked
        WHERE state = %(state)s ORDER BY id DESC LIMIT 1000) p
 JOIN {outbox}.message m ON m.id = p.id AND m.slot = p.slot
+WHERE left(p.route, 1) IS DISTINCT FROM chr(30)
 GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 3
 """
 
@@ -65,6 +68,10 @@ def judge_progress(status: Status) -> Finding:
         return ok(name, "nothing is pending")
     waited = how_long(stats.oldest_pending_age)
     text = f"{stats.pending:,} pending, the oldest for {waited}"
+    if status.held:
+        text += f"; {status.held:,} of them are paused"
+    if status.held >= NEARLY_ALL * stats.pending:
+        return ok(name, text)
     last = status.flow.last_sent_age
     if status.relays and stats.oldest_pending_age > STALLED_AFTER:
         if last is None or last > STALLED_AFTER:

@@ -1,0 +1,68 @@
+"""`pause` and `resume`: a queue, an exchange, a task, a pattern of these, or everything is held.
+
+Every relay knows within two seconds. What is held waits in the database, and is nowhere counted as
+refused; `routes` shows it.
+"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+
+from outbox_relay.cli.command import Command
+from outbox_relay.cli.flags import DATABASE
+from outbox_relay.cli.values import later, pattern, reason
+from outbox_relay.operator import queries
+from outbox_relay.operator.holds import Target, pause, resume
+from outbox_relay.operator.session import Session
+from outbox_relay.settings import Settings
+
+
+def commands() -> list[Command]:
+    """The commands."""
+    return [
+        Command("pause", "what is sent there waits", _pause, _arguments_of_pause, DATABASE),
+        Command("resume", "what was paused is sent again", _resume, _arguments, DATABASE),
+    ]
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group(required=True)
+    for flag, help in (
+        ("--queue", "messages that go to this queue"),
+        ("--exchange", "messages of this exchange"),
+        ("--task", "messages of this task"),
+    ):
+        what.add_argument(flag, metavar="PATTERN", type=pattern, help=f"{help}; * and ? are free")
+    what.add_argument("--all", action="store_true", help="everything")
+    parser.add_argument(
+        "--reason", metavar="TEXT", type=reason, default="", help="shown to others, and kept"
+    )
+
+
+def _arguments_of_pause(parser: ArgumentParser) -> None:
+    _arguments(parser)
+    parser.add_argument(
+        "--until",
+        type=later,
+        help="2h for two hours from now, or 2030-01-31T08:00:00Z; else until it is resumed",
+    )
+
+
+def _target(arguments: Namespace) -> Target:
+    return Target(arguments.queue, arguments.exchange, arguments.task, arguments.all)
+
+
+def _pause(arguments: Namespace, settings: Settings) -> int:
+    with Session.open(settings) as session:
+        until = arguments.until and arguments.until.after(session.value(queries.NOW))
+        target = pause(session, _target(arguments), arguments.reason, until)
+    print(f"{target} is paused {f'until {until.isoformat()}' if until else 'until it is resumed'}")
+    return 0
+
+
+def _resume(arguments: Namespace, settings: Settings) -> int:
+    with Session.open(settings) as session:
+        ended = resume(session, _target(arguments), arguments.reason)
+    print(f"{ended} resumed")
+    if not ended:
+        print("outbox-relay: nothing of that was paused: see outbox-relay routes", file=sys.stderr)
+    return 0 if ended else 1

@@ -1,0 +1,45 @@
+"""Keeps the core's knowledge new of what people have paused: read every second, before any claim.
+
+A relay that sleeps does not look: it reads once it has lain down, and is rung by whoever pauses or
+resumes; it reads again as soon as it is up.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from outbox_relay.core.decide import Core
+from outbox_relay.core.holds import Hold
+from outbox_relay.postgres.store import Store
+
+log = structlog.get_logger()
+
+#: Between two looks, in seconds.
+EVERY: Final = 1.0
+
+
+class HoldReader:
+    """Remembers when it looked last; `now` is in monotonic seconds."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._next = 0.0
+        self._asleep = False
+        self._paused: list[str] = []
+
+    def look(self, store: Store, now: float, *, asleep: bool) -> None:
+        """Look if it is time. Raises as the store does: nothing is published unread."""
+        turned = asleep != self._asleep
+        if not turned and (asleep or now < self._next):
+            return
+        holds = store.holds()
+        self._asleep, self._next = asleep, now + EVERY
+        self._core.hold(holds)
+        self._tell(holds)
+
+    def _tell(self, holds: Sequence[Hold]) -> None:
+        paused = sorted(hold.target for hold in holds)
+        if paused != self._paused:
+            log.info("pauses_changed", paused=paused[:20], pauses=len(paused))
+            self._paused = paused

@@ -1,0 +1,83 @@
+"""What people have paused, and what waits by where it goes: read, and changed."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Final
+
+from outbox_relay.operator.manage import person
+from outbox_relay.operator.session import Session, Time
+
+PAUSED: Final = """
+SELECT target, kind, pattern, reason, since, until, who, messages
+FROM {outbox}.paused ORDER BY target
+"""
+ROUTES: Final = """
+SELECT exchange, routing_key, waiting, held, held_by FROM {outbox}.route
+"""
+#: Who may read the counts alone, may not read this.
+MAY_READ: Final = "SELECT coalesce(has_table_privilege(to_regclass(%(view)s), 'SELECT'), false)"
+PAUSE: Final = """
+SELECT {outbox}.pause(%(queue)s, %(exchange)s, %(task)s, %(everything)s, %(reason)s,
+                      %(until)s::timestamptz, %(who)s)
+"""
+RESUME: Final = """
+SELECT {outbox}.resume(%(queue)s, %(exchange)s, %(task)s, %(everything)s, %(reason)s, %(who)s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A pause that is in force, and about how many messages wait for it."""
+
+    target: str
+    kind: str
+    pattern: str
+    reason: str
+    since: Time
+    until: Time | None
+    who: str
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """About how many messages wait to go one way, and how many of them are held, by what."""
+
+    exchange: str
+    routing_key: str
+    waiting: int
+    held: int
+    held_by: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is to be paused or resumed: one of these."""
+
+    queue: str | None = None
+    exchange: str | None = None
+    task: str | None = None
+    everything: bool = False
+
+
+def paused(session: Session) -> list[Paused]:
+    """What is paused; nothing where this login may not know."""
+    if not session.value(MAY_READ, view=f'"{session.schema}".paused'):
+        return []
+    return session.fetch(Paused, PAUSED)
+
+
+def waiting(session: Session) -> list[Waiting]:
+    """What waits, by where it goes: those with most messages first."""
+    return session.fetch(Waiting, ROUTES)
+
+
+def pause(session: Session, target: Target, reason: str, until: datetime | None) -> str:
+    """Hold it; the target as the database writes it. Raises StatementFailed for what it refuses."""
+    asked = {**asdict(target), "who": person(), "reason": reason, "until": until}
+    return str(session.value(PAUSE, **asked))
+
+
+def resume(session: Session, target: Target, reason: str) -> int:
+    """Hold it no longer; how many pauses that ends."""
+    return int(session.value(RESUME, **asdict(target), who=person(), reason=reason))
