@@ -27,7 +27,7 @@ ROWS: Final[dict[str, LiteralString]] = {
     "22021": r"SELECT convert_from('\xff', 'UTF8')",
     "22P02": "SELECT 'a'::json",
     "21000": "SELECT (SELECT generate_series(1, 2))",
-    "54000": "SELECT repeat('x', 2000000000)",
+    "54000": "SELECT repeat('xx', 2000000000)",
     "P0001": "DO $$ BEGIN RAISE EXCEPTION 'no'; END $$",
 }
 #: What passes by itself.
