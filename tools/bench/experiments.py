@@ -9,6 +9,7 @@ from bench import (
     audit,
     backlog,
     commits,
+    fence,
     inbox,
     latency,
     limit,
@@ -69,6 +70,7 @@ def catalogue(scale: Scale, has: Brokers) -> list[Experiment]:
         Experiment("audit", _named_each("audit", audit.measure), heavy=True),
         *(_latency(scale) if has.rabbitmq else ()),
         *(_refusals() if has.rabbitmq else ()),
+        *(_fence() if has.rabbitmq else ()),
     ]
 
 
@@ -160,6 +162,11 @@ def _latency(scale: Scale) -> Iterator[Experiment]:
 
 def _refusals() -> Iterator[Experiment]:
     yield Experiment("refusals", _named_each("refusals", refusals.measure), heavy=True)
+
+
+def _fence() -> Iterator[Experiment]:
+    name = "beside a standby"
+    yield Experiment(name, _named_each(name, fence.measure), heavy=True)
 
 
 def _processes(count: int) -> str:

@@ -40,12 +40,17 @@ JOIN outbox.message m ON m.id = settled.id
 """
 
 
-def measure(lab: Lab, rate: int, doorbell: str) -> Mapping[str, Mapping[str, float]]:
-    """Latencies at so many messages a second, in milliseconds; `doorbell` as OUTBOX_DOORBELL."""
+def measure(
+    lab: Lab, rate: int, doorbell: str, fence: str = "off"
+) -> Mapping[str, Mapping[str, float]]:
+    """Latencies at so many messages a second, in milliseconds.
+
+    `doorbell` and `fence` as OUTBOX_DOORBELL and OUTBOX_FENCE.
+    """
     url = lab.require_rabbitmq().url()
     routes = queues.fresh(url)
     messages.reset(lab)
-    with running(lab, url, OUTBOX_DOORBELL=doorbell):
+    with running(lab, url, OUTBOX_DOORBELL=doorbell, OUTBOX_FENCE=fence):
         consumer = Consumer(url, routes[0].queue)
         try:
             committed = _produce(lab, routes[0], rate, lab.scale.latency_seconds)

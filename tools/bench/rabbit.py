@@ -7,12 +7,12 @@ from bench.queues import Kind
 from bench.run import Run
 
 
-def measure(lab: Lab, kind: Kind, count: int, total: int, relays: int) -> Run:
+def measure(lab: Lab, kind: Kind, count: int, total: int, relays: int, fence: str = "off") -> Run:
     """Drain `total` messages, and find every one of them in the queues."""
     node = lab.require_rabbitmq()
     routes = queues.fresh(node.url(), kind, count)
     messages.refill(lab, total, routes)
-    target = Target((node.url(),) * relays, (node.process.pid,))
+    target = Target((node.url(),) * relays, (node.process.pid,), {"OUTBOX_FENCE": fence})
     run = drain(lab, target, total)
     queues.await_depth(node.url(), routes, total)
     queues.delete(node.url(), routes)
