@@ -63,11 +63,11 @@ CREATE TRIGGER left_work AFTER DELETE ON outbox.parked
 ALTER TABLE outbox.ready ENABLE ALWAYS TRIGGER left_work;
 ALTER TABLE outbox.parked ENABLE ALWAYS TRIGGER left_work;
 
--- Takes the next message out of each lane there is news of, and leases it: `claim`, for `term`
--- seconds. Looks at `most` news above `above`, or fewer; `news` are those it looked at. News of a
--- lane whose first message somebody holds (about to cancel it, say) is kept for another time.
+-- Takes the next message out of each lane there is news of, and leases it to the claim
+-- `claim_id`. Looks at `max_news` news above `above`, or fewer; `news` are those it looked at. News
+-- of a lane whose first message somebody holds (about to cancel it, say) is kept for another time.
 CREATE FUNCTION outbox.claim_lanes(
-    above bigint, most integer, claim bigint, term double precision,
+    above bigint, max_news integer, claim_id bigint, lease_seconds double precision,
     OUT news bigint[], OUT ids bigint[], OUT slots smallint[]
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
 BEGIN
@@ -81,7 +81,7 @@ BEGIN
     END IF;
     -- A statement of its own, begun behind the lock: it sees all that was taken out before.
     WITH heard AS MATERIALIZED (
-        SELECT n.id, n.key FROM lane_news n WHERE n.id > above ORDER BY n.id LIMIT most
+        SELECT n.id, n.key FROM lane_news n WHERE n.id > above ORDER BY n.id LIMIT max_news
     ), head AS MATERIALIZED (
         SELECT k.key, first.id
         FROM (SELECT DISTINCT key FROM heard) k
@@ -102,7 +102,7 @@ BEGIN
             SELECT heard.id FROM heard WHERE heard.key <> ALL (ARRAY(SELECT held.key FROM held))))
     ), made AS (
         INSERT INTO ready (id, slot, lane, claim_id, lease_until)
-        SELECT id, slot, key, claim, now() + term * interval '1 second' FROM gone
+        SELECT id, slot, key, claim_id, now() + lease_seconds * interval '1 second' FROM gone
         ON CONFLICT (id) DO NOTHING RETURNING id, slot
     )
     SELECT (SELECT array_agg(heard.id) FROM heard), array_agg(made.id), array_agg(made.slot)
