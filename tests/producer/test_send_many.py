@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 from celery import Task, signals
+from celery.app.trace import build_tracer
 from kombu import Connection as Broker
 from kombu import Exchange, Queue
 from kombu.serialization import register, unregister
@@ -461,3 +462,30 @@ def test_without_a_transaction(trap: str, database: str, stored: Stored, alike: 
     shop = make_shop(trap, outbox_database_url=database)
     shop.app.outbox.send_many(shop.add, [(number, 0) for number in range(6)])
     assert (stored.args(), alike) == ([0, 1, 2, 3, 4, 5], [4])
+
+
+def test_within_a_task(shop: Shop, connection: Connection, stored: Stored) -> None:
+    """They have the task as their parent, and it has them as its children, as in a loop."""
+    sent: list[Any] = []
+
+    @shop.app.task(bind=True, name="parent", shared=False)
+    def parent(self: Any, add_to_parent: bool) -> None:
+        with shop.app.outbox.transaction(connection):
+            calls = [(number, 0) for number in range(5)]
+            ids = shop.app.outbox.send_many(shop.add, calls, add_to_parent=add_to_parent)
+        sent.append(([*ids], [child.id for child in self.request.children]))
+
+    shop.app.finalize()
+    trace = build_tracer("parent", shop.app.tasks["parent"], app=shop.app)
+    request = {"id": "the-parent", "root_id": "the-root", "is_eager": False}
+    for add_to_parent in (True, False):
+        ending = trace("the-parent", [add_to_parent], {}, {**request, "called_directly": False})
+        assert ending.info is None, ending.info
+    rows = stored.rows()
+
+    (first, children), (second, none) = sent
+    assert [row.message_id for row in rows] == first + second
+    assert (children, none) == (first, [])
+    assert {(row.headers["parent_id"], row.headers["root_id"]) for row in rows} == {
+        ("the-parent", "the-root")
+    }

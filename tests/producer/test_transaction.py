@@ -1,10 +1,15 @@
 """`transaction` begins, commits and rolls back; within another transaction it is a savepoint."""
 
 from contextlib import suppress
+from itertools import groupby
+from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
+from celery_outbox import RowRefused
 from tests.producer.conftest import Connection, Shop, Stored
 
 
@@ -80,3 +85,74 @@ def test_nothing_is_inserted_to_be_rolled_back(shop: Shop, connection: Connectio
         row = connection.execute("SELECT id FROM outbox.message").fetchone()
 
     assert row == (1,)  # no id was used up
+
+
+def test_one_round_trip_for_insert_and_commit(
+    shop: Shop, connection: Connection, stored: Stored, tmp_path: Path
+) -> None:
+    """BEGIN is one, and what follows another: two, where an INSERT by hand takes three."""
+    with (tmp_path / "trace").open("w+") as trace:
+        for number in range(3):
+            with shop.app.outbox.transaction(connection):
+                if number == 2:  # connected, and anything prepared that will be
+                    connection.pgconn.trace(trace.fileno())
+                shop.add.delay(number, 0)
+        connection.pgconn.untrace()
+        trace.seek(0)
+        directions = [line.split("\t")[1] for line in trace if line.count("\t") >= 2]
+
+    assert [direction for direction, _ in groupby(directions)] == ["F", "B"]
+    assert stored.args() == [0, 1, 2]
+
+
+def sending_after(shop: Shop, connection: Connection, *statements: LiteralString) -> None:
+    """Run statements and send a task, in a transaction of its own."""
+    with shop.app.outbox.transaction(connection):
+        for statement in statements:
+            connection.execute(statement)
+        shop.add.delay(1, 0)
+
+
+def test_an_insert_that_fails_beside_the_commit(
+    shop: Shop, connection: Connection, database: str, stored: Stored
+) -> None:
+    """Nothing is committed, the error is the same as ever, and the connection can be used."""
+    with psycopg.connect(database, autocommit=True) as other:
+        other.execute("ALTER TABLE outbox.message ADD CONSTRAINT none_today CHECK (task = 'x')")
+    with pytest.raises(RowRefused, match=r"shop\.add: constraint none_today"):
+        sending_after(shop, connection, "CREATE TABLE business (n int)")
+
+    assert connection.info.transaction_status is TransactionStatus.IDLE
+    assert connection.execute("SELECT to_regclass('business')").fetchone() == (None,)
+    connection.rollback()
+    assert stored.rows() == []
+
+
+def test_a_commit_that_fails_beside_the_insert(
+    shop: Shop, connection: Connection, stored: Stored
+) -> None:
+    """The error is the commit's own."""
+    connection.execute("CREATE TABLE twice (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    connection.commit()
+    with pytest.raises(psycopg.errors.UniqueViolation, match="twice_n_key"):
+        sending_after(shop, connection, "INSERT INTO twice VALUES (1), (1)")
+
+    assert connection.info.transaction_status is TransactionStatus.IDLE
+    assert stored.rows() == []
+
+
+def test_a_connection_lost_at_the_commit(
+    shop: Shop, connection: Connection, database: str, stored: Stored
+) -> None:
+    """It is an error of the driver, and nothing is stored."""
+
+    def send() -> None:
+        with shop.app.outbox.transaction(connection):
+            shop.add.delay(1, 0)
+            with psycopg.connect(database, autocommit=True) as other:
+                other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
+
+    with pytest.raises(psycopg.OperationalError):
+        send()
+    assert connection.closed
+    assert stored.rows() == []

@@ -15,7 +15,7 @@ from celery_outbox.statements.insert import CLAIM_DEDUP, Style, insert, insert_a
 
 Rows = list[tuple[Any, ...]]
 #: Messages that are buffered at most, where they can be inserted without waiting for an `await`.
-PORTION: Final = 500
+PORTION: Final = 1000
 #: A statement and its parameters.
 Command = tuple[str, tuple[Any, ...]]
 #: Commands one by one, each of which is sent the rows that it returned.

@@ -28,6 +28,8 @@ class PsycopgTarget:
     def __init__(self, connection: AnyConnection, schema: str) -> None:
         self.connection = connection
         self.schema = schema
+        #: Whether the block of `begin` ends with a COMMIT.
+        self._commits = False
 
     def join(self, *, blocking: bool) -> None:
         """Refuse what cannot take messages, and let sends know of a block that awaits."""
@@ -65,9 +67,10 @@ class PsycopgTarget:
         return outcome
 
     def leave(self, *, failed: bool) -> None:
-        """Insert what is still buffered."""
+        """Insert what is still buffered, or leave it to the COMMIT that comes next."""
         with self._leaving(failed):
-            self._insert()
+            if failed or not (self._commits and Buffer.of(self.connection).awaits_commit()):
+                self._insert()
 
     async def aleave(self, *, failed: bool) -> None:
         """Insert what is still buffered."""
@@ -143,6 +146,7 @@ class PsycopgTarget:
     def begin(self) -> AbstractContextManager[object]:
         """Return `connection.transaction()`."""
         self._require(Connection, ASYNCHRONOUS)
+        self._commits = not self.in_transaction()
         return self.connection.transaction()  # type: ignore[return-value]  # as required above
 
     def abegin(self) -> AbstractAsyncContextManager[object]:

@@ -19,9 +19,9 @@ from operator import attrgetter
 from typing import Any, Final, NoReturn, TypeVar, cast
 from weakref import ref
 
-from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor, Error
+from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor, Error, Pipeline
 from psycopg.errors import PipelineAborted, QueryCanceled
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from celery_outbox.message import Parcel
@@ -44,6 +44,7 @@ class Buffer:
         self._beneath: Callable[..., Any] | None = vars(connection).get("wait")
         self._installed = False
         self._interrupted = False
+        self._commit_is_next = False
         #: In the order of sending.
         self.entries: deque[Entry] = deque()
         #: The `async with` blocks that are open: they await what a send cannot.
@@ -67,11 +68,27 @@ class Buffer:
     def wait(self, operation: Operation[T], *args: Any, **kwargs: Any) -> Any:
         """Do what the connection's `wait()` does, with the messages inserted first."""
         connection: Any = self._connection()
+        together, self._commit_is_next = self._commit_is_next, False
         # With a timeout psycopg waits for notifications: the INSERT is not to be broken off.
         if self.entries and kwargs.get("timeout") is None and self._due(connection):
-            operation = self._insert_before(connection, operation)
+            insert = self._insert_with if together else self._insert_before
+            operation = insert(connection, operation)
         wait = self._beneath or partial(type(connection).wait, connection)
         return wait(operation, *args, **kwargs)
+
+    def awaits_commit(self) -> bool:
+        """Take note that the next operation is the COMMIT, and tell whether it takes all along.
+
+        Sent together, INSERT and COMMIT take one round trip.
+        """
+        connection: Any = self._connection()
+        self._commit_is_next = (
+            Pipeline.is_supported()
+            and connection._pipeline is None
+            and not connection.lock.locked()
+            and all(entry.message.dedup_key is None for entry in self.entries)
+        )
+        return self._commit_is_next
 
     def _due(self, connection: AnyConnection) -> bool:
         match connection.pgconn.transaction_status:
@@ -98,16 +115,49 @@ class Buffer:
                 yield from operation
         raise failure
 
+    def _insert_with(self, connection: Any, commit: Operation[T]) -> Operation[T]:
+        """Send the INSERT and the COMMIT at once: the server skips this one if that one fails."""
+        taken = take_all(self.entries)
+        if not taken:  # another thread was quicker
+            return (yield from commit)
+        pipeline = connection._pipeline = Pipeline(connection, _no_lock=True)
+        failure: Exception | None = None
+        try:
+            yield from pipeline._enter_gen()
+            for schema, group in groupby(taken, attrgetter("schema")):
+                yield from self._insert(connection, schema, list(group), _Plain)
+            result = yield from commit
+        except Exception as error:
+            failure = error
+        try:
+            if connection.pgconn.status == ConnStatus.OK:
+                yield from pipeline._exit_gen()
+        except Exception as error:
+            failure = failure or error
+        finally:
+            pipeline._exit(failure)
+            connection._pipeline = None
+        if failure is None:
+            return result
+        if isinstance(failure, PipelineAborted) and isinstance(failure.__context__, Error):
+            failure = failure.__context__  # which aborted it
+        if connection.pgconn.transaction_status != TransactionStatus.INERROR:
+            raise failure  # it is the COMMIT's own, or the connection is lost
+        yield from connection._exec_command(b"ROLLBACK")
+        raise _judge(connection, failure, taken[0].schema, [each.message for each in taken])
+
     def _insert_all(self, connection: Any, taken: Sequence[Entry]) -> Operation[Exception | None]:
         """Insert into the outbox of each, and return what went wrong."""
-        pipeline = connection._pipeline
+        pipeline, kind = connection._pipeline, _CURSORS[isinstance(connection, Connection)]
         if not in_pipeline(connection):
             connection._pipeline = None  # about to be entered, perhaps, but not yet in force
         try:
             for schema, group in groupby(taken, attrgetter("schema")):
                 entries = list(group)
                 try:
-                    yield from self._noticing_interrupts(self._insert(connection, schema, entries))
+                    yield from self._noticing_interrupts(
+                        self._insert(connection, schema, entries, kind)
+                    )
                 except Exception as error:
                     return _judge(connection, error, schema, [each.message for each in entries])
         finally:
@@ -125,9 +175,11 @@ class Buffer:
             ready = yield wanted
             self._interrupted = self._interrupted or ready is None
 
-    def _insert(self, connection: Any, schema: str, entries: list[Entry]) -> Operation[None]:
+    def _insert(
+        self, connection: Any, schema: str, entries: list[Entry], kind: Any
+    ) -> Operation[None]:
         # As execute() does it, under the lock that the caller of wait() already holds.
-        cursor: Any = _CURSORS[isinstance(connection, Connection)](connection)
+        cursor: Any = kind(connection)
         cursor.outbox = schema, [each.message for each in entries]
         storing, rows = commands(schema, entries), None
         while command := next_command(storing, rows):
@@ -158,6 +210,10 @@ class _Explaining:
                 raise
             failure = type(error)(str(explained))
         raise failure
+
+
+class _Plain(Cursor[Any]):
+    outbox: tuple[str, list[Parcel]]
 
 
 class _Cursor(_Explaining, Cursor[Any]):
