@@ -157,7 +157,7 @@ def _latency(scale: Scale) -> Iterator[Experiment]:
             name = f"latency at {rate}/s{way}"
             yield Experiment(name, _named_each(name, measure))
         idle = partial(latency.idle, doorbell=doorbell)
-        yield Experiment(f"idle{way}", _named_each(f"idle{way}", idle))
+        yield Experiment(f"idle{way}", _named_each(f"idle{way}", idle), heavy=True)
 
 
 def _refusals() -> Iterator[Experiment]:

@@ -26,9 +26,6 @@ PATIENCE_SECONDS: Final = 30
 POLL_SECONDS: Final = 0.02
 #: Sent before the clock starts, so that everything is connected, prepared and declared.
 WARM_UP: Final = 20
-#: Nothing is claimed and polling has slowed down to its idle pace.
-REST_SECONDS: Final = 1.0
-
 #: Those of idle sessions are counted a second late, and the question by the next one.
 TRANSACTIONS: Final = """
 SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()
@@ -66,13 +63,13 @@ def measure(
 
 
 def idle(lab: Lab, doorbell: str) -> Mapping[str, Mapping[str, float]]:
-    """What a relay without work costs, in per cent of a core, and in transactions a second."""
+    """What a relay costs after a minute without work: shares of a core, transactions a second."""
     url = lab.require_rabbitmq().url()
     routes = queues.fresh(url)
     messages.reset(lab)
     with running(lab, url, OUTBOX_DOORBELL=doorbell) as relay:
         _produce(lab, routes[0], rate=100, seconds=0)
-        sleep(REST_SECONDS)
+        sleep(lab.scale.idle_rest_seconds)
         began = monotonic()
         before = cpu.spent(relay.pid), cpu.spent(lab.postgres.process.pid)
         transactions = lab.value(TRANSACTIONS)

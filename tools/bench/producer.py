@@ -1,18 +1,20 @@
 """What the outbox costs a producer: `.delay()` in a transaction against INSERTs written by hand.
 
 The ways take turns, transaction by transaction, on one connection. The INSERT by hand has the same
-columns, and values that are ready beforehand: it pays for nothing but itself.
+columns, and values that are ready beforehand: it pays for nothing but itself. One message per
+transaction is sent to a database that is half a millisecond away, too.
 """
 
 from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 import psycopg
 
 from bench import messages
 from bench.lab import Connection, Lab
+from bench.slow_link import slowed
 from bench.tasks import ARGUMENTS, outbox_app
 
 #: Tasks in one transaction.
@@ -38,8 +40,13 @@ Way = Callable[[], None]
 def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
     """Send by each way in turns; values by way."""
     messages.reset(lab)
-    with psycopg.connect(lab.database_url) as connection:
+    with (
+        slowed(lab.database_url) as far,
+        psycopg.connect(lab.database_url) as connection,
+        psycopg.connect(far) as distant,
+    ):
         ways = _ways(lab, connection)
+        ways |= {f"{name}, 0.5 ms away": way for name, way in _singly(lab, distant).items()}
         for way in ways.values():
             way()  # warms imports, plans and caches, and takes the WAL that follows a checkpoint
         seconds = dict.fromkeys(ways, 0.0)
@@ -56,41 +63,59 @@ def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
 
 
 def _ways(lab: Lab, connection: Connection) -> dict[str, Way]:
-    app, task = outbox_app("producer")
-
-    def delay() -> None:
-        task.delay(*ARGUMENTS.positional, **ARGUMENTS.named)
+    transaction, delay, insert = _sends(lab, connection)
 
     def delays() -> None:
-        with app.outbox.transaction(connection):
+        with transaction():
             for _ in range(TASKS):
                 delay()
-
-    def delays_one_by_one() -> None:
-        for _ in range(TASKS):
-            with app.outbox.transaction(connection):
-                delay()
-
-    with app.outbox.transaction(connection):
-        delay()
-    row = lab.admin.execute(SENT).fetchall()[0]
-
-    def insert() -> None:
-        connection.execute(BY_HAND, (str(uuid4()), *row))
 
     def inserts() -> None:
         with connection.transaction():
             for _ in range(TASKS):
                 insert()
 
-    def inserts_one_by_one() -> None:
+    return {
+        "100 in one transaction, .delay()": delays,
+        "100 in one transaction, INSERT by hand": inserts,
+        **_singly(lab, connection),
+    }
+
+
+def _singly(lab: Lab, connection: Connection) -> dict[str, Way]:
+    transaction, delay, insert = _sends(lab, connection)
+
+    def delays() -> None:
+        for _ in range(TASKS):
+            with transaction():
+                delay()
+
+    def inserts() -> None:
         for _ in range(TASKS):
             with connection.transaction():
                 insert()
 
     return {
-        "100 in one transaction, .delay()": delays,
-        "100 in one transaction, INSERT by hand": inserts,
-        "one per transaction, .delay()": delays_one_by_one,
-        "one per transaction, INSERT by hand": inserts_one_by_one,
+        "one per transaction, .delay()": delays,
+        "one per transaction, INSERT by hand": inserts,
     }
+
+
+def _sends(lab: Lab, connection: Connection) -> tuple[Callable[[], Any], Way, Way]:
+    """A transaction of the outbox, a task sent in it, and the same row inserted by hand."""
+    app, task = outbox_app("producer")
+
+    def transaction() -> Any:
+        return app.outbox.transaction(connection)
+
+    def delay() -> None:
+        task.delay(*ARGUMENTS.positional, **ARGUMENTS.named)
+
+    with transaction():
+        delay()
+    row = lab.admin.execute(SENT).fetchall()[0]
+
+    def insert() -> None:
+        connection.execute(BY_HAND, (str(uuid4()), *row))
+
+    return transaction, delay, insert

@@ -43,6 +43,8 @@ class Scale:
     refusals_seconds: float
     latency_seconds: float
     latency_rates: tuple[int, ...]
+    #: until everything has slowed down, and while it is measured
+    idle_rest_seconds: float
     idle_seconds: float
     #: messages a second, for so long, and how long a slot of the table is then
     sustained_rate: int
@@ -76,7 +78,8 @@ QUICK: Final = Scale(
     refusals_seconds=60,
     latency_seconds=10,
     latency_rates=(1, 50, 1000),
-    idle_seconds=10,
+    idle_rest_seconds=75,
+    idle_seconds=60,
     sustained_rate=3_000,
     sustained_seconds=60,
     sustained_slot_seconds=4,
@@ -107,7 +110,8 @@ FULL: Final = Scale(
     refusals_seconds=600,
     latency_seconds=20,
     latency_rates=(1, 50, 200, 1000),
-    idle_seconds=10,
+    idle_rest_seconds=75,
+    idle_seconds=60,
     sustained_rate=5_000,
     sustained_seconds=300,
     sustained_slot_seconds=10,
@@ -139,6 +143,7 @@ SMOKE: Final = Scale(
     refusals_seconds=4,
     latency_seconds=0.5,
     latency_rates=(100,),
+    idle_rest_seconds=0.2,
     idle_seconds=0.2,
     sustained_rate=200,
     sustained_seconds=4,
