@@ -31,17 +31,21 @@ from celery_inbox.transient import (
 
 logger = get_logger(__name__)
 
+#: None, as JSON.
+NOTHING = "null"
+
 # The insert alone may wait no longer than `wait`: lock_timeout is set as the source row is read
 # and the session's own is put back as the new row is returned. The same way the transaction is
 # marked as that of a task at work. One round trip, and the task body never sees our deadline.
+# The result is what most tasks return, for which the row need not be written again.
 # A duplicate returns no row.
 _CLAIM = """
 WITH this AS MATERIALIZED (
     SELECT current_setting('lock_timeout') AS theirs, set_config('lock_timeout', %s, true),
            set_config('celery_inbox.running', %s, true) AS message_id
 )
-INSERT INTO inbox.processed (message_id, task)
-SELECT message_id, %s FROM this
+INSERT INTO inbox.processed (message_id, task, result)
+SELECT message_id, %s, 'null'::json FROM this
 ON CONFLICT DO NOTHING
 RETURNING set_config('lock_timeout', (SELECT theirs FROM this), true)
 """
@@ -50,6 +54,10 @@ RETURNING set_config('lock_timeout', (SELECT theirs FROM this), true)
 _RECALL = "SELECT task, result::text FROM inbox.processed WHERE message_id = %s"
 
 _FINISH = "SELECT inbox.finish(%s::text, %s::json)"
+_FINISH_WITHOUT_RESULT = """
+WITH replaced AS (UPDATE inbox.processed SET result = NULL WHERE message_id = %s)
+SELECT inbox.finish(%s::text, NULL)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,9 @@ def claim(target: Target, delivery: Delivery, wait: float) -> Remembered | None:
 
 def finish(delivery: Delivery, result: str | None) -> Statement:
     """The last statement: stores the result; fails where the claim's transaction is gone."""
-    return Statement(_FINISH, (delivery.key, result))
+    if result is None:
+        return Statement(_FINISH_WITHOUT_RESULT, (delivery.key, delivery.key))
+    return Statement(_FINISH, (delivery.key, None if result == NOTHING else result))
 
 
 def encode(task: str, result: object) -> str:
