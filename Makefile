@@ -102,7 +102,7 @@ settings-page: .venv/.synced ## Write the table of settings in docs/operations.m
 scaling: .venv/.synced ## Compute the table of docs/scaling.md again
 	@PYTHONPATH=tools $(BIN)/python -m scaling
 
-bench: .venv/.synced ## Measure against limits and peers (FULL=1 for everything; ARGS="--only quorum")
+bench: .venv/.synced ## Measure against limits and peers (FULL=1 for everything; PEERS=1 for released ones; ARGS="--only quorum")
 	@PYTHONPATH=tools $(BIN)/python -m bench $(if $(FULL),--full) $(ARGS)
 
 .PHONY: bench-servers

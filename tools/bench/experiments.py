@@ -15,6 +15,7 @@ from bench import (
     limit,
     many,
     naive,
+    peers,
     plain,
     producer,
     queues,
@@ -58,7 +59,7 @@ def catalogue(scale: Scale, has: Brokers) -> list[Experiment]:
         *_stub(scale),
         *(_redis(scale) if has.valkey else ()),
         Experiment("producer", _named_each("producer", producer.measure)),
-        Experiment("many", _named_each("many", many.measure)),
+        Experiment("many", _named_each("many", many.measure), heavy=True),
         Experiment("inbox", _named_each("inbox", inbox.measure)),
         *(
             (Experiment("receipts", _named_each("receipts", receipts.measure)),)
@@ -101,6 +102,9 @@ def _rabbitmq(scale: Scale) -> Iterator[Experiment]:
             yield _run(f"{name}, {_processes(relays)}", measure)
         if count == 1 and not rare:
             yield _run(f"{name}, naive relay", partial(_naive, kind=kind))
+            if peers.wanted():
+                measure_peer = partial(peers.measure, kind=kind, total=scale.one_by_one)
+                yield _run(f"{name}, {peers.NAME_OF_PEER}", measure_peer)
     yield _run(
         "plain .delay(), waiting for each confirm",
         partial(plain.measure, total=scale.one_by_one, confirm=True),

@@ -89,6 +89,14 @@ GOALS: Final = (
         _ratio("1 quorum queue, 1 process", "1 quorum queue, naive relay"),
         11,
     ),
+    *(
+        Goal(
+            f"against django-celery-outbox, 1 {kind} queue",
+            _ratio(f"1 {kind} queue, 1 process", f"1 {kind} queue, django-celery-outbox"),
+            25,
+        )
+        for kind in ("classic", "quorum")
+    ),
     Goal(
         "relay CPU per message, stub broker",
         _median("stub broker, 1 process/sender"),
