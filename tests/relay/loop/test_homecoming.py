@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from kombu import Connection, Queue
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from outbox_relay.broker.dead_letters import DeadLetters
 from outbox_relay.broker.registry import open_dead_letters
@@ -18,7 +19,9 @@ from outbox_relay.loop.homecoming import Homecoming
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.postgres.home import Home
 from outbox_relay.settings import Settings
+from tests.fixtures.broker import Broker
 from tests.fixtures.rows import commit_rows, ids_in, insert_rows, states
+from tests.fixtures.waiting import wait_until
 
 QUEUE = "celery.dead"
 KILLED = {"x-death": [{"reason": "delivery_limit", "queue": "celery", "count": 1}]}
@@ -292,3 +295,23 @@ def test_a_queue_that_only_a_worker_or_a_setting_names(database: str, valkey_url
 
     with Home.open(settings) as home:
         assert home.queues() == ["letters.dead", "graveyard", "old"]
+
+
+def test_a_queue_that_would_drop_what_is_looked_at_is_closed(database: str, broker: Broker) -> None:
+    """Somebody else's letter outlives any number of rounds; the log says that it is closed."""
+    broker.declare(QUEUE, **{"x-queue-type": "quorum", "x-delivery-limit": 20})
+    coming = Coming(database, broker.url)
+    coming.sent()  # else the queue is not known
+    publish = {"confirm_publish": True}
+
+    with capture_logs() as logs:
+        for number in range(25):
+            with Connection(broker.url, transport_options=publish) as connection:
+                connection.Producer().publish(
+                    "x", QUEUE, headers={"id": f"theirs {number}"}, confirm_timeout=10
+                )
+            coming.round()
+            wait_until(lambda: coming.depth() == number + 1, 20, "all of them back")  # noqa: B023  # called at once
+
+    assert coming.depth() == 25
+    assert [each["closed"] for each in logs if each["event"] == "dead_letters_left"][-1] is True

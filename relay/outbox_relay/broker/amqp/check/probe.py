@@ -2,7 +2,8 @@
 
 A queue's limits are not told to clients. But a declaration that contradicts an existing queue is
 refused with the first difference: declared with a type that does not exist, nothing can ever come
-into being, and each refusal tells one argument more.
+into being, and each refusal tells one argument more. RabbitMQ 4.3 compares the delivery limit of a
+quorum queue after its type: then another value that does not exist keeps the queue from being made.
 """
 
 import re
@@ -16,6 +17,8 @@ from outbox_relay.core.depth import Depth
 from outbox_relay.errors import BrokerLost
 
 NO_SUCH_TYPE: Final = "doctor-asks-only"
+#: Refused for a queue that would have to be made, and compared after all that is looked at here.
+LAST: Final = "x-queue-leader-locator"
 DIFFERENCE: Final = re.compile(
     r"inequivalent arg '(?P<key>[^']+)' for queue .* but current is "
     r"(?:none|(?:the value )?'(?P<value>.*?)'(?: of type '(?P<type>\w+)')?)$"
@@ -83,11 +86,15 @@ class Probe:
             if not difference:
                 break
             key, value = difference["key"], difference["value"]
-            if key == "x-queue-type":
-                readable = True  # compared last: all the others agree
-                arguments[key] = value
+            if key == LAST:
                 break
-            if key in flags:
+            if key == "x-queue-type":
+                readable = True  # all the others agree, but for a delivery limit
+                del arguments[key]
+                arguments |= (
+                    {LAST: NO_SUCH_TYPE} if value is None else {key: value, LAST: NO_SUCH_TYPE}
+                )
+            elif key in flags:
                 flags[key] = value == "true"
             elif value is not None and key not in arguments:
                 arguments[key] = _typed(value, difference["type"])
