@@ -30,7 +30,7 @@ endif
 # Tests start hundreds of Pythons, and compiling is most of a start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-faults faults-page soak soak-producer test-deploy check lint types contracts lock hooks findings release-check audit \
+.PHONY: help setup demo test test-faults test-losses faults-page soak soak-producer test-deploy check lint types contracts lock hooks findings release-check audit \
 	licences settings-page scaling bench dashboard image up down clean
 
 help: ## Show this list
@@ -47,6 +47,10 @@ test: .venv/.synced ## Run the tests on private servers (ARGS="-k name"; RABBITM
 
 test-faults: .venv/.synced ## Run the long tests that kill everything (FAULTS_SEED=n repeats a run)
 	@$(BIN)/pytest --capture=no tests/faults -m "not soak" $(ARGS)
+
+test-losses: .venv/.synced ## Lose 500 of 10,000 confirmed tasks in each of twelve ways, and deploy 1,000 of each task
+	@$(BIN)/pytest --numprocesses=2 --durations=0 tests/end_to_end/test_losses.py \
+		tests/end_to_end/test_rolling_deploy.py -m long $(ARGS)
 
 soak: .venv/.synced ## Strike at random for SOAK_MINUTES (60); SOAK_MINUTES=0 SOAK_SEED=n repeats one
 	@$(BIN)/pytest --capture=no tests/faults/test_soak.py -m soak $(ARGS)

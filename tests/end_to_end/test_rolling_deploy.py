@@ -7,6 +7,7 @@ the guard, none of them fails, nor ends among the dead letters: it waits for its
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 
@@ -16,18 +17,30 @@ from tests.fixtures.waiting import wait_until
 from tests.worker import release
 from tests.worker.ledger import Ledger
 
-SECONDS = 120.0
 OLD = "shop.bill,shop.mail,shop.fax"
 NEW = "shop.bill,shop.send_mail,shop.text"  # mail was renamed, text was added, fax was removed
-#: At least so many of each, however quick the deploy is.
-LEAST = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """At least so many of each task, however quick the deploy is, and how long to wait for all."""
+
+    least: int
+    seconds: float
+
+
+SIZES = [
+    pytest.param(Size(60, seconds=120), id="60"),
+    pytest.param(Size(1000, seconds=900), id="1000", marks=pytest.mark.long),
+]
+pytestmark = pytest.mark.timeout(1800)
 
 
 class Senders:
     """Send tasks as SQL does, in the background, and remember the ids by name."""
 
-    def __init__(self, database: str) -> None:
-        self._ledger = Ledger(database)
+    def __init__(self, database: str, least: int) -> None:
+        self._ledger, self._least = Ledger(database), least
         self.sent: dict[str, list[str]] = {}
 
     @contextmanager
@@ -37,7 +50,7 @@ class Senders:
 
         def send() -> None:
             count = 0
-            while count < LEAST or not ended.wait(0.05):
+            while count < self._least or not ended.wait(0.05):
                 count += 1
                 for name in names:
                     [(id,)] = self._ledger.run("SELECT outbox.enqueue(%s)", name)
@@ -66,9 +79,16 @@ def url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(request.param))
 
 
+@pytest.fixture(params=SIZES)
+def size(request: pytest.FixtureRequest) -> Size:
+    """Some of each, and a thousand of each in the long run."""
+    found: Size = request.param
+    return found
+
+
 @pytest.fixture
 def deploy(
-    ledger: Ledger, url: str, relay: RelayFactory, celery_worker: WorkerFactory
+    ledger: Ledger, url: str, size: Size, relay: RelayFactory, celery_worker: WorkerFactory
 ) -> Callable[[str], Senders]:
     """Roll from old to new workers, one after another, while both kinds of tasks are sent."""
 
@@ -79,7 +99,7 @@ def deploy(
         def worker(tasks: str) -> Callable[[], int]:
             return celery_worker(release.__name__, RELEASE_TASKS=tasks, **environment).stop
 
-        senders = Senders(ledger.dsn)
+        senders = Senders(ledger.dsn, size.least)
         old = [worker(OLD), worker(OLD)]
         with senders.sending("shop.bill", "shop.mail", "shop.fax"):
             old.pop()()
@@ -102,14 +122,16 @@ def ran(ledger: Ledger) -> dict[str, list[str]]:
     return found
 
 
-def test_with_the_guard_nothing_fails(ledger: Ledger, deploy: Callable[[str], Senders]) -> None:
+def test_with_the_guard_nothing_fails(
+    ledger: Ledger, size: Size, deploy: Callable[[str], Senders]
+) -> None:
     """All that some worker knows runs once; what nobody knows any more waits, and is named."""
     senders = deploy("1")
     expected = {name: senders.sent[name] for name in NEW.split(",")}
 
     wait_until(
         lambda: all(len(ran(ledger).get(n, [])) >= len(ids) for n, ids in expected.items()),
-        SECONDS,
+        size.seconds,
         "every task that some worker knows",
     )
 
@@ -119,14 +141,16 @@ def test_with_the_guard_nothing_fails(ledger: Ledger, deploy: Callable[[str], Se
     removed = {*senders.sent["shop.mail"], *senders.sent["shop.fax"]}
     done = {*effects.get("shop.mail", []), *effects.get("shop.fax", [])}
     wait_until(
-        lambda: ids_in(ledger.dsn, "pending") == removed - done, SECONDS, "the others waiting"
+        lambda: ids_in(ledger.dsn, "pending") == removed - done, size.seconds, "the others waiting"
     )
     assert ids_in(ledger.dsn, "dead") == set()
     reasons = ledger.run("SELECT DISTINCT split_part(last_error, ':', 1) FROM outbox.pending")
     assert reasons in ([], [("unknown task",)])
 
 
-def test_without_it_nothing_is_lost(ledger: Ledger, deploy: Callable[[str], Senders]) -> None:
+def test_without_it_nothing_is_lost(
+    ledger: Ledger, size: Size, deploy: Callable[[str], Senders]
+) -> None:
     """Each ran, or is dead with the reason, and a retry has it run."""
     senders = deploy("0")
     everything = {id for ids in senders.sent.values() for id in ids}
@@ -135,7 +159,7 @@ def test_without_it_nothing_is_lost(ledger: Ledger, deploy: Callable[[str], Send
         effects = {id for ids in ran(ledger).values() for id in ids}
         return effects | ids_in(ledger.dsn, "dead") == everything
 
-    wait_until(accounted, SECONDS, "each to have run, or to be dead")
+    wait_until(accounted, size.seconds, "each to have run, or to be dead")
     reasons = ledger.run("SELECT DISTINCT split_part(last_error, ':', 1) FROM outbox.dead")
     assert reasons in ([], [("unregistered task",)])
     ledger.run(
@@ -145,7 +169,7 @@ def test_without_it_nothing_is_lost(ledger: Ledger, deploy: Callable[[str], Send
     expected = {id for name in NEW.split(",") for id in senders.sent[name]}
     wait_until(
         lambda: expected <= {id for ids in ran(ledger).values() for id in ids},
-        SECONDS,
+        size.seconds,
         "what was retried",
     )
     assert len(ledger.effects()) == len({*ledger.effects()})

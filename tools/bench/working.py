@@ -6,6 +6,7 @@ without those of the first ones, in which caches and connections are warmed.
 
 import json
 import os
+import sys
 from time import perf_counter, process_time
 from typing import Any, Final
 
@@ -54,7 +55,8 @@ class Meter:
                 "seconds": perf_counter() - self._began,
                 "cpu": process_time() - self._spent,
             }
-            print(json.dumps(said), flush=True)
+            # Celery has a worker's sys.stdout among its log.
+            print(json.dumps(said), file=sys.__stdout__, flush=True)
 
 
 meter = Meter(int(os.environ.get(TASKS, "100")))

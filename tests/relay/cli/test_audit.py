@@ -296,6 +296,38 @@ def test_clocks_that_differ(
     assert before in outbox.ids("sent")
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
+def test_a_login_that_may_not_read_receipts_is_told_the_way_out(
+    cli: Cli,
+    outbox: Outbox,
+    inbox: psycopg.Connection[Any],
+    database: str,
+    elsewhere: bool,
+) -> None:
+    """Which role it lacks, in the database that was asked; it is not told that all is lost."""
+    outbox.add_sent(ago="10 m")
+    inbox.execute("CREATE ROLE apart LOGIN PASSWORD 'p'")
+    try:
+        inbox.execute(
+            "GRANT USAGE ON SCHEMA outbox TO apart;"
+            "GRANT SELECT ON ALL TABLES IN SCHEMA outbox TO apart;"
+            "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA outbox TO apart"
+        )
+        login = psycopg.conninfo.make_conninfo(database, user="apart", password="p")
+        url = "OUTBOX_INBOX_URL" if elsewhere else "OUTBOX_DATABASE_URL"
+
+        for command in (("audit",), ("replay", "--missing", "--yes")):
+            answer = cli(*command, **{url: login})
+            assert answer.code == 1
+            assert "permission denied" in answer.err
+            role = "inbox_worker" if elsewhere else "outbox_relay"
+            assert f"run outbox-migrate grant and GRANT {role} to this login" in answer.err
+            assert answer.out == ""
+    finally:
+        inbox.execute("DROP OWNED BY apart")
+        inbox.execute("DROP ROLE apart")
+
+
 def test_without_any_receipts_the_way_out_is_named(cli: Cli, outbox: Outbox) -> None:
     """Nothing can be missed where nobody leaves receipts."""
     outbox.add_sent(ago="10 m")
