@@ -61,6 +61,7 @@ def test_nothing_but_what_the_page_says() -> None:
     kinds = ("Signature", "_chain", "_chord", "group")
     assert changed == sorted(
         [
+            "celery.app.task.Task.apply",
             "celery.app.task.Task.retry",
             "celery.beat.Scheduler.producer",
             "celery.canvas._chain.__call__",
@@ -68,7 +69,12 @@ def test_nothing_but_what_the_page_says() -> None:
         ]
     )
     assert signals == ["beat_init", "worker_init"]
-    named = ("`celery.Task.retry`", "`celery.chord.apply_async`", "`beat_init`")
+    named = (
+        "`celery.Task.retry`",
+        "`celery.Task.apply`",
+        "`celery.chord.apply_async`",
+        "`beat_init`",
+    )
     more = ("`celery.beat.Scheduler.producer`", "`Signature`, `chain`, `group` and `chord`")
     for name in (*named, *more):
         assert name in README
