@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from outbox_relay.broker.dead_letters import DeadLetters, NoDeadLetters
 from outbox_relay.broker.publisher import Publisher
+from outbox_relay.broker.sounder import NoSounder, Sounder
 from outbox_relay.core.depth import Depth
 from outbox_relay.core.finding import Finding
 from outbox_relay.core.place import Search
@@ -23,6 +24,11 @@ class Connect(Protocol):
 
 def _unsearched(*_: object) -> None:
     """A broker that shows no message."""
+
+
+def _no_sounder(_url: str, _settings: Settings) -> Sounder:
+    """A broker that does not tell how deep its queues are."""
+    return NoSounder()
 
 
 def _none(_url: str, _settings: Settings) -> DeadLetters:
@@ -46,6 +52,8 @@ class Broker:
     search: Callable[[str, Settings, Sequence[str], Collection[str]], Search | None] = _unsearched
     #: A connection to its queues of dead letters. Raises as `Connect` does.
     dead_letters: Callable[[str, Settings], DeadLetters] = _none
+    #: A connection that is asked for depths again and again. Raises as `Connect` does.
+    sounder: Callable[[str, Settings], Sounder] = _no_sounder
     #: What only its publishers can be told, and what only its check can be.
     settings: tuple[Setting[Any], ...] = ()
     check_settings: tuple[Setting[Any], ...] = ()

@@ -3,15 +3,19 @@
 Another broker is a package beside these, and one line in BROKERS.
 """
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from outbox_relay.broker import amqp, redis
 from outbox_relay.broker.dead_letters import DeadLetters
 from outbox_relay.broker.kind import Broker
 from outbox_relay.broker.publisher import Open, Publisher
+from outbox_relay.broker.sounder import Sounder
 from outbox_relay.errors import BrokerLost, SettingsError
 from outbox_relay.settings import Settings
 from outbox_relay.settings.values import transport_options
+
+T = TypeVar("T")
 
 BROKERS: Final[tuple[Broker, ...]] = (amqp.BROKER, redis.BROKER)
 SCHEMES: Final = tuple(scheme for broker in BROKERS for scheme in broker.schemes)
@@ -65,10 +69,19 @@ def publisher_factory(settings: Settings) -> Open:
 
 def open_dead_letters(settings: Settings) -> DeadLetters:
     """Those of the first broker that answers, the secrets read anew. Raises as connecting does."""
+    return _of_first(settings, lambda broker, url: broker.dead_letters(url, settings))
+
+
+def open_sounder(settings: Settings) -> Sounder:
+    """Tells the depths of queues; likewise."""
+    return _of_first(settings, lambda broker, url: broker.sounder(url, settings))
+
+
+def _of_first(settings: Settings, use: Callable[[Broker, str], T]) -> T:
     failures = []
     for url in map(str.strip, settings.broker_url.read().split(";")):
         try:
-            return broker_of(url).dead_letters(url, settings)
+            return use(broker_of(url), url)
         except BrokerLost as error:
             failures.append(str(error))
     raise BrokerLost("; ".join(failures))

@@ -13,13 +13,15 @@ from typing import Final
 
 import structlog
 
-from outbox_relay.broker.registry import open_dead_letters, publisher_factory
+from outbox_relay.broker.registry import open_dead_letters, open_sounder, publisher_factory
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import DAEMON
+from outbox_relay.core.depths import Depths
 from outbox_relay.core.guard import Guard
 from outbox_relay.loop.homecoming import Homecoming
 from outbox_relay.loop.knowledge import Knowledge
 from outbox_relay.loop.relay import Relay
+from outbox_relay.loop.soundings import DepthWatch
 from outbox_relay.observe.effects import EffectWatch
 from outbox_relay.observe.health import Endpoint, Health
 from outbox_relay.observe.metrics import Metrics
@@ -51,6 +53,7 @@ def _arguments(parser: ArgumentParser) -> None:
 def _run(arguments: Namespace, settings: Settings) -> int:
     drain: bool = arguments.drain
     metrics, health = Metrics(), Health()
+    depths_held = Depths(settings.max_depth) if settings.max_depth else None
     guard = Guard() if settings.hold_unknown else None
     relay = Relay(
         replace(settings, grace_period=LANDING * settings.grace_period),
@@ -62,6 +65,7 @@ def _run(arguments: Namespace, settings: Settings) -> int:
         health=health,
         purge=partial(purge, settings),
         guard=guard,
+        depths=depths_held,
     )
 
     def stop(*_: object) -> None:
@@ -77,6 +81,8 @@ def _run(arguments: Namespace, settings: Settings) -> int:
             beside.enter_context(
                 Knowledge(guard, lambda: Workers.open(settings), quiet=relay.quiet)
             )
+        if depths_held is not None:
+            beside.enter_context(DepthWatch(depths_held, lambda: open_sounder(settings)))
         if drain:
             return 0 if relay.drain() else 1
         if settings.retention:  # else what was sent is forgotten: nothing is left to come home to

@@ -36,6 +36,10 @@ class RouteClaim:
         """How many it may claim."""
         return sum(self.limits)
 
+    def __add__(self, other: "RouteClaim") -> "RouteClaim":
+        """Both."""
+        return RouteClaim(self.routes + other.routes, self.limits + other.limits)
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:

@@ -12,9 +12,10 @@ from outbox_relay.core.backoff import held_delay, retry_delay, turn_delay, unkno
 from outbox_relay.core.claim import Fetched, Reply, Sorted, Turn
 from outbox_relay.core.claim_ids import following, is_before
 from outbox_relay.core.cursor import Cursor
+from outbox_relay.core.depths import Depths
 from outbox_relay.core.expiry import to_be_told
 from outbox_relay.core.guard import Guard
-from outbox_relay.core.holds import Hold, Holds
+from outbox_relay.core.holds import Hold
 from outbox_relay.core.lanes import Lanes
 from outbox_relay.core.message import Held, Message, Parking, Reason, Refusal
 from outbox_relay.core.pauses import PAUSING, Pauses, route_of, written
@@ -26,8 +27,10 @@ from outbox_relay.settings import Settings
 
 #: Refusals that are undone when the route of the message takes others again.
 WAITING: Final = PAUSING | {Reason.HELD}
+#: Not refused at all: held on purpose.
+HELD_BACK: Final = frozenset({Reason.PAUSED, Reason.DEEP})
 #: Refusals that are not the message's fault: they wait for another try, and cost no attempt.
-FREE: Final = WAITING | {Reason.SUSPECTED, Reason.UNDECLARED, Reason.PAUSED, Reason.UNKNOWN_TASK}
+FREE: Final = WAITING | HELD_BACK | {Reason.SUSPECTED, Reason.UNDECLARED, Reason.UNKNOWN_TASK}
 #: Refusals that no further attempt could change.
 FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED, Reason.DENIED, Reason.TOO_LARGE})
 #: Refusals after which a poison suspect still is one.
@@ -41,9 +44,14 @@ RENEWALS_PER_LEASE: Final = 3
 class Core:
     """The relay's memory of what it holds, and the rules it follows."""
 
-    def __init__(self, settings: Settings, first_claim_id: int, guard: Guard | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        first_claim_id: int,
+        guard: Guard | None = None,
+        depths: Depths | None = None,
+    ) -> None:
         self._settings = settings
-        self._guard = guard
         self._cursor = Cursor()
         self._lanes = Lanes()
         self._policy = Policy(settings.allow_content_types, settings.allow_exchanges)
@@ -52,8 +60,8 @@ class Core:
         self._held: dict[int, Held] = {}
         self._done: list[Message] = []
         self._suspects = Suspects()
-        self._pauses, self._holds = Pauses(settings.retry_delay), Holds()
-        self._waiting = Waiting(self._pauses, self._holds)
+        self._pauses = Pauses(settings.retry_delay)
+        self._waiting = Waiting(self._pauses, guard, depths)
         self._renewed = 0.0
         self._renewable = first_claim_id  # older claims were already held at the last renewal
 
@@ -128,11 +136,8 @@ class Core:
     def fetched(self, fetched: Fetched, now: float) -> Sorted:
         """Sort what was fetched by what is to be done with it."""
         allowed, refused = self._policy.sort(fetched.messages)
-        allowed, held = self._holds.sort(allowed)
+        allowed, held = self._waiting.sort(allowed, now)
         refused += held
-        if self._guard is not None:
-            allowed, held = self._guard.sort(allowed)
-            refused += held
         publish = [m for m in allowed if not (m.expired or m.suspicion)]
         if self._pauses or len(publish) < len(allowed):
             publish = []
@@ -218,7 +223,7 @@ class Core:
 
     def hold(self, holds: Sequence[Hold]) -> None:
         """Only this is held from now on."""
-        self._holds.replace(holds)
+        self._waiting.hold(holds)
 
     def still_held(self, refusals: Iterable[Refusal]) -> list[Refusal]:
         """The refusals of messages still held under the claim they were published under."""

@@ -60,6 +60,11 @@ def key_of(target: str) -> str:
     return MARK + target
 
 
+def target_of(key: str) -> str:
+    """What holds those that wait under the key."""
+    return key.removeprefix(MARK)
+
+
 def is_key(written: str) -> bool:
     """Whether what a message waits for is a hold, and no route."""
     return written.startswith(MARK)

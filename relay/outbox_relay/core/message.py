@@ -69,6 +69,7 @@ class Reason(StrEnum):
     UNANSWERED = "unanswered"  # its queue, or the node that has it, did not answer
     HELD = "held"  # not published: its route is paused
     PAUSED = "paused"  # not published: somebody has paused what it belongs to
+    DEEP = "deep"  # not published: as many as are wanted wait in its queue
     UNKNOWN_TASK = "unknown task"  # not published: no live worker of its queue knows it
     NACKED = "nacked"  # a queue could not take it now
 

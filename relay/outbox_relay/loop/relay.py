@@ -19,6 +19,7 @@ from outbox_relay.broker.publisher import Open, Publisher
 from outbox_relay.core.backlog import History
 from outbox_relay.core.backoff import IDLE_POLL, QUIET_AFTER
 from outbox_relay.core.decide import Core
+from outbox_relay.core.depths import Depths
 from outbox_relay.core.fence import Fence
 from outbox_relay.core.guard import Guard
 from outbox_relay.errors import BrokerLost, RelayError, SchemaError, StoreLost
@@ -68,9 +69,10 @@ class Relay:
         health: Health,
         purge: Callable[[], int],
         guard: Guard | None = None,
+        depths: Depths | None = None,
     ) -> None:
         self._settings = settings
-        self._guard = guard
+        self._guard, self._depths = guard, depths
         self._open_store = open_store
         self._open_publisher = open_publisher
         self._metrics = metrics
@@ -89,7 +91,7 @@ class Relay:
         self._housekeeping = Housekeeping(metrics, Retention(purge, monotonic()))
 
     def _remember_nothing(self, first_claim_id: int) -> None:
-        self._core = Core(self._settings, first_claim_id, self._guard)
+        self._core = Core(self._settings, first_claim_id, self._guard, self._depths)
         self._holds = HoldReader(self._core)
         quarantine, forget = Quarantine(self._open_publisher), not self._settings.retention
         fence = Fence(self._settings.fence, self._settings.lease)

@@ -29,6 +29,7 @@
 | messages_woken | info | what waited for a worker that knows its task is tried: how many |
 | workers_unread | warning | which tasks live workers know could not be read: none is held |
 | effects_unread | debug | what became of messages could not be asked for |
+| depths_unread | warning | OUTBOX_MAX_DEPTH: the broker could not be asked; once, while it lasts |
 | queues_unread | debug | depth and consumers of the queues could not be asked for |
 | batch | debug | a batch was claimed and published |
 """

@@ -25,6 +25,7 @@ from outbox_relay.settings.values import (
     identifier,
     log_format,
     log_level,
+    most,
     positive_duration,
     queue_names,
     switch,
@@ -162,6 +163,13 @@ HOLD_UNKNOWN: Final = Setting(
     "`1`: a message whose task no live worker of its queue knows waits until one does",
     note="[Tasks that no worker knows](#tasks-that-no-worker-knows)",
 )
+MAX_DEPTH: Final = Setting(
+    "OUTBOX_MAX_DEPTH",
+    most,
+    "off",
+    "`N`: messages wait in the outbox while their queue has more than N ready ones",
+    note="[Depth](#depth)",
+)
 FENCE: Final = Setting(
     "OUTBOX_FENCE",
     fence,
@@ -193,6 +201,7 @@ OWN: Final[tuple[Setting[Any], ...]] = (
     ALLOW_EXCHANGES,
     DEAD_LETTER_QUEUES,
     HOLD_UNKNOWN,
+    MAX_DEPTH,
     FENCE,
 )
 
@@ -224,6 +233,7 @@ class Settings:
     allow_exchanges: Names = ALLOW_EXCHANGES.initial
     dead_letter_queues: tuple[str, ...] = DEAD_LETTER_QUEUES.initial
     hold_unknown: bool = HOLD_UNKNOWN.initial
+    max_depth: int | None = MAX_DEPTH.initial
     fence: int = FENCE.initial
     of_brokers: Mapping[str, Any] = field(default_factory=dict)
 

@@ -91,6 +91,11 @@ def between(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def most(text: str) -> int | None:
+    """A whole number, or None for `off`."""
+    return None if text == "off" else between(1, 1_000_000_000)(text)
+
+
 def positive_duration(text: str) -> float:
     """A duration of at least a second."""
     seconds = duration(text)

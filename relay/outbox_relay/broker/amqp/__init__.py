@@ -7,6 +7,7 @@ from outbox_relay.broker.amqp.settings import ALLOW_RESERVED, MANAGEMENT_URL
 from outbox_relay.broker.dead_letters import DeadLetters
 from outbox_relay.broker.kind import Broker, Connect
 from outbox_relay.broker.publisher import Publisher
+from outbox_relay.broker.sounder import Sounder
 from outbox_relay.core.depth import Depth
 from outbox_relay.core.finding import Finding
 from outbox_relay.core.route import Route
@@ -50,6 +51,12 @@ def _dead_letters(url: str, _settings: Settings) -> DeadLetters:
     return AmqpDeadLetters(url)
 
 
+def _sounder(url: str, _settings: Settings) -> Sounder:
+    from outbox_relay.broker.amqp.sounder import AmqpSounder
+
+    return AmqpSounder(url)
+
+
 BROKER: Final = Broker(
     "RabbitMQ",
     ("amqp", "amqps"),
@@ -57,6 +64,7 @@ BROKER: Final = Broker(
     _check,
     _depths,
     dead_letters=_dead_letters,
+    sounder=_sounder,
     settings=(ALLOW_RESERVED,),
     check_settings=(MANAGEMENT_URL,),
 )

@@ -7,6 +7,7 @@ from outbox_relay.broker.dead_letters import DeadLetters
 from outbox_relay.broker.kind import Broker, Connect
 from outbox_relay.broker.publisher import Publisher
 from outbox_relay.broker.redis.settings import CONFIRM
+from outbox_relay.broker.sounder import Sounder
 from outbox_relay.core.depth import Depth
 from outbox_relay.core.finding import Finding
 from outbox_relay.core.place import Search
@@ -63,6 +64,13 @@ def _dead_letters(url: str, settings: Settings) -> DeadLetters:
     return RedisDeadLetters(url, options)
 
 
+def _sounder(url: str, settings: Settings) -> Sounder:
+    from outbox_relay.broker.redis.sounder import RedisSounder
+
+    options = dict(transport_options(settings.broker_transport_options.read()))
+    return RedisSounder(url, options)
+
+
 BROKER: Final = Broker(
     "Redis",
     ("redis", "rediss", "sentinel", "valkey", "valkeys"),
@@ -71,5 +79,6 @@ BROKER: Final = Broker(
     _depths,
     _search,
     _dead_letters,
+    sounder=_sounder,
     settings=(CONFIRM,),
 )

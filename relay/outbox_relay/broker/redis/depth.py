@@ -106,14 +106,15 @@ def _look(client: Any, lists: dict[str, list[str]]) -> Look:
     pipeline.client_list()
     *lengths, clients = pipeline.execute(raise_on_error=False)
     each = iter(lengths)
-    messages = {queue: sum(_length(next(each)) for _ in keys) for queue, keys in lists.items()}
+    messages = {queue: sum(length_of(next(each)) for _ in keys) for queue, keys in lists.items()}
     if isinstance(clients, Exception):  # an ACL forbids it: somebody may be popping
         return Look(messages, popping=1, waiting=0)
     popping = [each for each in clients if each.get("cmd") in ("brpop", "blpop", "blmove")]
     return Look(messages, len(popping), sum("b" in each["flags"] for each in popping))
 
 
-def _length(answer: int | Exception) -> int:
+def length_of(answer: int | Exception) -> int:
+    """The length of a list, as the server answered."""
     if isinstance(answer, ResponseError):  # a key of another type, which nothing can be put in
         return 0
     if isinstance(answer, Exception):
