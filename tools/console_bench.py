@@ -6,23 +6,28 @@ the 95th percentile of each. With `--keep FOLDER` the filled server is kept ther
 """
 
 import argparse
+import itertools
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
 from typing import Final
 
 import httpx
 import psycopg
 
+from bench.cpu import spent
 from outbox_migrations import grant, upgrade
 from servers import Postgres
 from servers.ports import free_port
+from servers.processes import family
 
 #: Seconds a page may take at its 95th percentile; and a search, which may ask to be narrowed after
 #: the two that its statement has.
@@ -223,12 +228,75 @@ def report(url: str, millions: float, times: int) -> bool:
     return fine
 
 
+def viewers(url: str, server: Postgres, count: int, seconds: float) -> None:
+    """Print what the console costs, as CPU time of Postgres, with nobody and with many watching.
+
+    Each watches the overview, and opens one page a minute.
+    """
+    print(f"\n{'who watches':28}{'Postgres':>12}{'console':>12}   CPU, ms a second")
+    before = spent(server.process.pid)
+    time.sleep(seconds)
+    idle = (spent(server.process.pid) - before) / seconds
+    for watching in (1, count):
+        with served(url) as address, ExitStack() as stack:
+            (console,) = [pid for pid in family(os.getpid()) if "outbox-console" in _command(pid)]
+            ended = Event()
+            for number in range(watching):
+                start = 60 * number / watching
+                threads = [
+                    Thread(target=_watch, args=(address, ended)),
+                    Thread(target=_open, args=(address, ended, start)),
+                ]
+                for thread in threads:
+                    thread.start()
+                    stack.callback(thread.join)
+            stack.callback(ended.set)
+            time.sleep(5)
+            begun, own, began = spent(server.process.pid), spent(console), time.monotonic()
+            time.sleep(seconds)
+            took = time.monotonic() - began
+            postgres = (spent(server.process.pid) - begun) / took - idle
+            own = (spent(console) - own) / took
+            print(f"{watching:<28}{postgres * 1000:12.1f}{own * 1000:12.1f}", flush=True)
+            ended.set()
+
+
+def _watch(address: str, ended: Event) -> None:
+    with httpx.Client(base_url=address, timeout=30) as client:
+        while not ended.is_set():
+            with suppress(httpx.TransportError), client.stream("GET", "/events") as stream:
+                for _ in stream.iter_lines():
+                    if ended.is_set():
+                        return
+            ended.wait(0.5)
+
+
+def _open(address: str, ended: Event, start: float) -> None:
+    paths = ("/messages?state=pending", "/failures", "/routes", "/messages?state=dead")
+    ended.wait(start)
+    with httpx.Client(base_url=address, timeout=30) as client:
+        for number in itertools.count():
+            if ended.is_set():
+                return
+            with suppress(httpx.TransportError):
+                client.get(paths[number % len(paths)])
+            ended.wait(60)
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def main() -> int:
     """Fill, measure, and discard."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--millions", type=float, default=12, help="of messages in all (12)")
     parser.add_argument("--times", type=int, default=20, help="that each page is asked for (20)")
     parser.add_argument("--keep", type=Path, help="keep the filled server in this folder")
+    parser.add_argument("--viewers", type=int, help="measure what so many people cost instead")
     given = parser.parse_args()
     folder = given.keep or Path(tempfile.mkdtemp(prefix="console-bench-"))
     is_new = not (folder / "filled").exists()
@@ -244,6 +312,9 @@ def main() -> int:
             (folder / "filled").touch()
         url = server.dsn("shop")
         grant(url)
+        if given.viewers:
+            viewers(url, server, given.viewers, 60)
+            return 0
         return 0 if report(url, given.millions, given.times) else 1
     finally:
         server.stop() if given.keep else server.discard()

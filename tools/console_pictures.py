@@ -4,10 +4,10 @@
 arguments `FOLDER none|ten|many`, every page at two widths, light and dark, to be looked at.
 """
 
+import json
 import math
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -17,13 +17,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, LiteralString
+from typing import Any, Final, LiteralString
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import psycopg
 import uvicorn
 from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
 
 from outbox_console.app import serve_app
 from outbox_console.outbox.pulse import Pulse
@@ -87,11 +88,20 @@ SELECT id, slot, 'a worker was told' FROM gone""",
     "pending": "SELECT 1",
     "scheduled": "SELECT 1",
 }
+WATCHED: Final = (
+    "INSERT INTO inbox.watched SELECT DISTINCT task, now() - interval '4 h' FROM outbox.sent"
+)
+RECEIPTS: Final = """
+INSERT INTO inbox.receipt (message_id, task, outcome, error, worker, received_at, finished_at)
+SELECT message_id, task, CASE WHEN id % 23 = 0 THEN 'failed' ELSE 'succeeded' END,
+       CASE WHEN id % 23 = 0 THEN 'KeyError' END, 'celery@web-1', sent_at, sent_at
+  FROM outbox.sent WHERE id % 1013 <> 0
+"""
 #: How many of each, in this order: what is pending comes last.
 ROWS: Final = {
     "docs": {"sent": 4000, "expired": 3, "dead": 37, "scheduled": 212, "pending": 18},
     "none": {},
-    "ten": {"sent": 3, "expired": 1, "dead": 2, "scheduled": 2, "pending": 2},
+    "ten": {"sent": 3, "expired": 1, "dead": 5, "scheduled": 2, "pending": 2},
     "many": {
         "sent": 100_000, "expired": 20_000, "dead": 30_000, "scheduled": 30_000, "pending": 100_000,
     },
@@ -102,6 +112,7 @@ PAGES: Final = {
     "scheduled": "/messages?state=scheduled",
     "dead": "/messages?state=dead",
     "sent": "/messages?state=sent",
+    "missing": "/messages?state=missing",
     "expired": "/messages?state=expired",
     "search": "/messages?state=dead&task=payments.capture&reason=NO_ROUTE",
     "message": "/find?id={dead}",
@@ -122,25 +133,31 @@ class Camera:
     height: int
     dark: bool = False
 
-    def take(self, url: str, file: Path) -> None:
-        """A picture of a page, once it stands still."""
-        with tempfile.TemporaryDirectory() as profile:
-            command = [chromium(), "--headless=new", "--no-sandbox", "--disable-gpu"]
-            command += ["--hide-scrollbars", f"--user-data-dir={profile}", "--timeout=4000"]
-            command += [f"--window-size={self.width},{self.height}", f"--screenshot={file}", url]
-            # Blink's own number for a preference that headless windows do not take from a system.
-            command += [f"--blink-settings=preferredColorScheme={0 if self.dark else 1}"]
-            subprocess.run(command, check=True, capture_output=True, timeout=60)
+    def take(self, browser: Browser, url: str, file: Path) -> None:
+        """A picture of a page, once its script has run and the stream has told."""
+        page = browser.new_page(
+            viewport={"width": self.width, "height": self.height},
+            color_scheme="dark" if self.dark else "light",
+        )
+        page.set_default_timeout(120_000)
+        page.goto(url)
+        page.wait_for_timeout(1500)
+        page.screenshot(path=file)
+        page.close()
         picture = Image.open(file).convert("RGB").quantize(96, dither=Image.Dither.NONE)
         picture.save(file, optimize=True)
 
 
-def chromium() -> str:
+@contextmanager
+def chromium() -> Iterator[Browser]:
     """The browser, or an error that says how to get one."""
     found = shutil.which("chromium") or shutil.which("google-chrome")
     if not found:
         raise SystemExit("no Chromium: apt-get install chromium")
-    return found
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def an_hour(at: datetime) -> Iterator[Sample]:
@@ -163,6 +180,7 @@ def an_hour(at: datetime) -> Iterator[Sample]:
             lag=0.014,
             quiet=0.1,
             relays=2,
+            executed=sent * 0.99,
         )
 
 
@@ -229,6 +247,8 @@ def fill(url: str, rows: dict[str, int]) -> int:
             connection.execute(ENDINGS[kind])
         found = connection.execute("SELECT max(id) FROM outbox.dead WHERE task ~ 'capture'")
         dead = found.fetchall()[0][0] or 0
+        if rows:
+            work(connection)
         act = """SELECT outbox.act('discard', ARRAY(
             SELECT id FROM outbox.dead WHERE id <> %s ORDER BY id LIMIT 1), %s, %s)"""
         for name, why in (("ada", "a test order"), ("grace", "cancelled by phone, ticket 4711")):
@@ -236,20 +256,35 @@ def fill(url: str, rows: dict[str, int]) -> int:
     return int(dead)
 
 
+def work(connection: psycopg.Connection[Any]) -> None:
+    """Two workers that announce themselves, one that was lost, and receipts of what was sent."""
+    tasks = ["shop.orders.send_invoice", "shop.mail.welcome", "shop.stock.reserve", "shop.report"]
+    for node, queues, seconds in (
+        ("celery@web-1", ["celery"], 60),
+        ("celery@web-2", ["celery", "mail"], 60),
+        ("celery@old-7", ["celery"], -600),
+    ):
+        said = json.dumps({"queues": queues, "tasks": [*tasks, "shop.cleanup"]})
+        connection.execute("SELECT inbox.announce(%s, %s, %s)", [node, said, seconds])
+    connection.execute(WATCHED)
+    connection.execute(RECEIPTS)
+
+
 def everything(folder: Path, kind: str) -> None:
     """Every page, at two widths, light and dark."""
     cameras = {
         "wide": Camera(1280, 900),
         "wide-dark": Camera(1280, 900, dark=True),
-        "phone": Camera(500, 1000),
-        "phone-dark": Camera(500, 1000, dark=True),
+        "phone": Camera(390, 844),
+        "phone-dark": Camera(390, 844, dark=True),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    with console(kind, Path(tempfile.mkdtemp(prefix="pictures-"))) as (address, dead):
+    temporary = Path(tempfile.mkdtemp(prefix="pictures-"))
+    with chromium() as browser, console(kind, temporary) as (address, dead):
         for page, path in PAGES.items():
             for name, camera in cameras.items():
                 file = folder / f"{kind}-{page}-{name}.png"
-                camera.take(address + path.format(dead=dead), file)
+                camera.take(browser, address + path.format(dead=dead), file)
                 print(file.name, flush=True)
 
 
@@ -265,12 +300,16 @@ def main() -> int:
         "console-dead": ("dead", Camera(1280, 700)),
         "console-message": ("message", Camera(1280, 900)),
         "console-failures": ("failures", Camera(1280, 640)),
-        "console-phone": ("overview", Camera(500, 1000)),
+        "console-routes": ("routes", Camera(1280, 420)),
+        "console-workers": ("workers", Camera(1280, 620)),
+        "console-phone": ("overview", Camera(390, 844)),
     }
     try:
-        with console("docs", Path(tempfile.mkdtemp(prefix="pictures-"))) as (address, dead):
+        temporary = Path(tempfile.mkdtemp(prefix="pictures-"))
+        with chromium() as browser, console("docs", temporary) as (address, dead):
             for name, (page, camera) in taken.items():
-                camera.take(address + PAGES[page].format(dead=dead), PICTURES / f"{name}.png")
+                url = address + PAGES[page].format(dead=dead)
+                camera.take(browser, url, PICTURES / f"{name}.png")
                 print(f"docs/pictures/{name}.png", flush=True)
     except ServerMissing as error:
         print(error, file=sys.stderr)

@@ -118,7 +118,8 @@ def test_a_canvas_is_shown_whole(browse: Browse, outbox: str) -> None:
 
     def family(message_id: str) -> dict[str, str]:
         page = browser.get("/find", params={"id": message_id}).text
-        assert SECRET not in page
+        assert SECRET not in page, page
+        assert "The database" not in page, page
         rows = re.findall(r'(?s)<td data-label="">(\w+)</td>.*?class="id">([^<]+)<', page)
         return {name: relation for relation, name in rows}
 

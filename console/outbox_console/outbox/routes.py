@@ -51,7 +51,7 @@ SELECT m.exchange, m.routing_key,
        round(coalesce(sum(w.weight) FILTER (WHERE w.state = 'scheduled'), 0))::bigint AS scheduled,
        round(coalesce(sum(w.weight) FILTER (WHERE w.state = 'dead'), 0))::bigint AS dead,
        min(m.due) FILTER (WHERE w.state = 'pending') AS oldest,
-       (array_agg(DISTINCT m.task))[1:4] AS tasks
+       (array_agg(DISTINCT m.task::text))[1:4] AS tasks
   FROM work w
  CROSS JOIN LATERAL (
     SELECT exchange, routing_key, task, coalesce(available_at, created_at) AS due

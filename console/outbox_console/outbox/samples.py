@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from outbox_console.outbox import receipts
 from outbox_console.postgres.database import Session
 
 #: Counts are exact while small, and sampled beyond (outbox.stats). Relays name their connections.
@@ -27,6 +28,11 @@ SELECT clock_timestamp() AS at, s.pending, s.scheduled, s.dead, s.expired,
        (SELECT count(*) FROM pg_stat_activity
          WHERE application_name ~ '^outbox-relay [0-9]' AND datname = current_database()) AS relays
   FROM {outbox}.stats s
+"""
+
+#: What workers have told since, where they do and this person may know.
+EXECUTED: Final = """
+SELECT count(*) FROM inbox.receipt WHERE noted_at > %(since)s AND outcome <> 'held'
 """
 
 #: Where the first sample begins: nothing flowed before it.
@@ -76,6 +82,7 @@ class Sample:
     lag: float | None
     quiet: float | None
     relays: int
+    executed: float | None
 
 
 async def begin(session: Session) -> Mark:
@@ -86,10 +93,13 @@ async def begin(session: Session) -> Mark:
 async def take(session: Session, mark: Mark) -> tuple[Sample, Mark]:
     """A sample, and the mark for the next."""
     (read,) = await session.fetch(Read, SAMPLE, newest=mark.newest, since=mark.at)
-    return sample(read, mark), Mark(read.at, max(read.newest, mark.newest))
+    executed = None
+    if await receipts.known(session):
+        executed = await session.value(EXECUTED, since=mark.at)
+    return sample(read, mark, executed), Mark(read.at, max(read.newest, mark.newest))
 
 
-def sample(read: Read, mark: Mark) -> Sample:
+def sample(read: Read, mark: Mark, executed: int | None = None) -> Sample:
     """What was read, as rates since the mark. Pure."""
     # The first is taken at its own mark: of so short a time no rate can be told.
     seconds = max((read.at - mark.at).total_seconds(), 1.0)
@@ -106,4 +116,5 @@ def sample(read: Read, mark: Mark) -> Sample:
         lag=None if read.lag is None else max(read.lag, 0.0),
         quiet=quiet,
         relays=read.relays,
+        executed=None if executed is None else executed / seconds,
     )

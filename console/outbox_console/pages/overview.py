@@ -57,6 +57,7 @@ def shown(sample: Sample) -> dict[str, str]:
     return {
         "committed": number(sample.committed),
         "confirmed": number(sample.confirmed),
+        "executed": "\u2013" if sample.executed is None else number(sample.executed),
         "lag": duration(sample.lag),
         "oldest": duration(sample.oldest if sample.pending else None),
         "pending": number(sample.pending),

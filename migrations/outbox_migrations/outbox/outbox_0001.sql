@@ -2098,7 +2098,7 @@ BEGIN
     SELECT min(m.id) INTO first FROM message m WHERE m.message_id = root;
     RETURN QUERY
         SELECT CASE WHEN m.message_id = parent THEN 'parent' ELSE 'root' END,
-               m.id, m.message_id, m.task, m.created_at
+               m.id, m.message_id::text, m.task::text, m.created_at::timestamptz
         FROM message m
         WHERE m.message_id = ANY (ARRAY[root, parent]) AND m.message_id <> own.message_id
         ORDER BY m.id LIMIT 20;
@@ -2106,7 +2106,7 @@ BEGIN
         SELECT CASE WHEN m.headers ~ ('"parent_id" ?: ?"' || regexp_replace(
                         own.message_id, '([^[:alnum:]_-])', '\\\1', 'g') || '"')
                     THEN 'child' ELSE 'relative' END,
-               m.id, m.message_id, m.task, m.created_at
+               m.id, m.message_id::text, m.task::text, m.created_at::timestamptz
         FROM (SELECT x.id, x.message_id, x.task, x.created_at, x.headers::text AS headers
                 FROM message x WHERE x.id > coalesce(first, of) ORDER BY x.id LIMIT 5000) m
         WHERE position('"' || root || '"' IN m.headers) > 0
