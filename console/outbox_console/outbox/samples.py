@@ -7,11 +7,18 @@ from typing import Final
 from outbox_console.outbox import receipts
 from outbox_console.postgres.database import Session
 
-#: Counts are exact while small, and sampled beyond (outbox.stats). Relays name their connections.
-#: What was committed is counted by id, above the newest of the moment before. Of rows with a
-#: receipt the last few hundred tell how long it took from commit, or due, to confirm.
-SAMPLE: Final = """
-SELECT clock_timestamp() AS at, s.pending, s.scheduled, s.dead, s.expired,
+#: Counts are exact while small, and of a sample beyond (outbox.stats).
+COUNTS: Final = "SELECT pending, scheduled, dead, expired FROM {outbox}.stats"
+#: From here on a count reads a thousand pages: it is taken anew for every fifth sample, so that
+#: nobody notices who looks.
+LARGE: Final = 50_000
+EVERY: Final = 5
+
+#: Relays name their connections. What was committed is counted by id, above the newest of the
+#: sample before. Of rows with a receipt the last few hundred tell how long it took from commit, or
+#: due, to confirm.
+FLOW: Final = """
+SELECT clock_timestamp() AS at,
        extract(epoch FROM s.oldest_pending_age)::float8 AS oldest,
        coalesce((SELECT max(m.id) FROM {outbox}.message m), 0) AS newest,
        (SELECT count(*) FROM {outbox}.message m WHERE m.id > %(newest)s) AS committed,
@@ -42,22 +49,43 @@ SELECT clock_timestamp() AS at, coalesce(max(m.id), 0) AS newest FROM {outbox}.m
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A moment to count from."""
+class Counts:
+    """How many there are in each state."""
+
+    pending: int
+    scheduled: int
+    dead: int
+    expired: int
+
+    @property
+    def are_large(self) -> bool:
+        """Whether they are estimates that cost something."""
+        return self.pending + self.scheduled + self.dead + self.expired > LARGE
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A moment, as the database has it."""
 
     at: datetime
     newest: int
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class Mark:
+    """A moment to count from; counts that are `age` samples old."""
+
+    at: datetime
+    newest: int
+    counts: Counts | None = None
+    age: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
     """What the database answered."""
 
     at: datetime
-    pending: int
-    scheduled: int
-    dead: int
-    expired: int
     oldest: float
     newest: int
     committed: int
@@ -87,34 +115,39 @@ class Sample:
 
 async def begin(session: Session) -> Mark:
     """A mark to take the first sample from."""
-    return (await session.fetch(Mark, BEGIN))[0]
+    (found,) = await session.fetch(Begin, BEGIN)
+    return Mark(found.at, found.newest)
 
 
 async def take(session: Session, mark: Mark) -> tuple[Sample, Mark]:
     """A sample, and the mark for the next."""
-    (read,) = await session.fetch(Read, SAMPLE, newest=mark.newest, since=mark.at)
+    (flow,) = await session.fetch(Flow, FLOW, newest=mark.newest, since=mark.at)
     executed = None
     if await receipts.known(session):
         executed = await session.value(EXECUTED, since=mark.at)
-    return sample(read, mark, executed), Mark(read.at, max(read.newest, mark.newest))
+    counts, age = mark.counts, mark.age + 1
+    if counts is None or not counts.are_large or age >= EVERY:
+        counts, age = (await session.fetch(Counts, COUNTS))[0], 0
+    following = Mark(flow.at, max(flow.newest, mark.newest), counts, age)
+    return sample(flow, counts, mark, executed), following
 
 
-def sample(read: Read, mark: Mark, executed: int | None = None) -> Sample:
+def sample(flow: Flow, counts: Counts, mark: Mark, executed: int | None) -> Sample:
     """What was read, as rates since the mark. Pure."""
     # The first is taken at its own mark: of so short a time no rate can be told.
-    seconds = max((read.at - mark.at).total_seconds(), 1.0)
-    quiet = (read.at - read.last_confirmed).total_seconds() if read.last_confirmed else None
+    seconds = max((flow.at - mark.at).total_seconds(), 1.0)
+    quiet = (flow.at - flow.last_confirmed).total_seconds() if flow.last_confirmed else None
     return Sample(
-        at=read.at,
-        pending=read.pending,
-        scheduled=read.scheduled,
-        dead=read.dead,
-        expired=read.expired,
-        oldest=max(read.oldest, 0.0),
-        committed=read.committed / seconds,
-        confirmed=read.confirmed / seconds,
-        lag=None if read.lag is None else max(read.lag, 0.0),
+        at=flow.at,
+        pending=counts.pending,
+        scheduled=counts.scheduled,
+        dead=counts.dead,
+        expired=counts.expired,
+        oldest=max(flow.oldest, 0.0),
+        committed=flow.committed / seconds,
+        confirmed=flow.confirmed / seconds,
+        lag=None if flow.lag is None else max(flow.lag, 0.0),
         quiet=quiet,
-        relays=read.relays,
+        relays=flow.relays,
         executed=None if executed is None else executed / seconds,
     )
