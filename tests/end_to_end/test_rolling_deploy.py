@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import psycopg
 import pytest
 
 from tests.fixtures.programs import RelayFactory, WorkerFactory
@@ -40,7 +41,7 @@ class Senders:
     """Send tasks as SQL does, in the background, and remember the ids by name."""
 
     def __init__(self, database: str, least: int) -> None:
-        self._ledger, self._least = Ledger(database), least
+        self._database, self._least = database, least
         self.sent: dict[str, list[str]] = {}
 
     @contextmanager
@@ -50,11 +51,12 @@ class Senders:
 
         def send() -> None:
             count = 0
-            while count < self._least or not ended.wait(0.05):
-                count += 1
-                for name in names:
-                    [(id,)] = self._ledger.run("SELECT outbox.enqueue(%s)", name)
-                    self.sent.setdefault(name, []).append(str(id))
+            with psycopg.connect(self._database, autocommit=True) as connection:
+                while count < self._least or not ended.wait(0.05):
+                    count += 1
+                    for name in names:
+                        rows = connection.execute("SELECT outbox.enqueue(%s)", (name,)).fetchall()
+                        self.sent.setdefault(name, []).append(str(rows[0][0]))
 
         thread = threading.Thread(target=send)
         thread.start()
