@@ -109,9 +109,7 @@ def test_the_queue_is_deleted(ground: Ground, anew: bool) -> None:
     """And declared anew, so that it looks as if nothing had happened; or not."""
 
     def delete() -> None:
-        if not ground.url.startswith(
-            "amqp"
-        ):  # a list there, gone once it is empty
+        if not ground.url.startswith("amqp"):  # a list there, gone once it is empty
             with Redis.from_url(ground.url) as client:
                 assert client.delete("celery") == 1
             return
