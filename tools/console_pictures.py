@@ -97,6 +97,12 @@ SELECT message_id, task, CASE WHEN id % 23 = 0 THEN 'failed' ELSE 'succeeded' EN
        CASE WHEN id % 23 = 0 THEN 'KeyError' END, 'celery@web-1', sent_at, sent_at
   FROM outbox.sent WHERE id % 1013 <> 0
 """
+#: Of what a relay has just confirmed.
+DONE: Final = """
+INSERT INTO inbox.receipt (message_id, task, outcome, worker, received_at, finished_at)
+SELECT message_id, task, 'succeeded', 'celery@web-2', now(), now() FROM outbox.message
+ ORDER BY id DESC LIMIT 10 ON CONFLICT DO NOTHING
+"""
 #: How many of each, in this order: what is pending comes last.
 ROWS: Final = {
     "docs": {"sent": 4000, "expired": 3, "dead": 37, "scheduled": 212, "pending": 18},
@@ -191,6 +197,7 @@ def go_on(url: str, ended: threading.Event) -> None:
         while not ended.wait(0.24):
             connection.execute(INSERT, {"kind": "sent", "count": 10})
             connection.execute(CONFIRM, stays)
+            connection.execute(DONE)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Final
 from outbox_console.postgres.database import Session
 
 #: How many are looked at, of each kind.
-LOOKED_AT: Final = 5000
+LOOKED_AT: Final = 2000
 #: Into how many parts the time of a trend is cut.
 PARTS: Final = 24
 
