@@ -64,7 +64,7 @@ def test_many_rows_are_estimated(browse: Browse, outbox: str) -> None:
 
     assert row[1].startswith("≈ ")
     assert 20_000 < int(row[1].removeprefix("≈ ").replace(",", "")) < 40_000
-    assert "counts with ≈ are of a sample" in page
+    assert "Counts with ≈ are of a sample" in page
 
 
 def test_a_relay_is_seen_and_named(browse: Browse, outbox: str) -> None:
