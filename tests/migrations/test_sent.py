@@ -73,6 +73,23 @@ def test_each_call_goes_on_where_the_last_ended(session: Connection) -> None:
     assert found == [(0,), (0,), (10,), (0,), (0,)]
 
 
+def test_messages_with_an_id_of_their_own_are_looked_at_together(session: Connection) -> None:
+    """Whose receipt it is, is asked only of those whose id was given twice."""
+    insert_rows(session, 200)
+    confirm_everything(session)
+    asked = (
+        "SELECT coalesce(sum(calls), 0)::integer FROM pg_stat_xact_user_functions"
+        " WHERE funcname = 'is_confirmed'"
+    )
+    with session.transaction():
+        session.execute("SET LOCAL track_functions = 'all'")
+        session.execute("SELECT outbox.restore_work()")
+
+        assert session.execute(asked).fetchone() == (0,)
+        session.execute("SELECT outbox.is_confirmed(1, 1::smallint)")
+        assert session.execute(asked).fetchone() == (1,)
+
+
 def test_forgotten_receipts_do_not_send_anew(session: Connection, emptied_database: str) -> None:
     """What retention could not delete with its receipt stays sent."""
     insert_rows(session)

@@ -57,7 +57,8 @@ BEGIN
         CONTINUE WHEN ids IS NULL OR 5000 < (SELECT count(*) FROM (
             SELECT FROM receipt r WHERE r.span && int8range(lowest, highest, '[]')
             LIMIT 5001) reaching);
-        SELECT array_agg(id) INTO twins FROM (
+        -- Not NULL where there are none: that would have each message asked about, one by one.
+        SELECT coalesce(array_agg(id), '{}') INTO twins FROM (
             SELECT id FROM message WHERE id BETWEEN lowest AND highest
             GROUP BY id HAVING count(*) > 1) given_twice;
         SELECT array_agg(i), array_agg(s) INTO ids, slots FROM unnest(ids, slots) AS looked (i, s)
