@@ -52,7 +52,7 @@ GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.retry, {outbox}.discard
     {outbox}.run_number, {outbox}.replay_rows, {outbox}.replay_message, {outbox}.purge,
     {outbox}.forget, {outbox}.bring_home, {outbox}.claim_lanes, {outbox}.restore_work,
     {outbox}.reschedule, {outbox}.acted, {outbox}.pause, {outbox}.resume, {outbox}.held_counts,
-    {outbox}.routes
+    {outbox}.routes, {outbox}.set_rate, {outbox}.take_tokens
     TO outbox_relay;
 
 GRANT SELECT ON {outbox}.stats TO outbox_inspector;
@@ -63,7 +63,8 @@ GRANT SELECT (id, message_id, task, exchange, routing_key, created_at, sent_at)
 GRANT SELECT (id, message_id, task, exchange, routing_key, created_at, available_at, attempts,
               expired_at)
     ON {outbox}.expired TO outbox_inspector;
-GRANT SELECT ON {outbox}.missing, {outbox}.paused, {outbox}.route TO outbox_inspector;
+GRANT SELECT ON {outbox}.missing, {outbox}.paused, {outbox}.route, {outbox}.rate
+    TO outbox_inspector;
 GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.find_missing, {outbox}.held_counts,
     {outbox}.routes TO outbox_inspector;
 GRANT SELECT (id, slot, attempts, lease_until) ON {outbox}.ready TO outbox_inspector;
@@ -76,7 +77,7 @@ PEOPLE_GRANTS: Final = """
 GRANT USAGE ON SCHEMA {outbox} TO outbox_viewer, outbox_reader, outbox_operator;
 
 GRANT SELECT ON {outbox}.stats, {outbox}.receipt, {outbox}.progress, {outbox}.action,
-    {outbox}.paused, {outbox}.route
+    {outbox}.paused, {outbox}.route, {outbox}.rate
     TO outbox_viewer, outbox_reader;
 GRANT SELECT (id, slot, message_id, task, exchange, routing_key, content_type, content_encoding,
               mandatory, available_at, expires_at, created_at, ordering_key, dedup_key)
@@ -97,7 +98,8 @@ GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.missing_portion, {outbo
     {outbox}.held_counts, {outbox}.routes
     TO outbox_viewer, outbox_reader;
 
-GRANT EXECUTE ON FUNCTION {outbox}.act, {outbox}.pause, {outbox}.resume TO outbox_operator;
+GRANT EXECUTE ON FUNCTION {outbox}.act, {outbox}.pause, {outbox}.resume, {outbox}.set_rate
+    TO outbox_operator;
 """
 
 INBOX_GRANTS: Final = """

@@ -32,6 +32,9 @@ RELATIONS = {
     "outbox.paused": [
         *("target", "kind", "pattern", "reason", "since", "until", "who", "messages"),
     ],
+    "outbox.rate": [
+        *("target", "kind", "pattern", "per_second", "burst", "reason", "since", "who", "messages"),
+    ],
     "inbox.receipt": [
         *("message_id", "task", "outcome", "error", "worker", "received_at", "finished_at"),
     ],
@@ -52,6 +55,8 @@ CALLS = [
     "outbox.pause(exchange => 'events')",
     "outbox.pause(task => 'shop.*', who => 'ana')",
     "outbox.pause(everything => true)",
+    "outbox.set_rate(10, burst => 50, queue => 'mail', reason => 'their limit')",
+    "outbox.set_rate(NULL, queue => 'mail')",
     "outbox.resume(queue => 'mail')",
     "outbox.resume(everything => true)",
     "outbox.purge(interval '7 days')",
@@ -91,7 +96,7 @@ def test_roles(database: str) -> None:
 def test_commands() -> None:
     """Of the relay."""
     promised = "run status pending dead sent scheduled show retry discard replay purge doctor bench"
-    promised += " expired pause resume routes"
+    promised += " expired pause resume rate routes"
 
     assert {*promised.split()} <= {command.name for command in COMMANDS}
 

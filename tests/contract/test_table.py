@@ -74,6 +74,7 @@ SELDOM = {
     "RECENT_ROUTES",
     "LOCK",
     "HELD",
+    "TAKE_TOKENS",
     "BRING_HOME",
 }
 #: What each statement may not read from end to end: everything but a short array of its own.

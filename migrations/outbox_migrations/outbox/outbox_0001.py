@@ -16,10 +16,11 @@ branch_labels = ("outbox",)
 #: What belongs to the tables goes with them. The functions of views go after the views.
 DROP = """
 DROP VIEW outbox.pending, outbox.scheduled, outbox.dead, outbox.expired, outbox.sent,
-    outbox.stats, outbox.missing, outbox.paused, outbox.route;
+    outbox.stats, outbox.missing, outbox.paused, outbox.route,
+    outbox.rate;
 DROP TABLE outbox.message, outbox.ready, outbox.parked, outbox.receipt, outbox.expiry,
     outbox.lane, outbox.lane_news, outbox.dedup, outbox.progress, outbox.setting,
-    outbox.action, outbox.hold;
+    outbox.action, outbox.hold, outbox.bucket;
 DROP DOMAIN outbox.message_id, outbox.task, outbox.exchange, outbox.routing_key, outbox.headers,
     outbox.properties, outbox.body, outbox.content_type, outbox.content_encoding, outbox.declare,
     outbox.available_at, outbox.expires_at, outbox.created_at, outbox.ordering_key,
@@ -36,7 +37,7 @@ DROP FUNCTION outbox.is_replicating, outbox.restore_work, outbox.workless, outbo
     outbox.time_to_hold, outbox.reschedule, outbox.missing_portion, outbox.family,
     outbox.keep_actions, outbox.confirmed_portion, outbox.run_number, outbox.missing_among,
     outbox.find_missing, outbox.pause, outbox.resume, outbox.held_target, outbox.held_counts,
-    outbox.routes, outbox.version;
+    outbox.routes, outbox.set_rate, outbox.take_tokens, outbox.version;
 """
 
 

@@ -19,12 +19,13 @@ from outbox_relay.settings import Settings
 def commands() -> list[Command]:
     """The commands."""
     return [
-        Command("pause", "what is sent there waits", _pause, _arguments_of_pause, DATABASE),
-        Command("resume", "what was paused is sent again", _resume, _arguments, DATABASE),
+        Command("pause", "what is sent there waits", _pause, _arguments, DATABASE),
+        Command("resume", "what was paused is sent again", _resume, add_target, DATABASE),
     ]
 
 
-def _arguments(parser: ArgumentParser) -> None:
+def add_target(parser: ArgumentParser) -> None:
+    """Let the parser take what it is about, and why."""
     what = parser.add_mutually_exclusive_group(required=True)
     for flag, help in (
         ("--queue", "messages that go to this queue"),
@@ -38,8 +39,8 @@ def _arguments(parser: ArgumentParser) -> None:
     )
 
 
-def _arguments_of_pause(parser: ArgumentParser) -> None:
-    _arguments(parser)
+def _arguments(parser: ArgumentParser) -> None:
+    add_target(parser)
     parser.add_argument(
         "--until",
         type=later,
@@ -47,21 +48,22 @@ def _arguments_of_pause(parser: ArgumentParser) -> None:
     )
 
 
-def _target(arguments: Namespace) -> Target:
+def target(arguments: Namespace) -> Target:
+    """What it is about."""
     return Target(arguments.queue, arguments.exchange, arguments.task, arguments.all)
 
 
 def _pause(arguments: Namespace, settings: Settings) -> int:
     with Session.open(settings) as session:
         until = arguments.until and arguments.until.after(session.value(queries.NOW))
-        target = pause(session, _target(arguments), arguments.reason, until)
-    print(f"{target} is paused {f'until {until.isoformat()}' if until else 'until it is resumed'}")
+        paused = pause(session, target(arguments), arguments.reason, until)
+    print(f"{paused} is paused {f'until {until.isoformat()}' if until else 'until it is resumed'}")
     return 0
 
 
 def _resume(arguments: Namespace, settings: Settings) -> int:
     with Session.open(settings) as session:
-        ended = resume(session, _target(arguments), arguments.reason)
+        ended = resume(session, target(arguments), arguments.reason)
     print(f"{ended} resumed")
     if not ended:
         print("outbox-relay: nothing of that was paused: see outbox-relay routes", file=sys.stderr)

@@ -1,19 +1,23 @@
-"""`routes`: what waits, by where it goes, and what is paused."""
+"""`routes`: what waits, by where it goes, what is paused, and what is limited."""
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
+from typing import Final
 
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import DATABASE
 from outbox_relay.cli.output import print_json, print_table
-from outbox_relay.operator.holds import Paused, Waiting, paused, waiting
+from outbox_relay.operator.holds import Limited, Paused, Waiting, limited, paused, waiting
 from outbox_relay.operator.session import Session
 from outbox_relay.settings import Settings
+
+PAUSED: Final = ("paused", "since", "until", "who", "messages", "reason")
+LIMITED: Final = ("limited", "a second", "burst", "since", "who", "messages", "reason")
 
 
 def command() -> Command:
     """The command."""
-    return Command("routes", "what waits, by route, and what is paused", _routes, _json, DATABASE)
+    return Command("routes", "what waits, by route, and what holds it", _routes, _json, DATABASE)
 
 
 def _json(parser: ArgumentParser) -> None:
@@ -22,16 +26,29 @@ def _json(parser: ArgumentParser) -> None:
 
 def _routes(arguments: Namespace, settings: Settings) -> int:
     with Session.open(settings) as session:
-        routes, pauses = waiting(session), paused(session)
+        routes, pauses, rates = waiting(session), paused(session), limited(session)
     if arguments.json:
-        print_json({"routes": list(map(asdict, routes)), "paused": list(map(asdict, pauses))})
+        print_json(
+            {
+                "routes": [asdict(each) for each in routes],
+                "paused": [asdict(each) for each in pauses],
+                "rates": [asdict(each) for each in rates],
+            }
+        )
         return 0
     print_table(("route", "waiting", "held", "held by"), map(_route, routes))
     if pauses:
         print()
-        columns = ("paused", "since", "until", "who", "messages", "reason")
-        print_table(columns, map(_pause, pauses))
+        print_table(PAUSED, map(_pause, pauses))
+    if rates:
+        print()
+        print_table(LIMITED, map(_rate, rates))
     return 0
+
+
+def _rate(each: Limited) -> tuple[object, ...]:
+    rate, burst = f"{each.per_second:g}", f"{each.burst:g}"
+    return each.target, rate, burst, each.since, each.who, f"{each.messages:,}", each.reason
 
 
 def _route(route: Waiting) -> tuple[str, ...]:

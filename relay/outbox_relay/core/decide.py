@@ -5,7 +5,7 @@ message an attempt; that a poison suspect is published in quarantine; that a rou
 left alone but for probes; and that every message claimed is settled, parked or given back.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from outbox_relay.core.backoff import held_delay, retry_delay, turn_delay, unknown_delay
@@ -15,7 +15,6 @@ from outbox_relay.core.cursor import Cursor
 from outbox_relay.core.depths import Depths
 from outbox_relay.core.expiry import to_be_told
 from outbox_relay.core.guard import Guard
-from outbox_relay.core.holds import Hold
 from outbox_relay.core.lanes import Lanes
 from outbox_relay.core.message import Held, Message, Parking, Reason, Refusal
 from outbox_relay.core.pauses import PAUSING, Pauses, route_of, written
@@ -28,7 +27,7 @@ from outbox_relay.settings import Settings
 #: Refusals that are undone when the route of the message takes others again.
 WAITING: Final = PAUSING | {Reason.HELD}
 #: Not refused at all: held on purpose.
-HELD_BACK: Final = frozenset({Reason.PAUSED, Reason.DEEP})
+HELD_BACK: Final = frozenset({Reason.PAUSED, Reason.DEEP, Reason.RATED})
 #: Refusals that are not the message's fault: they wait for another try, and cost no attempt.
 FREE: Final = WAITING | HELD_BACK | {Reason.SUSPECTED, Reason.UNDECLARED, Reason.UNKNOWN_TASK}
 #: Refusals that no further attempt could change.
@@ -61,7 +60,7 @@ class Core:
         self._done: list[Message] = []
         self._suspects = Suspects()
         self._pauses = Pauses(settings.retry_delay)
-        self._waiting = Waiting(self._pauses, guard, depths)
+        self.waiting = Waiting(self._pauses, guard, depths)
         self._renewed = 0.0
         self._renewable = first_claim_id  # older claims were already held at the last renewal
 
@@ -83,7 +82,7 @@ class Core:
     @property
     def may_sleep(self) -> bool:
         """Whether there is nothing to do but to wait for new work."""
-        return self.at_rest and not self._waiting
+        return self.at_rest and not self.waiting
 
     def look_in_lanes(self) -> None:
         """The next turn claims from lanes as well, if only to find nothing."""
@@ -107,7 +106,7 @@ class Core:
         lanes = self._lanes.next_claim(now, limit, settling=bool(self._done)) if limit else None
         if lanes:
             limit -= lanes.limit
-        routes = self._waiting.claim(now, limit) if limit else None
+        routes = self.waiting.claim(now, limit) if limit else None
         if routes:
             limit -= routes.limit
         floor = self._cursor.floor(now) if limit else 0
@@ -129,14 +128,14 @@ class Core:
             self._cursor.looked(seconds)
             self._cursor.claimed([row.id for row in reply.rows], turn.limit)
         if turn.routes:
-            self._waiting.claimed(turn.routes, reply.waited, now)
+            self.waiting.claimed(turn.routes, reply.waited, now)
         for row in reply.claimed:
             self._held[row.id] = Held(row.id, row.slot, turn.claim_id)
 
     def fetched(self, fetched: Fetched, now: float) -> Sorted:
         """Sort what was fetched by what is to be done with it."""
         allowed, refused = self._policy.sort(fetched.messages)
-        allowed, held = self._waiting.sort(allowed, now)
+        allowed, held = self.waiting.sort(allowed, now)
         refused += held
         publish = [m for m in allowed if not (m.expired or m.suspicion)]
         if self._pauses or len(publish) < len(allowed):
@@ -219,11 +218,7 @@ class Core:
 
     def found_waiting(self, keys: Iterable[str]) -> None:
         """Messages wait for these routes, or for these holds."""
-        self._waiting.found(keys)
-
-    def hold(self, holds: Sequence[Hold]) -> None:
-        """Only this is held from now on."""
-        self._waiting.hold(holds)
+        self.waiting.found(keys)
 
     def still_held(self, refusals: Iterable[Refusal]) -> list[Refusal]:
         """The refusals of messages still held under the claim they were published under."""

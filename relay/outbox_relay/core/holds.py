@@ -35,6 +35,7 @@ class Hold:
     seconds: float | None = None
     who: str = ""
     reason: str = ""
+    per_second: float | None = None  # not held, but so many a second
 
     @property
     def target(self) -> str:
@@ -75,7 +76,7 @@ class Holds:
 
     def __init__(self) -> None:
         self._holds: tuple[Hold, ...] = ()
-        self._find = lru_cache(4096)(self._found)
+        self._find = lru_cache(4096)(lambda *of: first_of(self._holds, *of))
         self._let_go: dict[str, None] = {}  # keys, in order
 
     @property
@@ -129,18 +130,22 @@ class Holds:
                 if key in counts:
                     self._let_go[key] = None  # behind the others
 
-    def _found(self, exchange: str, routing_key: str, declare: str, task: str) -> Hold | None:
-        for hold in self._holds:
-            if hold.kind == "all":
-                return hold
-            names: Iterable[str] = (task,)
-            if hold.kind == "queue":
-                names = queues_of(exchange, routing_key, declare)
-            elif hold.kind == "exchange":
-                names = (exchange,)
-            if any(fits(hold.pattern, name) for name in names):
-                return hold
-        return None
+
+def first_of(
+    holds: Iterable[Hold], exchange: str, routing_key: str, declare: str, task: str
+) -> Hold | None:
+    """The first that is about a message with these."""
+    for hold in holds:
+        if hold.kind == "all":
+            return hold
+        names: Iterable[str] = (task,)
+        if hold.kind == "queue":
+            names = queues_of(exchange, routing_key, declare)
+        elif hold.kind == "exchange":
+            names = (exchange,)
+        if any(fits(hold.pattern, name) for name in names):
+            return hold
+    return None
 
 
 def fits(pattern: str, name: str) -> bool:

@@ -70,6 +70,7 @@ class Reason(StrEnum):
     HELD = "held"  # not published: its route is paused
     PAUSED = "paused"  # not published: somebody has paused what it belongs to
     DEEP = "deep"  # not published: as many as are wanted wait in its queue
+    RATED = "rated"  # not published: no more a second are allowed
     UNKNOWN_TASK = "unknown task"  # not published: no live worker of its queue knows it
     NACKED = "nacked"  # a queue could not take it now
 

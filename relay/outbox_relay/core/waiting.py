@@ -1,17 +1,19 @@
-"""What waits for its route, for the end of a hold, or for room in its queue. Pure.
+"""What waits for its route, the end of a hold, room in its queue, or its turn. Pure.
 
 All wait in one place, under a key, and are claimed from there in one way.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from outbox_relay.core import depths, rates
 from outbox_relay.core.claim import ClaimedRow, RouteClaim
-from outbox_relay.core.depths import KIND, Depths
+from outbox_relay.core.depths import Depths
 from outbox_relay.core.guard import Guard
 from outbox_relay.core.holds import Hold, Holds, is_key, key_of, target_of
 from outbox_relay.core.message import Message, Refusal
 from outbox_relay.core.pauses import Pauses
+from outbox_relay.core.rates import Rates
 
 NOTHING: Final = RouteClaim((), ())
 
@@ -19,19 +21,20 @@ NOTHING: Final = RouteClaim((), ())
 class Waiting:
     """Claims for routes that are tried again, and for what is not held any more."""
 
-    def __init__(self, pauses: Pauses, guard: Guard | None, depths: Depths | None) -> None:
+    def __init__(self, pauses: Pauses, guard: Guard | None, deep: Depths | None) -> None:
         self._pauses = pauses
         self._guard = guard
         self._holds = Holds()
-        self._depths = depths
+        self._depths = deep
+        self._rates = Rates()
 
     def __bool__(self) -> bool:
         """Whether there is anything to claim, or to wait for."""
         deep = self._depths is not None and self._depths.waiting
-        return bool(self._pauses) or self._holds.letting_go or deep
+        return bool(self._pauses) or self._holds.letting_go or deep or self._rates.waiting
 
     def sort(self, messages: list[Message], now: float) -> tuple[list[Message], list[Refusal]]:
-        """Those that nothing holds: no pause, no guard, no full queue; and the others."""
+        """Those that nothing holds: no pause, guard, full queue or rate; and the others."""
         allowed, held = self._holds.sort(messages)
         if self._guard is not None:
             allowed, unknown = self._guard.sort(allowed)
@@ -39,11 +42,22 @@ class Waiting:
         if self._depths is not None:
             allowed, deep = self._depths.sort(allowed, now)
             held += deep
-        return allowed, held
+        allowed, rated = self._rates.sort(allowed)
+        return allowed, held + rated
 
     def hold(self, holds: Sequence[Hold]) -> None:
-        """Only this is paused from now on."""
-        self._holds.replace(holds)
+        """Only this is paused, or sent no faster than that, from now on."""
+        self._holds.replace([hold for hold in holds if hold.per_second is None])
+        ended = self._rates.replace([hold for hold in holds if hold.per_second is not None])
+        self._holds.found(map(key_of, ended))
+
+    def wanted(self, now: float) -> dict[str, int]:
+        """How many tokens to ask for, by the target of the limit."""
+        return self._rates.wanted(now)
+
+    def granted(self, tokens: Mapping[str, int]) -> None:
+        """So many were given."""
+        self._rates.granted(tokens)
 
     def claim(self, now: float, room: int) -> RouteClaim | None:
         """What to take of it."""
@@ -51,6 +65,7 @@ class Waiting:
         claim += self._holds.claim(room - claim.limit) or NOTHING
         if self._depths is not None:
             claim += self._depths.claim(now, room - claim.limit) or NOTHING
+        claim += self._rates.claim(room - claim.limit) or NOTHING
         return claim if claim.routes else None
 
     def claimed(
@@ -62,6 +77,7 @@ class Waiting:
         self._holds.claimed(keys, there)
         if self._depths is not None:
             self._depths.claimed(keys, there)
+        self._rates.claimed(keys, ((row.id, key) for row, key in found))
         limits = dict(zip(claim.routes, claim.limits, strict=True))
         routes = tuple(route for route in claim.routes if not is_key(route))
         tried = RouteClaim(routes, tuple(limits[route] for route in routes))
@@ -73,7 +89,9 @@ class Waiting:
         keys = list(written)
         self._pauses.found_waiting(key for key in keys if not is_key(key))
         targets = [target_of(key) for key in keys if is_key(key)]
+        rated = [t for t in targets if t.startswith(rates.KIND) and self._rates.knows(t)]
+        self._rates.found(rated)
+        deep = [t for t in targets if t.startswith(depths.KIND) and self._depths is not None]
         if self._depths is not None:
-            self._depths.found(target for target in targets if target.startswith(KIND))
-            targets = [target for target in targets if not target.startswith(KIND)]
-        self._holds.found(map(key_of, targets))
+            self._depths.found(deep)
+        self._holds.found(key_of(target) for target in targets if target not in {*rated, *deep})

@@ -30,16 +30,18 @@ class HoldReader:
 
     def look(self, store: Store, now: float, *, asleep: bool) -> None:
         """Look if it is time. Raises as the store does: nothing is published unread."""
+        if wanted := self._core.waiting.wanted(now):
+            self._core.waiting.granted(store.holding.take_tokens(wanted))
         turned = asleep != self._asleep
         if not turned and (asleep or now < self._next):
             return
-        holds = store.holds()
+        holds = store.holding.read()
         self._asleep, self._next = asleep, now + EVERY
-        self._core.hold(holds)
+        self._core.waiting.hold(holds)
         self._tell(holds)
 
     def _tell(self, holds: Sequence[Hold]) -> None:
-        paused = sorted(hold.target for hold in holds)
+        paused = sorted(hold.target for hold in holds if hold.per_second is None)
         if paused != self._paused:
             log.info("pauses_changed", paused=paused[:20], pauses=len(paused))
             self._paused = paused

@@ -52,7 +52,7 @@ class Housekeeping:
         if self._counts.is_due(now):
             began = monotonic()
             self._attempt("stats", now, lambda: self._metrics.stats(store.stats()))
-            self._attempt("held", now, lambda: self._metrics.paused(store.held_counts()))
+            self._attempt("held", now, lambda: self._metrics.paused(store.holding.counts()))
             self._attempt("upkeep", now, lambda: self._metrics.upkeep(store.upkeep()))
             self._counts.took(monotonic() - began)
         self._retention.begin_if_due(now)

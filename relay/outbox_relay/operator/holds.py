@@ -25,6 +25,31 @@ SELECT {outbox}.resume(%(queue)s, %(exchange)s, %(task)s, %(everything)s, %(reas
 """
 
 
+RATES: Final = """
+SELECT target, kind, pattern, per_second, burst, reason, since, who, messages
+FROM {outbox}.rate ORDER BY target
+"""
+SET_RATE: Final = """
+SELECT {outbox}.set_rate(%(per_second)s::float8, %(burst)s::float8, %(queue)s, %(exchange)s,
+                         %(task)s, %(everything)s, %(reason)s, %(who)s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """How many messages a second may go there, and about how many wait for their turn."""
+
+    target: str
+    kind: str
+    pattern: str
+    per_second: float
+    burst: float
+    reason: str
+    since: Time
+    who: str
+    messages: int
+
+
 @dataclass(frozen=True, slots=True)
 class Paused:
     """A pause that is in force, and about how many messages wait for it."""
@@ -70,6 +95,20 @@ def paused(session: Session) -> list[Paused]:
 def waiting(session: Session) -> list[Waiting]:
     """What waits, by where it goes: those with most messages first."""
     return session.fetch(Waiting, ROUTES)
+
+
+def limited(session: Session) -> list[Limited]:
+    """The rates that are limited."""
+    return session.fetch(Limited, RATES)
+
+
+def set_rate(
+    session: Session, target: Target, reason: str, per_second: float | None, burst: float | None
+) -> str | None:
+    """At most so many a second, or as many as there are; None where there was no limit to end."""
+    asked = {**asdict(target), "who": person(), "reason": reason}
+    made: str | None = session.value(SET_RATE, per_second=per_second, burst=burst, **asked)
+    return made
 
 
 def pause(session: Session, target: Target, reason: str, until: datetime | None) -> str:

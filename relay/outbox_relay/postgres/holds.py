@@ -1,16 +1,22 @@
 """What is held on purpose, as the database has it; see schema/outbox/8_holds.sql."""
 
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
+from outbox_relay.core.holds import Hold
 from outbox_relay.postgres.statement import Statement
 
-#: What is paused now, in the order in which it is looked at: mostly nothing.
+#: What is paused and what is limited now, in the order in which it is looked at: mostly nothing.
 HOLDS: Final = Statement(
     "holds",
     """
-SELECT kind, pattern, extract(epoch FROM until - now())::double precision, who, reason
-FROM {outbox}.hold WHERE until IS NULL OR until > now()
-ORDER BY until DESC NULLS FIRST, target
+(SELECT kind, pattern, extract(epoch FROM until - now())::double precision, who, reason,
+        NULL::double precision
+ FROM {outbox}.hold WHERE until IS NULL OR until > now()
+ ORDER BY until DESC NULLS FIRST, target)
+UNION ALL
+(SELECT kind, pattern, NULL, who, reason, per_second
+ FROM {outbox}.bucket ORDER BY kind = 'all', target)
 """,
 )
 #: How many messages wait for each pause, and for what else holds them.
@@ -18,3 +24,28 @@ HELD: Final = Statement(
     "held",
     "SELECT target, messages FROM {outbox}.held_counts() ORDER BY messages DESC LIMIT 100",
 )
+#: Tokens for what waits for its turn.
+TAKE_TOKENS: Final = Statement(
+    "take_tokens",
+    "SELECT target, granted FROM {outbox}.take_tokens(%(targets)s::text[], %(wanted)s::bigint[])",
+)
+
+
+class Holding:
+    """What one connection asks about it. `run` is how statements are run there."""
+
+    def __init__(self, run: Callable[..., list[Any]]) -> None:
+        self._run = run
+
+    def read(self) -> list[Hold]:
+        """What is held on purpose, or sent no faster than somebody allows."""
+        return [Hold(*row) for row in self._run(HOLDS)]
+
+    def counts(self) -> list[tuple[str, int]]:
+        """About how many messages wait for each target, those with most first."""
+        return [tuple(row) for row in self._run(HELD)]
+
+    def take_tokens(self, wanted: Mapping[str, int]) -> dict[str, int]:
+        """As many as are there, of those that are wanted, by the target of the limit."""
+        asked = {"targets": list(wanted), "wanted": list(wanted.values())}
+        return dict(self._run(TAKE_TOKENS, asked))

@@ -12,13 +12,13 @@ from typing import Any, Final
 
 from outbox_relay.core.backlog import Stats, Upkeep
 from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
-from outbox_relay.core.holds import Hold
 from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.core.size import Oversized
 from outbox_relay.errors import SchemaError
-from outbox_relay.postgres import chores, holds, standbys, statements, turns, waiting
+from outbox_relay.postgres import chores, standbys, statements, turns, waiting
 from outbox_relay.postgres.database import BoundedConnection, connect, translated
 from outbox_relay.postgres.doorbell import Bell, Look
+from outbox_relay.postgres.holds import Holding
 from outbox_relay.postgres.literals import bigints, storable
 from outbox_relay.postgres.pipeline import Pipeline, Query
 from outbox_relay.postgres.session import Session
@@ -54,6 +54,7 @@ class Store(Session):
         super().__init__(connection, schema)
         self._fence = fence
         self.bell = Bell(connection, self._run, doorbell)
+        self.holding = Holding(self._run)
         self._pipeline = Pipeline(connection)
         self._asked: tuple[Claim | None, Turn | None] = (None, None)
 
@@ -241,14 +242,6 @@ class Store(Session):
     def waiting_routes(self) -> list[str]:
         """The routes that messages wait for, or many of them."""
         return [route for (route,) in self._run(waiting.ROUTES)]
-
-    def holds(self) -> list[Hold]:
-        """What is held on purpose."""
-        return [Hold(*row) for row in self._run(holds.HOLDS)]
-
-    def held_counts(self) -> list[tuple[str, int]]:
-        """About how many messages wait for each target, those with most first."""
-        return [tuple(row) for row in self._run(holds.HELD)]
 
     def release(self, held: Iterable[Held], *, suspicious: bool = False) -> None:
         """Give back what is held; `suspicious` if a broker may have died of it."""

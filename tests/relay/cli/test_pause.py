@@ -86,6 +86,29 @@ def test_what_is_paused_is_named_once(cli: Cli) -> None:
     assert "nothing of that was paused" in answer.err
 
 
+def test_a_rate_is_shown_changed_and_ended(cli: Cli, outbox: Outbox) -> None:
+    """With who and why; every change is on the record."""
+    what = ("--queue", "mail")
+    assert cli("rate", *what, "--per-second", "5").out == "queue:mail: 5 a second\n"
+    cli("rate", *what, "--per-second", "0.5", "--burst", "20", "--reason", "their limit")
+
+    [shown] = cli("routes", "--json").json()["rates"]
+    assert (shown["target"], shown["per_second"], shown["burst"]) == ("queue:mail", 0.5, 20)
+    assert (shown["reason"], shown["messages"]) == ("their limit", 0)
+    assert "queue:mail\t0.5\t20\t" in cli("routes").out
+
+    assert cli("rate", *what, "--off").out == "queue:mail: no limit\n"
+    assert cli("rate", *what, "--off").code == 1
+    assert cli("rate", *what, "--per-second", "fast").code == 2
+    assert cli("rate", *what, "--per-second", "2000000").code == 1
+    rows = outbox.connection.execute("SELECT action, why FROM outbox.action ORDER BY id").fetchall()
+    assert rows == [
+        ("rate", "queue:mail, 5 a second: "),
+        ("rate", "queue:mail, 0.5 a second: their limit"),
+        ("rate", "queue:mail, no limit: "),
+    ]
+
+
 def test_resume_all_ends_every_pause(cli: Cli) -> None:
     """Also those of single names."""
     for what in (("--queue", "a"), ("--exchange", "b"), ("--task", "c.*"), ("--all",)):

@@ -76,7 +76,7 @@ def test_patterns_are_no_regular_expressions() -> None:
 def test_a_held_message_waits_for_its_hold_at_no_attempt() -> None:
     """With the reason in its row, under the key of the hold, until that ends or for a day."""
     core = Core(settings(), 1)
-    core.hold([Hold("queue", "mail", None, "ana", "the provider is down")])
+    core.waiting.hold([Hold("queue", "mail", None, "ana", "the provider is down")])
 
     work = core.fetched(Fetched([MAIL, a_message(id=2)], []), 0.0)
     [parking] = core.parkings(work.refused)
@@ -90,7 +90,7 @@ def test_a_held_message_waits_for_its_hold_at_no_attempt() -> None:
 def test_a_hold_with_an_end_is_waited_for_no_longer() -> None:
     """Whether or not anybody lets its messages go."""
     core = Core(settings(), 1)
-    core.hold([Hold("all", "*", 12.5)])
+    core.waiting.hold([Hold("all", "*", 12.5)])
 
     [parking] = core.parkings(core.fetched(Fetched([MAIL], []), 0.0).refused)
 
@@ -100,9 +100,9 @@ def test_a_hold_with_an_end_is_waited_for_no_longer() -> None:
 def test_what_is_let_go_takes_half_of_a_claim_until_none_is_left() -> None:
     """Others have the other half; a relay with something to let go does not sleep."""
     core = Core(settings(), 1)
-    core.hold([Hold("queue", "mail")])
+    core.waiting.hold([Hold("queue", "mail")])
     assert core.may_sleep
-    core.hold([])
+    core.waiting.hold([])
     assert not core.may_sleep
 
     turn = core.turn(1.0, claiming=True, blocked=False, in_flight_bytes=0)

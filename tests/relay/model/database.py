@@ -262,6 +262,18 @@ class NoBell:
         """It did not lie down."""
 
 
+class NothingHeld:
+    """Nobody pauses anything."""
+
+    def read(self) -> list[Hold]:
+        """What is held."""
+        return []
+
+    def counts(self) -> list[tuple[str, int]]:
+        """How much of it waits."""
+        return []
+
+
 class ModelStore:
     """A session of one relay. Implements what the relay asks of `store.Store`."""
 
@@ -273,6 +285,7 @@ class ModelStore:
             raise StoreLost("the database is away")
         self._session = database.session
         self.bell = NoBell()
+        self.holding = NothingHeld()
         self._answer: Reply | None = None
         database.connected += 1
 
@@ -387,14 +400,6 @@ class ModelStore:
         """The routes that messages wait for."""
         self._ask()
         return self._database.waiting_routes()
-
-    def holds(self) -> list[Hold]:
-        """Nobody pauses anything."""
-        return []
-
-    def held_counts(self) -> list[tuple[str, int]]:
-        """The same."""
-        return []
 
     def stats(self) -> Stats:
         """Nobody looks at them."""

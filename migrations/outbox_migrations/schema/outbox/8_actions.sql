@@ -13,7 +13,7 @@ CREATE TABLE outbox.action (
     ids    bigint[] NOT NULL,
     CONSTRAINT who_is_named CHECK (octet_length(who) BETWEEN 1 AND 255),
     CONSTRAINT action_is_known CHECK (
-        action IN ('retry', 'discard', 'cancel', 'replay', 'reschedule', 'pause', 'resume')),
+        action IN ('retry', 'discard', 'cancel', 'replay', 'reschedule', 'pause', 'resume', 'rate')),
     CONSTRAINT why_is_short CHECK (octet_length(why) <= 2000)
 );
 COMMENT ON TABLE outbox.action IS
@@ -22,7 +22,7 @@ COMMENT ON COLUMN outbox.action.id IS 'Order of the actions.';
 COMMENT ON COLUMN outbox.action.at IS 'When, by the clock of this server.';
 COMMENT ON COLUMN outbox.action.who IS 'The person, as the program that acted knows them.';
 COMMENT ON COLUMN outbox.action.login IS 'The database login of that program.';
-COMMENT ON COLUMN outbox.action.action IS 'retry, discard, cancel, replay or reschedule, of messages; pause or resume, of what why names.';
+COMMENT ON COLUMN outbox.action.action IS 'retry, discard, cancel, replay or reschedule, of messages; pause, resume or rate, of what why names.';
 COMMENT ON COLUMN outbox.action.why IS 'What the person gave as the reason; may be empty.';
 COMMENT ON COLUMN outbox.action.ids IS 'The ids of the messages that were changed.';
 

@@ -1,0 +1,147 @@
+"""No more messages a second than somebody allows. Pure.
+
+The tokens are in the database, shared by all relays; here is what this one has of them. A message
+that a limit is about waits in the database, and is claimed from there, oldest first, once there is
+a token for it. One that comes while none wait takes a token that is left over.
+"""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+from typing import Final
+
+from outbox_relay.core.claim import RouteClaim
+from outbox_relay.core.holds import LOOK_AGAIN, Hold, first_of, key_of
+from outbox_relay.core.message import Message, Reason, Refusal, Wait
+
+#: A target of this kind is held by its rate: `rate:queue:mail`.
+KIND: Final = "rate:"
+#: Tokens are asked for that often, in seconds, and for so many seconds' worth at a time.
+ASK_EVERY: Final = 0.1
+WORTH: Final = 0.2
+#: The most that are remembered to have one: what is held by something else did not need it.
+MAX_ENTITLED: Final = 10_000
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """What this relay has of one limit."""
+
+    per_second: float
+    tokens: int = 0
+    waiting: bool = False  # there may be messages in the database
+
+
+class Rates:
+    """The limits in force, and tokens for some messages."""
+
+    def __init__(self) -> None:
+        self._limits: tuple[Hold, ...] = ()
+        self._buckets: dict[str, _Bucket] = {}  # by the target of the limit
+        self._find = lru_cache(4096)(lambda *of: first_of(self._limits, *of))
+        self._entitled: set[int] = set()  # claimed with a token
+        self._asked = float("-inf")
+
+    @property
+    def waiting(self) -> bool:
+        """Whether messages may wait for a token."""
+        return any(bucket.waiting for bucket in self._buckets.values())
+
+    def replace(self, limits: Sequence[Hold]) -> list[str]:
+        """These are in force from now on; returns what messages wait for that do so in vain."""
+        known = {limit.target: limit.per_second or 0.0 for limit in limits}
+        ended = [KIND + target for target in self._buckets if target not in known]
+        self._buckets = {
+            target: self._buckets.get(target) or _Bucket(per_second)
+            for target, per_second in known.items()
+        }
+        for target, per_second in known.items():
+            self._buckets[target].per_second = per_second
+        self._limits = tuple(limits)
+        self._find.cache_clear()
+        return ended
+
+    def knows(self, target: str) -> bool:
+        """Whether a limit is what messages wait for that wait for this."""
+        return target.removeprefix(KIND) in self._buckets
+
+    def sort(self, messages: list[Message]) -> tuple[list[Message], list[Refusal]]:
+        """Those that may go, and the others, which wait for a token."""
+        if not self._limits:
+            self._entitled.clear()
+            return messages, []
+        allowed: list[Message] = []
+        held: list[Refusal] = []
+        for message in messages:
+            limit = self._find(message.exchange, message.routing_key, message.declare, message.task)
+            if limit is None or self._may_go(message.id, self._buckets[limit.target]):
+                allowed.append(message)
+            else:
+                held.append(_refusal(message, limit))
+        return allowed, held
+
+    def _may_go(self, id_: int, bucket: _Bucket) -> bool:
+        if id_ in self._entitled:
+            self._entitled.remove(id_)
+            return True
+        if bucket.waiting or not bucket.tokens:
+            bucket.waiting = True
+            return False
+        bucket.tokens -= 1
+        return True
+
+    def found(self, targets: Iterable[str]) -> None:
+        """Messages wait for these, as the database has them."""
+        for target in targets:
+            self._buckets[target.removeprefix(KIND)].waiting = True
+
+    def wanted(self, now: float) -> dict[str, int]:
+        """How many tokens of which bucket to ask for now, if it is time."""
+        if now - self._asked < ASK_EVERY:
+            return {}
+        self._asked = now
+        wishes = {
+            target: max(1, ceil(bucket.per_second * WORTH)) - bucket.tokens
+            for target, bucket in self._buckets.items()
+            if bucket.waiting
+        }
+        return {target: wish for target, wish in wishes.items() if wish > 0}
+
+    def granted(self, tokens: Mapping[str, int]) -> None:
+        """So many were given."""
+        for target, count in tokens.items():
+            if target in self._buckets:
+                self._buckets[target].tokens += count
+
+    def claim(self, room: int) -> RouteClaim | None:
+        """What to take of the messages that wait: one for each token, at most half of the room."""
+        left = max(1, room // 2) if room else 0
+        limits: dict[str, int] = {}
+        for target, bucket in self._buckets.items():
+            if bucket.waiting and (most := min(bucket.tokens, left)):
+                limits[key_of(KIND + target)] = most
+                left -= most
+        return RouteClaim(tuple(limits), tuple(limits.values())) if limits else None
+
+    def claimed(self, asked: Iterable[str], found: Iterable[tuple[int, str]]) -> None:
+        """A claim asked for these keys, and found messages under those: the others are empty."""
+        if len(self._entitled) > MAX_ENTITLED:
+            self._entitled.clear()  # they wait once more
+        counts = dict.fromkeys(asked, 0)
+        for id_, key in found:
+            if key.startswith(key_of(KIND)):
+                self._entitled.add(id_)
+                counts[key] += 1
+        for key, count in counts.items():
+            bucket = self._buckets.get(key.removeprefix(key_of(KIND)))
+            if bucket is not None and key.startswith(key_of(KIND)):
+                bucket.tokens = max(0, bucket.tokens - count)
+                bucket.waiting = count > 0
+
+
+def _refusal(message: Message, limit: Hold) -> Refusal:
+    detail = f"{limit.target} may have {limit.per_second or 0:g} a second"[:200]
+    wait = Wait(key_of(KIND + limit.target), LOOK_AGAIN * random.uniform(1, 2))
+    return Refusal(message, Reason.RATED, detail, wait)
