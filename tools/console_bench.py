@@ -311,7 +311,6 @@ def main() -> int:
             fill(url, given.millions)
             (folder / "filled").touch()
         url = server.dsn("shop")
-        grant(url)
         if given.viewers:
             viewers(url, server, given.viewers, 60)
             return 0

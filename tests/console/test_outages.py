@@ -17,7 +17,7 @@ from tests.fixtures.waiting import wait_until
 #: What the console promises, and what a loaded machine may add.
 SOON = 5.0
 SLACK = 3.0
-PAGES = ("/messages", "/failures", "/actions", "/find?id=1")
+PAGES = ("/messages", "/failures", "/routes", "/workers", "/actions", "/find?id=1")
 
 
 @pytest.fixture

@@ -4,47 +4,45 @@ A sample is some pages of the narrow work rows, so that a million rows cost no m
 thousand do.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from outbox_console.outbox.samples import Counts
 from outbox_console.postgres.database import Session
 
-#: Pages of each table that are read at most: together some five thousand rows.
-PAGES: Final = 20
+#: Pages of each table that are read at most: together some three thousand rows.
+PAGES: Final = 12
 
-#: The part of each table that is read, in per cent, and how many rows there are (outbox.stats).
+#: The part of each table that is read, in per cent.
 PARTS: Final = f"""
 SELECT least(100, 100.0 * {PAGES} / greatest(pg_relation_size('{{outbox}}.ready') / block, 1))
            AS ready,
        least(100, 100.0 * {PAGES} / greatest(pg_relation_size('{{outbox}}.lane') / block, 1))
            AS lane,
        least(100, 100.0 * {PAGES} / greatest(pg_relation_size('{{outbox}}.parked') / block, 1))
-           AS parked,
-       {{outbox}}.rough_count('{{outbox}}.ready', 'true') AS ready_rows,
-       {{outbox}}.rough_count('{{outbox}}.lane', 'true') AS lane_rows,
-       {{outbox}}.rough_count('{{outbox}}.parked', 'true') AS parked_rows
+           AS parked
   FROM (SELECT current_setting('block_size')::float8 AS block) server
 """
 
-#: Each row of a sample stands for as many as there are rows for each of them. Of what was sent only
-#: the routes are of use: those of the newest thousand messages.
+#: Each row of a sample stands for as many as its part says. Of what was sent only the routes are of
+#: use: those of the newest few hundred messages.
 ROUTES: Final = """
 WITH work AS (
-    SELECT id, slot, 'pending' AS state, %(ready_rows)s::float8 / count(*) OVER () AS weight
+    SELECT id, slot, 'pending' AS state, 100 / %(ready)s::float8 AS weight
       FROM {outbox}.ready TABLESAMPLE SYSTEM (%(ready)s::real)
     UNION ALL
-    SELECT id, slot, 'pending', %(lane_rows)s::float8 / count(*) OVER ()
+    SELECT id, slot, 'pending', 100 / %(lane)s::float8
       FROM {outbox}.lane TABLESAMPLE SYSTEM (%(lane)s::real)
     UNION ALL
     SELECT id, slot,
            CASE WHEN state = 'dead' THEN 'dead'
                 WHEN state = 'scheduled' AND available_at > now() THEN 'scheduled'
                 ELSE 'pending' END,
-           %(parked_rows)s::float8 / count(*) OVER ()
+           100 / %(parked)s::float8
       FROM {outbox}.parked TABLESAMPLE SYSTEM (%(parked)s::real)
     UNION ALL
-    (SELECT id, slot, 'known', 0 FROM {outbox}.message ORDER BY id DESC LIMIT 1000)
+    (SELECT id, slot, 'known', 0 FROM {outbox}.message ORDER BY id DESC LIMIT 300)
 )
 SELECT m.exchange, m.routing_key,
        round(coalesce(sum(w.weight) FILTER (WHERE w.state = 'pending'), 0))::bigint AS pending,
@@ -59,17 +57,20 @@ SELECT m.exchange, m.routing_key,
  GROUP BY 1, 2 ORDER BY 3 DESC, 5 DESC, 4 DESC, 1, 2 LIMIT 200
 """
 
+#: What people hold back on purpose, the newest first.
+PAUSED: Final = """
+SELECT target, reason, since, until, who, messages FROM {outbox}.paused
+ ORDER BY since DESC LIMIT 100
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """How much of each table is read, in per cent, and how many rows it has."""
+    """How much of each table is read, in per cent."""
 
     ready: float
     lane: float
     parked: float
-    ready_rows: int
-    lane_rows: int
-    parked_rows: int
 
     @property
     def is_sample(self) -> bool:
@@ -91,14 +92,45 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """What is held back, such as `queue:mail`, by whom and why; `until` is None for no end."""
+
+    target: str
+    reason: str
+    since: datetime
+    until: datetime | None
+    who: str
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
 class Routes:
-    """All of them; `estimated` where the counts are of a sample."""
+    """All of them, and what is paused; `estimated` where the counts are of a sample."""
 
     routes: list[Route]
     estimated: bool
+    paused: list[Pause]
 
 
-async def read(session: Session) -> Routes:
-    """The routes, those with most pending messages first."""
+async def read(session: Session, totals: Counts | None) -> Routes:
+    """The routes, those with most pending messages first; estimates add up to the totals."""
     (parts,) = await session.fetch(Parts, PARTS)
-    return Routes(await session.fetch(Route, ROUTES, **asdict(parts)), parts.is_sample)
+    routes = await session.fetch(Route, ROUTES, **asdict(parts))
+    if parts.is_sample and totals is not None:
+        routes = scaled(routes, totals)
+    return Routes(routes, parts.is_sample, await session.fetch(Pause, PAUSED))
+
+
+def scaled(routes: list[Route], totals: Counts) -> list[Route]:
+    """The same, so that each state comes to as many as there are. Pure.
+
+    How the routes share them is what a sample of a few pages tells; how many there are it does not.
+    """
+    factors = {}
+    for state in ("pending", "scheduled", "dead"):
+        seen = sum(getattr(route, state) for route in routes)
+        factors[state] = getattr(totals, state) / seen if seen else 0.0
+    return [
+        replace(route, **{s: round(getattr(route, s) * factor) for s, factor in factors.items()})
+        for route in routes
+    ]

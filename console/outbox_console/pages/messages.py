@@ -87,6 +87,7 @@ async def one(request: Request) -> Response:
     return page(
         request,
         "message.html",
+        schema=console_of(request).database.schema,
         message=found.message,
         state=BY_NAME[found.message.state],
         siblings=found.siblings,

@@ -8,17 +8,22 @@ from starlette.routing import Route
 
 from outbox_console.outbox import routes as asked
 from outbox_console.outbox import workers
+from outbox_console.outbox.samples import Counts
 from outbox_console.pages.console import console_of, page, person_of
 from outbox_console.postgres.database import Session
 
 
 async def routes(request: Request) -> Response:
     """All of them."""
+    console = console_of(request)
+    sample = (await console.pulse.now()).sample
+    totals = None
+    if sample is not None:
+        totals = Counts(sample.pending, sample.scheduled, sample.dead, sample.expired)
 
     async def work(session: Session) -> tuple[asked.Routes, list[workers.Worker] | None]:
-        return await asked.read(session), await workers.workers(session)
+        return await asked.read(session, totals), await workers.workers(session)
 
-    console = console_of(request)
     found, known = await console.database.read(person_of(request).reads_as, work)
     return page(
         request,

@@ -68,6 +68,11 @@ class Database:
         self._url, self._schema = url, schema
         self._running: set[asyncio.Task[Any]] = set()
 
+    @property
+    def schema(self) -> str:
+        """Where the tables are."""
+        return self._schema
+
     async def read(self, role: str, work: Callable[[Session], Awaitable[T]]) -> T:
         """What `work` returns, in a transaction that can change nothing."""
         return await self._within(_DEADLINE, self._transaction(role, work, True), problems.FROZEN)
