@@ -7,10 +7,10 @@ when the number of messages in it has changed.
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from time import monotonic
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import structlog
 
@@ -34,6 +34,9 @@ MAX_LEFT: Final = 10_000
 #: When messages that are still work are looked at again, in seconds: twice as long each time, up to
 BUSY_AGAIN: Final = 10.0
 MAX_BUSY: Final = 600.0
+#: A queue that is not there is looked for half as often each time, down to once in so many seconds:
+#: RabbitMQ closes a channel, and writes a line into its log, over each such look.
+MAX_MISSING: Final = 300.0
 
 
 class _Queue:
@@ -53,6 +56,13 @@ class _Queue:
         return waiting != self.left or (self.busy and now >= self.again)
 
 
+class _Missing(NamedTuple):
+    """A queue that was not there, and when it is looked for again."""
+
+    again: float
+    pause: float
+
+
 class Homecoming:
     """Goes round every so often; a context manager that stops it."""
 
@@ -70,6 +80,7 @@ class Homecoming:
         self._metrics = metrics
         self._every = every
         self._queues: dict[str, _Queue] = {}
+        self._missing: dict[str, _Missing] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dead-letters", daemon=True)
 
@@ -107,8 +118,9 @@ class Homecoming:
                 return 0
             names = list(dict.fromkeys((*self._queues, *home.queues())))
             with closing(self._open_dead_letters()) as letters:
-                for name in names:
+                for name in self._looked_for(names):
                     waiting = letters.waiting(name)
+                    self._note_missing(name, missing=waiting is None)
                     if waiting is None and name not in self._queues:
                         continue
                     queue = self._queues.setdefault(name, _Queue())
@@ -119,6 +131,18 @@ class Homecoming:
                     if queue.is_due(waiting, monotonic()):
                         came += self._empty(name, queue, home, letters)
         return came
+
+    def _looked_for(self, names: Sequence[str]) -> list[str]:
+        """Those that are there, or may be there by now."""
+        now = monotonic()
+        self._missing = {name: self._missing[name] for name in names if name in self._missing}
+        return [n for n in names if n not in self._missing or self._missing[n].again <= now]
+
+    def _note_missing(self, name: str, *, missing: bool) -> None:
+        before = self._missing.pop(name, None)
+        if missing:
+            pause = min(MAX_MISSING, 2 * before.pause) if before else self._every
+            self._missing[name] = _Missing(monotonic() + pause, pause)
 
     def _empty(self, name: str, queue: _Queue, home: Home, letters: DeadLetters) -> int:
         """Bring home all of one queue that is ours; returns how many."""

@@ -1,7 +1,9 @@
 """Dead letters come home once, with their reason; what is not ours stays and is not looked at."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
+from unittest.mock import MagicMock, create_autospec
 from uuid import uuid4
 
 import psycopg
@@ -10,11 +12,12 @@ from kombu import Connection, Queue
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from outbox_relay.broker.dead_letters import DeadLetters
+from outbox_relay.broker.dead_letters import DeadLetters, NoDeadLetters
 from outbox_relay.broker.registry import open_dead_letters
 from outbox_relay.configuration import from_environment
 from outbox_relay.core.dead_letter import DeadLetter
 from outbox_relay.errors import StoreLost
+from outbox_relay.loop import homecoming as homecoming_module
 from outbox_relay.loop.homecoming import Homecoming
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.postgres.home import Home
@@ -315,3 +318,25 @@ def test_a_queue_that_would_drop_what_is_looked_at_is_closed(database: str, brok
 
     assert coming.depth() == 25
     assert [each["closed"] for each in logs if each["event"] == "dead_letters_left"][-1] is True
+
+
+def test_a_queue_that_is_not_there_is_looked_for_less_and_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each such look costs the broker a channel and a line of its log."""
+    now = 1000.0
+    monkeypatch.setattr(homecoming_module, "monotonic", lambda: now)
+    asked: list[float] = []
+    letters = create_autospec(NoDeadLetters, instance=True)
+    letters.waiting.side_effect = lambda _: asked.append(now)
+    home = MagicMock()
+    home.__enter__().queues.return_value = [QUEUE]
+    homecoming = Homecoming(lambda: home, lambda: letters, Metrics())
+
+    for _ in range(360):
+        homecoming.round()
+        now += 10
+
+    pauses = [later - sooner for sooner, later in pairwise(asked)]
+    assert pauses[:5] == [10, 20, 40, 80, 160]
+    assert set(pauses[5:]) == {300}
