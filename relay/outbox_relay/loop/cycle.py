@@ -55,7 +55,7 @@ class Cycle:
         self._catch_up_at = 0.0
         self._suspects: frozenset[int] = frozenset()
         self._idle = False  # the last claim found nothing
-        self._sleep = Sleep()
+        self.sleep = Sleep()
         self._shown = (0, False)  # what the gauges of the broker show
         self._last_turn = self._next_turn = 0.0
         # When a message was last claimed or confirmed, and last confirmed or dead; monotonic.
@@ -71,20 +71,10 @@ class Cycle:
         """Whether nothing is held, and nothing is left to be settled or parked."""
         return self._core.at_rest and not (self._refused.any or self._unsettled)
 
-    @property
-    def asleep(self) -> bool:
-        """Whether it waits for the doorbell."""
-        return self._sleep.asleep
-
-    @property
-    def at_ease(self) -> bool:
-        """Whether it only looks: it waits for the doorbell, or another relay does."""
-        return self._sleep.at_ease
-
     def resume(self) -> None:
         """Claim at the next step: a connection is a new one."""
         self._next_turn = 0.0
-        self._sleep = Sleep()
+        self.sleep = Sleep()
 
     def step(
         self, store: Store, publisher: Publisher, *, claiming: bool, sleeping: bool = False
@@ -93,8 +83,8 @@ class Cycle:
         self._fenced.look_after(store, monotonic())
         turn = self._turn(store, publisher, claiming=claiming, sleeping=sleeping)
         self._round_trip(turn, store, publisher)
-        self.poll(publisher, 0.0 if self.asleep else self._pause(publisher))
-        if self.asleep and self._sleep.nap(store, self._core, self._next_turn - monotonic()):
+        self.poll(publisher, 0.0 if self.sleep.asleep else self._pause(publisher))
+        if self.sleep.asleep and self.sleep.nap(store, self._core, self._next_turn - monotonic()):
             self._idle, self._next_turn = False, 0.0
         self._handle(self._quarantine.step(self._core, monotonic()))
         if self._unsettled and monotonic() >= self._catch_up_at:
@@ -156,7 +146,7 @@ class Cycle:
         if (now := monotonic()) < self._next_turn:
             return None
         quiet = self._idle and self._core.may_sleep and self.at_rest and not self._quarantine.busy
-        if sleeping and quiet and self._sleep.lie_down(store, now, now - self.last_message):
+        if sleeping and quiet and self.sleep.lie_down(store, now, now - self.last_message):
             self._core.look_in_lanes()
         turn = self._core.turn(
             now,
@@ -168,11 +158,11 @@ class Cycle:
         if turn.done:
             return turn if turn.room or now - self._last_turn > BUSY_POLL else None
         looking = self._idle and turn.room and not turn.routes
-        if looking and not self._sleep.finds_work(store, turn, now):
+        if looking and not self.sleep.finds_work(store, turn, now):
             self._core.nothing_to_claim(turn, monotonic() - now)
-            self._next_turn = now + self._sleep.pause(turn, store, now, now - self.last_message)
+            self._next_turn = now + self.sleep.pause(turn, store, now, now - self.last_message)
             return None
-        self._sleep.get_up(store)
+        self.sleep.get_up(store)
         return turn if turn.room else None
 
     def _pause(self, publisher: Publisher) -> float:
@@ -250,7 +240,7 @@ class Cycle:
             return
         rows = reply.claimed
         self._idle = not rows
-        called = self._sleep.was_called()
+        called = self.sleep.was_called()
         if not rows:
             self._next_turn = began + poll_interval(began - self.last_message)
             if called and turn.floor:

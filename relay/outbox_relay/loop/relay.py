@@ -27,6 +27,7 @@ from outbox_relay.loop.cycle import Cycle
 from outbox_relay.loop.holds import HoldReader
 from outbox_relay.loop.housekeeping import Housekeeping
 from outbox_relay.loop.incidents import Outage
+from outbox_relay.loop.pace import Pace
 from outbox_relay.loop.quarantine import Quarantine
 from outbox_relay.loop.retention import Retention
 from outbox_relay.observe.health import Health
@@ -44,12 +45,6 @@ MAX_RECONNECT_DELAY: Final = 5.0
 RECONNECT: Final = wait_random_exponential(multiplier=0.1, max=MAX_RECONNECT_DELAY)
 #: What the relay waits out. A schema that was right once and is not now is being migrated.
 TRANSIENT: Final = (StoreLost, BrokerLost, SchemaError)
-#: How often it is checked which chores are due, in seconds; while another relay is rung, which may
-#: be frozen; while this one sleeps, which has an alarm; and when nothing has moved for a while.
-CHORES_EVERY: Final = 0.1
-CHORES_EVERY_RESTING: Final = 2.0
-CHORES_EVERY_ASLEEP: Final = 10.0
-CHORES_EVERY_QUIET: Final = 30.0
 #: How often the relay checks that the database is still the one it was, in seconds.
 LOOK_BACK_EVERY: Final = 5.0
 #: A drain gives up so many seconds after its last progress: longer than other relays' leases.
@@ -87,7 +82,7 @@ class Relay:
         self._broker = Outage("broker", monotonic)
         self._stopping = threading.Event()
         self._draining = False
-        self._last_chores = float("-inf")
+        self._pace = Pace()
         self._housekeeping = Housekeeping(metrics, Retention(purge, monotonic()))
 
     def _remember_nothing(self, first_claim_id: int) -> None:
@@ -99,7 +94,7 @@ class Relay:
 
     def quiet(self) -> bool:
         """Whether it has nothing to do but to look, and nothing has moved for a while."""
-        return self._cycle.at_ease and monotonic() - self._cycle.last_message >= QUIET_AFTER
+        return self._cycle.sleep.at_ease and monotonic() - self._cycle.last_message >= QUIET_AFTER
 
     def stop(self) -> None:
         """Claim no more; `run` returns when nothing is in flight, or the grace period is over."""
@@ -186,7 +181,7 @@ class Relay:
             self._health.broker_up = True
             self._metrics.broker_up.set(1)
         self._cycle.resume()
-        self._last_chores = float("-inf")
+        self._pace.hurry()
         self._step(self._store, self._publisher)
 
     def _rest(self, seconds: float) -> None:
@@ -207,17 +202,11 @@ class Relay:
 
     def _step(self, store: Store, publisher: Publisher) -> None:
         # Chores first: after a pause of this process, claims are renewed before others take them.
-        if (now := monotonic()) - self._last_chores >= self._chores_every():
-            self._last_chores = now
+        if self._pace.are_due(now := monotonic(), self._cycle.sleep, quiet=self.quiet()):
             self._do_chores(store, now)
-        self._holds.look(store, now, asleep=self._cycle.asleep)
+        self._holds.look(store, now, asleep=self._cycle.sleep.asleep)
         claiming = not self._stopping.is_set()
         self._cycle.step(store, publisher, claiming=claiming, sleeping=not self._draining)
-
-    def _chores_every(self) -> float:
-        if self._cycle.asleep:
-            return CHORES_EVERY_QUIET if self.quiet() else CHORES_EVERY_ASLEEP
-        return CHORES_EVERY_RESTING if self._cycle.at_ease else CHORES_EVERY
 
     def _do_chores(self, store: Store, now: float) -> None:
         """The chores beside publishing."""

@@ -25,8 +25,9 @@ from outbox_relay.postgres.store import Store
 
 log = structlog.get_logger()
 
-#: How long a signal may wait for a sleeper, in seconds.
+#: How long a signal may wait for a sleeper, in seconds; and while nothing moves.
 NAP: Final = 0.2
+NAP_QUIET: Final = 0.5
 #: How often a relay that is not rung tries whether it can be, in seconds.
 TRY_EVERY: Final = 1.0
 TRY_EVERY_QUIET: Final = 10.0  # while nothing moves
@@ -41,6 +42,9 @@ class Sleep:
         self._next_try = 0.0
         self._due = float("inf")
         self._called = False
+        self._nap = NAP
+        #: Whether the bell woke it the last time, not the alarm.
+        self.rung = False
 
     def lie_down(self, store: Store, now: float, idle: float) -> bool:
         """Whether it sleeps from now on: look once more before you believe it."""
@@ -68,6 +72,7 @@ class Sleep:
 
     def pause(self, turn: Turn, store: Store, now: float, idle: float) -> float:
         """Seconds until the next look; the last one, for this turn, found nothing."""
+        self._nap = NAP if idle < QUIET_AFTER else NAP_QUIET
         if self.asleep:
             # A look that began above the head is soon followed by one from there.
             return max(0.0, min(REST_POLL if turn.floor else LOOK_EVERY, self._due - now))
@@ -78,7 +83,8 @@ class Sleep:
 
     def nap(self, store: Store, core: Core, seconds: float) -> bool:
         """Sleep so long, or a little; True if something called, and it is up again."""
-        if not store.bell.wait(min(NAP, seconds)) and monotonic() < self._due:
+        self.rung = store.bell.wait(min(self._nap, seconds)) and monotonic() < self._due
+        if not self.rung and monotonic() < self._due:
             return False
         self.get_up(store)
         core.look_in_lanes()

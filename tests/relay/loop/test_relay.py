@@ -19,8 +19,8 @@ from kombu import Connection
 from outbox_migrations import grant
 from outbox_relay.broker.registry import publisher_factory
 from outbox_relay.configuration import from_environment
+from outbox_relay.loop import pace, retention
 from outbox_relay.loop import relay as relay_module
-from outbox_relay.loop import retention
 from outbox_relay.loop.relay import Relay as InProcessRelay
 from outbox_relay.observe.health import Health
 from outbox_relay.observe.metrics import Metrics
@@ -522,7 +522,7 @@ class TestRetention:
     ) -> None:
         """Neither messages nor receipts, also of a relay that died between confirm and delete."""
         monkeypatch.setattr(retention, "PURGE_EVERY", 0.0)
-        monkeypatch.setattr(relay_module, "CHORES_EVERY", 0.0)
+        monkeypatch.setattr(pace, "CHORES_EVERY", 0.0)
         commit(database, 20)
         with psycopg.connect(database) as connection:
             insert_rows(connection)

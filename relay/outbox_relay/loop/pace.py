@@ -1,0 +1,45 @@
+"""How often the chores beside publishing are looked after: the less there is to do, the less often.
+
+Times are in monotonic seconds.
+"""
+
+from typing import Final
+
+from outbox_relay.loop.sleep import Sleep
+
+#: Between two looks at which chores are due, in seconds; while another relay is rung, which may be
+#: frozen; while this one sleeps, which has an alarm; and when nothing has moved for a while.
+CHORES_EVERY: Final = 0.1
+CHORES_EVERY_RESTING: Final = 2.0
+CHORES_EVERY_ASLEEP: Final = 10.0
+CHORES_EVERY_QUIET: Final = 30.0
+#: How long they wait when the doorbell has woken the relay: what was committed goes first.
+CHORES_AFTER_CALL: Final = 0.02
+
+
+class Pace:
+    """When the chores were looked after last."""
+
+    def __init__(self) -> None:
+        self._last = float("-inf")
+        self._slept = False
+
+    def hurry(self) -> None:
+        """Have them looked after at once."""
+        self._last = float("-inf")
+
+    def are_due(self, now: float, sleep: Sleep, *, quiet: bool) -> bool:
+        """Whether to look after them now; the next time is counted from here."""
+        if self._slept and not sleep.asleep and sleep.rung:
+            self._last = now - CHORES_EVERY + CHORES_AFTER_CALL
+        self._slept = sleep.asleep
+        if now - self._last < _every(sleep, quiet=quiet):
+            return False
+        self._last = now
+        return True
+
+
+def _every(sleep: Sleep, *, quiet: bool) -> float:
+    if sleep.asleep:
+        return CHORES_EVERY_QUIET if quiet else CHORES_EVERY_ASLEEP
+    return CHORES_EVERY_RESTING if sleep.at_ease else CHORES_EVERY
