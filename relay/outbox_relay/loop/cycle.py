@@ -83,6 +83,7 @@ class Cycle:
         self._fenced.look_after(store, monotonic())
         turn = self._turn(store, publisher, claiming=claiming, sleeping=sleeping)
         self._round_trip(turn, store, publisher)
+        self.sleep.take_bell_down(store)
         self.poll(publisher, 0.0 if self.sleep.asleep else self._pause(publisher))
         if self.sleep.asleep and self.sleep.nap(store, self._core, self._next_turn - monotonic()):
             self._idle, self._next_turn = False, 0.0
@@ -162,7 +163,7 @@ class Cycle:
             self._core.nothing_to_claim(turn, monotonic() - now)
             self._next_turn = now + self.sleep.pause(turn, store, now, now - self.last_message)
             return None
-        self.sleep.get_up(store)
+        self.sleep.get_up()
         return turn if turn.room else None
 
     def _pause(self, publisher: Publisher) -> float:

@@ -28,6 +28,9 @@ log = structlog.get_logger()
 #: How long a signal may wait for a sleeper, in seconds; and while nothing moves.
 NAP: Final = 0.2
 NAP_QUIET: Final = 0.5
+#: In how many steps from getting up producers still ring: what rang is claimed, fetched and
+#: published first.
+STEPS_RUNG: Final = 3
 #: How often a relay that is not rung tries whether it can be, in seconds.
 TRY_EVERY: Final = 1.0
 TRY_EVERY_QUIET: Final = 10.0  # while nothing moves
@@ -42,6 +45,7 @@ class Sleep:
         self._next_try = 0.0
         self._due = float("inf")
         self._called = False
+        self._steps_rung = 0
         self._nap = NAP
         #: Whether the bell woke it the last time, not the alarm.
         self.rung = False
@@ -54,7 +58,7 @@ class Sleep:
             self._next_try = now + (TRY_EVERY if idle < QUIET_AFTER else TRY_EVERY_QUIET)
             if reason := store.bell.watch():
                 log.info("doorbell_off", reason=reason)
-        self.asleep = store.bell.lie_down()
+        self.asleep, self._steps_rung = store.bell.lie_down(), 0
         return self.asleep
 
     @property
@@ -86,7 +90,7 @@ class Sleep:
         self.rung = store.bell.wait(min(self._nap, seconds)) and monotonic() < self._due
         if not self.rung and monotonic() < self._due:
             return False
-        self.get_up(store)
+        self.get_up()
         core.look_in_lanes()
         self._called = True
         return True
@@ -96,9 +100,15 @@ class Sleep:
         called, self._called = self._called, False
         return called
 
-    def get_up(self, store: Store) -> None:
+    def get_up(self) -> None:
         """Work as usual."""
         self._resting = False
         if self.asleep:
-            self.asleep = False
-            store.bell.get_up()
+            self.asleep, self._steps_rung = False, STEPS_RUNG
+
+    def take_bell_down(self, store: Store) -> None:
+        """Have nobody ring any more, a few steps after it got up; call it in each step."""
+        if self._steps_rung:
+            self._steps_rung -= 1
+            if not self._steps_rung:
+                store.bell.get_up()
