@@ -14,7 +14,7 @@ from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import DATABASE, INBOX
 from outbox_relay.cli.output import print_json, print_table, table
 from outbox_relay.errors import RelayError, SchemaError, StoreLost
-from outbox_relay.operator.holds import Paused
+from outbox_relay.operator.holds import DEPTH, RATE, Paused
 from outbox_relay.operator.session import Session
 from outbox_relay.operator.status import RelaySeen, Status, read
 from outbox_relay.operator.text import printable
@@ -124,6 +124,11 @@ def _rows(status: Status) -> list[tuple[str, str]]:
         ("relays alive", str(len(status.relays))),
         *(("  relay", _describe(relay)) for relay in status.relays),
         *(("paused", _paused(pause)) for pause in status.paused),
+        *(
+            ("held", f"{each.messages:,} message(s) by {printable(each.target)}")
+            for each in status.held_back
+            if each.target.startswith((DEPTH, RATE))
+        ),
         *(("no worker knows", _unknown(task)) for task in status.unknown_tasks),
         *(("missing, unknown", _unknown(task)) for task in status.unknown_missing),
     ]

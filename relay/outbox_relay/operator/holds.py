@@ -35,6 +35,22 @@ SELECT {outbox}.set_rate(%(per_second)s::float8, %(burst)s::float8, %(queue)s, %
 """
 
 
+#: What relays have set aside, by what holds it, in one look: pauses, full queues, rates.
+HELD: Final = """
+SELECT target, messages FROM {outbox}.held_counts() ORDER BY messages DESC, target LIMIT 100
+"""
+DEPTH: Final = "depth:"
+RATE: Final = "rate:"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """About how many messages wait for one target: a pause, a full queue, or a rate."""
+
+    target: str
+    messages: int
+
+
 @dataclass(frozen=True, slots=True)
 class Limited:
     """How many messages a second may go there, and about how many wait for their turn."""
@@ -90,6 +106,13 @@ def paused(session: Session) -> list[Paused]:
     if not session.value(MAY_READ, view=f'"{session.schema}".paused'):
         return []
     return session.fetch(Paused, PAUSED)
+
+
+def held(session: Session) -> list[Held]:
+    """What is held on purpose, most first; nothing where this login may not know."""
+    if not session.value(MAY_READ, view=f'"{session.schema}".paused'):
+        return []
+    return session.fetch(Held, HELD)
 
 
 def waiting(session: Session) -> list[Waiting]:

@@ -7,7 +7,7 @@ from typing import Final
 from outbox_relay.core.backlog import Stats
 from outbox_relay.errors import StoreLost
 from outbox_relay.operator import holds, unknown
-from outbox_relay.operator.holds import Paused
+from outbox_relay.operator.holds import Held, Paused
 from outbox_relay.operator.inbox import inbox_of
 from outbox_relay.operator.session import Session
 from outbox_relay.operator.unknown import UnknownTask
@@ -75,13 +75,14 @@ class Status:
     flow: Flow
     relays: list[RelaySeen]
     paused: list[Paused] = field(default_factory=list)
+    held_back: list[Held] = field(default_factory=list)
     unknown_tasks: list[UnknownTask] = field(default_factory=list)
     unknown_missing: list[UnknownTask] = field(default_factory=list)
 
     @property
     def held(self) -> int:
-        """About how many of what is pending somebody has paused."""
-        return sum(pause.messages for pause in self.paused)
+        """About how many of what is pending are held on purpose."""
+        return sum(each.messages for each in self.held_back)
 
     def as_json(self) -> dict[str, object]:
         """For programs."""
@@ -94,6 +95,7 @@ class Status:
             "unknown_tasks": [asdict(task) for task in self.unknown_tasks],
             "unknown_missing": [asdict(task) for task in self.unknown_missing],
             "paused": [asdict(pause) for pause in self.paused],
+            "held": [asdict(each) for each in self.held_back],
         }
 
 
@@ -102,13 +104,14 @@ def read(session: Session, settings: Settings) -> Status:
     stats = session.fetch(Counts, STATS)[0]
     allowed = session.value(MAY_READ_RECEIPTS, receipt=f'"{session.schema}".receipt')
     flow = session.fetch(Flow, FLOW)[0] if allowed else Flow()
-    relays, paused = session.fetch(RelaySeen, RELAYS), holds.paused(session)
+    relays = session.fetch(RelaySeen, RELAYS)
+    paused, held_back = holds.paused(session), holds.held(session)
     try:
-        return Status(stats, flow, relays, paused, *_unknown(session, settings))
+        return Status(stats, flow, relays, paused, held_back, *_unknown(session, settings))
     except StoreLost:
         if not settings.inbox_url.read():
             raise
-        return Status(stats, flow, relays, paused)
+        return Status(stats, flow, relays, paused, held_back)
 
 
 def _unknown(session: Session, settings: Settings) -> tuple[list[UnknownTask], list[UnknownTask]]:

@@ -69,8 +69,25 @@ def test_doctor_does_not_call_what_is_paused_stuck_or_refused(cli: Cli, outbox: 
 
     assert "queue:mail, 1 message(s), by " in report
     assert "1 pending, the oldest for" in report
-    assert "1 of them are paused" in report
+    assert "1 of them are held on purpose" in report
     assert "refused messages" not in report
+
+
+def test_full_queues_and_rates_are_told_of(cli: Cli, outbox: Outbox) -> None:
+    """By status and doctor: a full queue is a warning, a turn that is waited for is none."""
+    for target in ("depth:mail", "rate:task:shop.*"):
+        held = HELD.replace("'queue:mail'", f"'{target}'")
+        outbox.connection.execute(held.encode(), [outbox.add(queue="mail")])
+
+    status, report = cli("status"), cli("doctor").out
+
+    assert [each["target"] for each in cli("status", "--json").json()["held"]] == [
+        "depth:mail",
+        "rate:task:shop.*",
+    ]
+    assert "held\t1 message(s) by depth:mail" in status.out
+    assert "warn     held: 1 message(s) wait for room in queue 'mail' (OUTBOX_MAX_DEPTH)" in report
+    assert "ok       held: 1 message(s) wait for their turn: task:shop.* is limited" in report
 
 
 def test_what_is_paused_is_named_once(cli: Cli) -> None:

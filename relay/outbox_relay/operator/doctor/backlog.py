@@ -12,7 +12,7 @@ from outbox_relay.settings.durations import how_long
 #: Without a confirm for so long while messages wait, it is not flowing: seconds.
 STALLED_AFTER: Final = 60.0
 LATE_AFTER: Final = 300.0
-#: If so much of what is pending is paused, nothing else may be: both numbers are of samples.
+#: If so much of what is pending is held, nothing else may be: both numbers are of samples.
 NEARLY_ALL: Final = 0.9
 
 #: The newest thousand are enough to see why; what is held on purpose is no refusal.
@@ -69,7 +69,7 @@ def judge_progress(status: Status) -> Finding:
     waited = how_long(stats.oldest_pending_age)
     text = f"{stats.pending:,} pending, the oldest for {waited}"
     if status.held:
-        text += f"; {status.held:,} of them are paused"
+        text += f"; {status.held:,} of them are held on purpose"
     if status.held >= NEARLY_ALL * stats.pending:
         return ok(name, text)
     last = status.flow.last_sent_age
