@@ -106,6 +106,7 @@ def _application(
         console.pulse.start()  # mounted, it starts with the first page
         yield
         await console.pulse.stop()
+        console.database.close()
 
     app = Starlette(
         routes=[

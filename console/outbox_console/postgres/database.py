@@ -1,11 +1,13 @@
 """Short transactions, each with the role of the person it is for, none without a deadline.
 
-A connection for each: a console asks for few, and what was killed or replaced is reached again with
-the next. Everything is set within the transaction, so that a pooler in between is no matter.
+A few connections are kept for a short while, as to make one takes longer than most pages do; one
+that was lost meanwhile is replaced before anything is done on it. Everything is set within the
+transaction: nothing of one person is left for the next, and a pooler in between is no matter.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -21,6 +23,9 @@ T = TypeVar("T")
 _CONNECT: Final = 3
 _DEADLINE: Final = 4.0
 _ACTION_DEADLINE: Final = 30.0
+#: Seconds that a connection is kept without use, and how many are: passwords and servers change.
+_KEPT_FOR: Final = 30.0
+_KEPT: Final = 4
 #: Milliseconds.
 _STATEMENT: Final = 2000
 _ACTION_STATEMENT: Final = 20_000
@@ -67,6 +72,7 @@ class Database:
     def __init__(self, url: Callable[[], str], schema: str) -> None:
         self._url, self._schema = url, schema
         self._running: set[asyncio.Task[Any]] = set()
+        self._kept: list[tuple[psycopg.AsyncConnection[Any], asyncio.AbstractEventLoop, float]] = []
 
     @property
     def schema(self) -> str:
@@ -102,18 +108,43 @@ class Database:
     async def _transaction(
         self, role: str, work: Callable[[Session], Awaitable[T]], read_only: bool
     ) -> T:
-        connection = await self._connect()
         try:
-            await connection.set_read_only(read_only)
-            async with connection:
-                statement = _STATEMENT if read_only else _ACTION_STATEMENT
-                limits = {"statement": str(statement), "lock": str(_LOCK), "role": role}
-                await connection.execute(_BEGIN, limits)
-                return await work(Session(connection, self._schema))
+            connection = await self._begun(role, read_only)
+            done = False
+            try:
+                result = await work(Session(connection, self._schema))
+                await connection.commit()
+                done = True
+                return result
+            finally:
+                if done and len(self._kept) < _KEPT:
+                    loop = asyncio.get_running_loop()
+                    self._kept.append((connection, loop, loop.time()))
+                else:
+                    await connection.close()
         except psycopg.Error as error:
             raise problems.refused(error, role) from error
-        finally:
-            await connection.close()
+
+    def close(self) -> None:
+        """End the connections that are kept."""
+        while self._kept:
+            self._kept.pop()[0].pgconn.finish()
+
+    async def _begun(self, role: str, read_only: bool) -> psycopg.AsyncConnection[Any]:
+        kept = self._take()
+        if kept is not None:
+            with suppress(psycopg.OperationalError):  # lost meanwhile, and nothing was done on it
+                return await _begin(kept, role, read_only)
+        return await _begin(await self._connect(), role, read_only)
+
+    def _take(self) -> psycopg.AsyncConnection[Any] | None:
+        loop = asyncio.get_running_loop()
+        while self._kept:
+            connection, its_loop, since = self._kept.pop()
+            if its_loop is loop and loop.time() - since < _KEPT_FOR and not connection.closed:
+                return connection
+            connection.pgconn.finish()
+        return None
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
         try:
@@ -127,3 +158,18 @@ class Database:
             raise problems.unreachable(error) from error
         except SettingsError as error:
             raise Problem(503, "A setting is wrong", str(error)) from error
+
+
+async def _begin(
+    connection: psycopg.AsyncConnection[Any], role: str, read_only: bool
+) -> psycopg.AsyncConnection[Any]:
+    """A transaction on it, with its limits and its role; on an error it is closed."""
+    try:
+        await connection.set_read_only(read_only)
+        statement = _STATEMENT if read_only else _ACTION_STATEMENT
+        limits = {"statement": str(statement), "lock": str(_LOCK), "role": role}
+        await connection.execute(_BEGIN, limits)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
