@@ -13,7 +13,7 @@ are three floors:
 
 from typing import Final
 
-from outbox_relay.core.pace import Pace
+from outbox_relay.core.budget import Budget
 
 SWEEP_SECONDS: Final = 1.0
 HEAD: Final = 0
@@ -26,7 +26,7 @@ class Cursor:
         self._front = HEAD
         self._trail = self._next_trail = HEAD
         self._trailed = float("-inf")
-        self._sweeps = Pace(SWEEP_SECONDS)
+        self._sweeps = Budget(SWEEP_SECONDS)
         self._sweeping = False
         self._full = False
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from outbox_relay.core.pace import Pace
+from outbox_relay.core.budget import Budget
 from outbox_relay.errors import SchemaError, StatementFailed
 from outbox_relay.loop.retention import Retention
 from outbox_relay.observe.metrics import Metrics
@@ -38,8 +38,8 @@ class Housekeeping:
     def __init__(self, metrics: Metrics, retention: Retention) -> None:
         self._metrics = metrics
         self._retention = retention
-        self._promotions = Pace(PROMOTE_EVERY)
-        self._counts = Pace(STATS_EVERY)
+        self._promotions = Budget(PROMOTE_EVERY)
+        self._counts = Budget(STATS_EVERY)
         self._logged: dict[str, float] = {}
         self._restored = monotonic()
 

@@ -6,7 +6,7 @@ NEVER = float("-inf")
 
 
 @dataclass(slots=True)
-class Pace:
+class Budget:
     """Due every so many seconds, or less often once it takes long. `now` in monotonic seconds."""
 
     every: float
