@@ -113,6 +113,13 @@ class Holds:
         held = {key_of(hold.target) for hold in self._holds}
         self._let_go.update(dict.fromkeys(key for key in keys if key not in held))
 
+    def keep(self, keys: Iterable[str]) -> list[str]:
+        """Something else holds these: they are not let go after all; returns those that were."""
+        kept = [key for key in keys if key in self._let_go]
+        for key in kept:
+            del self._let_go[key]
+        return kept
+
     def claim(self, room: int) -> RouteClaim | None:
         """What to take of the messages that are let go: half the room, shared among their keys."""
         if not self._let_go or not room:

@@ -48,8 +48,10 @@ class Waiting:
     def hold(self, holds: Sequence[Hold]) -> None:
         """Only this is paused, or sent no faster than that, from now on."""
         self._holds.replace([hold for hold in holds if hold.per_second is None])
-        ended = self._rates.replace([hold for hold in holds if hold.per_second is not None])
-        self._holds.found(map(key_of, ended))
+        limits = [hold for hold in holds if hold.per_second is not None]
+        self._holds.found(map(key_of, self._rates.replace(limits)))
+        kept = self._holds.keep(key_of(rates.KIND + limit.target) for limit in limits)
+        self._rates.found(map(target_of, kept))
 
     def wanted(self, now: float) -> dict[str, int]:
         """How many tokens to ask for, by the target of the limit."""

@@ -2,7 +2,9 @@
 
 from outbox_relay.core.holds import Hold, key_of
 from outbox_relay.core.message import Reason
+from outbox_relay.core.pauses import Pauses
 from outbox_relay.core.rates import ASK_EVERY, Rates
+from outbox_relay.core.waiting import Waiting
 from tests.relay.messages import a_message, messages
 
 LIMIT = Hold("queue", "mail", per_second=50.0)
@@ -87,3 +89,26 @@ def test_slow_rates_ask_for_one() -> None:
     limited.sort(messages(2))
 
     assert limited.wanted(0.0) == {"all": 1}
+
+
+def test_what_is_found_before_the_limit_is_known_waits_for_a_token() -> None:
+    """A relay that starts finds it in the database, and must not take it for what is let go."""
+    waiting = Waiting(Pauses(1.0), None, None)
+    waiting.found([MAIL])
+    waiting.hold([LIMIT])
+
+    assert waiting.claim(0.0, 500) is None
+    assert waiting.wanted(0.0) == {"queue:mail": 10}
+    waiting.granted({"queue:mail": 2})
+    claim = waiting.claim(0.0, 500)
+    assert claim is not None
+    assert claim.limits == (2,)
+
+
+def test_a_limit_that_is_set_again_holds_what_was_let_go_meanwhile() -> None:
+    """What was not claimed until then waits for a token."""
+    waiting = Waiting(Pauses(1.0), None, None)
+    for limits in ([LIMIT], [], [LIMIT]):
+        waiting.hold(limits)
+
+    assert waiting.claim(0.0, 500) is None

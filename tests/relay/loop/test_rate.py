@@ -62,6 +62,8 @@ def test_a_limit_that_is_ended_lets_go_what_waits(
     assert broker.depth("mail") == 1
     first.kill()
     relay(**environment)
+    commit_rows(database, 10, routing_key="celery", task="other")
+    wait_until(lambda: broker.depth("celery") == 10, DEADLINE, "the successor sends")
     assert broker.depth("mail") == 1
 
     limit(database, "NULL, task => 'shop.*'")
