@@ -22,6 +22,9 @@ from tests.fixtures.waiting import wait_until
 from tests.relay.broker.amqp.line import Line
 from tests.relay.messages import a_message
 
+#: One cluster for all of them, also where tests are spread over processes.
+pytestmark = pytest.mark.xdist_group("cluster")
+
 ROWS: Final = 10_000
 #: Sent before a fault, and again after it.
 SOME: Final = 1_000
