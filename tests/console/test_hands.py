@@ -19,7 +19,7 @@ from tests.console.test_pages import PAGES
 from tests.fixtures.rows import commit_rows, ids_in, states
 
 __all__ = ["chromium", "context", "tab"]
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]  # a browser on a busy machine
 
 _SERIOUS = ("serious", "critical")
 _FORGED = """
@@ -45,6 +45,7 @@ def test_nothing_serious_is_in_the_way_of_who_cannot_see(
     found = {}
     for path in (*PAGES, "/messages/1", "/messages/6", dead, "/nothing"):
         page = opened.new_page()
+        page.set_default_timeout(60_000)
         page.goto(f"{address}{path}")
         answer = Axe().run(page)
         found[path] = [

@@ -22,7 +22,7 @@ from tests.console.test_crew import relay
 from tests.fixtures.rows import commit_rows
 
 __all__ = ["chromium", "context", "tab"]
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]  # a browser on a busy machine
 PAGE = Path(__file__).resolve().parents[2] / "docs/console.md"
 
 
