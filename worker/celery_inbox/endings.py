@@ -6,8 +6,7 @@ died: so nothing here depends on a child. What is given back to the broker has n
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from billiard.exceptions import Terminated, WorkerLostError
 from celery.exceptions import Ignore, Reject, Retry
@@ -18,9 +17,11 @@ REPLACED = 1_000_000
 MAX_NAME = 255
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How the work on one message ended, or that it is held; times by the monotonic clock."""
+class Ending(NamedTuple):
+    """How the work on one message ended, or that it is held; times by the monotonic clock.
+
+    A tuple, because one is made for every task.
+    """
 
     message_id: str
     task: str
@@ -78,7 +79,9 @@ def name_of(error: BaseException) -> str:
 
 
 def clean(text: object) -> str:
-    """Text that Postgres can hold."""
+    """Text that Postgres can hold; nearly all is so already."""
+    if type(text) is str and text.isascii() and len(text) <= MAX_NAME and "\0" not in text:
+        return text
     encoded = str(text).replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace")
     return encoded[:MAX_NAME].decode(errors="ignore")
 
