@@ -21,7 +21,7 @@ from bench.queues import Route
 from celery_inbox.announcing import BEAT_SECONDS
 from outbox_relay.configuration import from_environment
 from outbox_relay.loop.knowledge import EVERY as knowledge_every
-from outbox_relay.observe.effects import EVERY as effects_every
+from outbox_relay.observe.effects import EVERY, REST
 from outbox_relay.operator.effects import MAX_EXECUTIONS, SETTLED, Effects
 from outbox_relay.postgres.workers import Workers
 
@@ -108,7 +108,10 @@ def _share(lab: Lab) -> float:
         for _ in range(ROUNDS):
             lab.admin.execute(ENDED, {"count": MAX_EXECUTIONS})
             sleep(SETTLED)
-            rounds += seconds(effects.round, 1) / ROUNDS
+            began = perf_counter()
+            spent = seconds(effects.round, 1)
+            pause = max(EVERY, REST * (perf_counter() - began))
+            rounds += spent / pause / ROUNDS
     finally:
         effects.close()
     with closing(Workers.open(settings)) as workers:
@@ -117,7 +120,7 @@ def _share(lab: Lab) -> float:
         looks = seconds(workers.fingerprint, LOOKS)
         beats = seconds(lambda: lab.admin.execute(BEAT), LOOKS)
         lab.admin.execute(b"TRUNCATE inbox.worker")
-    return rounds / effects_every + looks / knowledge_every + beats * WORKERS / BEAT_SECONDS
+    return rounds + looks / knowledge_every + beats * WORKERS / BEAT_SECONDS
 
 
 def _named(done: subprocess.CompletedProcess[str]) -> list[object]:

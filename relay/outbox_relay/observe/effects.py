@@ -20,6 +20,8 @@ log = structlog.get_logger()
 #: Between two looks, in seconds; and before the first one.
 EVERY: Final = 30.0
 EVERY_QUIET: Final = 120.0  # while nothing moves
+#: So many times as long as a look took is the pause after it: looks are a hundredth of the time.
+REST: Final = 100.0
 FIRST: Final = 5.0
 
 
@@ -52,10 +54,11 @@ class EffectWatch:
         pause = self._first
         while not self._stopped.wait(pause):
             pause = self._every
-            if not self._rounds.are_due(monotonic()):
+            if not self._rounds.are_due(began := monotonic()):
                 continue
             try:
                 self._metrics.effects(self._look())
             except RelayError as error:
                 self._metrics.effects(None)
                 log.debug("effects_unread", reason=str(error))
+            pause = max(self._every, REST * (monotonic() - began))

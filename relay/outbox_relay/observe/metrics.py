@@ -32,7 +32,7 @@
 | outbox_build_info | gauge | 1, labelled with the version |
 
 What became of messages is looked at every 30 seconds by one relay of an outbox, and absent from
-the others, and where no worker leaves receipts. Tasks that end are counted up to 2,000 a look.
+the others, and where no worker leaves receipts. Tasks that end are counted up to 1,000 a look.
 
 Queues are looked at every 30 seconds, and absent while they are unknown.
 

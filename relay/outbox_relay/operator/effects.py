@@ -24,13 +24,13 @@ from outbox_relay.settings import Settings
 
 NAME: Final = "outbox-relay effects"
 #: Seconds that a round may take, give or take a portion.
-BUDGET: Final = 0.25
+BUDGET: Final = 0.15
 #: What was confirmed less long ago, in seconds, may be at work.
 OLDER_THAN: Final = 300.0
 #: Receipts are committed a moment after the time they bear: seconds.
 SETTLED: Final = 5.0
 #: Of so many tasks that ended, the newest, a round counts how long they took.
-MAX_EXECUTIONS: Final = 2_000
+MAX_EXECUTIONS: Final = 1_000
 #: So many missing messages are enough to be told; no more are looked for.
 MAX_MISSING: Final = 5_000
 #: Queues with more messages than this are not searched by id.

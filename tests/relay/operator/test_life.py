@@ -2,6 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from outbox_relay.configuration import from_environment
+from outbox_relay.core.claim import Claim, Turn
 from outbox_relay.operator.life import (
     Action,
     Confirm,
@@ -12,6 +16,10 @@ from outbox_relay.operator.life import (
     in_order,
     in_outbox,
 )
+from outbox_relay.operator.session import Session
+from outbox_relay.operator.show import find, life_of
+from outbox_relay.postgres.store import Store
+from tests.fixtures.rows import commit_rows
 
 
 def at(second: float) -> datetime:
@@ -64,3 +72,25 @@ def test_times_that_python_has_not() -> None:
     steps = [Step("infinity", "c"), Step(at(0), "b"), Step("-infinity", "a")]
 
     assert [step.what for step in in_order(steps)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("released", [False, True], ids=["in time", "given back meanwhile"])
+def test_when_it_was_claimed_is_kept(database: str, released: bool) -> None:
+    """With the receipt of its batch; of a claim that was given back it is not known any more."""
+    [id] = commit_rows(database)
+    store = Store.connect(database, "outbox", statement_timeout=5)
+    try:
+        rows = store.round_trip(None, Turn([], 0, 1, 7, 10.0)).rows
+        fetched = store.round_trip(Claim(rows, 7, 0.0), None).fetched
+        assert fetched is not None
+        if released:
+            store.release([message.held for message in fetched.messages])
+        assert store.round_trip(None, Turn(fetched.messages, 0, 0, 8, 10.0)).unsettled == []
+    finally:
+        store.close()
+
+    settings = from_environment({"OUTBOX_DATABASE_URL": database}, need_broker=False)
+    with Session.open(settings) as session:
+        [whole] = find(session, id, body=False)
+        steps = [step.what for step in life_of(session, whole, Told())]
+    assert steps == ["created", *([] if released else ["claimed"]), "confirmed"]
