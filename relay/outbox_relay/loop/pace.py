@@ -24,7 +24,7 @@ class Pace:
         self._last = float("-inf")
         self._slept = False
 
-    def hurry(self) -> None:
+    def at_once(self) -> None:
         """Have them looked after at once."""
         self._last = float("-inf")
 

@@ -181,7 +181,7 @@ class Relay:
             self._health.broker_up = True
             self._metrics.broker_up.set(1)
         self._cycle.resume()
-        self._pace.hurry()
+        self._pace.at_once()
         self._step(self._store, self._publisher)
 
     def _rest(self, seconds: float) -> None:
