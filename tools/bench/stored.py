@@ -9,7 +9,7 @@ from outbox_relay.core.message import Message
 ROWS: Final = """
 SELECT id, slot, 0, 0, 0, message_id, exchange, routing_key,
        convert_to(headers::text, 'UTF8'), convert_to(properties::text, 'UTF8'), body,
-       content_type, content_encoding, mandatory, declare::text, false, %s::float8
+       content_type, content_encoding, mandatory, declare::text, false, %s::float8, task
 FROM outbox.message ORDER BY id LIMIT %s
 """
 
