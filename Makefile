@@ -52,6 +52,11 @@ test-losses: .venv/.synced ## Lose 500 of 10,000 confirmed tasks in each of twel
 	@$(BIN)/pytest --numprocesses=2 --durations=0 tests/end_to_end/test_losses.py \
 		tests/end_to_end/test_rolling_deploy.py -m long $(ARGS)
 
+.PHONY: test-cluster
+test-cluster: .venv/.synced ## Fail over Postgres, and strike a RabbitMQ cluster (FAIL_OVERS=20; ARGS)
+	@$(RABBITMQ_ROOT) FAIL_OVERS=$(or $(FAIL_OVERS),20) $(BIN)/pytest --numprocesses=3 --dist=loadgroup --timeout=1800 \
+		tests/faults/test_cluster.py tests/faults/test_fence.py $(ARGS)
+
 soak: .venv/.synced ## Strike at random for SOAK_MINUTES (60); SOAK_MINUTES=0 SOAK_SEED=n repeats one
 	@$(BIN)/pytest --capture=no tests/faults/test_soak.py -m soak $(ARGS)
 

@@ -93,7 +93,10 @@ MATRIX: Final = (
         "Database fail-over",
         "standby promoted that lacks the last of it",
         "lost is only what the promotion lost",
-        ("tests/faults/test_failover.py",),
+        (
+            "tests/faults/test_failover.py",
+            "tests/faults/test_fence.py",
+        ),
     ),
     Fault(20, "Lock held", "LOCK TABLE beyond the statement's deadline", "tried again"),
     Fault(
