@@ -53,9 +53,9 @@ test-losses: .venv/.synced ## Lose 500 of 10,000 confirmed tasks in each of twel
 		tests/end_to_end/test_rolling_deploy.py -m long $(ARGS)
 
 .PHONY: test-cluster
-test-cluster: .venv/.synced ## Fail over Postgres, and strike a RabbitMQ cluster (FAIL_OVERS=20; ARGS)
-	@$(RABBITMQ_ROOT) FAIL_OVERS=$(or $(FAIL_OVERS),20) $(BIN)/pytest --numprocesses=3 --dist=loadgroup --timeout=1800 \
-		tests/faults/test_cluster.py tests/faults/test_fence.py $(ARGS)
+test-cluster: .venv/.synced .patroni/.made ## Fail over Postgres and Patroni, strike a RabbitMQ cluster (FAIL_OVERS=20; ARGS)
+	@$(RABBITMQ_ROOT) FAIL_OVERS=$(or $(FAIL_OVERS),20) $(BIN)/pytest --numprocesses=5 --dist=loadgroup --timeout=1800 \
+		tests/faults/test_cluster.py tests/faults/test_fence.py tests/faults/test_patroni.py $(ARGS)
 
 soak: .venv/.synced ## Strike at random for SOAK_MINUTES (60); SOAK_MINUTES=0 SOAK_SEED=n repeats one
 	@$(BIN)/pytest --capture=no tests/faults/test_soak.py -m soak $(ARGS)
@@ -202,6 +202,12 @@ test-celery: .celery-suite/$(SUITE) ## Run Celery's own integration tests, plain
 		&& tar -xzf celery-$*.tar.gz
 	@touch $@
 
+# Patroni, which no package of ours needs.
+.patroni/.made: | .venv/.synced $(UV)
+	@UV_PROJECT_ENVIRONMENT= $(UV) venv --quiet --allow-existing .patroni
+	@$(UV) pip install --quiet --python .patroni/bin/python "patroni[etcd3]==4.1.5" "psycopg[binary]"
+	@touch $@
+
 # Helm 4 as a library, for the tests of the chart.
 .helm/.made: | $(UV)
 	@UV_PROJECT_ENVIRONMENT= $(UV) venv --quiet --allow-existing .helm
@@ -225,7 +231,7 @@ console-bench: .venv/.synced ## Measure the console's pages over twelve million 
 	@PYTHONPATH=tools $(BIN)/python -m console_bench $(ARGS)
 
 clean: ## Remove everything that make made
-	rm -rf .venv .apm .compat .helm .matrix .celery-suite .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
+	rm -rf .venv .apm .compat .helm .matrix .patroni .celery-suite .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
 
 # Only a changed lock file or project file makes it again.
 .venv/.synced: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)

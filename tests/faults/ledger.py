@@ -150,7 +150,7 @@ class Producer:
                 try:
                     with psycopg.connect(self._database, connect_timeout=2) as connection:
                         self._write(connection)
-                except psycopg.OperationalError:
+                except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):
                     self._leaving.wait(0.1)
         except Exception as error:
             self._error = error

@@ -96,6 +96,7 @@ MATRIX: Final = (
         (
             "tests/faults/test_failover.py",
             "tests/faults/test_fence.py",
+            "tests/faults/test_patroni.py",
         ),
     ),
     Fault(20, "Lock held", "LOCK TABLE beyond the statement's deadline", "tried again"),

@@ -1,0 +1,129 @@
+"""Three members of a Patroni cluster behind networks that can fail, and what strikes them."""
+
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final
+
+import psycopg
+
+from servers.etcd import Etcd
+from servers.haproxy import HAProxy
+from servers.patroni import Doors, PatroniMember
+from tests.faults.proxy import Proxy
+from tests.fixtures.waiting import wait_until
+
+#: Longer than Patroni takes to give a leader up and to make another.
+SECONDS: Final = 90.0
+_PASSWORD: Final = "of-a-test-alone"
+
+
+def _takes_writes(url: str) -> bool:
+    with suppress(psycopg.OperationalError), psycopg.connect(url) as connection:
+        return connection.execute("SELECT pg_is_in_recovery()").fetchone() == (False,)
+    return False
+
+
+class Member:
+    """A server, and the three ways that lead to it and from it."""
+
+    def __init__(self, server: PatroniMember, etcd: int, stack: ExitStack) -> None:
+        """Build the network."""
+        self.server = server
+        ports = (server.port, server.rest_port, etcd)
+        self._network = [stack.enter_context(Proxy(port)) for port in ports]
+        self.doors = server.doors = Doors(*(proxy.port for proxy in self._network))
+
+    def cut_off(self) -> None:
+        """Nobody hears of it, and it hears of nobody."""
+        for proxy in self._network:
+            proxy.refuse()
+
+    def heal(self) -> None:
+        """Whatever struck it is over."""
+        for proxy in self._network:
+            proxy.heal()
+        self.server.thaw()
+        if not self.server.is_running:
+            self.server.start()
+
+
+class PatroniCluster:
+    """Everything that a cluster is made of; ends with the `stack`."""
+
+    def __init__(self, folder: Path, stack: ExitStack, *, synchronous: bool) -> None:
+        """Start it; it has a leader and two standbys."""
+        etcd = Etcd(folder / "etcd")
+        stack.callback(etcd.discard)
+        etcd.start()
+        self.members: list[Member] = []
+        for name in ("one", "two", "three"):
+            server = PatroniMember(folder / name, name, _PASSWORD, synchronous=synchronous)
+            stack.callback(server.discard)
+            self.members.append(Member(server, etcd.port, stack))
+            server.start()
+            if len(self.members) == 1:
+                wait_until(server.is_primary, SECONDS, "a leader")
+        doors = [(member.doors.postgres, member.doors.patroni) for member in self.members]
+        self.haproxy = HAProxy(folder / "haproxy", doors)
+        stack.callback(self.haproxy.discard)
+        self.haproxy.start()
+        self.wait_whole()
+        # Until it has looked, HAProxy takes each of them for the primary.
+        door = self.through_haproxy("postgres")
+        turns = range(2 * len(self.members))
+        wait_until(
+            lambda: all(_takes_writes(door) for _ in turns),
+            SECONDS,
+            "HAProxy's look at its servers",
+        )
+
+    @property
+    def leader(self) -> Member:
+        """The one that says it leads."""
+        found = wait_until(self._leaders, SECONDS, "a leader")
+        return found[0]
+
+    def wait_whole(self) -> None:
+        """Wait until one leads and two follow."""
+        wait_until(
+            lambda: all(m.server.is_well() for m in self.members) and len(self._leaders()) == 1,
+            2 * SECONDS,
+            "a leader and two standbys",
+        )
+
+    def through_haproxy(self, database: str) -> str:
+        """The URL of a database behind HAProxy."""
+        return self._url(f"127.0.0.1:{self.haproxy.port}", database)
+
+    def anywhere(self, database: str) -> str:
+        """The URL of a database with all members, of which one takes writes."""
+        hosts = ",".join(f"127.0.0.1:{member.doors.postgres}" for member in self.members)
+        return self._url(hosts, f"{database}?target_session_attrs=read-write&connect_timeout=3")
+
+    def strike(self, how: str) -> Callable[[], None]:
+        """Have the leader end, freeze, be cut off or step down; returns what heals it.
+
+        By then another leads.
+        """
+        old = self.leader
+        match how:
+            case "kill":
+                old.server.kill()
+            case "freeze":
+                old.server.freeze()
+            case "partition":
+                old.cut_off()
+            case _:
+                old.server.switch_over()
+        others = [member for member in self.members if member is not old]
+        wait_until(
+            lambda: any(member.server.is_primary() for member in others), SECONDS, "another leader"
+        )
+        return old.heal
+
+    def _leaders(self) -> list[Member]:
+        return [member for member in self.members if member.server.is_primary()]
+
+    def _url(self, hosts: str, place: str) -> str:
+        return f"postgresql://postgres:{_PASSWORD}@{hosts}/{place}"
