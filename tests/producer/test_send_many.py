@@ -56,7 +56,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "compression": {"compression": "gzip"},
     "pickle": {"serializer": "pickle"},
     "yaml": {"serializer": "yaml"},
-    "not UTF-8": {"serializer": "latin"},
+    "not UTF-8": {"serializer": "western"},
     "headers": {"headers": {"tenant": "é 100%", "deep": {"id": 1, "list": [None, 1.5]}}},
     "limits": {"time_limit": 30, "soft_time_limit": 10.5},
     "shadow": {"shadow": "shown as this"},
@@ -70,11 +70,11 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
 
 
 @pytest.fixture(autouse=True)
-def latin() -> Iterator[None]:
+def western() -> Iterator[None]:
     """A serialiser that makes text which is not UTF-8."""
-    register("latin", repr, eval, "text/x-python", "latin-1")
+    register("western", repr, eval, "text/x-western", "latin-1")
     yield
-    unregister("latin")
+    unregister("western")
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_byte_for_byte(
     ]
     options = OPTIONS[name]
     calls = CALLS
-    if options.get("serializer") in ("yaml", "latin"):
+    if options.get("serializer") in ("yaml", "western"):
         calls = [call for call in PLAIN if "\\U" not in ascii(call)]
     same(shop, connection, stored, calls, whatever(shop.app), **options)
 

@@ -13,7 +13,7 @@ from weakref import ref
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from celery_outbox import OutboxError
 from outbox_migrations import upgrade
@@ -79,6 +79,27 @@ def test_threads(shop: Shop, target: Any, stored: Stored, way: str, fresh: bool)
 
     assert sorted(stored.args()) == sorted(accepted)
     assert len(accepted) > 190
+
+
+@pytest.mark.parametrize("engine", ["psycopg2"], indirect=True)
+def test_threads_begin_one_transaction(shop: Shop, engine: Engine, stored: Stored) -> None:
+    """Of two that began at once a Session would forget one, with all that was sent in it."""
+    both, beginning = threading.Barrier(2), []
+
+    class Slow(Session):
+        def begin(self, nested: bool = False) -> SessionTransaction:
+            beginning.append(self)
+            with suppress(threading.BrokenBarrierError):
+                both.wait(0.5)
+            return super().begin(nested)
+
+    accepted: list[int] = []
+    with Slow(engine) as session, ThreadPoolExecutor(2) as pool:
+        [*pool.map(sender(shop, session, accepted, "using"), range(2))]
+        session.commit()
+
+    assert len(beginning) == 1
+    assert sorted(stored.args()) == sorted(accepted) == [0, 1]
 
 
 def test_threads_and_savepoints(shop: Shop, target: Any, stored: Stored) -> None:

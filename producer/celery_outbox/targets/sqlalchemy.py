@@ -5,7 +5,8 @@ How rows get into their transactions is the job of sqlalchemy_buffer and sqlalch
 
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any
+from threading import RLock
+from typing import Any, Final
 
 from sqlalchemy import Connection, NestedTransaction, Transaction
 from sqlalchemy.exc import InvalidRequestError, UnboundExecutionError
@@ -26,6 +27,9 @@ from celery_outbox.targets.target import ASYNCHRONOUS, CLOSED, FAILED, SYNCHRONO
 
 #: What libpq says of a transaction that has failed, and of a connection that is lost.
 INERROR, UNKNOWN = 3, 4
+#: Two threads at once would begin two transactions of a Session, and the first would be lost with
+#: all that is sent in it. To begin one reaches no server.
+_beginning: Final = RLock()
 
 
 class SQLAlchemyTarget:
@@ -74,11 +78,14 @@ class SQLAlchemyTarget:
     def _begin(self) -> None:
         if self.in_transaction():
             return
-        try:
-            self._behind.begin()
-        except InvalidRequestError:
-            if not self.in_transaction():  # begun by another thread meanwhile
-                raise self._unusable("another thread or task is at work with it") from None
+        with _beginning:
+            if self.in_transaction():
+                return
+            try:
+                self._behind.begin()
+            except InvalidRequestError:
+                if not self.in_transaction():  # begun by another thread meanwhile
+                    raise self._unusable("another thread or task is at work with it") from None
 
     def leave(self, *, failed: bool) -> None:
         """Insert what is still buffered.

@@ -10,6 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from threading import Lock
 from typing import Any, Final, cast
 
 from sqlalchemy import Connection, event
@@ -35,7 +36,8 @@ class SessionBuffer:
         self._waiting_for: SessionTransaction | None = None
         #: Tasks sent in the transaction in progress, each once.
         self._tasks: dict[str, None] = {}
-        self._asking = False
+        #: Held while the session is asked for its connection.
+        self._asking = Lock()
 
     @classmethod
     def of(cls, session: Session) -> "SessionBuffer":
@@ -100,9 +102,8 @@ class SessionBuffer:
 
         Then it is inserted with the next event, the COMMIT at the latest.
         """
-        if self._asking or not self.has_entries(session):
+        if not self.has_entries(session) or not self._asking.acquire(blocking=False):
             return
-        self._asking = True
         try:
             connection = session.connection()
         except InvalidRequestError as error:
@@ -110,7 +111,7 @@ class SessionBuffer:
                 raise
             return
         finally:
-            self._asking = False
+            self._asking.release()
         buffer = ConnectionBuffer.of(connection)
         self._move_to(buffer)
         buffer.insert_if_free(connection)
