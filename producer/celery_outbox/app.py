@@ -149,7 +149,7 @@ def _begin_work(sender: Any, **_: Any) -> None:
     if not isinstance(sender.app, OutboxCelery):
         return
     _begin(sender.app)
-    if not sender.app.outbox.has_database:
+    if not sender.app.outbox.has_database():
         logger.warning(
             "OUTBOX_DATABASE_URL is not set: this worker sends retries and the continuation of"
             " chains, groups and chords directly to the broker, as Celery does, not through the"

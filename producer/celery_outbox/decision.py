@@ -3,6 +3,7 @@
 Pure: outbox.py finds out the facts, and carries out what is decided here.
 """
 
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -70,10 +71,10 @@ ENDINGS: Final = frozenset({Origin.RETRY, Origin.REPLACEMENT})
 CANVAS_TASKS: Final = frozenset({"celery.chord_unlock", "celery.chord", "celery.group"})
 
 
-def destination(origin: Origin, scope: Scope, *, has_database: bool) -> Destination:
-    """Return what becomes of a message."""
+def destination(origin: Origin, scope: Scope, *, has_database: Callable[[], bool]) -> Destination:
+    """Return what becomes of a message. Whether there is a database is asked only if it matters."""
     with_database, without = TABLE[origin, scope]
-    return with_database if has_database else without
+    return with_database if with_database is without or has_database() else without
 
 
 def origin_of(process: Process, running: Any, task: Any, *, follows: bool) -> Origin:

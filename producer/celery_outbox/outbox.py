@@ -230,7 +230,6 @@ class Outbox:
     def _database(self) -> Database:
         return Database(self._app, self._schema)
 
-    @property
     def has_database(self) -> bool:
         """Whether messages without a transaction can be stored in one of their own."""
         return (

@@ -34,7 +34,7 @@ def test_every_case_is_in_the_table() -> None:
 @pytest.mark.parametrize("has_database", [True, False])
 def test_nothing_goes_around_the_outbox_from_users_code(scope: Scope, has_database: bool) -> None:
     """Never to the broker; without a transaction and a database it is refused."""
-    where = destination(Origin.USER, scope, has_database=has_database)
+    where = destination(Origin.USER, scope, has_database=lambda: has_database)
 
     assert where is not Destination.BROKER
     assert (where is Destination.REFUSE) == (scope is Scope.NONE and not has_database)
@@ -44,7 +44,7 @@ def test_nothing_goes_around_the_outbox_from_users_code(scope: Scope, has_databa
 @pytest.mark.parametrize("origin", [Origin.RETRY, Origin.REPLACEMENT])
 def test_what_ends_a_task_outlives_its_transaction(origin: Origin, scope: Scope) -> None:
     """Unless that commits: then it is part of it."""
-    where = destination(origin, scope, has_database=True)
+    where = destination(origin, scope, has_database=lambda: True)
     commits = (origin, scope) == (Origin.REPLACEMENT, Scope.COMMITTING)
 
     assert where is (Destination.JOIN if commits else Destination.STORE_APART)

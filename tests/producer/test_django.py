@@ -304,7 +304,7 @@ def test_a_retry_without_autocommit(
 
 def test_workers_need_no_warning(shop: Shop) -> None:
     """Django's connection is a database for what a worker sends by itself."""
-    assert shop.app.outbox.has_database
+    assert shop.app.outbox.has_database()
 
 
 def test_a_block_of_another_thread(shop: Shop, stored: Stored) -> None:
