@@ -186,7 +186,7 @@ def test_the_end_of_a_worker_writes_what_is_left(
         send("succeed", f"{number}")
     wait_until(lambda: "succeeded in" in worker.output(), SECONDS, "a first task")
 
-    worker.stop(timeout=60)  # billiard's children wait half a minute for results nobody reads
+    worker.stop()
 
     assert ledger.run("SELECT count(*) FROM inbox.receipt") == [(500 - left_in(either_url),)]
 
