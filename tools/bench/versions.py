@@ -27,6 +27,7 @@ def main() -> int:
     """Measure, and print the table; 1 where a turn failed."""
     parser = ArgumentParser(prog="make bench-servers", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     rounds: Rounds = {version: [] for version in VERSIONS}
     names = [f"{kind}, {what}" for kind in KINDS for what in dict(ROWS)]
     for number in range(parser.parse_args().rounds):
