@@ -1,0 +1,267 @@
+"""What the dashboard shows, from top to bottom: the answers first, then where to look for the why.
+
+Each relay reports the whole backlog, so that backlogs are the highest number any relay shows, and
+rates are sums over all relays.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from grafana_foundation_sdk.builders import stat, timeseries
+
+from grafana.panels import THIRD, curves, number, quantiles
+
+JOB: Final = '{job="$job"}'
+RATE: Final = f"{JOB}[$__rate_interval]"
+
+Panel = stat.Panel | timeseries.Panel
+
+ANSWERS: Final = (
+    number(
+        "Lag",
+        "Age of the oldest message that is due and not confirmed.",
+        f"max(outbox_oldest_pending_age_seconds{JOB})",
+        "s",
+        {"yellow": 10, "red": 60},
+    ),
+    number(
+        "Pending",
+        "Messages to be published now, or after another attempt's pause.",
+        f"max(outbox_pending_messages{JOB})",
+        "short",
+        {"yellow": 10_000, "red": 100_000},
+    ),
+    number(
+        "Published",
+        "Messages confirmed by the broker per second, all relays together.",
+        f"sum(rate(outbox_confirm_seconds_count{RATE}))",
+        "mps",
+        {},
+    ),
+    number(
+        "Last confirm",
+        "Time since the broker last confirmed anything. Long is fine while nothing is pending.",
+        f"time() - (max(outbox_last_confirm_timestamp_seconds{JOB}) > 0)",
+        "s",
+        {},
+    ),
+    number(
+        "Dead",
+        "Messages given up: somebody has to look (outbox-relay dead).",
+        f"max(outbox_dead_messages{JOB})",
+        "short",
+        {"red": 1},
+    ),
+    number(
+        "Relays",
+        "Relays that answer Prometheus.",
+        f"sum(up{JOB})",
+        "short",
+        {"green": 1},
+        below="red",
+    ),
+)
+
+FLOW: Final = (
+    curves(
+        "Published by route",
+        "Confirmed messages per second, by exchange and routing key; the ten busiest.",
+        [
+            (
+                f"topk(10, sum by (exchange, routing_key) (rate(outbox_published_total{RATE})))",
+                "{{exchange}} {{routing_key}}",
+            )
+        ],
+        "mps",
+    ),
+    curves(
+        "Backlog",
+        "Messages to be published, and messages held until their eta.",
+        [
+            (f"max(outbox_pending_messages{JOB})", "pending"),
+            (f"max(outbox_scheduled_messages{JOB})", "scheduled"),
+        ],
+        "short",
+    ),
+)
+
+LAG: Final = (
+    curves(
+        "Oldest pending message",
+        "Age of the oldest message that is due and not confirmed.",
+        [(f"max(outbox_oldest_pending_age_seconds{JOB})", "oldest")],
+        "s",
+    ),
+    curves(
+        "Delivery time",
+        "From insertion (or the eta) to the broker's confirm, over the messages confirmed.",
+        quantiles("outbox_delivery_seconds"),
+        "s",
+    ),
+)
+
+CONFIRMS: Final = (
+    curves(
+        "Confirm time",
+        "From publishing to the broker's confirm: what the broker makes of it.",
+        quantiles("outbox_confirm_seconds"),
+        "s",
+        THIRD,
+    ),
+    curves(
+        "In flight",
+        "Messages published and not yet confirmed, by relay. At the window, the broker is slow. "
+        "Before the fence: claimed, and waiting for standbys.",
+        [
+            (f"outbox_in_flight_messages{JOB}", "{{instance}}"),
+            (f"outbox_fenced_messages{JOB}", "{{instance}}, before the fence"),
+        ],
+        "short",
+        THIRD,
+    ),
+    curves(
+        "Batch size",
+        "Messages claimed at a time. Always the batch size: there is a backlog.",
+        quantiles("outbox_batch_messages"),
+        "short",
+        THIRD,
+    ),
+)
+
+FAILURES: Final = (
+    curves(
+        "Refused by reason",
+        "Messages per second that the broker did not take, or that no broker could.",
+        [
+            (
+                f"sum by (reason) (rate(outbox_publish_failures_total{RATE}))",
+                "{{reason}}",
+            )
+        ],
+        "mps",
+        THIRD,
+    ),
+    curves(
+        "Returned",
+        "Messages per second that came back: no queue is bound for them.",
+        [(f"sum(rate(outbox_returned_total{RATE}))", "returned")],
+        "mps",
+        THIRD,
+    ),
+    curves(
+        "Dead letters",
+        "Messages given up, until somebody retries or discards them.",
+        [(f"max(outbox_dead_messages{JOB})", "dead")],
+        "short",
+        THIRD,
+    ),
+)
+
+HEALTH: Final = (
+    curves(
+        "Broker connected",
+        "1 while the relay is connected to the broker.",
+        [(f"outbox_broker_up{JOB}", "{{instance}}")],
+        "bool_yes_no",
+        THIRD,
+        most=1,
+    ),
+    curves(
+        "Broker blocked",
+        "1 while the broker takes nothing: a memory or disk alarm, or a full Redis.",
+        [(f"outbox_broker_blocked{JOB}", "{{instance}}")],
+        "bool_yes_no",
+        THIRD,
+        most=1,
+    ),
+    curves(
+        "Database connected",
+        "1 while the relay is connected to Postgres.",
+        [(f"outbox_database_up{JOB}", "{{instance}}")],
+        "bool_yes_no",
+        THIRD,
+        most=1,
+    ),
+)
+
+RELAYS: Final = (
+    curves(
+        "Published by relay",
+        "Confirmed messages per second, by relay.",
+        [(f"sum by (instance) (rate(outbox_confirm_seconds_count{RATE}))", "{{instance}}")],
+        "mps",
+    ),
+    curves(
+        "Relays by version",
+        "Relays that run, by version: two versions only during an upgrade.",
+        [(f"count by (version) (outbox_build_info{JOB})", "{{version}}")],
+        "short",
+    ),
+)
+
+POSTGRES: Final = (
+    curves(
+        "Size of the hot tables",
+        "They should be as large as the backlog. Large without a backlog is bloat.",
+        [(f"max by (table) (outbox_work_table_bytes{JOB})", "{{table}}")],
+        "bytes",
+        THIRD,
+    ),
+    curves(
+        "Rows to be vacuumed",
+        "Dead rows in the hot tables: a saw-tooth is right, a steady climb is not.",
+        [(f"max by (table) (outbox_work_table_dead_tuples{JOB})", "{{table}}")],
+        "short",
+        THIRD,
+    ),
+    curves(
+        "Horizon",
+        "How long an open transaction has kept vacuum from removing dead rows. Without "
+        "pg_read_all_stats the relay cannot see it and the panel stays empty.",
+        [(f"max(outbox_horizon_age_seconds{JOB})", "oldest transaction")],
+        "s",
+        THIRD,
+    ),
+)
+
+EFFECTS: Final = (
+    curves(
+        "Execution time",
+        "From a task's commit (or its eta) to its end at a worker, where workers leave receipts.",
+        quantiles("outbox_execution_seconds"),
+        "s",
+        THIRD,
+    ),
+    curves(
+        "Missing",
+        "Confirmed five minutes ago or longer, and finished by no worker, by where they are. "
+        "What is gone wants outbox-relay audit, and replay --missing.",
+        [(f"max by (place) (outbox_missing_messages{JOB})", "{{place}}")],
+        "short",
+        THIRD,
+    ),
+    curves(
+        "Tasks that no worker knows",
+        "Messages that wait, of a sample, whose task no live worker of their queue knows.",
+        [
+            (
+                f"max by (task, queue) (outbox_unknown_task_messages{JOB})",
+                "{{task}} for {{queue}}",
+            )
+        ],
+        "short",
+        THIRD,
+    ),
+)
+
+ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
+    ("Is it flowing?", ANSWERS),
+    ("Flow", FLOW),
+    ("Lag", LAG),
+    ("Confirms", CONFIRMS),
+    ("Failures and dead letters", FAILURES),
+    ("Workers: what became of it", EFFECTS),
+    ("Broker and database", HEALTH),
+    ("Relays", RELAYS),
+    ("Postgres: bloat and horizon", POSTGRES),
+)
