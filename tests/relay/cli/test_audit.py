@@ -166,6 +166,22 @@ def test_one_receipt_speaks_for_all_rows_of_its_id(
     assert named(cli("audit", "--json")) == set()
 
 
+def test_what_waits_under_the_same_number_hides_nothing(
+    cli: Cli, outbox: Outbox, inbox: psycopg.Connection[Any]
+) -> None:
+    """A sequence that was restarted gives the number of a lost message to one that is pending."""
+    lost = outbox.add_sent(ago="10 m")
+    inbox.execute(
+        "UPDATE outbox.message SET slot = (slot + 1) % 16, created_at = now() - interval '1 h'"
+    )
+    inbox.execute("SELECT setval('outbox.message_id_seq', id, false) FROM outbox.message")
+    outbox.add("shop.mail")
+
+    numbers = inbox.execute("SELECT count(DISTINCT id), count(*) FROM outbox.message").fetchone()
+    assert numbers == (1, 2)
+    assert named(cli("audit", "--json")) == {lost}
+
+
 def test_replay_missing_sends_exactly_those(
     cli: Cli, outbox: Outbox, inbox: psycopg.Connection[Any]
 ) -> None:

@@ -68,10 +68,10 @@ SET enable_mergejoin = off SET jit = off AS $$
         SELECT max(r.sent_at) AS sent_at FROM receipt r
          WHERE r.span @> m.id AND m.id = ANY (r.ids)) done ON done.sent_at <= $3
     LEFT JOIN json_to_recordset($2) AS w (task text, since timestamptz) ON w.task = m.task
-    WHERE NOT EXISTS (SELECT FROM ready x WHERE x.id = m.id)
-      AND NOT EXISTS (SELECT FROM parked x WHERE x.id = m.id)
-      AND NOT EXISTS (SELECT FROM lane x WHERE x.id = m.id)
-      AND NOT EXISTS (SELECT FROM expiry x WHERE x.id = m.id)
+    WHERE NOT EXISTS (SELECT FROM ready x WHERE x.id = m.id AND x.slot = m.slot)
+      AND NOT EXISTS (SELECT FROM parked x WHERE x.id = m.id AND x.slot = m.slot)
+      AND NOT EXISTS (SELECT FROM lane x WHERE x.id = m.id AND x.slot = m.slot)
+      AND NOT EXISTS (SELECT FROM expiry x WHERE x.id = m.id AND x.slot = m.slot)
       AND CASE
             WHEN f.outcome IS NULL THEN done.sent_at >= w.since
             WHEN f.outcome IN ('retried', 'ignored') THEN run_number(m.headers) > f.run
