@@ -23,10 +23,9 @@ from console_bench.viewing import viewers
 from outbox_migrations import grant, upgrade
 from servers import Postgres
 
-#: Seconds a page may take at its 95th percentile; and a search, which may ask to be narrowed after
-#: the two that its statement has.
+#: Seconds a page may take at its 95th percentile; and a search, which may ask to be narrowed.
 PAGE: Final = 0.3
-NARROW: Final = 2.2
+NARROW: Final = 2.0
 
 PAGES: Final = {
     "overview": "/",

@@ -26,8 +26,8 @@ _ACTION_DEADLINE: Final = 30.0
 #: Seconds that a connection is kept without use, and how many are: passwords and servers change.
 _KEPT_FOR: Final = 30.0
 _KEPT: Final = 4
-#: Milliseconds.
-_STATEMENT: Final = 2000
+#: Milliseconds. A search that is broken off is answered within two seconds all the same.
+_STATEMENT: Final = 1500
 _ACTION_STATEMENT: Final = 20_000
 _LOCK: Final = 3000
 
