@@ -98,7 +98,7 @@ class Pauses:
 
     def keep_letting_through(self, message: Message) -> None:
         """It was let through, and will be asked about once more."""
-        if self._routes:
+        if route_of(message) in self._routes:
             self._let_through.add(message.id)
 
     def apart(self, message: Message) -> bool:

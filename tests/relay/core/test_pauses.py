@@ -54,6 +54,18 @@ def test_a_route_that_refuses_is_held(reason: Reason) -> None:
     assert "no room" in pauses.held(to(FULL)).detail
 
 
+def test_what_was_let_through_before_its_route_refused_is_held() -> None:
+    """Suspects are asked about twice: a thousand of them must not all run into the same refusal."""
+    other = ("", "other")
+    pauses = paused()
+    for id_ in (1, 2):
+        assert pauses.let_through(to(other, id_), 0.1)
+        pauses.keep_letting_through(to(other, id_))
+    pauses.refused([no(to(other, 1), Reason.FORBIDDEN)], 0.2)
+
+    assert not pauses.let_through(to(other, 2), 0.3)
+
+
 @pytest.mark.parametrize("reason", sorted(set(Reason) - pauses_module.PAUSING))
 def test_other_reasons_are_the_message_s_own(reason: Reason) -> None:
     """They say nothing of the next one for the same route."""

@@ -36,8 +36,8 @@ CHANNELS: Final = 2
 REPLACE_AFTER: Final = 5.0
 #: How long claiming may pause until nothing is in flight and channels can be replaced, in seconds.
 MAX_DRAINING: Final = 0.25
-
-
+#: What has been in flight for so long, in seconds, hangs: it is not waited for.
+HANGS: Final = 1.0
 #: The highest number of a channel for a single message.
 MAX_APART: Final = 2047
 #: RabbitMQ reads at least so many messages for a quorum queue that does not answer, and more for a
@@ -76,15 +76,22 @@ class Line:
 
     @property
     def draining(self) -> bool:
-        """Whether nothing more should be published for a moment, so that channels are replaced."""
-        return self._is_stale and monotonic() < self._replace_at + MAX_DRAINING
+        """Whether nothing more should be published for a moment, so that channels are replaced.
+
+        Only the shared ones are; and where something hangs in one, the moment would be lost.
+        """
+        now = monotonic()
+        if not (self._replace_at < now < self._replace_at + MAX_DRAINING and self._is_shared):
+            return False
+        return max(channel.waiting(now) for channel in self._shared.values()) < HANGS
 
     def send(self, messages: Sequence[Message], now: float) -> list[Refusal]:
         """Put messages on the wire; returns those no broker could take."""
-        if self._is_stale and not self.in_flight:
-            self._begin_others()
-        elif self._is_stale:  # something stays in flight, in a queue that hangs, say
-            self._replace_at = monotonic() + REPLACE_AFTER
+        if now > self._replace_at:
+            if self._is_shared:  # something stays in flight, in a queue that hangs, say
+                self._replace_at = now + REPLACE_AFTER
+            else:
+                self._begin_others()
         channel = min(self._shared.values(), key=lambda channel: len(channel.flight))
         sent, frames, refused = self._outbound.frames(messages, channel.number, now)
         if sent:
@@ -227,8 +234,9 @@ class Line:
         return min(CHANNELS, max(1, self._connection.channel_max // 2))
 
     @property
-    def _is_stale(self) -> bool:
-        return monotonic() > self._replace_at
+    def _is_shared(self) -> bool:
+        """Whether anything is in flight but on a channel of its own."""
+        return any(channel.flight for channel in self._shared.values())
 
     def _handle(self, event: Event) -> list[Refusal]:
         """Handle what is no confirm; returns what the broker will never take."""

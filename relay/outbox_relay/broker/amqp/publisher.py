@@ -88,8 +88,8 @@ class AmqpPublisher:
 
     @property
     def blocked(self) -> bool:
-        """Whether the broker has an alarm, or channels are replaced once nothing is in flight."""
-        return self._line.alarm or (self._line.draining and self._line.in_flight > 0)
+        """Whether the broker has an alarm, or channels are about to be replaced."""
+        return self._line.alarm or self._line.draining
 
     @property
     def max_body(self) -> int | None:

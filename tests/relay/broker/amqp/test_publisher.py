@@ -197,6 +197,27 @@ def test_channels_are_not_replaced_under_what_is_in_flight(
     assert len(line.confirmed) == broker.depth("celery") == 1000
 
 
+def test_nothing_is_waited_for_that_may_hang(
+    line: Line, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a message on a channel of its own, nor what has been in flight for long."""
+    carrier = line.publisher._line
+    carrier.send_apart([a_message(id=1)], monotonic())
+    carrier._replace_at = monotonic() - 0.01
+    assert line.publisher.in_flight == 1
+    assert not line.publisher.blocked
+    line.publish(*messages(500))
+    line.land()
+    wait_until(lambda: channels(broker) == [3, 4], DEADLINE, "the other channels")
+
+    line.publish(*messages(500))
+    carrier._replace_at = monotonic() - 0.01
+    assert line.publisher.blocked
+    monkeypatch.setattr(line_module, "HANGS", 0.0)
+    assert not line.publisher.blocked
+    line.land()
+
+
 def channels(broker: Broker) -> list[int]:
     """The numbers of the channels that are open on the virtual host."""
     answer = broker.node.evaluate(
