@@ -79,9 +79,9 @@ def serve_app(settings: Settings) -> Starlette:
         gate = Middleware(Gate, sign_in(settings), None, not settings.knows_people)
         return _application(settings, [gate], mask)
     openid.check_installed()
-    provider = openid.Provider(settings.openid, settings.role)
-    gate = Middleware(Gate, Nobody(settings.role), openid.who, False, openid.SIGN_IN)
-    return _application(settings, [provider.middleware(), gate], mask, door.routes(provider))
+    provider = openid.Provider(settings.openid)
+    gate = Middleware(Gate, Nobody(settings.role), provider.who, False, openid.SIGN_IN)
+    return _application(settings, [gate], mask, door.routes(provider))
 
 
 def _application(

@@ -70,11 +70,7 @@ class Gate:
             return _answer(403, "This form was sent from another site. Nothing was done.")
         person = await self._person(scope, headers)
         if person is None and self._door and "text/html" in headers.get("accept", ""):
-            asked = path + (
-                f"?{query}" if (query := scope["query_string"].decode("latin-1")) else ""
-            )
-            wanted = asked if scope["method"] == "GET" else "/"
-            return RedirectResponse(f"{self._door}?{urlencode({'next': wanted})}", 303)
+            return RedirectResponse(f"{self._door}?{urlencode({'next': _asked(scope, path)})}", 303)
         if person is None:
             challenge = self._sign_in.challenge
             return _answer(
@@ -82,7 +78,7 @@ class Gate:
                 "Sign in to see the outbox.",
                 {"www-authenticate": challenge} if challenge else {},
             )
-        scope["outbox_person"] = person
+        scope["outbox_person"], scope["outbox_door"] = person, self._door
         return None
 
     async def _person(self, scope: Scope, headers: Headers) -> Person | None:

@@ -20,6 +20,9 @@ Network = IPv4Network | IPv6Network
 
 ROLES: Final = ("viewer", "viewer-with-payload", "operator", "operator-with-payload")
 
+#: Whom a role is for that is mapped from no value of the claim.
+EVERYBODY: Final = "*"
+
 #: What the page Doctor runs.
 DOCTOR: Final = "outbox-relay doctor --json"
 
@@ -36,11 +39,19 @@ VARIABLES: Final = (
     ("OUTBOX_CONSOLE_OIDC_CLIENT_ID", "", "the console's name there"),
     ("OUTBOX_CONSOLE_OIDC_SCOPE", "openid profile email", "what is asked of the provider"),
     ("OUTBOX_CONSOLE_OIDC_CLAIM", "groups", "the claim that roles are given by"),
-    ("OUTBOX_CONSOLE_OIDC_ROLES", "", "value=role, comma-separated, the highest first"),
+    (
+        "OUTBOX_CONSOLE_OIDC_ROLES",
+        "",
+        "value=role, comma-separated, the highest first; *=role for everybody of the provider",
+    ),
     ("OUTBOX_CONSOLE_MASK", "", "package.module:function that hides parts of payloads"),
     ("OUTBOX_CONSOLE_DOCTOR", DOCTOR, "the command that the page Doctor runs"),
     ("OUTBOX_CONSOLE_RELAY_METRICS", "", "URLs of relays' metrics, comma-separated"),
-    ("OUTBOX_CONSOLE_ROLE", "viewer", "role of those who are not in the file: " + ", ".join(ROLES)),
+    (
+        "OUTBOX_CONSOLE_ROLE",
+        "viewer",
+        "role on loopback, and behind a reverse proxy: " + ", ".join(ROLES),
+    ),
 )
 #: The name of the file that holds a value is given as NAME_FILE, and read anew for each use.
 _SECRET: Final = "OUTBOX_DATABASE_URL"
@@ -196,6 +207,13 @@ def _openid(known: Mapping[str, str], values: Mapping[str, str]) -> OpenId | Non
 
     if not read():
         raise SettingsError(f"{_CLIENT_SECRET}_FILE is empty")
+    roles = tuple(_role(part) for part in _parts(known["OUTBOX_CONSOLE_OIDC_ROLES"]))
+    if not roles:
+        raise SettingsError(
+            "OUTBOX_CONSOLE_OIDC_ROLES is not set: everybody whom the provider knows would be let "
+            "in. Give value=role for those who may, such as outbox-admins=operator, or *=viewer "
+            "for everybody"
+        )
     return OpenId(
         issuer=issuer,
         client_id=known["OUTBOX_CONSOLE_OIDC_CLIENT_ID"],
@@ -203,7 +221,7 @@ def _openid(known: Mapping[str, str], values: Mapping[str, str]) -> OpenId | Non
         url=url,
         scope=known["OUTBOX_CONSOLE_OIDC_SCOPE"],
         claim=known["OUTBOX_CONSOLE_OIDC_CLAIM"],
-        roles=tuple(_role(part) for part in _parts(known["OUTBOX_CONSOLE_OIDC_ROLES"])),
+        roles=roles,
     )
 
 

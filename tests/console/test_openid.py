@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import pytest
+from itsdangerous import TimestampSigner
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 from starlette.applications import Starlette
@@ -252,13 +253,110 @@ def test_settings_that_are_wrong_are_named(name: str, value: str) -> None:
 
 
 def test_the_highest_role_counts() -> None:
-    """In the order of the setting; a claim may be one value; no mapping leaves the common role."""
-    roles = (("admins", "operator"), ("dev", "viewer"))
-    mapped = OpenId("i", "c", str, "u", "s", "groups", roles)
-    plain = OpenId("i", "c", str, "u", "s", "groups", ())
+    """In the order of the setting; a claim may be one value, and a star is everybody."""
+    mapped = known("admins=operator", "dev=viewer")
+    open_to_all = known("admins=operator", "*=viewer")
 
-    assert person({"sub": "1", "groups": ["dev", "admins"]}, mapped, "viewer").role == "operator"
-    assert person({"email": "a@b", "groups": "dev"}, mapped, "operator").role == "viewer"
-    assert person({"sub": "1"}, plain, "operator").role == "operator"
+    assert person({"sub": "1", "groups": ["dev", "admins"]}, mapped).role == "operator"
+    assert person({"email": "a@b", "groups": "dev"}, mapped).role == "viewer"
+    assert person({"sub": "1"}, open_to_all).role == "viewer"
+    assert person({"sub": "1", "groups": ["admins"]}, open_to_all).role == "operator"
     with pytest.raises(NotLetIn):
-        person({"groups": ["dev"]}, mapped, "viewer")
+        person({"groups": ["dev"]}, mapped)
+
+
+@pytest.mark.parametrize("groups", [{"dev": 1}, [{"name": "dev"}], [["dev"]], None, True, ["*"]])
+def test_a_claim_of_another_shape_gives_no_role(groups: object) -> None:
+    """Objects, lists in lists and what is no text are in no group; so is who is called a star."""
+    with pytest.raises(NotLetIn, match="in no group"):
+        person({"sub": "1", "groups": groups}, known("dev=viewer", "True=operator"))
+
+
+@pytest.mark.parametrize("claim", [{"first": "ada"}, ["ada", {}], [], None, "a\0b"])
+def test_a_name_of_another_shape_is_passed_over(claim: object) -> None:
+    """The next claim that is text names the person."""
+    found = person({"preferred_username": claim, "sub": "ada"}, known("*=viewer"))
+
+    assert found.name == "ada"
+
+
+def known(*roles: str) -> OpenId:
+    """A provider's settings, with the roles of the environment."""
+    given = environment("postgresql:///x", "https://sso.example", "https://outbox.example")
+    read = settings.read({**given, "OUTBOX_CONSOLE_OIDC_ROLES": ",".join(roles)}).openid
+    assert read is not None
+    return read
+
+
+def test_nobody_is_let_in_by_default() -> None:
+    """A provider without roles would open the console to all it knows: it does not start."""
+    given = environment("postgresql:///x", "https://sso.example", "https://outbox.example")
+    del given["OUTBOX_CONSOLE_OIDC_ROLES"]
+
+    with pytest.raises(SettingsError, match=r"OUTBOX_CONSOLE_OIDC_ROLES is not set.*\*=viewer"):
+        settings.read(given)
+
+
+def test_only_the_providers_word_begins_a_shift(console: Browser) -> None:
+    """Neither the way to the provider nor looking at pages makes the cookie any younger."""
+    console.get("/")
+    before = console.cookies["outbox_console_person"]
+    answers = [console.get(path, follow_redirects=False) for path in ("/sign-in", "/", "/actions")]
+
+    assert [answer.status_code for answer in answers] == [302, 200, 200]
+    assert all("outbox_console_person" not in str(each.headers) for each in answers)
+    assert console.cookies["outbox_console_person"] == before
+
+
+def test_after_a_shift_the_provider_is_asked_again(
+    console: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the cookie was shown meanwhile."""
+    with monkeypatch.context() as patch:
+        patch.setattr(TimestampSigner, "get_timestamp", lambda _: int(time.time()) - 8 * 3600 - 5)
+        console.get("/", follow_redirects=False)
+        console.get("/sign-in")
+    assert "outbox_console_person" in console.cookies
+
+    assert console.get("/actions", follow_redirects=False).status_code == 303
+
+
+def test_tabs_that_sign_in_at_once_all_come_in(console: Browser) -> None:
+    """Each gets the page it asked for, whichever is back first."""
+    pages = ["/actions", "/routes", "/workers"]
+    ways = [console.get(page, follow_redirects=False).headers["location"] for page in pages]
+    there = [console.get(way, follow_redirects=False).headers["location"] for way in ways]
+
+    found = [console.get(address) for address in reversed(there)]
+
+    assert [page.status_code for page in found] == [200, 200, 200]
+    assert [page.url.path for page in found] == pages[::-1]
+    left = [name for name in console.cookies if name.startswith("outbox_console_way")]
+    assert left == []
+
+
+def test_tabs_that_never_come_back_do_not_add_up(console: Browser) -> None:
+    """Their cookies would be more than a proxy takes; the newest still come in."""
+    for _ in range(30):
+        there = console.get("/sign-in", follow_redirects=False).headers["location"]
+    kept = [name for name in console.cookies if name.startswith("outbox_console_way")]
+
+    assert len(kept) == 8
+    assert console.get(there).status_code == 200
+
+
+@pytest.mark.parametrize("answer", [[], "text", {"issuer": {}}, {"authorization_endpoint": []}])
+def test_an_answer_of_another_shape_lets_nobody_in(outbox: str, answer: object) -> None:
+    """Whatever the provider says of itself: a sentence, and no traceback."""
+
+    async def configuration(_: Request) -> Response:
+        return JSONResponse(answer)
+
+    made = Starlette(routes=[Route("/.well-known/openid-configuration", configuration)])
+    port = free_port()
+    with served(made) as issuer:
+        app = serve_app(settings.read(environment(outbox, issuer, f"http://127.0.0.1:{port}")))
+        with served(app, port=port) as address:
+            got = Browser(base_url=address, follow_redirects=True, headers=HTML).get("/")
+
+    assert (got.status_code, "OUTBOX_CONSOLE_OIDC_ISSUER" in got.text) == (503, True)

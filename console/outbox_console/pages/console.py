@@ -87,7 +87,7 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
     common = {
         "base": request.scope.get("root_path", ""),
         "person": person,
-        "leaves": "session" in request.scope,
+        "leaves": bool(request.scope["outbox_door"]),
         "searches_payload": person.sees_payload and console.mask is None,
         "dead": console.pulse.dead,
         "token": console.forms.token(cookie, person.name),

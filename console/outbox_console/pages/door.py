@@ -16,28 +16,27 @@ def routes(provider: Provider) -> Sequence[Route]:
     async def begin(request: Request) -> Response:
         """To the provider."""
         wanted = request.query_params.get("next", "/")
-        request.session["next"] = wanted if _is_ours(wanted) else "/"
         try:
-            return await provider.lead_there(request)
+            return await provider.lead_there(request, wanted if _is_ours(wanted) else "/")
         except NotLetIn as refusal:
             return _refused(refusal)
 
     async def end(request: Request) -> Response:
         """Back from it, to the page that was asked for."""
-        wanted = request.session.get("next", "/")
         try:
-            person = await provider.let_in(request)
+            person, wanted = await provider.let_in(request)
         except NotLetIn as refusal:
             return _refused(refusal)
-        request.session.clear()
-        request.session["person"] = [person.name, person.role]
-        return RedirectResponse(wanted, 303)
+        answer = RedirectResponse(wanted, 303)
+        provider.keep(request, answer, person)
+        return answer
 
     async def leave(request: Request) -> Response:
         """Forget who it was."""
         await form(request)
-        request.session.clear()
-        return PlainTextResponse("You have left the outbox.\n")
+        answer = PlainTextResponse("You have left the outbox.\n")
+        provider.forget(answer)
+        return answer
 
     return [
         Route(SIGN_IN, begin, methods=["GET"]),
@@ -47,7 +46,9 @@ def routes(provider: Provider) -> Sequence[Route]:
 
 
 def _is_ours(path: str) -> bool:
-    return path.startswith("/") and not path.startswith("//") and "\\" not in path
+    # At most so long: it is kept in a cookie.
+    plain = path.isprintable() and "\\" not in path and len(path) < 2000
+    return plain and path.startswith("/") and not path.startswith("//")
 
 
 def _refused(refusal: NotLetIn) -> Response:

@@ -1,34 +1,38 @@
 """Sign-in with OpenID Connect: a provider has asked for the password, and signs who it was.
 
 authlib does what is easy to get wrong: state, nonce, PKCE, keys, and what a token must hold. Who
-somebody is stands in a signed cookie until that is too old. Its key is made of the client's secret:
-several consoles know it, and nobody else.
+somebody is stands in a signed cookie, made when the provider has said so, for as long as a shift;
+after that the provider is asked again. Each tab that is on its way has a cookie of its own.
 """
 
-import hmac
+import logging
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
-from starlette.middleware import Middleware
-from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from outbox_console.errors import SettingsError
+from outbox_console.people.cookies import Cookies
 from outbox_console.people.person import Person
-from outbox_console.settings import OpenId
+from outbox_console.settings import EVERYBODY, ROLES, OpenId
 
 SIGN_IN: Final = "/sign-in"
 CALLBACK: Final = "/sign-in/callback"
 COOKIE: Final = "outbox_console_person"
-#: Seconds until somebody signs in again: as long as a shift.
+_WAY: Final = "outbox_console_way_"
+#: Seconds until somebody signs in again: as long as a shift; and those of a way to the provider.
 MAX_AGE: Final = 8 * 3600
+_ON_THE_WAY: Final = 600
+#: How many tabs of one browser are on their way at once: more cookies some proxy might refuse.
+_TABS: Final = 8
 #: Seconds for an answer of the provider.
 _DEADLINE: Final = 10
 #: What people are called, the first that there is.
 _NAMES: Final = ("preferred_username", "email", "sub")
+_log: Final = logging.getLogger(__name__)
 
 
 class NotLetIn(Exception):
@@ -39,101 +43,122 @@ class NotLetIn(Exception):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
 class Provider:
-    """The provider of the settings. `role` is everybody's where the settings map no claim."""
+    """The provider of the settings, and the cookies of those who come from it."""
 
-    settings: OpenId
-    role: str
+    def __init__(self, settings: OpenId) -> None:
+        self._settings = settings
+        https = settings.url.startswith("https://")
+        self._people = Cookies("person", settings.client_secret, MAX_AGE, "/", https)
+        self._ways = Cookies("way", settings.client_secret, _ON_THE_WAY, SIGN_IN, https)
 
-    def middleware(self) -> Middleware:
-        """Keeps who somebody is, signed, in the browser."""
-        key = hmac.digest(self.settings.client_secret().encode(), b"outbox-console people", sha256)
-        return Middleware(
-            SessionMiddleware,
-            secret_key=key.hex(),
-            session_cookie=COOKIE,
-            max_age=MAX_AGE,
-            same_site="lax",  # the provider leads back from its own site
-            https_only=self.settings.url.startswith("https://"),
-        )
-
-    async def lead_there(self, request: Request) -> Response:
-        """To the provider, and from there back. Raises NotLetIn."""
-        import httpx
-
+    async def lead_there(self, request: Request, wanted: str) -> Response:
+        """To the provider, and from there back to the page that is wanted. Raises NotLetIn."""
+        state = secrets.token_urlsafe(24)
+        request.scope["session"] = {}  # where authlib puts what it has to know again
         try:
             answer = await self._client().authorize_redirect(
-                request, f"{self.settings.url}{CALLBACK}"
+                request, f"{self._settings.url}{CALLBACK}", state=state
             )
-        except (httpx.HTTPError, ValueError, KeyError) as error:
-            raise NotLetIn(503, _away(error)) from error
+        except Exception as error:  # whatever it may have answered, nobody has been let in
+            raise _away(error) from error
         assert isinstance(answer, Response)
+        on_the_way = [name for name in request.cookies if name.startswith(_WAY)]
+        for name in on_the_way[: max(0, len(on_the_way) + 1 - _TABS)]:  # the oldest come first
+            self._ways.drop(answer, name)
+        self._ways.put(answer, _way(state), {"next": wanted, "session": request.session})
         return answer
 
-    async def let_in(self, request: Request) -> Person:
-        """Who came back, by the provider's word. Raises NotLetIn."""
-        import httpx
-        from authlib.common.errors import AuthlibBaseError
+    async def let_in(self, request: Request) -> tuple[Person, str]:
+        """Who came back, by the provider's word, and the page that was wanted. Raises NotLetIn."""
         from authlib.integrations.starlette_client import OAuthError
-        from joserfc.errors import JoseError
 
+        way = self._ways.read(request, _way(request.query_params.get("state", "")))
+        if way is None:
+            raise NotLetIn(403, "Nobody was on this way to sign in, or for too long: begin again.")
+        request.scope["session"] = way["session"]
         try:
             token = await self._client().authorize_access_token(request)
+            claims = token.get("userinfo") or {}
         except OAuthError as error:
             raise NotLetIn(403, f"The provider let nobody in: {error.error}.") from error
-        except (AuthlibBaseError, JoseError, httpx.HTTPError, ValueError, KeyError) as error:
-            raise NotLetIn(503, _away(error)) from error
-        claims = token.get("userinfo") or {}
-        return person(claims, self.settings, self.role)
+        except Exception as error:
+            raise _away(error) from error
+        return person(claims, self._settings), way["next"]
+
+    def keep(self, request: Request, response: Response, known: Person) -> None:
+        """Have the browser keep who it is, from now on; its way has come to its end."""
+        self._people.put(response, COOKIE, {"name": known.name, "role": known.role})
+        self._ways.drop(response, _way(request.query_params.get("state", "")))
+
+    def forget(self, response: Response) -> None:
+        """Have the browser forget who it was."""
+        self._people.drop(response, COOKIE)
+
+    def who(self, connection: HTTPConnection) -> Person | None:
+        """Who the cookie says it is; None where there is none, or it is too old."""
+        known = self._people.read(connection, COOKIE)
+        if known is None or known.get("role") not in ROLES:
+            return None
+        return Person(str(known["name"]), known["role"])
 
     def _client(self) -> Any:
         from authlib.integrations.starlette_client import OAuth
 
         return OAuth().register(
             "provider",
-            client_id=self.settings.client_id,
-            client_secret=self.settings.client_secret(),  # read anew: it may have been replaced
-            server_metadata_url=f"{self.settings.issuer}/.well-known/openid-configuration",
+            client_id=self._settings.client_id,
+            client_secret=self._settings.client_secret(),  # read anew: it may have been replaced
+            server_metadata_url=f"{self._settings.issuer}/.well-known/openid-configuration",
             client_kwargs={
-                "scope": self.settings.scope,
+                "scope": self._settings.scope,
                 "code_challenge_method": "S256",
                 "timeout": _DEADLINE,
             },
         )
 
 
-def person(claims: Mapping[str, Any], settings: OpenId, role: str) -> Person:
+def person(claims: Mapping[str, Any], settings: OpenId) -> Person:
     """Who the claims are about, with the highest role that they map to. Raises NotLetIn."""
-    name = next((str(claims[each]) for each in _NAMES if claims.get(each)), "")
+    name = next((text for each in _NAMES for text in _texts(claims.get(each)) if text), "")
     if not name:
         raise NotLetIn(403, "The provider did not say who you are.")
-    if settings.roles:
-        held = claims.get(settings.claim, [])
-        values = set(held if isinstance(held, list) else [held])
-        matching = [mapped for value, mapped in settings.roles if value in values]
-        if not matching:
-            raise NotLetIn(403, f"{name} is in no group that may see the outbox.")
-        role = matching[0]
-    return Person(name[:255], role)
-
-
-def who(connection: HTTPConnection) -> Person | None:
-    """Who the cookie says it is; None where there is none, or it is too old."""
-    known = connection.session.get("person")
-    return Person(*known) if known else None
+    held = {EVERYBODY, *_texts(claims.get(settings.claim))}
+    matching = [role for value, role in settings.roles if value in held]
+    if not matching:
+        raise NotLetIn(403, f"{name} is in no group that may see the outbox.")
+    return Person(name[:255], matching[0])
 
 
 def check_installed() -> None:
     """Raises SettingsError where the extra is missing."""
     try:
         import authlib.integrations.starlette_client  # noqa: F401
+        import itsdangerous  # noqa: F401
     except ImportError:
         raise SettingsError(
             "OUTBOX_CONSOLE_OIDC_ISSUER needs: pip install 'outbox-console[oidc]'"
         ) from None
 
 
-def _away(error: Exception) -> str:
+def _texts(claim: object) -> list[str]:
+    """The values of a claim, which is one or a list; what is neither text nor number is none."""
+    values = claim if isinstance(claim, list) else [claim]
+    found = [str(each) for each in values if type(each) in (str, int)]
+    return [text for text in found if text.isprintable() and text != EVERYBODY]
+
+
+def _way(state: str) -> str:
+    """The cookie of a tab that is on its way: named, as it may be given back by anybody."""
+    return _WAY + sha256(state.encode()).hexdigest()[:16]
+
+
+def _away(error: Exception) -> NotLetIn:
+    if isinstance(error, SettingsError):
+        return NotLetIn(503, str(error))
     kind = type(error).__name__
-    return f"The provider of OUTBOX_CONSOLE_OIDC_ISSUER gave no usable answer ({kind}). Try again."
+    _log.warning("the provider gave no usable answer: %s", kind)
+    return NotLetIn(
+        503,
+        f"The provider of OUTBOX_CONSOLE_OIDC_ISSUER gave no usable answer ({kind}). Try again.",
+    )
