@@ -8,13 +8,11 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from outbox_console.errors import Problem
-from outbox_console.mask import masked
 from outbox_console.outbox import filters, listing, message
-from outbox_console.outbox.message import Payload
 from outbox_console.outbox.states import BY_NAME, State
 from outbox_console.pages.console import allow, console_of, page, person_of
 from outbox_console.postgres.database import Session
-from outbox_console.shown import life, words
+from outbox_console.shown import life, payload
 
 
 async def messages(request: Request) -> Response:
@@ -27,7 +25,7 @@ async def messages(request: Request) -> Response:
     async def work(session: Session) -> listing.Page:
         return await listing.page(session, state, wanted, payload=person.sees_payload, after=after)
 
-    problem = None
+    mask, problem = console_of(request).mask, None
     try:
         found = await console_of(request).database.read(person.reads_as, work)
     except Problem as error:
@@ -39,35 +37,10 @@ async def messages(request: Request) -> Response:
         problem.status if problem else 200,
         state=state,
         wanted=wanted,
-        found=_masked(request, found),
+        found=replace(found, entries=[payload.entry(mask, each) for each in found.entries]),
         after=after,
         problem=problem,
     )
-
-
-def _masked(request: Request, found: listing.Page) -> listing.Page:
-    mask = console_of(request).mask
-    entries = [
-        replace(
-            each,
-            args=masked(mask, each.task, "args", each.args),
-            kwargs=masked(mask, each.task, "kwargs", each.kwargs),
-        )
-        for each in found.entries
-    ]
-    return replace(found, entries=entries)
-
-
-def _parts(request: Request, of: message.Message, payload: Payload) -> list[tuple[str, str]]:
-    """The parts of a payload, each as it may be shown."""
-    texts = (
-        ("Body", "body", words.body(payload.body, of.content_encoding)),
-        ("Headers", "headers", words.pretty(payload.headers)),
-        ("Properties", "properties", words.pretty(payload.properties)),
-        ("Declared before", "declare", words.pretty(payload.declare)),
-    )
-    mask = console_of(request).mask
-    return [(title, masked(mask, of.task, part, text) or "") for title, part, text in texts]
 
 
 async def one(request: Request) -> Response:
@@ -83,7 +56,7 @@ async def one(request: Request) -> Response:
     found = await console_of(request).database.read(person.reads_as, work)
     if found is None:
         raise Problem(404, f"There is no message {id_}", "Discarded, or forgotten by retention.")
-    payload = found.payload
+    mask, seen = console_of(request).mask, found.payload
     return page(
         request,
         "message.html",
@@ -93,8 +66,8 @@ async def one(request: Request) -> Response:
         siblings=found.siblings,
         family=found.family,
         steps=life.steps(found.message, found.receipt, receipts_known=found.receipts_known),
-        payload=payload,
-        parts=_parts(request, found.message, payload) if payload else [],
+        payload=seen,
+        parts=payload.parts(mask, found.message, seen) if seen else [],
     )
 
 

@@ -51,15 +51,26 @@ def pretty(text: str) -> str:
     """JSON laid out in lines; what is none stays as it is. At most MAX_SHOWN."""
     with suppress(ValueError, RecursionError):
         text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    return plain(text)
+
+
+def plain(text: str) -> str:
+    """Without what could steer a terminal or a browser. At most MAX_SHOWN."""
     return _cut("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))
+
+
+def decoded(data: bytes, content_encoding: str) -> str | None:
+    """A body as text; None where it is none."""
+    try:
+        return data.decode(content_encoding if content_encoding != "binary" else "ascii")
+    except (UnicodeDecodeError, LookupError):
+        return None
 
 
 def body(data: bytes, content_encoding: str) -> str:
     """A body as text if it is some, else as base64."""
-    try:
-        return pretty(data.decode(content_encoding if content_encoding != "binary" else "ascii"))
-    except (UnicodeDecodeError, LookupError):
-        return _cut(base64.b64encode(data).decode())
+    text = decoded(data, content_encoding)
+    return _cut(base64.b64encode(data).decode()) if text is None else pretty(text)
 
 
 def _cut(text: str) -> str:
