@@ -26,7 +26,7 @@ from outbox_relay.observe.health import Health
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.postgres.purge import purge
 from outbox_relay.postgres.store import Store
-from tests.fixtures.broker import Broker
+from tests.fixtures.broker import Broker, frozen_queue
 from tests.fixtures.postgres import OwnPostgres, migrated_database
 from tests.fixtures.programs import Relay, RelayFactory
 from tests.fixtures.rows import commit_rows, ids_in, insert_rows, states
@@ -100,6 +100,16 @@ def attempts(database: str) -> int:
         row = connection.execute(
             "SELECT (SELECT coalesce(sum(attempts), 0) FROM outbox.ready)"
             " + (SELECT coalesce(sum(attempts), 0) FROM outbox.parked)"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def claimed(database: str) -> int:
+    """How many rows are claimed and not settled."""
+    with psycopg.connect(database) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM outbox.ready WHERE claim_id IS NOT NULL"
         ).fetchone()
     assert row is not None
     return int(row[0])
@@ -384,13 +394,16 @@ class TestFaults:
         self, start: StartRelay, database: str, broker: Broker
     ) -> None:
         """Its claims have run out, but nobody has taken them: it renews them, hears confirms."""
-        ids = commit(database, 1500)
+        ids = commit(database, 1)
         relay = start()
-        wait_for_some(database, 1)
-        resume = relay.freeze()
+        wait_for(database, sent=1)
+        with frozen_queue(broker, "celery"):
+            ids += commit(database, 1500)
+            wait_until(lambda: claimed(database) >= 50, DEADLINE, "a batch to be claimed")
+            resume = relay.freeze()
         wait_until(lambda: run_out(database), DEADLINE, "claims to run out")
         resume()
-        wait_for(database, sent=1500, pending=0, dead=0)
+        wait_for(database, sent=1501, pending=0, dead=0)
 
         assert_complete(arrived(broker), ids, duplicates=0)
 
