@@ -1,14 +1,26 @@
 """What tells how many messages are ready in queues, again and again, over one connection."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the broker told of queues; those that are in none of these were not asked about."""
+
+    ready: Mapping[str, int] = field(default_factory=dict)
+    #: Those that are not there, or not to be seen.
+    absent: frozenset[str] = frozenset()
+    #: Those that gave no answer in time.
+    silent: frozenset[str] = frozenset()
 
 
 class Sounder(Protocol):
     """A connection that is asked for depths alone. Raises BrokerLost where it breaks."""
 
-    def read(self, queues: Iterable[str], /) -> dict[str, int]:
-        """The messages ready in each queue that the broker shows."""
+    def read(self, queues: Iterable[str], /) -> Told:
+        """How many messages are ready, of as many of the queues as there was time for."""
 
     def close(self) -> None:
         """Close it, without a word to a broker that may be frozen."""
@@ -17,9 +29,9 @@ class Sounder(Protocol):
 class NoSounder:
     """Of a broker that does not tell."""
 
-    def read(self, _queues: Iterable[str]) -> dict[str, int]:
+    def read(self, queues: Iterable[str]) -> Told:
         """None."""
-        return {}
+        return Told(absent=frozenset(queues))
 
     def close(self) -> None:
         """Nothing to close."""

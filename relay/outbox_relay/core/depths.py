@@ -5,15 +5,18 @@ reckoned how many more may be published until the next answer. Once a queue is f
 are set aside in the database, until a fifth of the limit is free again; then as many as there is
 room for are claimed from there, oldest first.
 
-A queue that the broker does not show counts as empty, and while nothing is heard none is held: a
-broker that does not tell starves nobody. What is counted is what was let through, so that a queue
-holds no more than the limit and what was in flight when the broker was asked.
+A queue that the broker does not show counts as empty. One that it does not tell of is held no
+longer than a while, and so are all where it tells nothing: a broker that does not tell starves
+nobody. What is counted is what was let through, so that a queue holds no more than the limit and
+what was in flight when the broker was asked, however many queues there are and however seldom each
+is asked about.
 """
 
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from threading import Lock
 from typing import Final
 
 from outbox_relay.core.claim import RouteClaim
@@ -25,21 +28,26 @@ from outbox_relay.core.route import queues_of
 KIND: Final = "depth:"
 #: A queue that was full takes messages again once so much of the limit is left in it.
 LOW: Final = 0.8
-#: How many may pass before anything is known of a queue.
+#: How many may pass before anything is known of a queue, or once what is known is old, in seconds.
 AT_FIRST: Final = 100
-#: What was heard so long ago, in seconds, is not believed any more.
+OLD: Final = 5.0
+#: Who waits so long for an answer, in seconds, waits for it no longer.
 STALE: Final = 15.0
-#: The most queues remembered, and the most that are asked about.
-MAX_QUEUES: Final = 1000
-MAX_WATCHED: Final = 50
+#: The most queues remembered; of so many, one that need not be is looked for when room is made.
+MAX_QUEUES: Final = 10_000
+MAX_TRIED: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Soundings:
-    """The depth of each queue that the broker shows, and what had passed when it was asked."""
+    """What the broker told, and what had passed when it was asked.
+
+    A queue that has no depth is not shown, unless it is among those of which no answer came.
+    """
 
     passed: Mapping[str, int] = field(default_factory=dict)
     depths: Mapping[str, int] = field(default_factory=dict)
+    silent: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -47,22 +55,18 @@ class _Level:
     """What is known of one queue."""
 
     room: int
-    passed: int = 0
-    heard: float | None = None  # when, or else since when it is waited for
-    known: bool = False
+    passed: int
+    told: int = -1  # what had passed by the last answer
+    heard: float = float("-inf")
+    wanting: float | None = None  # since when it lacks room, and no answer has come
+    silent: bool = False
     full: bool = False
-    waiting: bool = False  # there may be messages in the database
-
-    def open(self, now: float) -> bool:
-        """Whether another message may pass."""
-        self.heard = now if self.heard is None else self.heard
-        return self.room > 0 or now - self.heard > STALE
 
     def take(self) -> None:
         """One has passed."""
         self.passed += 1
         self.room = max(0, self.room - 1)
-        self.full = self.full or (self.known and not self.room)
+        self.full = self.full or (self.told >= 0 and not self.room)
 
 
 class Depths:
@@ -71,87 +75,128 @@ class Depths:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._levels: dict[str, _Level] = {}
-        self._news: Soundings | None = None
+        self._waiting: dict[str, None] = {}  # for these there may be messages in the database
+        self._lock = Lock()
+        self._heard = float("-inf")
+        self._passed = 0  # counted by queue: one that is new begins here, above what it had before
+        self._forgetful = False  # a queue that seems new may be full
 
     @property
     def waiting(self) -> bool:
         """Whether messages may wait for room."""
-        return any(level.waiting for level in self._levels.values())
+        return bool(self._waiting)
 
     def watched(self) -> dict[str, int]:
-        """The queues to ask about, those with waiting messages first, with what has passed."""
-        levels = list(self._levels.items())  # at once: the loop goes on meanwhile
-        levels.sort(key=lambda each: not each[1].waiting)
-        return {queue: level.passed for queue, level in levels[:MAX_WATCHED]}
+        """The queues of which an answer would say something new, with what has passed."""
+        with self._lock:
+            levels = self._levels.items()
+            return {queue: level.passed for queue, level in levels if self._needed(queue, level)}
 
-    def tell(self, soundings: Soundings) -> None:
+    def tell(self, soundings: Soundings, now: float) -> None:
         """The broker has answered."""
-        self._news = soundings
+        with self._lock:
+            self._heard = now
+            for queue, before in soundings.passed.items():
+                if (level := self._levels.get(queue)) is None:
+                    continue
+                level.silent = queue in soundings.silent
+                if not level.silent:
+                    depth = max(0, soundings.depths.get(queue, 0))
+                    self._answered(level, before, depth, now)
 
     def sort(self, messages: list[Message], now: float) -> tuple[list[Message], list[Refusal]]:
         """Those for which there is room, and the others, which wait."""
-        self._hear(now)
         allowed: list[Message] = []
         held: list[Refusal] = []
-        for message in messages:
-            queues = _queues(message.exchange, message.routing_key, message.declare)
-            levels = [(queue, self._level(queue)) for queue in queues]
-            full = next((queue for queue, level in levels if not level.open(now)), None)
-            if full is None:
-                for _, level in levels:
-                    level.take()
-                allowed.append(message)
-            else:
-                self._levels[full].waiting = True
-                held.append(self._refusal(message, full))
+        with self._lock:
+            for message in messages:
+                if (full := self._pass(message, now)) is None:
+                    allowed.append(message)
+                else:
+                    held.append(self._refusal(message, full))
         return allowed, held
+
+    def _pass(self, message: Message, now: float) -> str | None:
+        """Let it through; or the queue that has no room for it."""
+        queues = _queues(message.exchange, message.routing_key, message.declare)
+        levels = [(queue, self._level(queue)) for queue in queues]
+        for queue, level in levels:
+            if not self._open(level, now):
+                self._levels[queue] = level  # which may have been forgotten for the one after it
+                self._waiting[queue] = None
+                return queue
+        for _, level in levels:
+            level.take()
+        self._passed += len(levels)
+        return None
 
     def found(self, targets: Iterable[str]) -> None:
         """Messages wait for these, as the database has them."""
-        for target in targets:
-            self._level(target.removeprefix(KIND)).waiting = True
+        with self._lock:
+            for target in targets:
+                self._level(queue := target.removeprefix(KIND))
+                self._waiting[queue] = None
 
     def claim(self, now: float, room: int) -> RouteClaim | None:
         """What to take of the messages that wait, into queues that have room: half of the room."""
-        self._hear(now)
         left = max(1, room // 2) if room else 0
         limits: dict[str, int] = {}
-        for queue, level in self._levels.items():
-            if not (level.waiting and level.open(now)):
-                continue
-            known = level.room if level.room > 0 else left
-            if most := min(known, left):
-                limits[key_of(KIND + queue)] = most
-                left -= most
+        with self._lock:
+            for queue in self._waiting:
+                level = self._levels[queue]
+                if self._open(level, now) and (most := min(level.room or left, left)):
+                    limits[key_of(KIND + queue)] = most
+                    left -= most
         return RouteClaim(tuple(limits), tuple(limits.values())) if limits else None
 
     def claimed(self, asked: Iterable[str], found: Iterable[str]) -> None:
         """A claim asked for these keys, and found messages under those: the others are empty."""
         there = set(found)
         for key in asked:
-            queue = key.removeprefix(key_of(KIND))
-            if queue in self._levels:
-                self._levels[queue].waiting = key in there
+            if key not in there:
+                self._waiting.pop(key.removeprefix(key_of(KIND)), None)
 
-    def _hear(self, now: float) -> None:
-        news, self._news = self._news, None
-        if news is None:
-            return
-        for queue, before in news.passed.items():
-            level = self._level(queue)
-            level.heard, level.known = now, True
-            there = max(0, news.depths.get(queue, 0)) + level.passed - before
-            free = self._limit - there
-            if level.full and there > LOW * self._limit:
-                free = 0
-            level.room, level.full = max(0, free), free <= 0
+    def _needed(self, queue: str, level: _Level) -> bool:
+        """Whether an answer would say something new, or is waited for."""
+        return level.passed != level.told or queue in self._waiting
+
+    def _open(self, level: _Level, now: float) -> bool:
+        """Whether another message may pass."""
+        if now - level.heard > OLD:
+            level.room = min(level.room, AT_FIRST)
+        if level.room > 0:
+            return True
+        level.wanting = now if level.wanting is None else level.wanting
+        unheard = level.silent or now - self._heard > STALE
+        return unheard and now - level.wanting > STALE
+
+    def _answered(self, level: _Level, before: int, depth: int, now: float) -> None:
+        level.heard, level.told, level.wanting = now, before, None
+        free = self._limit - (depth + level.passed - before)
+        if level.full and self._limit - free > LOW * self._limit:
+            free = 0
+        level.room, level.full = max(0, free), free <= 0
 
     def _level(self, queue: str) -> _Level:
         if (level := self._levels.get(queue)) is None:
-            if len(self._levels) >= MAX_QUEUES:  # found again by those that wait
-                del self._levels[next(iter(self._levels))]
-            level = self._levels[queue] = _Level(min(AT_FIRST, self._limit))
+            if len(self._levels) >= MAX_QUEUES:
+                self._forget_one()
+            first = 0 if self._forgetful else min(AT_FIRST, self._limit)
+            level = _Level(first, self._passed)
+            self._levels[queue] = level
         return level
+
+    def _forget_one(self) -> None:
+        """Preferably one of which there is no need to know; those that wait are found again."""
+        self._forgetful = True
+        for queue in [queue for queue, _ in zip(self._levels, range(MAX_TRIED), strict=False)]:
+            level = self._levels.pop(queue)
+            if not self._needed(queue, level):
+                return
+            self._levels[queue] = level  # behind the others
+        queue = next(iter(self._levels))
+        del self._levels[queue]
+        self._waiting.pop(queue, None)
 
     def _refusal(self, message: Message, queue: str) -> Refusal:
         detail = f"queue {queue[:100]!r} has {self._limit} messages (OUTBOX_MAX_DEPTH)"

@@ -1,17 +1,20 @@
 """Asks the broker how deep queues are, twice a second, on a thread and a connection of its own.
 
-While it cannot be asked nothing is heard, and after a while nothing is held: `core/depths.py`.
+While it cannot be asked nothing is heard, and after a while nothing is held: `core/depths.py`. A
+relay that publishes nothing asks nothing, and keeps no connection for it.
 """
 
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from time import monotonic
 from typing import Final, Self
 
 import structlog
 
 from outbox_relay.broker.sounder import Sounder
 from outbox_relay.core.depths import Depths, Soundings
+from outbox_relay.core.questions import Questions
 from outbox_relay.errors import RelayError
 
 log = structlog.get_logger()
@@ -19,6 +22,8 @@ log = structlog.get_logger()
 #: Between two looks, in seconds; and after one that failed.
 EVERY: Final = 0.5
 AFTER_FAILURE: Final = 2.0
+#: A connection on which nothing was asked for so long is closed, before the broker does it.
+IDLE: Final = 8.0
 
 
 class DepthWatch:
@@ -26,6 +31,8 @@ class DepthWatch:
 
     def __init__(self, depths: Depths, open_sounder: Callable[[], Sounder]) -> None:
         self._depths, self._open = depths, open_sounder
+        self._questions = Questions()
+        self._failing = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="depths", daemon=True)
 
@@ -37,20 +44,34 @@ class DepthWatch:
         self._stopped.set()
 
     def _run(self) -> None:
-        failing = False
         while not self._stopped.is_set():
+            pause = EVERY
             try:
-                with closing(self._open()) as sounder:
-                    failing = False
-                    self._watch(sounder)
+                if self._questions.next(self._depths.watched(), monotonic()):
+                    with closing(self._open()) as sounder:
+                        self._watch(sounder)
             except RelayError as error:
-                if not failing:
+                if not self._failing:
                     log.warning("depths_unread", reason=str(error))
-                failing = True
-            self._stopped.wait(AFTER_FAILURE)
+                self._failing, pause = True, AFTER_FAILURE
+            self._stopped.wait(pause)
 
     def _watch(self, sounder: Sounder) -> None:
-        while not self._stopped.is_set():
-            if passed := self._depths.watched():
-                self._depths.tell(Soundings(passed, sounder.read(passed)))
+        """Look as long as there is something to ask."""
+        asked = monotonic()
+        while not self._stopped.is_set() and monotonic() - asked < IDLE:
+            if self._look(sounder):
+                self._failing, asked = False, monotonic()
             self._stopped.wait(EVERY)
+
+    def _look(self, sounder: Sounder) -> bool:
+        """Ask about the queues that are due, and tell of them; whether there were any."""
+        passed = self._depths.watched()
+        if not (asked := self._questions.next(passed, monotonic())):
+            return False
+        told, now = sounder.read(asked), monotonic()
+        self._questions.answered(told.ready, now)
+        self._questions.unanswered(told.absent | told.silent, now)
+        before = {queue: passed[queue] for queue in (*told.ready, *told.absent, *told.silent)}
+        self._depths.tell(Soundings(before, told.ready, told.silent), now)
+        return True

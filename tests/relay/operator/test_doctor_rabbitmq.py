@@ -9,7 +9,7 @@ from kombu import Connection, Exchange, Queue
 
 from servers.ports import free_port
 from servers.rabbitmq_packages import version
-from tests.fixtures.broker import Broker, largest_message
+from tests.fixtures.broker import Broker, frozen_queue, largest_message
 from tests.fixtures.waiting import wait_until
 from tests.relay.conftest import Answer, Cli, Doctor, Outbox, finding
 
@@ -65,6 +65,22 @@ def test_a_missing_queue(doctor: Doctor, outbox: Outbox) -> None:
     assert "queue 'orders' does not exist" in text
     assert "1 unsent message(s)" in text
     assert "start a worker" in text
+
+
+def test_a_queue_that_hangs(
+    doctor: Doctor, outbox: Outbox, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named, and the others are judged."""
+    monkeypatch.setattr("outbox_relay.broker.amqp.check.probe.CONNECT_TIMEOUT", 0.5)
+    for queue in ("hangs", "answers"):
+        broker.declare(queue)
+        outbox.add(queue=queue)
+
+    with frozen_queue(broker, "hangs"):
+        answer = doctor()
+
+    assert "'hangs' gives no answer" in finding(answer, "problem", "route")
+    assert "queue 'answers'" in finding(answer, "warn", "consumers")
 
 
 DECLARATION = '[{"kind": "queue", "name": "orders", "exchange": {"name": "orders"}}]'

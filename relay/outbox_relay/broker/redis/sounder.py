@@ -8,6 +8,7 @@ from redis.exceptions import RedisError
 
 from outbox_relay.broker.redis.connect import open_server
 from outbox_relay.broker.redis.depth import length_of, lists_of
+from outbox_relay.broker.sounder import Told
 from outbox_relay.errors import BrokerLost
 
 
@@ -17,7 +18,7 @@ class RedisSounder:
     def __init__(self, url: str, options: dict[str, Any]) -> None:
         self._server = open_server(url, options)
 
-    def read(self, queues: Iterable[str]) -> dict[str, int]:
+    def read(self, queues: Iterable[str]) -> Told:
         """Of every queue, at one moment."""
         channel = self._server.channel
         lists = {queue: lists_of(channel, queue) for queue in queues}
@@ -28,11 +29,12 @@ class RedisSounder:
                 pipeline.llen(key)
         try:
             lengths = iter(pipeline.execute(raise_on_error=False))
-            return {
+            ready = {
                 queue: sum(length_of(next(lengths)) for _ in keys) for queue, keys in lists.items()
             }
         except (OSError, RedisError) as error:
             raise BrokerLost(f"the broker did not answer: {error}") from error
+        return Told(ready)
 
     def close(self) -> None:
         """Drop the connection."""

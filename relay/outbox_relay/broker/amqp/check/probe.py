@@ -9,10 +9,11 @@ quorum queue after its type: then another value that does not exist keeps the qu
 import re
 from typing import Any, Final
 
+from amqp import spec
 from amqp.exceptions import AccessRefused, AMQPError, NotFound, PreconditionFailed, ResourceLocked
 
 from outbox_relay.broker.amqp.check.queues import Queue
-from outbox_relay.broker.amqp.connect import open_connection, words_of
+from outbox_relay.broker.amqp.connect import CONNECT_TIMEOUT, open_connection, words_of
 from outbox_relay.core.depth import Depth
 from outbox_relay.errors import BrokerLost
 
@@ -27,12 +28,18 @@ DIFFERENCE: Final = re.compile(
 MAX_ARGUMENTS: Final = 25
 
 
+class Unanswered(Exception):
+    """A queue has not answered in time; the broker still does, as far as is known."""
+
+
 class Probe:
     """A connection to ask on. Raises BrokerLost where it cannot be opened, or breaks."""
 
     def __init__(self, url: str) -> None:
         self._connection = open_connection(url)
         self._channel: Any = None  # amqp.Channel, which kombu's annotations do not admit
+        #: How many channels are left to queues that have not answered.
+        self.left = 0
 
     def close(self) -> None:
         """Drop the connection without a handshake, which could hang on a blocked broker."""
@@ -59,23 +66,27 @@ class Probe:
         return True
 
     def queue(self, name: str) -> Queue | None:
-        """What can be known of a queue, or None where there is none."""
+        """What can be known of a queue, or None where there is none. Raises Unanswered."""
         try:
-            self._ask(lambda c: c.queue_declare(name, passive=True))
+            self._ask(lambda c: _declared(c, name, CONNECT_TIMEOUT))
         except NotFound:
             return None
         except (AccessRefused, ResourceLocked):
             return Queue(name, readable=False)
         return self._described(name)
 
-    def depth(self, name: str) -> Depth | None:
-        """Messages ready and consumers, or None where there is no queue that this user may see."""
+    def depth(self, name: str, within: float | None = None) -> Depth | None:
+        """Messages ready and consumers, or None where there is no queue that this user may see.
+
+        Raises Unanswered where the queue does not answer within so many seconds, or a few.
+        """
         found: list[Any] = []
         try:
-            self._ask(lambda c: found.append(c.queue_declare(name, passive=True)))
+            self._ask(lambda c: found.append(_declared(c, name, within or CONNECT_TIMEOUT)))
         except (NotFound, AccessRefused, ResourceLocked):
             return None
-        return Depth(name, found[0].message_count, found[0].consumer_count)
+        _, messages, consumers = found[0]
+        return Depth(name, messages, consumers)
 
     def _described(self, name: str) -> Queue:
         flags = {"durable": True, "auto_delete": False}
@@ -118,8 +129,24 @@ class Probe:
         except (NotFound, AccessRefused, PreconditionFailed, ResourceLocked):
             self._channel = None  # the broker has closed it
             raise
+        except Unanswered:
+            self._channel, self.left = None, self.left + 1  # it hangs with the queue
+            raise
         except (OSError, AMQPError) as error:
             raise BrokerLost(f"the broker closed the connection: {words_of(error)}") from error
+
+
+def _declared(channel: Any, name: str, within: float) -> tuple[str, int, int]:
+    """What the broker says of a queue that exists; py-amqp's own method waits without an end."""
+    arguments = (0, name, True, False, False, False, False, None)  # passive is the only flag
+    channel.send_method(spec.Queue.Declare, "BsbbbbbF", arguments)
+    try:
+        name, messages, consumers = channel.wait(
+            spec.Queue.DeclareOk, timeout=within, returns_tuple=True
+        )
+    except TimeoutError as error:
+        raise Unanswered from error
+    return name, messages, consumers
 
 
 def _typed(value: str, kind: str | None) -> Any:

@@ -10,7 +10,7 @@ from kombu.utils.url import parse_url
 
 from outbox_relay.broker.amqp.check import bindings, deprecated, fan_out, size
 from outbox_relay.broker.amqp.check.management import Management, Unavailable
-from outbox_relay.broker.amqp.check.probe import Probe
+from outbox_relay.broker.amqp.check.probe import Probe, Unanswered
 from outbox_relay.broker.amqp.check.queues import Queue, judge
 from outbox_relay.broker.amqp.settings import MANAGEMENT_URL
 from outbox_relay.core import depth, versions
@@ -86,8 +86,11 @@ class _Routes:
                 queues[route.routing_key] = None
         by_queue = {r.routing_key: r for r in reversed(routes) if not r.exchange}
         for name in queues:
-            findings += self._queue(name, by_queue.get(name))
-            consumers += self._consumers(name, routes)
+            try:
+                findings += self._queue(name, by_queue.get(name))
+                consumers += self._consumers(name, routes)
+            except Unanswered:
+                findings.append(_hanging(name))
         if not routes:
             return []
         safe = ok(ROUTE, f"{len(routes)} checked: every message finds a safe queue")
@@ -135,11 +138,12 @@ class _Routes:
                     if bindings.routes(kind, [key], route.routing_key)
                 }
         for name in sorted(names) if len(names) > 1 else ():
-            if queue := self._probe.queue(name):
-                with suppress(Unavailable):
-                    policy = self._api.queue_policy(name) if self._api else {}
-                    queue = replace(queue, policy=policy)
-                queues.append(queue)
+            with suppress(Unanswered):  # it is told with the other queues
+                if queue := self._probe.queue(name):
+                    with suppress(Unavailable):
+                        policy = self._api.queue_policy(name) if self._api else {}
+                        queue = replace(queue, policy=policy)
+                    queues.append(queue)
         return fan_out.judge(route.exchange, route.routing_key, queues)
 
     def _exchange(self, route: Route) -> Iterator[Finding]:
@@ -183,6 +187,15 @@ def _waiting(route: Route) -> str:
     if route.unsent:
         return f"{route.unsent} unsent message(s) of the sample go there"
     return "messages went there lately"
+
+
+def _hanging(name: str) -> Finding:
+    return problem(
+        ROUTE,
+        f"queue {name!r} gives no answer: its process hangs, or its node does; the others answer",
+        f"rabbitmqctl list_unresponsive_queues tells of such queues; if {name!r} does not recover, "
+        "restart the node that has it; its messages wait in the outbox meanwhile",
+    )
 
 
 def _unchecked(what: str, error: Unavailable) -> Finding:
