@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -81,6 +82,47 @@ def test_what_is_missing_is_listed_and_sent_again(browse: Browse, watched: str) 
 
     assert ids_in(watched, "pending") == {"silent"}
     assert "Nothing is missing" in browser.get("/messages?state=missing").text
+
+
+def test_what_has_long_been_missing_is_chosen_and_sent_again(browse: Browse, watched: str) -> None:
+    """However long ago it was confirmed; what is done meanwhile is left alone."""
+    with psycopg.connect(watched) as connection:
+        connection.execute("UPDATE inbox.watched SET since = now() - interval '9 days'")
+        connection.execute("UPDATE outbox.receipt SET sent_at = now() - interval '8 days'")
+    confirm(watched, commit_rows(watched, message_ids=["newer"]))
+    with psycopg.connect(watched) as connection:
+        connection.execute(_AGE)
+    browser = browse(watched)
+    page = browser.get("/messages?state=missing&since=2020-01-01")
+    rows = re.findall(r'name="row" value="(\d+)"', page.text)
+    assert len(rows) == 2
+
+    asked = browser.submit(page, "/actions/confirm", "replay", row=rows)
+    note(watched, receipt("newer", "succeeded"))
+    done = browser.submit(asked, "/actions", "replay")
+
+    assert "Replay 2 missing messages?" in asked.text
+    assert ids_in(watched, "pending") == {"silent"}
+    assert "1 of 2 were left alone" in done.text
+
+
+def test_all_that_is_missing_begins_where_people_have_looked_on(
+    browse: Browse, watched: str
+) -> None:
+    """And not with what they have left behind them."""
+    with psycopg.connect(watched) as connection:
+        connection.execute("UPDATE outbox.receipt SET sent_at = sent_at - interval '20 minutes'")
+    begin = datetime.now(UTC) - timedelta(minutes=20)
+    confirm(watched, commit_rows(watched, message_ids=["later"]))
+    with psycopg.connect(watched) as connection:
+        connection.execute(_AGE)
+    browser = browse(watched)
+    page = browser.get("/messages", params={"state": "missing", "after": begin.isoformat()})
+
+    asked = browser.submit(page, "/actions/confirm", "replay", all="1")
+    browser.submit(asked, "/actions", "replay")
+
+    assert ids_in(watched, "pending") == {"later"}
 
 
 @pytest.mark.parametrize(

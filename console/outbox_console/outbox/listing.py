@@ -79,6 +79,14 @@ class Number:
     id: int
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How many one action reaches; `more` where there are, or may be, others."""
+
+    count: int
+    more: bool
+
+
 async def page(
     session: Session,
     state: State,
@@ -132,14 +140,16 @@ def _entry(row: dict[str, Any]) -> Entry:
     )
 
 
-async def count(session: Session, state: State, wanted: Filter, *, payload: bool) -> int:
-    """How many match; one more than MAX_REACHED where there are more."""
+async def count(session: Session, state: State, wanted: Filter, *, payload: bool) -> Counted:
+    """How many match."""
     if state.name == "missing":
-        return len((await missing.find(session, wanted, "", MAX_REACHED)).rows)
+        found = await missing.find(session, wanted, "", MAX_REACHED)
+        return Counted(min(len(found.rows), MAX_REACHED), found.until is not None)
     where = wanted.conditions(state, payload=payload)
-    return int(
-        await session.value(COUNT % (state.name, where, MAX_REACHED + 1), **wanted.parameters())
+    counted = await session.value(
+        COUNT % (state.name, where, MAX_REACHED + 1), **wanted.parameters()
     )
+    return Counted(min(int(counted), MAX_REACHED), counted > MAX_REACHED)
 
 
 async def ids(

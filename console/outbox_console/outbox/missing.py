@@ -7,7 +7,7 @@ A page says how far it has looked, and the next goes on there.
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from outbox_console.errors import Problem
@@ -15,8 +15,10 @@ from outbox_console.outbox.filters import Filter, time
 from outbox_console.outbox.receipts import known
 from outbox_console.postgres.database import Session
 
-#: Seconds for one page, and for one that an action is to reach.
+#: Seconds for one page, and for one that an action is to reach; and for those chosen one by one,
+#: of which none may be left out because it was late.
 PATIENCE: Final = 0.9
+PATIENCE_CHOSEN: Final = 3.0
 #: Where people name no time.
 LOOK_BACK: Final = "1 day"
 
@@ -26,6 +28,13 @@ SELECT greatest(coalesce(%(since)s::timestamptz, now() - interval '{LOOK_BACK}')
                 (SELECT min(since) FROM inbox.watched)) AS begin,
        now() - interval '5 minutes' AS end,
        EXISTS (SELECT FROM inbox.watched) AS watched
+"""
+#: When those that were chosen were confirmed last: where each is found at once, however long ago.
+CONFIRMED: Final = """
+SELECT DISTINCT t.sent_at FROM unnest(%(rows)s::bigint[]) AS chosen (id)
+ CROSS JOIN LATERAL (SELECT max(r.sent_at) AS sent_at FROM {outbox}.receipt r
+                      WHERE r.span @> chosen.id AND chosen.id = ANY (r.ids)) t
+ WHERE t.sent_at <= %(end)s ORDER BY 1
 """
 PORTION: Final = "SELECT last, looked, missing FROM {outbox}.missing_portion(%(after)s, %(until)s)"
 
@@ -37,6 +46,13 @@ class Span:
     begin: datetime
     end: datetime
     watched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages that were confirmed at one moment."""
+
+    sent_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +81,37 @@ async def find(session: Session, wanted: Filter, after: str, most: int) -> Found
     (span,) = await session.fetch(Span, BEGIN, since=time("since", wanted.since))
     if not span.watched:
         return Found([], 0, None, _UNWATCHED)
+    if wanted.rows:
+        return await _chosen(session, wanted, span)
     at = time("after", after) or span.begin
     rows: list[dict[str, Any]] = []
-    looked, ends = 0, asyncio.get_running_loop().time() + PATIENCE
-    while len(rows) < most and asyncio.get_running_loop().time() < ends:
+    looked, ends = 0, _now() + PATIENCE
+    while len(rows) < most and _now() < ends:
         (portion,) = await session.fetch(Portion, PORTION, after=at, until=span.end)
         if portion.last is None:
             return Found(rows, looked, None)
         at, looked = portion.last, looked + portion.looked
         rows += _matching(portion.missing or [], wanted)
     return Found(rows, looked, at)
+
+
+async def _chosen(session: Session, wanted: Filter, span: Span) -> Found:
+    """Those of the chosen that are missing still."""
+    rows: list[dict[str, Any]] = []
+    looked, ends = 0, _now() + PATIENCE_CHOSEN
+    batches = await session.fetch(Batch, CONFIRMED, rows=list(wanted.rows), end=span.end)
+    for batch in batches:
+        if _now() > ends:
+            raise Problem(422, "Too many were chosen", "Nothing was done. Choose fewer at once.")
+        before = batch.sent_at - timedelta(microseconds=1)
+        (portion,) = await session.fetch(Portion, PORTION, after=before, until=batch.sent_at)
+        looked += portion.looked
+        rows += _matching(portion.missing or [], wanted)
+    return Found(rows, looked, None)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _matching(rows: Iterable[dict[str, Any]], wanted: Filter) -> list[dict[str, Any]]:

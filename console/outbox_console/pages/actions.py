@@ -52,7 +52,7 @@ async def confirm(request: Request) -> Response:
     allow(request, choice.wanted)
     payload = person.sees_payload
 
-    async def work(session: Session) -> tuple[int, int, listing.Page]:
+    async def work(session: Session) -> tuple[int, listing.Counted, listing.Page]:
         newest = await session.value(listing.NEWEST) or 0
         count = await listing.count(session, choice.state, choice.wanted, payload=payload)
         sample = await listing.page(
@@ -60,8 +60,10 @@ async def confirm(request: Request) -> Response:
         )
         return newest, count, sample
 
-    newest, count, sample = await console_of(request).database.read(person.reads_as, work)
-    if not count:
+    newest, counted, sample = await console_of(request).database.read(person.reads_as, work)
+    if not counted.count and counted.more:
+        raise Problem(409, "None was found in a second of looking", "Give a time to look from.")
+    if not counted.count:
         raise Problem(409, "No message is left that this is about", "Load the list again.")
     return page(
         request,
@@ -69,8 +71,8 @@ async def confirm(request: Request) -> Response:
         choice=choice,
         meaning=MEANING[choice.action],
         newest=newest,
-        count=min(count, listing.MAX_REACHED),
-        more=count > listing.MAX_REACHED,
+        count=counted.count,
+        more=counted.more,
         sample=sample.entries,
     )
 
