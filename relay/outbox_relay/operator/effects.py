@@ -31,7 +31,7 @@ OLDER_THAN: Final = 300.0
 SETTLED: Final = 5.0
 #: Of so many tasks that ended, the newest, a round counts how long they took.
 MAX_EXECUTIONS: Final = 1_000
-#: So many missing messages are enough to be told; no more are looked for.
+#: So many missing messages, and those of a portion, are enough to be told; no more are looked for.
 MAX_MISSING: Final = 5_000
 #: Queues with more messages than this are not searched by id.
 MAX_SEARCHED: Final = 10_000
@@ -153,11 +153,13 @@ class Effects:
         begin = min(each.since for each in watched)
         if self._confirmed is not None:
             begin = max(begin, self._confirmed + timedelta(microseconds=1))
+        if len(self._missing) >= MAX_MISSING:
+            return
         for portion in portions(outbox, begin, until, None):
             rows = inbox.fetch(Unfinished, queries.UNFINISHED, message_ids=portion.message_ids)
             self._missing += among(outbox, rows, watched, until)
             self._confirmed = portion.last
-            if monotonic() > give_up or len(self._missing) > MAX_MISSING:
+            if monotonic() > give_up or len(self._missing) >= MAX_MISSING:
                 return
         self._confirmed = until
 

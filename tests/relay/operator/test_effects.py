@@ -118,6 +118,23 @@ def test_a_round_ends_with_its_budget(outbox: Outbox, rounds: Effects, database:
     relay.close()
 
 
+def test_no_more_are_looked_for_than_can_be_told(
+    outbox: Outbox, rounds: Effects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many rounds it takes; it is said how far that is, and goes on once some are done."""
+    monkeypatch.setattr(module, "MAX_MISSING", 1500)
+    outbox.connection.execute(CONFIRMED_ONE_BY_ONE)
+
+    for _ in range(3):
+        found = seen(rounds)
+        assert found.missing == {Place.UNKNOWN: 2000}
+        assert found.unchecked == pytest.approx(7200 - 2000, abs=30)
+
+    for number in range(1, 1001):
+        note(outbox, str(number))
+    assert seen(rounds).missing == {Place.UNKNOWN: 3000}
+
+
 def test_how_long_tasks_took(outbox: Outbox, rounds: Effects) -> None:
     """From the commit, or the eta, to the end: of those that ended since the last round."""
     early, scheduled, other = (outbox.add_sent(ago="1 m") for _ in range(3))
