@@ -9,7 +9,7 @@ from outbox_relay.broker.publisher import Publisher
 from outbox_relay.broker.sounder import NoSounder, Sounder
 from outbox_relay.core.depth import Depth
 from outbox_relay.core.finding import Finding
-from outbox_relay.core.place import Search
+from outbox_relay.core.place import Bounds, Search
 from outbox_relay.core.route import Route
 from outbox_relay.settings import Settings
 from outbox_relay.settings.setting import Setting
@@ -49,7 +49,9 @@ class Broker:
     #: How deep these queues are, and who empties them. Raises as `Connect` does.
     depths: Callable[[str, Settings, Sequence[str]], list[Depth]] = lambda *_: []
     #: Where these messages lie, sent to these queues; None where it can be searched for no id.
-    search: Callable[[str, Settings, Sequence[str], Collection[str]], Search | None] = _unsearched
+    search: Callable[[str, Settings, Sequence[str], Collection[str], Bounds], Search | None] = (
+        _unsearched
+    )
     #: A connection to its queues of dead letters. Raises as `Connect` does.
     dead_letters: Callable[[str, Settings], DeadLetters] = _none
     #: A connection that is asked for depths again and again. Raises as `Connect` does.

@@ -14,11 +14,15 @@ REMEDY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """A queue: messages ready, and consumers; None where the broker cannot tell how many."""
+    """A queue: messages ready, and consumers; None where the broker cannot tell how many.
+
+    Of one that is `silent`, whose process hangs, nothing is known but that it is there.
+    """
 
     queue: str
     messages: int
     consumers: int | None
+    silent: bool = False
 
 
 def judge(depth: Depth, *, why: str = "", advice: str = "") -> Finding:

@@ -7,6 +7,7 @@ what is certain, what is only likely, and what cannot be known.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from typing import Final
 
 #: A worker tells every minute of what it holds: after twice that it is not heard of any more.
@@ -62,11 +63,23 @@ class Lying:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """The most messages that a search reads, and for how long, in seconds."""
+
+    messages: int = 1_000_000
+    seconds: float = inf
+
+
+@dataclass(frozen=True, slots=True)
 class Search:
-    """What came of a search by id; `complete` if what was not found is not there."""
+    """What came of a search by id; `complete` if what was not found is not there.
+
+    So many messages were read.
+    """
 
     found: Mapping[str, Lying]
     complete: bool
+    read: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,8 @@ class Broker:
     queues: Mapping[str, Ready]
     silence: str = ""
     search: Search | None = None
+    #: Queues that exist and give no answer.
+    silent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +165,7 @@ def _by_worker(queues: Sequence[str], told: Told, broker: Broker, dead: str) -> 
         what = f"{who} {NOT_RUN[told.outcome]}"
         if letters := _letters(queues, broker, dead):
             return Whereabouts(Place.DEAD_LETTERS, False, f"{what}; {letters}")
-        certain = not broker.silence
+        certain = not (broker.silence or broker.silent.intersection(q + dead for q in queues))
         return Whereabouts(Place.GONE, certain, f"{what}, and threw it away")
     if told.outcome == "lost":
         why = f"its process at {who} died ({told.error or 'unknown'}): it may have done its work"
@@ -169,6 +184,8 @@ def _by_broker(queues: Sequence[str], broker: Broker, missing: int, dead: str) -
             Place.UNKNOWN, False, "which queues its exchange leads to is known to the broker alone"
         )
     names = ", ".join(map(repr, queues))
+    if broker.silent.intersection([*queues, *(queue + dead for queue in queues)]):
+        return Whereabouts(Place.UNKNOWN, False, f"{names}, or its dead letters, gives no answer")
     found = [broker.queues[name] for name in queues if name in broker.queues]
     ready = sum(each.messages for each in found)
     if ready >= missing:

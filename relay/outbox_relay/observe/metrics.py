@@ -251,6 +251,8 @@ class Metrics:
         self.depth.clear()
         self.consumers.clear()
         for each in depths:
+            if each.silent:
+                continue
             self.depth.labels(each.queue).set(each.messages)
             if each.consumers is not None:
                 self.consumers.labels(each.queue).set(each.consumers)

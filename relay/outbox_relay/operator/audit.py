@@ -6,7 +6,7 @@ is measured.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from time import monotonic
 
 from outbox_relay.broker.registry import broker_of
 from outbox_relay.core.dead_letter import DEAD
-from outbox_relay.core.place import Broker, Ready, Told, Whereabouts, judge
+from outbox_relay.core.place import Bounds, Broker, Ready, Told, Whereabouts, judge
 from outbox_relay.errors import BrokerLost, SchemaError
 from outbox_relay.operator import queries
 from outbox_relay.operator.inbox import open_inbox
@@ -26,6 +26,7 @@ from outbox_relay.settings import Settings
 
 #: How many messages are sent again in one transaction.
 PORTION = 1000
+EVERYTHING = Bounds()
 NO_INBOX = (
     "the inbox's database has no receipts: name the database that has them with --inbox-url "
     "(OUTBOX_INBOX_URL), or run `outbox-migrate up` on this one"
@@ -62,10 +63,12 @@ def find(
     task: str | None,
     *,
     within: float = inf,
+    most: float = inf,
 ) -> Found:
     """What was confirmed in time and has no receipt. Raises StoreLost or SchemaError.
 
-    Of much, as far as it comes `within` so many seconds, from the oldest on.
+    Of much, as far as it comes `within` so many seconds, or with at `most` so many and those of a
+    portion, from the oldest on.
     """
     give_up = monotonic() + within
     with (
@@ -84,7 +87,7 @@ def find(
             checked += portion.messages
             rows = inbox.fetch(Unfinished, queries.UNFINISHED, message_ids=portion.message_ids)
             missing += among(outbox, rows, watched, until)
-            if not (complete := monotonic() < give_up):
+            if not (complete := monotonic() < give_up and len(missing) < most):
                 break
         return Found(checked, _once(missing), inbox.value(queries.NOW), complete)
 
@@ -96,10 +99,11 @@ def locate(
 
     Queues with more messages than `most` are not searched for ids.
     """
-    if not found.missing:
-        return []
-    queues = {queue for each in found.missing for queue in each.queues}
-    broker = _ask(settings, sorted(queues), {each.message_id for each in found.missing}, most)
+    return placed(found, ask(settings, found, most=most)) if found.missing else []
+
+
+def placed(found: Found, broker: Broker) -> list[tuple[Missing, Whereabouts]]:
+    """Each with its place, by what the broker said."""
     unseen = Counter(tuple(each.queues) for each in found.missing if each.outcome is None)
     return [
         (
@@ -177,15 +181,17 @@ def _told(missing: Missing, now: datetime) -> Told | None:
     return Told(missing.outcome, missing.worker or "", missing.error, ago)
 
 
-def _ask(
-    settings: Settings, queues: Sequence[str], message_ids: Collection[str], most: float
+def ask(
+    settings: Settings, found: Found, *, most: float = inf, bounds: Bounds = EVERYTHING
 ) -> Broker:
-    """How deep these queues and their dead letters are, of the first broker that answers.
+    """How deep their queues and the dead letters of these are, of the first broker that answers.
 
-    And which of these messages it has, where it can be searched.
+    And which of the messages it has, where it can be searched and has no more than `most`.
     """
     if not settings.broker_url.read():
         return Broker({}, "the broker was not asked: OUTBOX_BROKER_URL is not set")
+    queues = sorted({queue for each in found.missing for queue in each.queues})
+    message_ids = {each.message_id for each in found.missing}
     names = [*queues, *(queue + DEAD for queue in queues)]
     failure = ""
     for url in map(str.strip, settings.broker_url.read().split(";")):
@@ -194,10 +200,11 @@ def _ask(
             depths = kind.depths(url, settings, names)
             searched = None
             if sum(depth.messages for depth in depths) <= most:
-                searched = kind.search(url, settings, queues, message_ids)
+                searched = kind.search(url, settings, queues, message_ids, bounds)
         except BrokerLost as error:
             failure = f"the broker was not asked: {error}"
         else:
-            ready = {d.queue: Ready(d.messages, d.consumers) for d in depths}
-            return Broker(ready, search=searched)
+            ready = {d.queue: Ready(d.messages, d.consumers) for d in depths if not d.silent}
+            silent = frozenset(depth.queue for depth in depths if depth.silent)
+            return Broker(ready, search=searched, silent=silent)
     return Broker({}, failure)

@@ -47,6 +47,8 @@ def searched(
         (Broker(depths(celery=0)), Place.GONE, False),
         (Broker({"celery": Ready(0, 0)}), Place.GONE, True),
         (Broker({}), Place.GONE, False),
+        (Broker({}, silent=frozenset({"celery"})), Place.UNKNOWN, False),
+        (Broker(depths(celery=0), silent=frozenset({"celery.dead"})), Place.UNKNOWN, False),
         (searched({"id": Lying(Place.QUEUE, "celery")}), Place.QUEUE, True),
         (searched({"id": Lying(Place.UNACKNOWLEDGED)}), Place.UNACKNOWLEDGED, True),
         (searched({"id": Lying(Place.DEAD_LETTERS, "celery.dead")}), Place.DEAD_LETTERS, True),
@@ -103,3 +105,10 @@ def test_dead_letters_that_cannot_be_read() -> None:
     found = where(said("unregistered"), Broker(depths(celery=0, celery_dead=2)))
 
     assert (found.place, found.certain, found.is_kept) == (Place.DEAD_LETTERS, False, False)
+
+
+def test_dead_letters_that_give_no_answer() -> None:
+    """What a worker did not know may be among them: that it is gone is not certain."""
+    found = where(said("unregistered"), Broker({}, silent=frozenset({"celery.dead"})))
+
+    assert (found.place, found.certain, found.is_kept) == (Place.GONE, False, False)

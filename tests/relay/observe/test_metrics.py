@@ -66,7 +66,9 @@ def test_queues_are_shown_as_long_as_they_are_known() -> None:
     """A queue that is gone, or cannot be asked for, must not keep its last number."""
     metrics = Metrics()
 
-    metrics.queues([Depth("celery", 7, 0), Depth("mail", 3, None)])
+    metrics.queues(
+        [Depth("celery", 7, 0), Depth("mail", 3, None), Depth("hangs", 0, None, silent=True)]
+    )
 
     shown = samples(metrics)
     assert shown["outbox_queue_depth[('queue', 'celery')]"] == 7

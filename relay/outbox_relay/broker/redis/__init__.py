@@ -10,7 +10,7 @@ from outbox_relay.broker.redis.settings import CONFIRM
 from outbox_relay.broker.sounder import Sounder
 from outbox_relay.core.depth import Depth
 from outbox_relay.core.finding import Finding
-from outbox_relay.core.place import Search
+from outbox_relay.core.place import Bounds, Search
 from outbox_relay.core.route import Route
 from outbox_relay.settings import Settings
 from outbox_relay.settings.values import transport_options
@@ -49,12 +49,16 @@ def _depths(url: str, settings: Settings, queues: Sequence[str]) -> list[Depth]:
 
 
 def _search(
-    url: str, settings: Settings, queues: Sequence[str], message_ids: Collection[str]
+    url: str,
+    settings: Settings,
+    queues: Sequence[str],
+    message_ids: Collection[str],
+    bounds: Bounds,
 ) -> Search:
     from outbox_relay.broker.redis import search
 
     options = dict(transport_options(settings.broker_transport_options.read()))
-    return search.search(url, options, queues, message_ids)
+    return search.search(url, options, queues, message_ids, bounds)
 
 
 def _dead_letters(url: str, settings: Settings) -> DeadLetters:

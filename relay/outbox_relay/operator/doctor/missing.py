@@ -6,20 +6,23 @@ from typing import Final
 
 from outbox_relay.core.finding import Finding, ok, problem, warn
 from outbox_relay.core.guard import Known, is_known
-from outbox_relay.core.place import Place, Whereabouts
+from outbox_relay.core.place import Bounds, Broker, Place
 from outbox_relay.errors import SchemaError, StoreLost
 from outbox_relay.operator import queries, unknown
-from outbox_relay.operator.audit import Found, find, locate
+from outbox_relay.operator.audit import Found, ask, find, placed
 from outbox_relay.operator.doctor.context import Context
 from outbox_relay.operator.inbox import inbox_of
 from outbox_relay.operator.missing import Missing
 from outbox_relay.operator.text import printable
 
 NAME: Final = "effects"
-#: Looked at is what was confirmed between these, in seconds, and for so long.
+#: Looked at is what was confirmed between these, in seconds, for so long, up to so many missing.
 SINCE: Final = 3600.0
 OLDER_THAN: Final = 300.0
 PATIENCE: Final = 3.0
+MAX_MISSING: Final = 5_000
+#: And so much of what a Redis has, for so long.
+SEARCH: Final = Bounds(50_000, 3.0)
 #: The most tasks that are named.
 MAX_SHOWN: Final = 5
 REMEDY: Final = (
@@ -33,30 +36,33 @@ def check(context: Context) -> list[Finding]:
     session, settings = context.session, context.settings
     since = session.value(queries.NOW) - timedelta(seconds=SINCE)
     try:
-        found = find(settings, OLDER_THAN, since, None, within=PATIENCE)
+        found = find(settings, OLDER_THAN, since, None, within=PATIENCE, most=MAX_MISSING)
         with inbox_of(session, settings) as inbox:
             known = unknown.known_by(inbox) if found.missing else {}
     except (StoreLost, SchemaError) as error:
         return [ok(NAME, f"not known: {error}")]
-    return [judge(found, [where for _, where in locate(settings, found)], known)]
+    broker = ask(settings, found, bounds=SEARCH) if found.missing else Broker({})
+    return [judge(found, broker, known)]
 
 
-def judge(found: Found, places: list[Whereabouts], known: Known) -> Finding:
+def judge(found: Found, broker: Broker, known: Known) -> Finding:
     """What is gone is a problem; what may wait or run is worth a look."""
     much = f"{found.checked:,} messages confirmed in the last hour"
+    at_least = ""
     if not found.complete:
-        much = f"the oldest {much}"
+        much, at_least = f"the oldest {much}", "at least "
     if not found.missing:
         return ok(NAME, f"of {much}, workers have finished all")
     named = Counter(_named(each, known) for each in found.missing)
     shown = "; ".join(f"{count:,} x {name}" for name, count in named.most_common(MAX_SHOWN))
     more = f", and {len(named) - MAX_SHOWN} more" if len(named) > MAX_SHOWN else ""
-    where = ", ".join(
-        f"{place} {count:,}" for place, count in Counter(p.place for p in places).most_common()
-    )
-    text = f"of {much}, no worker has finished {len(found.missing):,}: {shown}{more} ({where})"
-    gone = any(place.place is Place.GONE for place in places)
-    return (problem if gone else warn)(NAME, text, REMEDY)
+    places = Counter(where.place for _, where in placed(found, broker))
+    where = ", ".join(f"{place} {count:,}" for place, count in places.most_common())
+    if broker.search is not None and not broker.search.complete:
+        where += f"; of what the broker has, {broker.search.read:,} messages were looked at"
+    text = f"of {much}, no worker has finished {at_least}{len(found.missing):,}: {shown}{more}"
+    gone = places[Place.GONE] > 0
+    return (problem if gone else warn)(NAME, f"{text} ({where})", REMEDY)
 
 
 def _named(missing: Missing, known: Known) -> str:

@@ -41,10 +41,14 @@ def test_a_look_that_takes_long_ends(queues: Broker, monkeypatch: pytest.MonkeyP
         assert asked.read(["hangs", "after"]) == Told(silent=frozenset({"hangs"}))
 
 
-def test_metrics_show_the_queues_that_answer(
+def test_others_are_counted_beside_a_queue_that_hangs(
     queues: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that hangs is left out."""
+    """Of which it is said that it is there."""
     monkeypatch.setattr("outbox_relay.broker.amqp.check.probe.CONNECT_TIMEOUT", 0.2)
     with frozen_queue(queues, "hangs"):
-        assert depths(queues.url, QUEUES) == [Depth("before", 0, 0), Depth("after", 0, 0)]
+        assert depths(queues.url, QUEUES) == [
+            Depth("before", 0, 0),
+            Depth("hangs", 0, None, silent=True),
+            Depth("after", 0, 0),
+        ]

@@ -8,7 +8,7 @@ from redis import Redis
 
 from outbox_relay.broker.redis import search as module
 from outbox_relay.broker.redis.search import search
-from outbox_relay.core.place import Lying, Place, Search
+from outbox_relay.core.place import Bounds, Lying, Place, Search
 from outbox_relay.errors import BrokerLost
 from tests.fixtures.valkey import OwnValkey
 
@@ -26,7 +26,7 @@ def put(url: str, *ids: str, queue: str = "celery", **options: Any) -> None:
 
 def look(url: str, *ids: str, **options: Any) -> Search:
     """Search these two queues."""
-    return search(url, options, QUEUES, ids)
+    return search(url, options, QUEUES, ids, Bounds())
 
 
 def test_in_its_list_whatever_its_priority(valkey_url: str) -> None:
@@ -42,6 +42,7 @@ def test_in_its_list_whatever_its_priority(valkey_url: str) -> None:
             "d": Lying(Place.QUEUE, "mail"),
         },
         complete=True,
+        read=4,
     )
 
 
@@ -84,13 +85,14 @@ def test_long_lists_are_read_in_portions(valkey_url: str, monkeypatch: pytest.Mo
     put(valkey_url, *ids)
 
     assert look(valkey_url, *ids) == Search(
-        {id: Lying(Place.QUEUE, "celery") for id in ids}, complete=True
+        {id: Lying(Place.QUEUE, "celery") for id in ids}, complete=True, read=10
     )
 
-    monkeypatch.setattr(module, "MAX_READ", 4)
-    found = look(valkey_url, *ids)
+    found = search(valkey_url, {}, QUEUES, ids, Bounds(messages=4))
     assert not found.complete
-    assert 0 < len(found.found) < 10
+    assert (len(found.found), found.read) == (6, 6)
+    found = search(valkey_url, {}, QUEUES, ids, Bounds(seconds=0.0))
+    assert found == Search({}, complete=False, read=0)
 
 
 def test_what_is_no_message_harms_nothing(valkey_url: str) -> None:
@@ -101,7 +103,9 @@ def test_what_is_no_message_harms_nothing(valkey_url: str) -> None:
         client.hset("unacked", mapping={"1": "no json", "2": "[]", "3": '["x"]', "4": "{}"})
         client.set("mail", "x")
 
-    assert look(valkey_url, "a") == Search({"a": Lying(Place.QUEUE, "celery")}, complete=False)
+    assert look(valkey_url, "a") == Search(
+        {"a": Lying(Place.QUEUE, "celery")}, complete=False, read=13
+    )
 
 
 def test_a_server_that_is_away(own_valkey: OwnValkey) -> None:
