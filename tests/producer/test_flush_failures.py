@@ -2,14 +2,18 @@
 
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import psycopg
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from psycopg.pq import TransactionStatus
+from psycopg.types.string import BytesBinaryDumper
 
 from celery_outbox import OutboxError, OutboxNotReady, RowRefused
-from tests.producer.conftest import Connection, Shop, Stored
+from outbox_migrations import upgrade
+from tests.producer.conftest import Connection, Shop, Stored, make_shop
 
 BREAKAGES: dict[str, tuple[str, type[OutboxError], str]] = {
     "no schema": ("DROP SCHEMA outbox CASCADE", OutboxNotReady, "Run `outbox-migrate up`"),
@@ -133,26 +137,66 @@ def test_errors_a_caller_retries_are_left_alone(
             shop.add.delay(1, 0)
 
 
+def refusing(error: BaseException) -> type[BytesBinaryDumper]:
+    """Return what adapts not every body: an error that the server never learns of."""
+
+    class Refusing(BytesBinaryDumper):
+        def dump(self, obj: Any) -> Any:
+            if b"refused" in obj:
+                raise error
+            return super().dump(obj)
+
+    return Refusing
+
+
+ON_THIS_SIDE = [psycopg.DataError(), UnicodeError(), SoftTimeLimitExceeded(), KeyboardInterrupt()]
+
+
+@pytest.mark.parametrize("error", ON_THIS_SIDE, ids=repr)
+@pytest.mark.parametrize("way", ["using", "transaction", "outbox="])
+@pytest.mark.parametrize("keyed", [False, True], ids=["plain", "dedup_key"])
 def test_a_failure_on_this_side_cannot_commit(
-    shop: Shop, connection: Connection, stored: Stored, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, connection: Connection, stored: Stored, way: str, keyed: bool, error: BaseException
 ) -> None:
     """Where the server never learns of the failure the connection is closed, so nothing commits."""
-
-    def broken(*_: Any) -> Any:
-        raise UnicodeEncodeError("latin-1", "", 0, 1, "no such letter")
-
-    monkeypatch.setattr("celery_outbox.statements.commands.insert", broken)
+    connection.adapters.register_dumper(bytes, refusing(error))
+    connection.execute("CREATE TABLE effect (n int)")
+    connection.commit()
+    options: Any = {"dedup_key": "a"} if keyed else {}
+    if way == "outbox=":
+        options["outbox"] = connection
 
     def send() -> None:
-        with shop.app.outbox.using(connection):
-            connection.execute("CREATE TABLE effect ()")
-            shop.add.delay(1, 0)
-            connection.commit()
+        begin = getattr(shop.app.outbox, way.replace("outbox=", "using"))
+        with begin(connection) if way != "outbox=" else nullcontext():
+            connection.execute("INSERT INTO effect VALUES (1)")
+            shop.add.apply_async(("refused", 0), **options)
 
-    with pytest.raises(UnicodeEncodeError):
+    with pytest.raises(type(error)) as caught:
+        send()
+    assert caught.value is error
+    assert connection.closed
+    assert stored.rows() == stored.fetch("SELECT * FROM effect") == []
+
+
+def test_a_failure_on_this_side_for_another_outbox(
+    shop: Shop, connection: Connection, database: str, stored: Stored
+) -> None:
+    """What was inserted for one outbox is not committed without what goes to the other."""
+    upgrade(database, schema="mine", component="outbox")
+    mine = make_shop(None, outbox_schema="mine")
+
+    def send() -> None:
+        with shop.app.outbox.transaction(connection):
+            mine.add.apply_async((1, 0), outbox=connection)
+            shop.add.delay(1, 0)
+            shop.add.delay("refused", 0)
+
+    connection.adapters.register_dumper(bytes, refusing(psycopg.DataError()))
+    with pytest.raises(psycopg.DataError):
         send()
     assert connection.closed
-    assert stored.rows() == []
+    assert stored.args() == stored.args("mine") == []
 
 
 def test_what_psycopg_is_relied_on_for(connection: Connection) -> None:

@@ -12,13 +12,8 @@ from celery_outbox.errors import UnusableTarget
 from celery_outbox.message import Parcel
 from celery_outbox.statements.commands import Entry, Outcome, Rows, is_enough
 from celery_outbox.statements.insert import explain, statement
-from celery_outbox.targets.psycopg_buffer import (
-    AnyConnection,
-    Buffer,
-    Operation,
-    in_pipeline,
-    nothing,
-)
+from celery_outbox.targets.psycopg_buffer import Buffer, nothing
+from celery_outbox.targets.psycopg_insertion import AnyConnection, Operation, in_pipeline
 from celery_outbox.targets.target import ASYNCHRONOUS, CLOSED, FAILED, SYNCHRONOUS, described
 
 
