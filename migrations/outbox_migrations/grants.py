@@ -52,7 +52,7 @@ GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.retry, {outbox}.discard
     {outbox}.run_number, {outbox}.replay_rows, {outbox}.replay_message, {outbox}.purge,
     {outbox}.forget, {outbox}.bring_home, {outbox}.claim_lanes, {outbox}.restore_work,
     {outbox}.reschedule, {outbox}.acted, {outbox}.pause, {outbox}.resume, {outbox}.held_counts,
-    {outbox}.routes, {outbox}.set_rate, {outbox}.take_tokens
+    {outbox}.routes, {outbox}.set_rate, {outbox}.take_tokens, {outbox}.confirms_of
     TO outbox_relay;
 
 GRANT SELECT ON {outbox}.stats TO outbox_inspector;
@@ -95,7 +95,7 @@ GRANT SELECT ON {outbox}.message, {outbox}.pending, {outbox}.scheduled, {outbox}
 GRANT SELECT ON {outbox}.ready, {outbox}.parked, {outbox}.lane, {outbox}.expiry
     TO outbox_viewer, outbox_reader;
 GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.missing_portion, {outbox}.family,
-    {outbox}.held_counts, {outbox}.routes
+    {outbox}.held_counts, {outbox}.routes, {outbox}.confirms_of
     TO outbox_viewer, outbox_reader;
 
 GRANT EXECUTE ON FUNCTION {outbox}.act, {outbox}.pause, {outbox}.resume, {outbox}.set_rate

@@ -39,6 +39,19 @@ FROM pg_attribute n JOIN pg_attribute o USING (attname)
 WHERE n.attrelid = to_regclass(:new) AND o.attrelid = to_regclass(:old)
   AND n.attnum > 0 AND NOT n.attisdropped AND NOT o.attisdropped
 """
+#: Then a receipt named its messages by id alone: of several with one id it was of the newest that
+#: was there. What retention has forgotten since is in no slot, and in no receipt any more.
+COPY_RECEIPTS: Final = """
+INSERT INTO {new} (slot, sent_at, span, ids)
+SELECT m.slot, r.sent_at, int8range(min(m.id), max(m.id), '[]'), array_agg(m.id)
+FROM {old} r CROSS JOIN LATERAL unnest(r.ids) AS done (id) JOIN outbox.message m ON m.id = done.id
+WHERE NOT EXISTS (
+    SELECT FROM outbox.message o WHERE o.id = m.id AND o.slot <> m.slot
+    AND CASE WHEN m.created_at <= r.sent_at
+        THEN o.created_at > m.created_at AND o.created_at <= r.sent_at
+        ELSE o.created_at < m.created_at END)
+GROUP BY r.ctid, r.sent_at, m.slot
+"""
 #: Numbers go on where they were. NULL for a table without any.
 SEQUENCE: Final = "SELECT pg_get_serial_sequence(:table, 'id')"
 
@@ -73,7 +86,11 @@ def rebuild(connection: sqlalchemy.Connection, component: Component, config: Con
         if table == "ready":
             connection.execute(text(filled(FORGET_WORK, name, schema)))
             connection.execute(text(f"ALTER TABLE {old}.ready RENAME COLUMN lease TO claim_id"))
-        _copy(connection, f"{old}.{table}", f"{schema}.{table}")
+        if table == "receipt":
+            copied = COPY_RECEIPTS.format(old=f"{old}.receipt", new=f"{schema}.receipt")
+            connection.execute(text(filled(copied, name, schema)))
+        else:
+            _copy(connection, f"{old}.{table}", f"{schema}.{table}")
     connection.execute(text(f"DROP SCHEMA {old} CASCADE"))
 
 

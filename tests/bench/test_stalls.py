@@ -16,11 +16,11 @@ GOOD = {"rate": 100_000.0, "sender": 8.0, "silence": 0.1}
 STALLED = {"rate": 4_771.0, "sender": 9.0, "silence": 20.0}
 #: Settled after a second, then 20 seconds of silence, then a second's worth, then two more.
 RECEIPTS = """
-INSERT INTO outbox.receipt (span, ids, sent_at) VALUES
-    ('[1,2]', '{1,2}', timestamptz '2026-01-01 00:00:01Z'),
-    ('[3,4]', '{3,4}', timestamptz '2026-01-01 00:00:21Z'),
-    ('[5,5]', '{5}', timestamptz '2026-01-01 00:00:22Z'),
-    ('[6,6]', '{6}', timestamptz '2026-01-01 00:02:00Z')
+INSERT INTO outbox.receipt (slot, span, ids, sent_at) VALUES
+    (0, '[1,2]', '{1,2}', timestamptz '2026-01-01 00:00:01Z'),
+    (0, '[3,4]', '{3,4}', timestamptz '2026-01-01 00:00:21Z'),
+    (0, '[5,5]', '{5}', timestamptz '2026-01-01 00:00:22Z'),
+    (0, '[6,6]', '{6}', timestamptz '2026-01-01 00:02:00Z')
 RETURNING timestamptz '2026-01-01 00:00:00Z'
 """
 

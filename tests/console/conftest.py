@@ -38,9 +38,9 @@ SELECT id, slot, 'dead', now(), 10, %s FROM gone
 """
 _CONFIRM = """
 WITH gone AS (DELETE FROM outbox.ready WHERE id IN (
-    SELECT m.id FROM outbox.message m WHERE m.message_id = ANY (%s)) RETURNING id)
-INSERT INTO outbox.receipt (span, ids)
-SELECT int8range(min(id), max(id), '[]'), array_agg(id ORDER BY id) FROM gone
+    SELECT m.id FROM outbox.message m WHERE m.message_id = ANY (%s)) RETURNING id, slot)
+INSERT INTO outbox.receipt (slot, span, ids)
+SELECT slot, int8range(min(id), max(id), '[]'), array_agg(id ORDER BY id) FROM gone GROUP BY slot
 """
 _EXPIRE = """
 WITH gone AS (DELETE FROM outbox.ready WHERE id IN (

@@ -42,9 +42,9 @@ def stocked(postgres: Postgres, migrated_template: str) -> Iterator[str]:
     with psycopg.connect(url) as admin:
         admin.execute(
             "WITH done AS (DELETE FROM outbox.ready r USING outbox.message m"
-            "  WHERE m.id = r.id AND m.message_id LIKE 'sent%' RETURNING r.id)"
-            " INSERT INTO outbox.receipt (span, ids)"
-            " SELECT int8range(min(id), max(id), '[]'), array_agg(id) FROM done"
+            "  WHERE m.id = r.id AND m.message_id LIKE 'sent%' RETURNING r.id, r.slot)"
+            " INSERT INTO outbox.receipt (slot, span, ids)"
+            " SELECT slot, int8range(min(id), max(id), '[]'), array_agg(id) FROM done GROUP BY 1"
         )
         for message_id, state in ((MESSAGE, "dead"), ("refused", "retry")):
             admin.execute(

@@ -94,9 +94,9 @@ def test_admin(example: Run, migrated: str) -> None:
         )
         connection.execute("DELETE FROM outbox.ready")
         connection.execute(
-            "INSERT INTO outbox.receipt (span, ids)"
-            " SELECT int8range(min(id), max(id), '[]'), array_agg(id)"
-            " FROM outbox.message WHERE message_id LIKE 's_'"
+            "INSERT INTO outbox.receipt (slot, span, ids)"
+            " SELECT slot, int8range(min(id), max(id), '[]'), array_agg(id)"
+            " FROM outbox.message WHERE message_id LIKE 's_' GROUP BY slot"
         )
     commit_rows(migrated, message_ids=["p1", "p2"])
     commit_rows(migrated, message_ids=["d1", "d2"], available_in=3600)

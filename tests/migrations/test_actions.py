@@ -91,7 +91,8 @@ def test_what_was_sent_is_sent_again_once(emptied_database: str) -> None:
     run(emptied_database, "DELETE FROM outbox.ready")
     run(
         emptied_database,
-        f"INSERT INTO outbox.receipt (span, ids) VALUES ('[{row},{row}]', '{{{row}}}')",
+        f"INSERT INTO outbox.receipt (slot, span, ids)"
+        f" SELECT slot, '[{row},{row}]', '{{{row}}}' FROM outbox.message",
     )
 
     assert [act(emptied_database, "replay", [row]) for _ in range(2)] == [1, 0]
@@ -113,8 +114,8 @@ def test_of_two_messages_with_one_id_the_one_that_was_sent_is_sent_again(
     run(url, "DELETE FROM outbox.ready")
     run(
         url,
-        """INSERT INTO outbox.receipt (span, ids, sent_at)
-        VALUES ('[1,1]', '{1}', now() - interval '1 h')""",
+        """INSERT INTO outbox.receipt (slot, span, ids, sent_at)
+        VALUES (1, '[1,1]', '{1}', now() - interval '1 h')""",
     )
     run(
         url,

@@ -214,7 +214,10 @@ def test_other_versions_of_postgres_do(binaries: Path, tmp_path_factory: Any) ->
             insert_rows(connection, available_in=3600)
             connection.execute("SELECT outbox.enqueue('shop.bill')")
             connection.execute("DELETE FROM outbox.ready WHERE id = 1")
-            connection.execute("INSERT INTO outbox.receipt (span, ids) VALUES ('[1,1]', '{1}')")
+            connection.execute(
+                "INSERT INTO outbox.receipt (slot, span, ids)"
+                " SELECT slot, '[1,1]', '{1}' FROM outbox.message WHERE id = 1"
+            )
             connection.execute("SELECT outbox.purge('0', true)")
             stats = connection.execute("SELECT pending, scheduled, dead FROM outbox.stats")
             assert stats.fetchone() == (3, 1, 0)

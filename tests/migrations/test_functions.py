@@ -41,9 +41,9 @@ def confirm(connection: Connection, message_id: str) -> None:
     """Settle a message as the relay would."""
     connection.execute(
         "WITH done AS (DELETE FROM outbox.ready WHERE id IN"
-        " (SELECT id FROM outbox.message WHERE message_id = %s) RETURNING id)"
-        " INSERT INTO outbox.receipt (span, ids)"
-        " SELECT int8range(id, id, '[]'), ARRAY[id] FROM done",
+        " (SELECT id FROM outbox.message WHERE message_id = %s) RETURNING id, slot)"
+        " INSERT INTO outbox.receipt (slot, span, ids)"
+        " SELECT slot, int8range(id, id, '[]'), ARRAY[id] FROM done",
         [message_id],
     )
 

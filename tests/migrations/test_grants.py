@@ -127,7 +127,7 @@ def test_a_producer_does_nothing_else(login_as: LoginAs, database: str) -> None:
         " content_encoding) VALUES ('epoch', 'm', 't', '', 'c', 'e')",
         "INSERT INTO outbox.ready (id, slot) VALUES (1, 1)",
         "INSERT INTO outbox.parked (id, slot, state, available_at) VALUES (1, 1, 'dead', now())",
-        "INSERT INTO outbox.receipt (span, ids) VALUES ('[1,2)', '{1}')",
+        "INSERT INTO outbox.receipt (slot, span, ids) VALUES (1, '[1,2)', '{1}')",
         "COPY outbox.message TO STDOUT",
         "SELECT nextval(pg_get_serial_sequence('outbox.message', 'id'))",
         "CREATE TABLE outbox.mine ()",

@@ -56,8 +56,8 @@ def test_old_keys_are_forgotten(session: Connection, emptied_database: str) -> N
         session.execute("SELECT outbox.enqueue('shop.bill', dedup_key => %s)", [key])
     session.execute(
         "WITH done AS (DELETE FROM outbox.ready WHERE id = (SELECT min(id) FROM outbox.ready)"
-        " RETURNING id) INSERT INTO outbox.receipt (span, ids)"
-        " SELECT int8range(id, id, '[]'), ARRAY[id] FROM done"
+        " RETURNING id, slot) INSERT INTO outbox.receipt (slot, span, ids)"
+        " SELECT slot, int8range(id, id, '[]'), ARRAY[id] FROM done"
     )
     session.execute("UPDATE outbox.dedup SET looked_at = now() - interval '2 hours'")
 

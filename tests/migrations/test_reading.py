@@ -39,8 +39,8 @@ PARKED = (
     " * interval '1 minute', 3, 'no queue is bound' "
 )
 WORK = {
-    "sent": "INSERT INTO outbox.receipt (span, ids)"
-    " SELECT int8range(min(id), max(id), '[]'), array_agg(id) ",
+    "sent": "INSERT INTO outbox.receipt (slot, span, ids)"
+    " SELECT min(slot), int8range(min(id), max(id), '[]'), array_agg(id) ",
     "dead": PARKED,
     "retry": PARKED,
     "scheduled": PARKED,

@@ -43,7 +43,7 @@ def age(connection: Connection, by: timedelta, slots: int = 1) -> None:
         "UPDATE outbox.message SET created_at = created_at - %s, slot = (slot - %s + 16) %% 16",
         [by, slots],
     )
-    for table in ("ready", "parked"):
+    for table in ("ready", "parked", "receipt"):
         connection.execute(
             SQL("UPDATE outbox.{} SET slot = (slot - {} + 16) % 16").format(
                 SQL(table), Literal(slots)
@@ -55,9 +55,9 @@ def age(connection: Connection, by: timedelta, slots: int = 1) -> None:
 def settle_all(connection: Connection) -> None:
     """Confirm everything that is ready."""
     connection.execute(
-        "WITH done AS (DELETE FROM outbox.ready RETURNING id)"
-        " INSERT INTO outbox.receipt (span, ids)"
-        " SELECT int8range(min(id), max(id), '[]'), array_agg(id) FROM done"
+        "WITH done AS (DELETE FROM outbox.ready RETURNING id, slot)"
+        " INSERT INTO outbox.receipt (slot, span, ids)"
+        " SELECT slot, int8range(min(id), max(id), '[]'), array_agg(id) FROM done GROUP BY 1"
     )
 
 
@@ -263,8 +263,8 @@ class TestPortions:
     def test_endings_go_in_portions(self, session: Connection) -> None:
         """Tens of millions of them, when somebody lowers the retention."""
         session.execute(
-            "INSERT INTO outbox.receipt (sent_at, span, ids)"
-            " SELECT now() - interval '9 days', int8range(-i, -i, '[]'), ARRAY[-i]"
+            "INSERT INTO outbox.receipt (slot, sent_at, span, ids)"
+            " SELECT 0, now() - interval '9 days', int8range(-i, -i, '[]'), ARRAY[-i]"
             " FROM generate_series(1, 4500) i"
         )
         session.execute(
@@ -289,9 +289,9 @@ class TestPortions:
         )
         session.execute(
             "WITH done AS (DELETE FROM outbox.ready r USING outbox.message m"
-            " WHERE m.id = r.id AND m.message_id <> ALL (%s) RETURNING r.id)"
-            " INSERT INTO outbox.receipt (span, ids)"
-            " SELECT int8range(min(id), max(id), '[]'), array_agg(id) FROM done",
+            " WHERE m.id = r.id AND m.message_id <> ALL (%s) RETURNING r.id, r.slot)"
+            " INSERT INTO outbox.receipt (slot, span, ids)"
+            " SELECT slot, int8range(min(id), max(id), '[]'), array_agg(id) FROM done GROUP BY 1",
             [pending],
         )
 
@@ -341,9 +341,9 @@ class TestPortions:
         age(session, timedelta(days=9), slots=2)
         commit_rows(emptied_database, 3)
         session.execute(
-            "WITH done AS (DELETE FROM outbox.ready WHERE lease_until < now() RETURNING id)"
-            " INSERT INTO outbox.receipt (span, ids)"
-            " SELECT int8range(min(id), max(id), '[]'), array_agg(id) FROM done"
+            "WITH done AS (DELETE FROM outbox.ready WHERE lease_until < now() RETURNING id, slot)"
+            " INSERT INTO outbox.receipt (slot, span, ids)"
+            " SELECT slot, int8range(min(id), max(id), '[]'), array_agg(id) FROM done GROUP BY 1"
         )
         age(session, timedelta(days=9), slots=1)
 

@@ -20,9 +20,9 @@ TREATMENTS: dict[str, tuple[str, str]] = {
     ),
     "confirmed": (
         "sent",
-        "WITH done AS (DELETE FROM outbox.ready {where} RETURNING id)"
-        " INSERT INTO outbox.receipt (span, ids)"
-        " SELECT int8range(id, id, '[]'), ARRAY[id] FROM done",
+        "WITH done AS (DELETE FROM outbox.ready {where} RETURNING id, slot)"
+        " INSERT INTO outbox.receipt (slot, span, ids)"
+        " SELECT slot, int8range(id, id, '[]'), ARRAY[id] FROM done",
     ),
     "refused": (
         "pending",

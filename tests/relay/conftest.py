@@ -136,9 +136,9 @@ class Outbox:
             """
             WITH done AS (
                 DELETE FROM outbox.ready r USING outbox.message m
-                WHERE m.message_id = %s AND r.id = m.id RETURNING r.id)
-            INSERT INTO outbox.receipt (sent_at, span, ids)
-            SELECT now() - %s::interval, int8range(id, id, '[]'), ARRAY[id] FROM done
+                WHERE m.message_id = %s AND r.id = m.id RETURNING r.id, r.slot)
+            INSERT INTO outbox.receipt (slot, sent_at, span, ids)
+            SELECT slot, now() - %s::interval, int8range(id, id, '[]'), ARRAY[id] FROM done
             """,
             (message_id, ago),
         )

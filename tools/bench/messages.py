@@ -35,9 +35,9 @@ FROM (
 
 #: What is pending becomes sent: as if a relay had confirmed it in batches.
 SEND_ALL: Final = """
-WITH sent AS (DELETE FROM outbox.ready RETURNING id)
-INSERT INTO outbox.receipt (span, ids)
-SELECT int8range(min(id), max(id), '[]'), array_agg(id) FROM sent GROUP BY id / 500
+WITH sent AS (DELETE FROM outbox.ready RETURNING id, slot)
+INSERT INTO outbox.receipt (slot, span, ids)
+SELECT slot, int8range(min(id), max(id), '[]'), array_agg(id) FROM sent GROUP BY slot, id / 500
 """
 
 

@@ -34,8 +34,8 @@ SELECT min(id), %(slot)s, 'scheduled', now() + interval '30 days'
 FROM outbox.message WHERE slot = %(slot)s
 """
 CONFIRM: Final = """
-INSERT INTO outbox.receipt (sent_at, span, ids)
-SELECT now() - %(age)s::interval, int8range(min(id), max(id), '[]'), array_agg(id)
+INSERT INTO outbox.receipt (slot, sent_at, span, ids)
+SELECT %(slot)s, now() - %(age)s::interval, int8range(min(id), max(id), '[]'), array_agg(id)
 FROM (SELECT id, row_number() OVER (ORDER BY id) AS place
       FROM outbox.message WHERE slot = %(slot)s) m
 WHERE place > 1 GROUP BY place / 500

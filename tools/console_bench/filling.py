@@ -35,12 +35,12 @@ INSERT INTO outbox.ready (id, slot) SELECT id, slot FROM outbox.message
  WHERE id BETWEEN %(from)s AND %(until)s AND id > %(settled)s
 """
 SENT: Final = """
-INSERT INTO outbox.receipt (span, ids, sent_at)
-SELECT int8range(min(id), max(id), '[]'), array_agg(id ORDER BY id),
+INSERT INTO outbox.receipt (slot, span, ids, sent_at)
+SELECT slot, int8range(min(id), max(id), '[]'), array_agg(id ORDER BY id),
        max(created_at) + interval '20 ms'
   FROM outbox.message WHERE id BETWEEN %(from)s AND %(until)s AND id %% 11 <> 0
    AND id <= %(settled)s
- GROUP BY id / 500
+ GROUP BY slot, id / 500
 """
 #: Of what was confirmed last workers have told; but for one in a hundred thousand.
 DONE: Final = """

@@ -34,17 +34,17 @@ SELECT gen_random_uuid()::text,
 """
 #: What is pending, but for what was so from the beginning.
 CONFIRM: Final = """
-WITH gone AS (DELETE FROM outbox.ready WHERE id > %s RETURNING id)
-INSERT INTO outbox.receipt (span, ids)
-SELECT int8range(min(id), max(id), '[]'), array_agg(id ORDER BY id) FROM gone
+WITH gone AS (DELETE FROM outbox.ready WHERE id > %s RETURNING id, slot)
+INSERT INTO outbox.receipt (slot, span, ids)
+SELECT slot, int8range(min(id), max(id), '[]'), array_agg(id ORDER BY id) FROM gone GROUP BY slot
 """
 ENDINGS: Final[dict[str, LiteralString]] = {
     "sent": """
-WITH gone AS (DELETE FROM outbox.ready RETURNING id)
-INSERT INTO outbox.receipt (span, ids, sent_at)
-SELECT int8range(min(id), max(id), '[]'), array_agg(id ORDER BY id),
+WITH gone AS (DELETE FROM outbox.ready RETURNING id, slot)
+INSERT INTO outbox.receipt (slot, span, ids, sent_at)
+SELECT slot, int8range(min(id), max(id), '[]'), array_agg(id ORDER BY id),
        now() + (min(id) - (SELECT max(id) FROM gone)) * interval '30 ms'
-  FROM gone GROUP BY id / 500""",
+  FROM gone GROUP BY slot, id / 500""",
     "dead": """
 WITH gone AS (DELETE FROM outbox.ready RETURNING id, slot)
 INSERT INTO outbox.parked (id, slot, state, available_at, attempts, last_error)

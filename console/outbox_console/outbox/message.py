@@ -38,8 +38,8 @@ SELECT m.id, m.slot, m.message_id, m.task, m.exchange, m.routing_key, m.created_
                       WHERE w.id = m.id AND w.slot = m.slot OFFSET 0) l ON true
   LEFT JOIN LATERAL (SELECT * FROM {outbox}.expiry w
                       WHERE w.id = m.id AND w.slot = m.slot OFFSET 0) e ON true
-  LEFT JOIN LATERAL (SELECT max(w.sent_at) AS sent_at FROM {outbox}.receipt w
-                      WHERE w.span @> m.id AND m.id = ANY (w.ids)) t ON true
+  LEFT JOIN LATERAL (SELECT max(c.sent_at) AS sent_at
+                       FROM {outbox}.confirms_of(m.id, m.slot) c) t ON true
  WHERE m.id = %(id)s AND (%(slot)s::smallint IS NULL OR m.slot = %(slot)s)
  ORDER BY m.created_at DESC LIMIT 1
 """

@@ -27,11 +27,11 @@ SELECT clock_timestamp() AS at,
        (SELECT max(r.sent_at) FROM {outbox}.receipt r) AS last_confirmed,
        (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(
                    epoch FROM r.sent_at - greatest(m.created_at, m.available_at)))::float8
-          FROM (SELECT sent_at, ids[1:20] AS ids FROM {outbox}.receipt
+          FROM (SELECT sent_at, slot, ids[1:20] AS ids FROM {outbox}.receipt
                  WHERE sent_at > %(since)s ORDER BY sent_at DESC LIMIT 10) r
          CROSS JOIN LATERAL unnest(r.ids) AS done (id)
          CROSS JOIN LATERAL (SELECT created_at, available_at FROM {outbox}.message
-                              WHERE id = done.id OFFSET 0) m) AS lag,
+                              WHERE id = done.id AND slot = r.slot OFFSET 0) m) AS lag,
        (SELECT count(*) FROM pg_stat_activity
          WHERE application_name ~ '^outbox-relay [0-9]' AND datname = current_database()) AS relays
   FROM {outbox}.stats s

@@ -201,15 +201,19 @@ COMMENT ON COLUMN outbox.parked.route IS
     'What it waits for: that its route takes messages again (exchange, U+001F, key), or that it is '
     'not held any more (U+001E, target; see hold).';
 
--- One row per settled batch: a sent time for every message at eight bytes each.
+-- One row per settled batch and slot, which is nearly always the same: a sent time for every message
+-- at eight bytes each. An id alone does not name a message: it can have been given twice (the
+-- sequence was restarted, an old snapshot was put back). A message is moved to another slot only
+-- while it waits, and has a new receipt after that.
 CREATE TABLE outbox.receipt (
     sent_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    slot       smallint NOT NULL,
     span       int8range NOT NULL,
     ids        bigint[] NOT NULL,
     claimed_at timestamptz
 );
 -- Unique, so that it can tell subscribers of logical replication which receipt was forgotten.
-CREATE UNIQUE INDEX receipt_sent_at ON outbox.receipt (sent_at, span);
+CREATE UNIQUE INDEX receipt_sent_at ON outbox.receipt (sent_at, span, slot);
 ALTER TABLE outbox.receipt REPLICA IDENTITY USING INDEX receipt_sent_at;
 CREATE INDEX receipt_span ON outbox.receipt USING gist (span);
 CREATE INDEX receipt_highest ON outbox.receipt (upper(span));
@@ -217,6 +221,7 @@ CREATE INDEX receipt_highest ON outbox.receipt (upper(span));
 ALTER TABLE outbox.receipt ALTER COLUMN ids SET STORAGE EXTERNAL;
 COMMENT ON TABLE outbox.receipt IS 'Private: when each batch was confirmed.';
 COMMENT ON COLUMN outbox.receipt.sent_at IS 'When the batch was settled.';
+COMMENT ON COLUMN outbox.receipt.slot IS 'The partition its messages are stored in.';
 COMMENT ON COLUMN outbox.receipt.span IS 'From the lowest to the highest id of the batch.';
 COMMENT ON COLUMN outbox.receipt.ids IS 'The ids of the messages that were confirmed.';
 COMMENT ON COLUMN outbox.receipt.claimed_at IS
@@ -225,11 +230,12 @@ COMMENT ON COLUMN outbox.receipt.claimed_at IS
 -- The other ending: what expired before a worker could have it. Its own table, because it is
 -- rare, and because settling must not pay for it.
 CREATE TABLE outbox.expiry (
-    id         bigint PRIMARY KEY,
+    id         bigint NOT NULL,
     slot       smallint NOT NULL,
     expired_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     attempts   smallint NOT NULL DEFAULT 0,
-    last_error text
+    last_error text,
+    PRIMARY KEY (id, slot)
 );
 CREATE INDEX expiry_expired_at ON outbox.expiry (expired_at);
 COMMENT ON TABLE outbox.expiry IS 'Private: messages that expired before they could be of use.';
@@ -562,24 +568,16 @@ COMMENT ON FUNCTION outbox.short_repr IS
 -- them does not. Compared with arrays of one, because neither a hash nor a merge join can do
 -- that: each would read all.
 
--- Whether a receipt is of that message. Ids can have been given twice: a receipt is of the newest
--- message with its id that was there when it was written. That a clock was set back in between is
--- no reason to take a message for unsent: one that has its id alone is meant by any receipt.
-CREATE FUNCTION outbox.is_confirmed(id bigint, slot smallint) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = outbox, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off
-SET enable_hashjoin = off SET enable_mergejoin = off
-AS $$
-    SELECT EXISTS (
-        SELECT FROM message m JOIN receipt r ON r.span @> m.id AND m.id = ANY (r.ids)
-        WHERE m.id = $1 AND m.slot = $2 AND NOT EXISTS (
-            SELECT FROM message o WHERE o.id = m.id AND o.slot <> m.slot
-            AND CASE WHEN m.created_at <= r.sent_at
-                THEN o.created_at > m.created_at AND o.created_at <= r.sent_at
-                ELSE o.created_at < m.created_at END))
+-- The confirms of a message: what tells whether and when it was sent, wherever that is asked. Plain
+-- enough that the planner puts it into the query that asks. The view `sent` has it written out: a
+-- function would read receipts with the rights of whoever looks.
+CREATE FUNCTION outbox.confirms_of(id bigint, slot smallint)
+RETURNS TABLE (sent_at timestamptz, claimed_at timestamptz) LANGUAGE sql STABLE AS $$
+    SELECT r.sent_at, r.claimed_at FROM outbox.receipt r
+    WHERE r.span @> $1 AND $1 = ANY (r.ids) AND r.slot = $2
 $$;
-COMMENT ON FUNCTION outbox.is_confirmed IS
-    'Private: whether a receipt is of this message, whose id may have been given to others too.';
+COMMENT ON FUNCTION outbox.confirms_of IS
+    'Private: each confirm of this message, and of no other to which its id was given.';
 
 -- A message that has neither work nor an ending: the triggers were off when it was inserted, or its
 -- work was deleted by hand. It was never confirmed, so it is not sent; restore_work() gives it its
@@ -595,10 +593,7 @@ AS $$
         UNION ALL SELECT true FROM parked p WHERE p.id = m.id AND p.slot = m.slot
         UNION ALL SELECT true FROM lane l WHERE l.id = m.id AND l.slot = m.slot
         UNION ALL SELECT true FROM expiry e WHERE e.id = m.id AND e.slot = m.slot
-        UNION ALL SELECT true FROM receipt r WHERE r.span @> m.id AND m.id = ANY (r.ids)
-            AND (r.sent_at >= m.created_at OR NOT EXISTS (
-                SELECT FROM message o
-                WHERE o.id = m.id AND o.slot <> m.slot AND o.created_at < m.created_at))
+        UNION ALL SELECT true FROM confirms_of(m.id, m.slot)
         LIMIT 1) known ON true
     WHERE known.found IS NULL AND m.created_at >= (
         SELECT coalesce(max(p.at), '-infinity') FROM progress p
@@ -761,8 +756,7 @@ COMMENT ON COLUMN outbox.expired.expired_at IS 'When the relay noticed.';
 
 -- A message is sent when it was confirmed and no work is left for it. Nothing above the highest
 -- confirmed id was ever sent: a backlog, which lies above it, is not even looked at. Where retention
--- has forgotten the receipts of that time already, being without work is enough. A receipt older
--- than the message is of another one that had its id, where there was one.
+-- has forgotten the receipts of that time already, being without work is enough.
 CREATE VIEW outbox.sent AS
     SELECT w.id, m.message_id, coalesce(m.task, '') AS task,
            coalesce(m.exchange, '') AS exchange, coalesce(m.routing_key, '') AS routing_key,
@@ -782,18 +776,14 @@ CREATE VIEW outbox.sent AS
         LIMIT 1) work ON true
     LEFT JOIN LATERAL (
         SELECT max(r.sent_at) AS sent_at FROM outbox.receipt r
-         WHERE r.span @> w.id AND w.id = ANY (r.ids)) done ON true
+         WHERE r.span @> w.id AND w.id = ANY (r.ids) AND r.slot = w.slot) done ON true
     LEFT JOIN outbox.message m
            ON m.id = ANY (ARRAY[w.key]) AND m.slot = ANY (ARRAY[w.slot])
           AND w.key = ANY (ARRAY[outbox.by_index(m.id)]) AND w.slot = ANY (ARRAY[m.slot])
     WHERE w.key < outbox.by_index((
             SELECT coalesce(max(upper(r.span)), 9223372036854775807) FROM outbox.receipt r))
       AND NOT coalesce(work.waits, false) AND coalesce(m.id, 0) <> 0
-      AND (done.sent_at >= coalesce(m.created_at, '-infinity')
-        OR done.sent_at IS NOT NULL AND NOT EXISTS (
-            SELECT FROM outbox.message o WHERE o.id = w.id AND o.slot <> w.slot
-            AND o.created_at < coalesce(m.created_at, '-infinity'))
-        OR coalesce(m.created_at, '-infinity') < (
+      AND (done.sent_at IS NOT NULL OR coalesce(m.created_at, '-infinity') < (
             SELECT max(p.at) FROM outbox.progress p WHERE p.name = 'receipts_forgotten'));
 COMMENT ON VIEW outbox.sent IS
     'Confirmed by the broker, and not yet forgotten by retention. The newest: ORDER BY id DESC.';
@@ -934,9 +924,8 @@ COMMENT ON FUNCTION outbox.bring_home IS
 -- ended, from the oldest to the newest and over again. Returns how many it found. Where very many
 -- batches of receipts reach over those messages it passes them by: to look would take too long.
 --
--- Ids can have been given twice (see `send_again`): work and endings are of the message in their
--- slot, and a receipt of the newest that was there when it was written. A message whose id another
--- one has among the work has to wait for that one.
+-- Ids can have been given twice: work and endings are of the message in their slot. A message whose
+-- id another one has among the work has to wait for that one.
 CREATE FUNCTION outbox.restore_work(portion integer DEFAULT 10000) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
@@ -949,7 +938,6 @@ DECLARE
     slots smallint[];
     lowest bigint;
     highest bigint;
-    twins bigint[];
     restored bigint := 0;
 BEGIN
     -- One at a time, and each statement sees what the one before has committed.
@@ -965,9 +953,9 @@ BEGIN
         IF part = 1 THEN
             SELECT array_agg(id), array_agg(slot) INTO ids, slots FROM (
                 SELECT id, slot FROM message WHERE id > above
-                ORDER BY id LIMIT portion_limit) m;
+                ORDER BY id FETCH FIRST portion_limit ROWS WITH TIES) m;
             INSERT INTO progress AS p (name, id) VALUES ('work_checked', CASE
-                WHEN cardinality(ids) = portion_limit THEN ids[portion_limit] ELSE 0 END)
+                WHEN cardinality(ids) >= portion_limit THEN ids[cardinality(ids)] ELSE 0 END)
             ON CONFLICT (name) DO UPDATE SET id = excluded.id WHERE p.id <> excluded.id;
         ELSE
             SELECT array_agg(id), array_agg(slot) INTO ids, slots FROM (
@@ -982,14 +970,9 @@ BEGIN
         CONTINUE WHEN ids IS NULL OR 5000 < (SELECT count(*) FROM (
             SELECT FROM receipt r WHERE r.span && int8range(lowest, highest, '[]')
             LIMIT 5001) reaching);
-        -- Not NULL where there are none: that would have each message asked about, one by one.
-        SELECT coalesce(array_agg(id), '{}') INTO twins FROM (
-            SELECT id FROM message WHERE id BETWEEN lowest AND highest
-            GROUP BY id HAVING count(*) > 1) given_twice;
         SELECT array_agg(i), array_agg(s) INTO ids, slots FROM unnest(ids, slots) AS looked (i, s)
-        WHERE i NOT IN (SELECT unnest(r.ids) FROM receipt r
-                         WHERE r.span && int8range(lowest, highest, '[]'))
-           OR i = ANY (twins) AND NOT is_confirmed(i, s);
+        WHERE (i, s) NOT IN (SELECT unnest(r.ids), r.slot FROM receipt r
+                              WHERE r.span && int8range(lowest, highest, '[]'));
         WITH found AS (
             SELECT m.* FROM unnest(ids, slots) AS missing (i, s), LATERAL (
                 SELECT id, slot, available_at, ordering_key FROM message
@@ -1144,22 +1127,16 @@ $$;
 COMMENT ON FUNCTION outbox.send_again IS
     'Private: gives messages that have no work left their work again. Returns how many.';
 
--- sent -> pending again. Of several messages with one row id, a receipt is of the newest that was
--- there when it was written.
+-- sent -> pending again.
 CREATE FUNCTION outbox.replay(
     since timestamptz, until timestamptz DEFAULT now(), task text DEFAULT NULL
 ) RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
     WITH confirmed AS (
-        SELECT DISTINCT unnest(r.ids) AS id, r.sent_at FROM receipt r
+        SELECT DISTINCT unnest(r.ids) AS id, r.slot FROM receipt r
         WHERE r.sent_at BETWEEN $1 AND $2
     ), chosen AS (
-        SELECT m.id, m.slot FROM confirmed c JOIN message m ON m.id = c.id
-        WHERE ($3 IS NULL OR m.task = $3)
-          AND NOT EXISTS (
-            SELECT FROM message o WHERE o.id = m.id AND o.slot <> m.slot
-            AND CASE WHEN m.created_at <= c.sent_at
-                THEN o.created_at > m.created_at AND o.created_at <= c.sent_at
-                ELSE o.created_at < m.created_at END)
+        SELECT m.id, m.slot FROM confirmed c JOIN message m ON m.id = c.id AND m.slot = c.slot
+        WHERE $3 IS NULL OR m.task = $3
     ) SELECT send_again(array_agg(id), array_agg(slot)) FROM chosen
 $$;
 COMMENT ON FUNCTION outbox.replay IS
@@ -1172,7 +1149,7 @@ SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
     SELECT send_again(array_agg(m.id), array_agg(m.slot)) FROM message m
     WHERE m.message_id = $1
-      AND (EXISTS (SELECT FROM receipt r WHERE r.span @> m.id AND m.id = ANY (r.ids))
+      AND (EXISTS (SELECT FROM confirms_of(m.id, m.slot))
         OR m.created_at < (SELECT max(p.at) FROM progress p WHERE p.name = 'receipts_forgotten'))
 $$;
 COMMENT ON FUNCTION outbox.replay_message IS
@@ -1506,8 +1483,7 @@ COMMENT ON FUNCTION outbox.enqueue IS 'Enqueues a Celery task from SQL; returns 
 -- portion at a time: what waits to be sent is not looked at, and no producer waits.
 
 -- The next portion, about twenty thousand messages: when its last batch was confirmed, and their ids
--- in the order in which an index has them. Neighbours are read as a range of ids: each id by itself
--- would be looked for in sixteen slots. How long a batch is its size tells, without reading it.
+-- in the order in which an index has them. Neighbours are read as a range of ids, in their slot. How long a batch is its size tells, without reading it.
 CREATE FUNCTION outbox.confirmed_portion(
     after timestamptz, until timestamptz, task text DEFAULT NULL,
     OUT last timestamptz, OUT message_ids text[]
@@ -1523,20 +1499,23 @@ BEGIN
     WHERE before < 20000;
     IF last IS NULL THEN RETURN; END IF;
     WITH wanted AS MATERIALIZED (
-        SELECT DISTINCT unnest(r.ids) AS id FROM receipt r
+        SELECT DISTINCT unnest(r.ids) AS id, r.slot FROM receipt r
          WHERE r.sent_at > after AND r.sent_at <= last
     ), runs AS MATERIALIZED (
-        SELECT min(id) AS lowest, max(id) AS highest FROM (
-            SELECT id, count(*) FILTER (WHERE gap > 20) OVER (ORDER BY id) AS run FROM (
-                SELECT id, id - lag(id) OVER (ORDER BY id) AS gap FROM wanted) spaced) numbered
-        GROUP BY run
+        SELECT slot, min(id) AS lowest, max(id) AS highest FROM (
+            SELECT id, slot, count(*) FILTER (WHERE gap > 20) OVER by_id AS run FROM (
+                SELECT id, slot, id - lag(id) OVER by_id AS gap FROM wanted
+                WINDOW by_id AS (PARTITION BY slot ORDER BY id)) spaced
+            WINDOW by_id AS (PARTITION BY slot ORDER BY id)) numbered
+        GROUP BY slot, run
     )
     -- CASE: a condition of its own could become a join, which is planned without knowing how many.
     SELECT array_agg(m.message_id ORDER BY m.message_id) INTO message_ids
     FROM runs CROSS JOIN LATERAL (
-        SELECT x.id, x.message_id, x.task FROM message x
-         WHERE x.id BETWEEN runs.lowest AND runs.highest OFFSET 0) m
-    WHERE CASE WHEN m.id IN (SELECT id FROM wanted) THEN $3 IS NULL OR m.task = $3 END;
+        SELECT x.id, x.slot, x.message_id, x.task FROM message x
+         WHERE x.slot = runs.slot AND x.id BETWEEN runs.lowest AND runs.highest OFFSET 0) m
+    WHERE CASE WHEN (m.id, m.slot) IN (SELECT id, slot FROM wanted)
+               THEN $3 IS NULL OR m.task = $3 END;
     message_ids := coalesce(message_ids, '{}');
 END $$;
 COMMENT ON FUNCTION outbox.confirmed_portion IS
@@ -1557,18 +1536,18 @@ CREATE FUNCTION outbox.missing_among(found json, watched json, until timestamptz
 RETURNS TABLE (
     id bigint, message_id text, task text, exchange text, routing_key text, declarations text,
     created_at timestamptz, sent_at timestamptz, outcome text, error text, worker text,
-    noted_at timestamptz
+    noted_at timestamptz, slot smallint
 ) LANGUAGE sql STABLE SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET jit = off AS $$
     SELECT m.id, m.message_id, m.task, m.exchange, m.routing_key, m.declare::text, m.created_at,
-           done.sent_at, f.outcome, f.error, f.worker, f.noted_at
+           done.sent_at, f.outcome, f.error, f.worker, f.noted_at, m.slot
     FROM json_to_recordset($1) AS f (message_id text, outcome text, error text, worker text,
                                      run bigint, noted_at timestamptz)
     JOIN LATERAL (SELECT * FROM message x WHERE x.message_id = f.message_id OFFSET 0) m ON true
     JOIN LATERAL (
-        SELECT max(r.sent_at) AS sent_at FROM receipt r
-         WHERE r.span @> m.id AND m.id = ANY (r.ids)) done ON done.sent_at <= $3
+        SELECT max(c.sent_at) AS sent_at FROM confirms_of(m.id, m.slot) c
+    ) done ON done.sent_at <= $3
     LEFT JOIN json_to_recordset($2) AS w (task text, since timestamptz) ON w.task = m.task
     WHERE NOT EXISTS (SELECT FROM ready x WHERE x.id = m.id AND x.slot = m.slot)
       AND NOT EXISTS (SELECT FROM parked x WHERE x.id = m.id AND x.slot = m.slot)
@@ -1730,8 +1709,7 @@ $$;
 COMMENT ON FUNCTION outbox.remove_rows IS
     'Private: dead -> gone, or else pending or scheduled -> gone, by id. Returns which.';
 
--- sent -> pending, as replay() does by time. Of several messages with one id, a receipt is of the
--- newest that was there when it was written.
+-- sent -> pending, as replay() does by time.
 CREATE FUNCTION outbox.replay_rows(rows bigint[], slots smallint[] DEFAULT NULL)
 RETURNS SETOF bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp
@@ -1746,12 +1724,7 @@ AS $$
         SELECT w.id, w.slot FROM wanted w
         WHERE w.created_at < (SELECT max(p.at) FROM progress p
                                WHERE p.name = 'receipts_forgotten')
-           OR EXISTS (
-            SELECT FROM receipt r WHERE r.span @> w.id AND w.id = ANY (r.ids) AND NOT EXISTS (
-                SELECT FROM message o WHERE o.id = w.id AND o.slot <> w.slot
-                AND CASE WHEN w.created_at <= r.sent_at
-                    THEN o.created_at > w.created_at AND o.created_at <= r.sent_at
-                    ELSE o.created_at < w.created_at END))
+           OR EXISTS (SELECT FROM confirms_of(w.id, w.slot))
     ) SELECT sent_again(array_agg(id), array_agg(slot)) FROM chosen
 $$;
 COMMENT ON FUNCTION outbox.replay_rows IS 'Private: sent -> pending, by id. Returns which.';
@@ -2070,7 +2043,7 @@ BEGIN
     EXECUTE 'SELECT json_agg(w) FROM inbox.watched w' INTO watched;
     SELECT json_agg(lacking) INTO missing FROM (
         SELECT m.id, m.message_id, m.task, m.exchange, m.routing_key, m.created_at, m.sent_at,
-               m.outcome, m.error, m.worker
+               m.outcome, m.error, m.worker, m.slot
         FROM missing_among(unfinished, watched, until) m) lacking;
 END $$;
 COMMENT ON FUNCTION outbox.missing_portion IS

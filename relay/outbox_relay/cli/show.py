@@ -14,7 +14,7 @@ from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import DATABASE, INBOX
 from outbox_relay.cli.output import print_json
 from outbox_relay.cli.values import message_id
-from outbox_relay.operator.life import Receipt, Step, Told
+from outbox_relay.operator.life import Receipt, Step
 from outbox_relay.operator.session import Session
 from outbox_relay.operator.show import Whole, find, life_of, told_of
 from outbox_relay.operator.text import printable
@@ -36,8 +36,8 @@ def _show(arguments: Namespace, settings: Settings) -> int:
     wanted: str = arguments.id
     with Session.open(settings) as session:
         found = find(session, wanted, body=arguments.body)
-        told = told_of(session, settings, found[0].message_id) if found else Told()
-        lives = [life_of(session, each, told) for each in found]
+        told = {id_: told_of(session, settings, id_) for id_ in {m.message_id for m in found}}
+        lives = [life_of(session, each, told[each.message_id]) for each in found]
     if not found:
         print(
             f"outbox-relay: no message has the id {wanted!r}: it was never committed, "
@@ -46,7 +46,7 @@ def _show(arguments: Namespace, settings: Settings) -> int:
         )
         return 1
     shown = [
-        _fields(each, told.receipt, life, with_body=arguments.body)
+        _fields(each, told[each.message_id].receipt, life, with_body=arguments.body)
         for each, life in zip(found, lives, strict=True)
     ]
     if arguments.json:
@@ -78,6 +78,7 @@ def _fields(
     fields = asdict(whole)
     fields["life"] = [asdict(step) for step in life]
     fields["receipt"] = None if receipt is None else asdict(receipt)
+    del fields["slot"]  # private: where the message is stored
     body = fields.pop("body")
     for shown in ("argsrepr", "kwargsrepr"):
         fields["headers"].pop(shown, None)

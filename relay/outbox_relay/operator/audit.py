@@ -19,7 +19,7 @@ from outbox_relay.core.place import Bounds, Broker, Ready, Told, Whereabouts, ju
 from outbox_relay.errors import BrokerLost, SchemaError
 from outbox_relay.operator import queries
 from outbox_relay.operator.inbox import open_inbox
-from outbox_relay.operator.manage import person
+from outbox_relay.operator.manage import Order, Row, act
 from outbox_relay.operator.missing import Missing, Unfinished, Watched, among
 from outbox_relay.operator.session import Session
 from outbox_relay.settings import Settings
@@ -123,12 +123,12 @@ def placed(found: Found, broker: Broker) -> list[tuple[Missing, Whereabouts]]:
 
 def send_again(settings: Settings, missing: Sequence[Missing], why: str = "") -> int:
     """Have exactly these published again, and record it; how many are pending now."""
-    order, changed = {"action": "replay", "slots": None, "at": None}, 0
+    rows = [Row(each.id, each.slot, each.message_id) for each in missing]
     with Session.open(settings) as session:
-        for n in range(0, len(missing), PORTION):
-            ids = [each.id for each in missing[n : n + PORTION]]
-            changed += len(session.value(queries.ACTED, **order, rows=ids, who=person(), why=why))
-    return changed
+        return sum(
+            len(act(session, Order("replay", why), rows[n : n + PORTION]))
+            for n in range(0, len(rows), PORTION)
+        )
 
 
 def _open_inbox(settings: Settings) -> Session:
@@ -171,7 +171,7 @@ def _ahead(all_of: Iterator[Portion]) -> Iterator[Portion]:
 
 def _once(missing: list[Missing]) -> list[Missing]:
     """A message that was sent twice is in two portions."""
-    return list({each.id: each for each in missing}.values())
+    return list({(each.id, each.slot): each for each in missing}.values())
 
 
 def _told(missing: Missing, now: datetime) -> Told | None:

@@ -50,6 +50,7 @@ class Missing:
     error: str | None
     worker: str | None
     noted_at: datetime | None
+    slot: int
 
     @property
     def queues(self) -> list[str]:

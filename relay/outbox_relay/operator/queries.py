@@ -45,7 +45,8 @@ SENT: Final = (
        NULL::text AS last_error, r.sent_at, NULL::timestamptz AS expired_at
   FROM {outbox}.receipt r
  CROSS JOIN LATERAL (SELECT unnest(r.ids) AS id ORDER BY 1 DESC) done
- CROSS JOIN LATERAL (SELECT * FROM {outbox}.message WHERE id = done.id OFFSET 0) m
+ CROSS JOIN LATERAL (SELECT * FROM {outbox}.message
+                      WHERE id = done.id AND slot = r.slot OFFSET 0) m
  WHERE r.sent_at > {outbox}.by_index('-infinity'::timestamptz) AND """
     + _OF_TASK
     + """
@@ -61,7 +62,7 @@ SENT: Final = (
 SHOW: Final = (
     "SELECT"
     + _MESSAGE
-    + """, CASE WHEN r.id IS NOT NULL OR l.id IS NOT NULL THEN 'pending'
+    + """, m.slot, CASE WHEN r.id IS NOT NULL OR l.id IS NOT NULL THEN 'pending'
             WHEN e.id IS NOT NULL THEN 'expired'
             WHEN p.id IS NULL AND t.sent_at IS NULL AND m.created_at >= (
                 SELECT coalesce(max(f.at), '-infinity') FROM {outbox}.progress f
@@ -88,12 +89,13 @@ SHOW: Final = (
                       WHERE w.id = m.id AND w.slot = m.slot OFFSET 0) l ON true
   LEFT JOIN LATERAL (SELECT * FROM {outbox}.expiry w
                       WHERE w.id = m.id AND w.slot = m.slot OFFSET 0) e ON true
-  LEFT JOIN LATERAL (SELECT max(w.sent_at) AS sent_at FROM {outbox}.receipt w
-                      WHERE w.span @> m.id AND m.id = ANY (w.ids)) t ON true
+  LEFT JOIN LATERAL (SELECT max(c.sent_at) AS sent_at
+                       FROM {outbox}.confirms_of(m.id, m.slot) c) t ON true
  WHERE m.id = ANY (ARRAY(
     SELECT x.id FROM {outbox}.message x WHERE x.message_id = %(message_id)s
     UNION ALL SELECT %(row)s::bigint))
- ORDER BY m.id"""
+   AND (m.message_id = %(message_id)s OR m.id = %(row)s)
+ ORDER BY m.id, m.created_at"""
 )
 
 #: The message id behind each id given: either it is one, or it is a row's number.
@@ -142,19 +144,13 @@ SELECT max(sent_at) FROM (
     SELECT sent_at FROM {outbox}.receipt
     WHERE sent_at BETWEEN %(since)s AND %(until)s ORDER BY sent_at LIMIT 20) portion
 """
-#: What was confirmed between two times: of several messages with one row id, a receipt is of the
-#: newest that was there when it was written (as outbox.replay has it).
+#: What was confirmed between two times.
 CONFIRMED_ROWS: Final = """
 SELECT m.id, m.slot, m.message_id
-  FROM (SELECT DISTINCT unnest(r.ids) AS id, r.sent_at FROM {outbox}.receipt r
+  FROM (SELECT DISTINCT unnest(r.ids) AS id, r.slot FROM {outbox}.receipt r
          WHERE r.sent_at BETWEEN %(since)s AND %(until)s) c
-  JOIN {outbox}.message m ON m.id = c.id
- WHERE (%(task)s::text IS NULL OR m.task = %(task)s)
-   AND NOT EXISTS (
-    SELECT FROM {outbox}.message o WHERE o.id = m.id AND o.slot <> m.slot
-    AND CASE WHEN m.created_at <= c.sent_at
-        THEN o.created_at > m.created_at AND o.created_at <= c.sent_at
-        ELSE o.created_at < m.created_at END)
+  JOIN {outbox}.message m ON m.id = c.id AND m.slot = c.slot
+ WHERE %(task)s::text IS NULL OR m.task = %(task)s
 """
 
 PURGE: Final = "SELECT {outbox}.purge(%(older_than)s * interval '1 second', true)"
@@ -186,8 +182,8 @@ SELECT coalesce(has_column_privilege(to_regclass('inbox.processed'), 'message_id
 PROCESSED_AT: Final = "SELECT processed_at FROM inbox.processed WHERE message_id = %(message_id)s"
 #: Each confirm of a message, and what was done to it; newest actions, if it had that many.
 CONFIRMS_OF: Final = """
-SELECT sent_at, claimed_at FROM {outbox}.receipt
-WHERE span @> %(id)s::bigint AND %(id)s = ANY (ids) ORDER BY sent_at
+SELECT sent_at, claimed_at FROM {outbox}.confirms_of(%(id)s, %(slot)s::smallint)
+ORDER BY sent_at
 """
 ACTIONS_ON: Final = """
 SELECT at, who, action, why FROM {outbox}.action

@@ -20,6 +20,7 @@ class Whole:
     """A message with all that is known of it; `state` is the view it is in."""
 
     id: int
+    slot: int
     message_id: str
     state: str
     task: str
@@ -65,7 +66,7 @@ def told_of(session: Session, settings: Settings, message_id: str) -> Told:
 
 def life_of(session: Session, whole: Whole, told: Told) -> list[Step]:
     """All that is known to have happened to it, in the order of time."""
-    confirms = session.fetch(Confirm, queries.CONFIRMS_OF, id=whole.id)
+    confirms = session.fetch(Confirm, queries.CONFIRMS_OF, id=whole.id, slot=whole.slot)
     actions = session.fetch(Action, queries.ACTIONS_ON, id=whole.id)
     due_at = None if whole.state == "dead" else whole.available_at
     steps = life.in_outbox(whole.created_at, due_at, confirms, actions)

@@ -22,12 +22,12 @@ WITH settled AS (
         SELECT id FROM {outbox}.ready
         WHERE id = ANY (%(ids)s::bigint[]) AND claim_id = %(claim_id)s
         FOR UPDATE SKIP LOCKED))
-    RETURNING id, lease_until
+    RETURNING id, slot, lease_until
 ), receipt AS (
-    INSERT INTO {outbox}.receipt (span, ids, claimed_at)
-    SELECT int8range(min(id), max(id), '[]'), array_agg(id),
+    INSERT INTO {outbox}.receipt (slot, span, ids, claimed_at)
+    SELECT slot, int8range(min(id), max(id), '[]'), array_agg(id),
            nullif(min(lease_until), '-infinity') - %(lease_seconds)s * interval '1 second'
-    FROM settled HAVING count(*) > 0
+    FROM settled GROUP BY slot
 )
 SELECT id FROM unnest(%(ids)s::bigint[]) AS confirmed (id)
 WHERE (SELECT count(*) FROM settled) < cardinality(%(ids)s::bigint[])
@@ -36,37 +36,43 @@ WHERE (SELECT count(*) FROM settled) < cardinality(%(ids)s::bigint[])
 )
 
 #: Confirmed rows that SETTLE has passed over go as well, whoever holds or has parked them by now,
-#: if they are of the message that was confirmed: a confirm is final. Returns those that are still
-#: locked; all others are settled, or not there any more.
+#: if they are of the message that was confirmed: a confirm is final. Others may have got its id
+#: meanwhile; and while it waited, it may have been moved to another slot. Returns those that are
+#: still locked; all others are settled, or not there any more.
 SETTLE_LATE: Final = Statement(
     "settle_late",
     """
 WITH confirmed AS MATERIALIZED (
-    SELECT found.id
-    FROM unnest(%(ids)s::bigint[], %(message_ids)s::text[]) AS confirmed (id, message_id),
-         LATERAL (SELECT m.id FROM {outbox}.message m
-                  WHERE m.id = confirmed.id AND m.message_id = confirmed.message_id OFFSET 0) found
+    SELECT found.id, found.slot
+    FROM unnest(%(ids)s::bigint[], %(slots)s::smallint[], %(message_ids)s::text[])
+             AS confirmed (id, slot, message_id),
+         LATERAL (SELECT m.id, m.slot FROM {outbox}.message m
+                  WHERE m.id = confirmed.id AND m.message_id = confirmed.message_id
+                  ORDER BY m.slot <> confirmed.slot LIMIT 1) found
 ), settled AS (
     DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(
-        SELECT id FROM {outbox}.ready WHERE id = ANY (ARRAY(SELECT id FROM confirmed))
-        FOR UPDATE SKIP LOCKED))
-    RETURNING id
+        SELECT r.id FROM confirmed c, LATERAL (
+            SELECT id FROM {outbox}.ready WHERE id = c.id AND slot = c.slot
+            OFFSET 0 FOR UPDATE SKIP LOCKED) r))
+    RETURNING id, slot
 ), taken_back AS (
     DELETE FROM {outbox}.parked WHERE id = ANY (ARRAY(
-        SELECT id FROM {outbox}.parked WHERE id = ANY (ARRAY(SELECT id FROM confirmed))
-        FOR UPDATE SKIP LOCKED))
-    RETURNING id
+        SELECT p.id FROM confirmed c, LATERAL (
+            SELECT id FROM {outbox}.parked WHERE id = c.id AND slot = c.slot
+            OFFSET 0 FOR UPDATE SKIP LOCKED) p))
+    RETURNING id, slot
 ), gone AS MATERIALIZED (
-    SELECT id FROM settled UNION SELECT id FROM taken_back
+    SELECT id, slot FROM settled UNION SELECT id, slot FROM taken_back
 ), receipt AS (
-    INSERT INTO {outbox}.receipt (span, ids)
-    SELECT int8range(min(id), max(id), '[]'), array_agg(id) FROM gone HAVING count(*) > 0
+    INSERT INTO {outbox}.receipt (slot, span, ids)
+    SELECT slot, int8range(min(id), max(id), '[]'), array_agg(id) FROM gone GROUP BY slot
+), left_there AS MATERIALIZED (
+    SELECT id, slot FROM confirmed EXCEPT SELECT id, slot FROM gone
 )
-SELECT id FROM {outbox}.ready
-WHERE id = ANY (ARRAY(SELECT id FROM confirmed EXCEPT SELECT id FROM gone))
-UNION ALL
-SELECT id FROM {outbox}.parked
-WHERE id = ANY (ARRAY(SELECT id FROM confirmed EXCEPT SELECT id FROM gone))
+SELECT l.id FROM left_there l, LATERAL (
+    SELECT 1 FROM {outbox}.ready WHERE id = l.id AND slot = l.slot
+    UNION ALL
+    SELECT 1 FROM {outbox}.parked WHERE id = l.id AND slot = l.slot) w
 """,
 )
 
@@ -173,7 +179,7 @@ WITH ended AS (
     DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(SELECT id FROM held))
 ), expired AS (
     INSERT INTO {outbox}.expiry (id, slot, attempts, last_error)
-    SELECT id, slot, attempts, %(error)s FROM held ON CONFLICT (id) DO NOTHING
+    SELECT id, slot, attempts, %(error)s FROM held ON CONFLICT (id, slot) DO NOTHING
 )
 SELECT e.id FROM ended e, LATERAL (
     SELECT FROM {outbox}.ready WHERE id = e.id AND claim_id = e.claim_id OFFSET 0) r

@@ -200,6 +200,7 @@ class Store(Session):
         sent = [message for message in messages if not message.expired]
         confirmed = {
             "ids": [message.id for message in sent],
+            "slots": [message.slot for message in sent],
             "message_ids": [message.message_id for message in sent],
         }
         return {id_ for (id_,) in self._run(statements.SETTLE_LATE, confirmed)}

@@ -174,6 +174,7 @@ def test_what_waits_under_the_same_number_hides_nothing(
     inbox.execute(
         "UPDATE outbox.message SET slot = (slot + 1) % 16, created_at = now() - interval '1 h'"
     )
+    inbox.execute("UPDATE outbox.receipt SET slot = (slot + 1) % 16")
     inbox.execute("SELECT setval('outbox.message_id_seq', id, false) FROM outbox.message")
     outbox.add("shop.mail")
 

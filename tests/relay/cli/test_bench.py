@@ -58,13 +58,14 @@ def test_it_leaves_the_history_alone(database: str, monkeypatch: pytest.MonkeyPa
     commit_rows(database, 3)
     with psycopg.connect(database) as connection:
         connection.execute(
-            "WITH done AS (DELETE FROM outbox.ready RETURNING id)"
-            " INSERT INTO outbox.receipt (span, ids)"
-            " SELECT int8range(id, id, '[]'), ARRAY[id] FROM done"
+            "WITH done AS (DELETE FROM outbox.ready RETURNING id, slot)"
+            " INSERT INTO outbox.receipt (slot, span, ids)"
+            " SELECT slot, int8range(id, id, '[]'), ARRAY[id] FROM done"
         )
         connection.execute(
             "UPDATE outbox.message SET slot = (slot + 13) % 16, created_at = now() - interval '2d'"
         )
+        connection.execute("UPDATE outbox.receipt SET slot = (slot + 13) % 16")
         connection.execute(TRIGGER)
 
     assert main(["bench", "--messages", "100", "--json"]) == 0

@@ -69,9 +69,9 @@ class Coming:
         """Messages that were confirmed."""
         ids = commit_rows(self.database, count, **columns)
         self.run(
-            "WITH gone AS (DELETE FROM outbox.ready RETURNING id) INSERT INTO outbox.receipt "
-            "(span, ids) SELECT int8range(min(id), max(id), '[]'), array_agg(id) FROM gone "
-            "HAVING count(*) > 0"
+            "WITH gone AS (DELETE FROM outbox.ready RETURNING id, slot) "
+            "INSERT INTO outbox.receipt (slot, span, ids) "
+            "SELECT slot, int8range(min(id), max(id), '[]'), array_agg(id) FROM gone GROUP BY slot"
         )
         return ids
 
@@ -239,8 +239,9 @@ def test_one_of_a_lane_goes_back_to_its_lane(coming: Coming) -> None:
     """Retried, it is published in its turn."""
     [id] = coming.sent(ordering_key="order-1")
     coming.run(
-        "WITH gone AS (DELETE FROM outbox.lane RETURNING id) INSERT INTO outbox.receipt "
-        "(span, ids) SELECT int8range(min(id), max(id), '[]'), array_agg(id) FROM gone"
+        "WITH gone AS (DELETE FROM outbox.lane RETURNING id, slot) "
+        "INSERT INTO outbox.receipt (slot, span, ids) "
+        "SELECT slot, int8range(min(id), max(id), '[]'), array_agg(id) FROM gone GROUP BY slot"
     )
     coming.bury(id)
     coming.round()

@@ -543,7 +543,8 @@ class TestRetention:
                 "DELETE FROM outbox.ready WHERE id = (SELECT max(id) FROM outbox.ready)"
             )
             connection.execute(
-                "INSERT INTO outbox.receipt SELECT now() - interval '2 days', '[1,1]', '{1}'"
+                "INSERT INTO outbox.receipt"
+                " SELECT now() - interval '2 days', min(slot), '[1,1]', '{1}' FROM outbox.message"
             )
             connection.execute(
                 "UPDATE outbox.message SET created_at = created_at - interval '2 days'"

@@ -18,7 +18,7 @@ NOW = datetime.now(UTC)
 def lost(number: int) -> Missing:
     """One that a worker should have finished."""
     return Missing(
-        number, f"m{number}", "shop.bill", "", "celery", "[]", NOW, NOW, None, None, None, None
+        number, f"m{number}", "shop.bill", "", "celery", "[]", NOW, NOW, None, None, None, None, 0
     )
 
 

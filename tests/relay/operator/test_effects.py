@@ -23,10 +23,10 @@ CONFIRMED_ONE_BY_ONE = """
 WITH sent AS (
     INSERT INTO outbox.message (message_id, task, body, content_type, content_encoding)
     SELECT n::text, 'shop.bill', '[]', 'application/json', 'utf-8'
-    FROM generate_series(1, 4500) n RETURNING id, message_id::int AS number
+    FROM generate_series(1, 4500) n RETURNING id, slot, message_id::int AS number
 ), confirmed AS (
-    INSERT INTO outbox.receipt (sent_at, span, ids)
-    SELECT now() - interval '2 hours' + number * interval '1 second', int8range(id, id, '[]'),
+    INSERT INTO outbox.receipt (slot, sent_at, span, ids)
+    SELECT slot, now() - interval '2 hours' + number * interval '1 second', int8range(id, id, '[]'),
            ARRAY[id] FROM sent
 )
 SELECT count(*) FROM sent;

@@ -19,7 +19,7 @@ from outbox_relay.errors import SchemaError, SettingsError, StoreLost
 from outbox_relay.postgres import store as store_module
 from outbox_relay.postgres.store import Store
 from servers import Postgres
-from tests.fixtures.rows import commit_rows, ids_in, insert_rows, states
+from tests.fixtures.rows import commit_rows, commit_twin, ids_in, insert_rows, states
 from tests.fixtures.waiting import wait_until
 from tests.relay.messages import a_message
 
@@ -436,6 +436,60 @@ class TestSettling:
         assert store.settle_late([lost]) == set()
 
         assert states(emptied_database) == {"pending": 1, "scheduled": 0, "sent": 0, "dead": 0}
+
+    @pytest.mark.parametrize("parked_again", [False, True], ids=["held", "parked"])
+    def test_a_late_confirm_settles_its_own_message_beside_one_with_its_id(
+        self, emptied_database: str, store: Store, parked_again: bool
+    ) -> None:
+        """The other keeps its work, and the receipt is of the one that was confirmed."""
+        (first,) = commit_rows(emptied_database)
+        (lost,) = claim(store, number=1)
+        if parked_again:
+            store.park([parked(lost, delay=TERM)])
+            twin = commit_twin(emptied_database, first)
+        else:
+            with psycopg.connect(emptied_database) as connection:
+                connection.execute("UPDATE outbox.ready SET claim_id = 2")
+            twin = commit_twin(emptied_database, first, available_in=TERM)
+
+        assert settle(store, [lost]) == [lost.id]
+        assert store.settle_late([lost]) == set()
+
+        assert ids_in(emptied_database, "sent") == {first}
+        assert ids_in(emptied_database, "scheduled" if not parked_again else "pending") == {twin}
+        assert store.restore_work() == 0
+
+    def test_a_confirm_is_of_the_older_of_two_with_one_id(
+        self, emptied_database: str, store: Store
+    ) -> None:
+        """It is sent once: nobody takes it for one without a receipt, and makes it work again."""
+        (first,) = commit_rows(emptied_database)
+        twin = commit_twin(emptied_database, first, available_in=TERM)
+
+        assert settle(store, claim(store)) == []
+
+        assert ids_in(emptied_database, "sent") == {first}
+        assert ids_in(emptied_database, "scheduled") == {twin}
+        assert store.restore_work() == 0
+
+    def test_messages_of_two_slots_settled_together_are_both_sent(
+        self, emptied_database: str, store: Store
+    ) -> None:
+        """Each slot has a receipt of its own."""
+        commit_rows(emptied_database, 2)
+        with psycopg.connect(emptied_database) as connection:
+            for table in ("message", "ready"):
+                connection.execute(
+                    SQL(
+                        "UPDATE outbox.{0} SET slot = (slot + 1) % 16"
+                        " WHERE id = (SELECT min(id) FROM outbox.{0})"
+                    ).format(Identifier(table))
+                )
+
+        assert settle(store, claim(store)) == []
+
+        assert states(emptied_database) == {"pending": 0, "scheduled": 0, "sent": 2, "dead": 0}
+        assert store.restore_work() == 0
 
     def test_a_locked_row_holds_up_no_other(
         self, emptied_database: str, open_store: OpenStore

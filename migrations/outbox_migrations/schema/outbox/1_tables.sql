@@ -199,15 +199,19 @@ COMMENT ON COLUMN outbox.parked.route IS
     'What it waits for: that its route takes messages again (exchange, U+001F, key), or that it is '
     'not held any more (U+001E, target; see hold).';
 
--- One row per settled batch: a sent time for every message at eight bytes each.
+-- One row per settled batch and slot, which is nearly always the same: a sent time for every message
+-- at eight bytes each. An id alone does not name a message: it can have been given twice (the
+-- sequence was restarted, an old snapshot was put back). A message is moved to another slot only
+-- while it waits, and has a new receipt after that.
 CREATE TABLE outbox.receipt (
     sent_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    slot       smallint NOT NULL,
     span       int8range NOT NULL,
     ids        bigint[] NOT NULL,
     claimed_at timestamptz
 );
 -- Unique, so that it can tell subscribers of logical replication which receipt was forgotten.
-CREATE UNIQUE INDEX receipt_sent_at ON outbox.receipt (sent_at, span);
+CREATE UNIQUE INDEX receipt_sent_at ON outbox.receipt (sent_at, span, slot);
 ALTER TABLE outbox.receipt REPLICA IDENTITY USING INDEX receipt_sent_at;
 CREATE INDEX receipt_span ON outbox.receipt USING gist (span);
 CREATE INDEX receipt_highest ON outbox.receipt (upper(span));
@@ -215,6 +219,7 @@ CREATE INDEX receipt_highest ON outbox.receipt (upper(span));
 ALTER TABLE outbox.receipt ALTER COLUMN ids SET STORAGE EXTERNAL;
 COMMENT ON TABLE outbox.receipt IS 'Private: when each batch was confirmed.';
 COMMENT ON COLUMN outbox.receipt.sent_at IS 'When the batch was settled.';
+COMMENT ON COLUMN outbox.receipt.slot IS 'The partition its messages are stored in.';
 COMMENT ON COLUMN outbox.receipt.span IS 'From the lowest to the highest id of the batch.';
 COMMENT ON COLUMN outbox.receipt.ids IS 'The ids of the messages that were confirmed.';
 COMMENT ON COLUMN outbox.receipt.claimed_at IS
@@ -223,11 +228,12 @@ COMMENT ON COLUMN outbox.receipt.claimed_at IS
 -- The other ending: what expired before a worker could have it. Its own table, because it is
 -- rare, and because settling must not pay for it.
 CREATE TABLE outbox.expiry (
-    id         bigint PRIMARY KEY,
+    id         bigint NOT NULL,
     slot       smallint NOT NULL,
     expired_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     attempts   smallint NOT NULL DEFAULT 0,
-    last_error text
+    last_error text,
+    PRIMARY KEY (id, slot)
 );
 CREATE INDEX expiry_expired_at ON outbox.expiry (expired_at);
 COMMENT ON TABLE outbox.expiry IS 'Private: messages that expired before they could be of use.';

@@ -9,9 +9,8 @@
 -- ended, from the oldest to the newest and over again. Returns how many it found. Where very many
 -- batches of receipts reach over those messages it passes them by: to look would take too long.
 --
--- Ids can have been given twice (see `send_again`): work and endings are of the message in their
--- slot, and a receipt of the newest that was there when it was written. A message whose id another
--- one has among the work has to wait for that one.
+-- Ids can have been given twice: work and endings are of the message in their slot. A message whose
+-- id another one has among the work has to wait for that one.
 CREATE FUNCTION outbox.restore_work(portion integer DEFAULT 10000) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
@@ -24,7 +23,6 @@ DECLARE
     slots smallint[];
     lowest bigint;
     highest bigint;
-    twins bigint[];
     restored bigint := 0;
 BEGIN
     -- One at a time, and each statement sees what the one before has committed.
@@ -40,9 +38,9 @@ BEGIN
         IF part = 1 THEN
             SELECT array_agg(id), array_agg(slot) INTO ids, slots FROM (
                 SELECT id, slot FROM message WHERE id > above
-                ORDER BY id LIMIT portion_limit) m;
+                ORDER BY id FETCH FIRST portion_limit ROWS WITH TIES) m;
             INSERT INTO progress AS p (name, id) VALUES ('work_checked', CASE
-                WHEN cardinality(ids) = portion_limit THEN ids[portion_limit] ELSE 0 END)
+                WHEN cardinality(ids) >= portion_limit THEN ids[cardinality(ids)] ELSE 0 END)
             ON CONFLICT (name) DO UPDATE SET id = excluded.id WHERE p.id <> excluded.id;
         ELSE
             SELECT array_agg(id), array_agg(slot) INTO ids, slots FROM (
@@ -57,14 +55,9 @@ BEGIN
         CONTINUE WHEN ids IS NULL OR 5000 < (SELECT count(*) FROM (
             SELECT FROM receipt r WHERE r.span && int8range(lowest, highest, '[]')
             LIMIT 5001) reaching);
-        -- Not NULL where there are none: that would have each message asked about, one by one.
-        SELECT coalesce(array_agg(id), '{}') INTO twins FROM (
-            SELECT id FROM message WHERE id BETWEEN lowest AND highest
-            GROUP BY id HAVING count(*) > 1) given_twice;
         SELECT array_agg(i), array_agg(s) INTO ids, slots FROM unnest(ids, slots) AS looked (i, s)
-        WHERE i NOT IN (SELECT unnest(r.ids) FROM receipt r
-                         WHERE r.span && int8range(lowest, highest, '[]'))
-           OR i = ANY (twins) AND NOT is_confirmed(i, s);
+        WHERE (i, s) NOT IN (SELECT unnest(r.ids), r.slot FROM receipt r
+                              WHERE r.span && int8range(lowest, highest, '[]'));
         WITH found AS (
             SELECT m.* FROM unnest(ids, slots) AS missing (i, s), LATERAL (
                 SELECT id, slot, available_at, ordering_key FROM message
@@ -219,22 +212,16 @@ $$;
 COMMENT ON FUNCTION outbox.send_again IS
     'Private: gives messages that have no work left their work again. Returns how many.';
 
--- sent -> pending again. Of several messages with one row id, a receipt is of the newest that was
--- there when it was written.
+-- sent -> pending again.
 CREATE FUNCTION outbox.replay(
     since timestamptz, until timestamptz DEFAULT now(), task text DEFAULT NULL
 ) RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
     WITH confirmed AS (
-        SELECT DISTINCT unnest(r.ids) AS id, r.sent_at FROM receipt r
+        SELECT DISTINCT unnest(r.ids) AS id, r.slot FROM receipt r
         WHERE r.sent_at BETWEEN $1 AND $2
     ), chosen AS (
-        SELECT m.id, m.slot FROM confirmed c JOIN message m ON m.id = c.id
-        WHERE ($3 IS NULL OR m.task = $3)
-          AND NOT EXISTS (
-            SELECT FROM message o WHERE o.id = m.id AND o.slot <> m.slot
-            AND CASE WHEN m.created_at <= c.sent_at
-                THEN o.created_at > m.created_at AND o.created_at <= c.sent_at
-                ELSE o.created_at < m.created_at END)
+        SELECT m.id, m.slot FROM confirmed c JOIN message m ON m.id = c.id AND m.slot = c.slot
+        WHERE $3 IS NULL OR m.task = $3
     ) SELECT send_again(array_agg(id), array_agg(slot)) FROM chosen
 $$;
 COMMENT ON FUNCTION outbox.replay IS
@@ -247,7 +234,7 @@ SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
     SELECT send_again(array_agg(m.id), array_agg(m.slot)) FROM message m
     WHERE m.message_id = $1
-      AND (EXISTS (SELECT FROM receipt r WHERE r.span @> m.id AND m.id = ANY (r.ids))
+      AND (EXISTS (SELECT FROM confirms_of(m.id, m.slot))
         OR m.created_at < (SELECT max(p.at) FROM progress p WHERE p.name = 'receipts_forgotten'))
 $$;
 COMMENT ON FUNCTION outbox.replay_message IS

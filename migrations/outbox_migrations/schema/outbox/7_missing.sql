@@ -4,8 +4,7 @@
 -- portion at a time: what waits to be sent is not looked at, and no producer waits.
 
 -- The next portion, about twenty thousand messages: when its last batch was confirmed, and their ids
--- in the order in which an index has them. Neighbours are read as a range of ids: each id by itself
--- would be looked for in sixteen slots. How long a batch is its size tells, without reading it.
+-- in the order in which an index has them. Neighbours are read as a range of ids, in their slot. How long a batch is its size tells, without reading it.
 CREATE FUNCTION outbox.confirmed_portion(
     after timestamptz, until timestamptz, task text DEFAULT NULL,
     OUT last timestamptz, OUT message_ids text[]
@@ -21,20 +20,23 @@ BEGIN
     WHERE before < 20000;
     IF last IS NULL THEN RETURN; END IF;
     WITH wanted AS MATERIALIZED (
-        SELECT DISTINCT unnest(r.ids) AS id FROM receipt r
+        SELECT DISTINCT unnest(r.ids) AS id, r.slot FROM receipt r
          WHERE r.sent_at > after AND r.sent_at <= last
     ), runs AS MATERIALIZED (
-        SELECT min(id) AS lowest, max(id) AS highest FROM (
-            SELECT id, count(*) FILTER (WHERE gap > 20) OVER (ORDER BY id) AS run FROM (
-                SELECT id, id - lag(id) OVER (ORDER BY id) AS gap FROM wanted) spaced) numbered
-        GROUP BY run
+        SELECT slot, min(id) AS lowest, max(id) AS highest FROM (
+            SELECT id, slot, count(*) FILTER (WHERE gap > 20) OVER by_id AS run FROM (
+                SELECT id, slot, id - lag(id) OVER by_id AS gap FROM wanted
+                WINDOW by_id AS (PARTITION BY slot ORDER BY id)) spaced
+            WINDOW by_id AS (PARTITION BY slot ORDER BY id)) numbered
+        GROUP BY slot, run
     )
     -- CASE: a condition of its own could become a join, which is planned without knowing how many.
     SELECT array_agg(m.message_id ORDER BY m.message_id) INTO message_ids
     FROM runs CROSS JOIN LATERAL (
-        SELECT x.id, x.message_id, x.task FROM message x
-         WHERE x.id BETWEEN runs.lowest AND runs.highest OFFSET 0) m
-    WHERE CASE WHEN m.id IN (SELECT id FROM wanted) THEN $3 IS NULL OR m.task = $3 END;
+        SELECT x.id, x.slot, x.message_id, x.task FROM message x
+         WHERE x.slot = runs.slot AND x.id BETWEEN runs.lowest AND runs.highest OFFSET 0) m
+    WHERE CASE WHEN (m.id, m.slot) IN (SELECT id, slot FROM wanted)
+               THEN $3 IS NULL OR m.task = $3 END;
     message_ids := coalesce(message_ids, '{}');
 END $$;
 COMMENT ON FUNCTION outbox.confirmed_portion IS
@@ -55,18 +57,18 @@ CREATE FUNCTION outbox.missing_among(found json, watched json, until timestamptz
 RETURNS TABLE (
     id bigint, message_id text, task text, exchange text, routing_key text, declarations text,
     created_at timestamptz, sent_at timestamptz, outcome text, error text, worker text,
-    noted_at timestamptz
+    noted_at timestamptz, slot smallint
 ) LANGUAGE sql STABLE SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET jit = off AS $$
     SELECT m.id, m.message_id, m.task, m.exchange, m.routing_key, m.declare::text, m.created_at,
-           done.sent_at, f.outcome, f.error, f.worker, f.noted_at
+           done.sent_at, f.outcome, f.error, f.worker, f.noted_at, m.slot
     FROM json_to_recordset($1) AS f (message_id text, outcome text, error text, worker text,
                                      run bigint, noted_at timestamptz)
     JOIN LATERAL (SELECT * FROM message x WHERE x.message_id = f.message_id OFFSET 0) m ON true
     JOIN LATERAL (
-        SELECT max(r.sent_at) AS sent_at FROM receipt r
-         WHERE r.span @> m.id AND m.id = ANY (r.ids)) done ON done.sent_at <= $3
+        SELECT max(c.sent_at) AS sent_at FROM confirms_of(m.id, m.slot) c
+    ) done ON done.sent_at <= $3
     LEFT JOIN json_to_recordset($2) AS w (task text, since timestamptz) ON w.task = m.task
     WHERE NOT EXISTS (SELECT FROM ready x WHERE x.id = m.id AND x.slot = m.slot)
       AND NOT EXISTS (SELECT FROM parked x WHERE x.id = m.id AND x.slot = m.slot)

@@ -90,8 +90,7 @@ $$;
 COMMENT ON FUNCTION outbox.remove_rows IS
     'Private: dead -> gone, or else pending or scheduled -> gone, by id. Returns which.';
 
--- sent -> pending, as replay() does by time. Of several messages with one id, a receipt is of the
--- newest that was there when it was written.
+-- sent -> pending, as replay() does by time.
 CREATE FUNCTION outbox.replay_rows(rows bigint[], slots smallint[] DEFAULT NULL)
 RETURNS SETOF bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp
@@ -106,12 +105,7 @@ AS $$
         SELECT w.id, w.slot FROM wanted w
         WHERE w.created_at < (SELECT max(p.at) FROM progress p
                                WHERE p.name = 'receipts_forgotten')
-           OR EXISTS (
-            SELECT FROM receipt r WHERE r.span @> w.id AND w.id = ANY (r.ids) AND NOT EXISTS (
-                SELECT FROM message o WHERE o.id = w.id AND o.slot <> w.slot
-                AND CASE WHEN w.created_at <= r.sent_at
-                    THEN o.created_at > w.created_at AND o.created_at <= r.sent_at
-                    ELSE o.created_at < w.created_at END))
+           OR EXISTS (SELECT FROM confirms_of(w.id, w.slot))
     ) SELECT sent_again(array_agg(id), array_agg(slot)) FROM chosen
 $$;
 COMMENT ON FUNCTION outbox.replay_rows IS 'Private: sent -> pending, by id. Returns which.';

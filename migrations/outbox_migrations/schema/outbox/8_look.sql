@@ -19,7 +19,7 @@ BEGIN
     EXECUTE 'SELECT json_agg(w) FROM inbox.watched w' INTO watched;
     SELECT json_agg(lacking) INTO missing FROM (
         SELECT m.id, m.message_id, m.task, m.exchange, m.routing_key, m.created_at, m.sent_at,
-               m.outcome, m.error, m.worker
+               m.outcome, m.error, m.worker, m.slot
         FROM missing_among(unfinished, watched, until) m) lacking;
 END $$;
 COMMENT ON FUNCTION outbox.missing_portion IS
