@@ -105,6 +105,7 @@ def _application(
     async def living(_: Starlette) -> AsyncIterator[None]:
         console.pulse.start()  # mounted, it starts with the first page
         yield
+        await console.doctor.stop()
         await console.pulse.stop()
         console.database.close()
 

@@ -7,6 +7,7 @@ time; whoever asks meanwhile gets its report.
 
 import asyncio
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -19,13 +20,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from outbox_console.errors import Problem
+from outbox_console.errors import Problem, SettingsError
 
 #: Seconds. It waits for servers that do not answer, one after another.
 _DEADLINE: Final = 90.0
+#: Seconds for what was killed to be gone.
+_DYING: Final = 2.0
 #: Bytes of a report: one of a thousand queues takes a tenth.
 _LARGEST: Final = 4_000_000
 _LEVELS: Final = ("problem", "warn", "ok")
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,13 @@ class Doctor:
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._examine())
         # Whoever asked first may have gone: what was begun is brought to its end.
-        self.report = await asyncio.shield(self._running)
-        return self.report
+        return await asyncio.shield(self._running)
+
+    async def stop(self) -> None:
+        """End what runs."""
+        if self._running is not None and not self._running.done():
+            self._running.cancel()
+            await asyncio.wait({self._running})
 
     async def _examine(self) -> Report:
         began = asyncio.get_running_loop().time()
@@ -82,10 +91,47 @@ class Doctor:
             findings = parse(await self._output())
         except Problem as problem:
             trouble = problem
+        except SettingsError as error:
+            trouble = Problem(503, "A setting is wrong", str(error))
+        except Exception as error:  # whatever it is, people are told, and may ask again
+            _log.exception("the doctor could not be asked")
+            kind = type(error).__name__
+            trouble = Problem(500, "The console has failed", f"See its log: {kind}.")
         seconds = asyncio.get_running_loop().time() - began
-        return Report(datetime.now(UTC), seconds, findings, trouble)
+        self.report = Report(datetime.now(UTC), seconds, findings, trouble)
+        return self.report
 
     async def _output(self) -> bytes:
+        process = await self._started()
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                output, errors = await _ended(process)
+        except BaseException as error:
+            # Late, or the console ends: nothing of it goes on without us.
+            _kill(process)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DYING):
+                    await _ended(process)
+            if not isinstance(error, TimeoutError):
+                raise
+            raise Problem(
+                503, f"The examination took longer than {_DEADLINE:.0f} seconds", "Run it again."
+            ) from None
+        if max(len(output), len(errors)) > _LARGEST:
+            raise Problem(
+                503,
+                "The command prints more than a report can be",
+                f"It was ended after {_LARGEST:,} bytes: look at OUTBOX_CONSOLE_DOCTOR.",
+            )
+        if process.returncode not in (0, 1):
+            # It repeats neither passwords nor values of messages.
+            said = errors.decode(errors="replace").strip().splitlines()[-1:] or ["nothing"]
+            raise Problem(
+                503, "The command could not examine anything", f"It said: {said[0][:500]}"
+            )
+        return output
+
+    async def _started(self) -> asyncio.subprocess.Process:
         words = shlex.split(self._command)
         program = _found(words[0])
         if program is None:
@@ -96,31 +142,48 @@ class Doctor:
                 "command that runs it where it is, such as "
                 "`docker compose exec -T relay outbox-relay doctor --json`.",
             )
-        process = await asyncio.create_subprocess_exec(
-            program,
-            *words[1:],
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment(os.environ, self._database_url(), self._schema),
-            start_new_session=True,
-        )
         try:
-            output, errors = await asyncio.wait_for(process.communicate(), _DEADLINE)
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-            raise Problem(
-                503, f"The examination took longer than {_DEADLINE:.0f} seconds", "Run it again."
-            ) from None
-        if process.returncode not in (0, 1) or len(output) > _LARGEST:
-            # It repeats neither passwords nor values of messages.
-            said = errors.decode(errors="replace").strip().splitlines()[-1:] or ["nothing"]
-            raise Problem(
-                503, "The command could not examine anything", f"It said: {said[0][:500]}"
+            return await asyncio.create_subprocess_exec(
+                program,
+                *words[1:],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=environment(os.environ, self._database_url(), self._schema),
+                start_new_session=True,
             )
-        return output
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise Problem(
+                503,
+                f"The command {words[0]} cannot be started",
+                f"{why}: look at OUTBOX_CONSOLE_DOCTOR, and at the rights of {program}.",
+            ) from error
+
+
+async def _ended(process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
+    """What it printed for us and said to people, once it has ended; of each as much as is kept."""
+    told = await asyncio.gather(_read(process, process.stdout), _read(process, process.stderr))
+    await process.wait()
+    return told
+
+
+async def _read(process: asyncio.subprocess.Process, stream: asyncio.StreamReader | None) -> bytes:
+    """All of it; of what prints more than a report can be the beginning, and that is its end."""
+    assert stream is not None
+    read = b""
+    while part := await stream.read(65536):
+        if len(read) > _LARGEST:
+            _kill(process)
+        else:
+            read += part
+    return read
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """With all that it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def environment(inherited: Mapping[str, str], database_url: str, schema: str) -> dict[str, str]:
@@ -133,8 +196,11 @@ def environment(inherited: Mapping[str, str], database_url: str, schema: str) ->
 def parse(output: bytes) -> list[Finding]:
     """The findings of a report for programs, the worst first; raises Problem where it is none."""
     try:
-        found = [_finding(each) for each in json.loads(output)]
-    except (ValueError, TypeError, KeyError) as error:
+        read = json.loads(output)
+        if not read or not isinstance(read, list):
+            raise ValueError
+        found = [_finding(each) for each in read]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Problem(
             503,
             "The command printed no report",

@@ -5,16 +5,21 @@ import json
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 
 from outbox_console import create_app, settings
 from outbox_console.doctor import Doctor, environment
 from outbox_console.errors import SettingsError
-from tests.console.conftest import Browser
+from tests.console.conftest import Browser, served
+from tests.fixtures.waiting import wait_until
 
 Visit = Callable[..., Browser]
 
@@ -58,6 +63,17 @@ def test_a_report_is_shown_the_worst_first(visit: Visit, outbox: str, tmp_path: 
         ("import sys; print('what is wrong', file=sys.stderr); sys.exit(2)", "what is wrong"),
         ("print('fine')", "printed no report"),
         ("print('[1]')", "printed no report"),
+        ("print('{}')", "printed no report"),
+        ("print('[]')", "printed no report"),
+        ("print('null')", "printed no report"),
+        ("print('[[]]')", "printed no report"),
+        ("print('[' * 100_000)", "printed no report"),
+        ("import sys; sys.stdout.buffer.write(b'\\xff')", "printed no report"),
+        ("while True: print('x' * 65536)", "prints more than a report can be"),
+        (
+            "import sys\nwhile True: print('x' * 65536, file=sys.stderr)",
+            "prints more than a report can be",
+        ),
     ],
 )
 def test_a_command_that_fails_is_said(
@@ -73,6 +89,69 @@ def test_a_command_that_is_missing_is_said(visit: Visit, outbox: str) -> None:
 
     assert "no-such-command is not installed here" in page
     assert "OUTBOX_CONSOLE_DOCTOR" in page
+
+
+@pytest.mark.parametrize(("content", "rights"), [("#!/bin/sh\n", 0o644), ("no program", 0o755)])
+def test_a_command_that_cannot_be_started_is_said(
+    visit: Visit, outbox: str, tmp_path: Path, content: str, rights: int
+) -> None:
+    """With the reason, and where to look."""
+    program = tmp_path / "program"
+    program.write_text(content)
+    program.chmod(rights)
+
+    page = examined(visit, outbox, str(program))
+
+    assert "cannot be started" in page
+    assert "OUTBOX_CONSOLE_DOCTOR" in page
+
+
+def test_a_setting_that_went_wrong_since_is_said(tmp_path: Path) -> None:
+    """As the file of the database's address that is gone: no page fails for it."""
+
+    def gone() -> str:
+        raise SettingsError("OUTBOX_DATABASE_URL_FILE cannot be read")
+
+    doctor = Doctor(command(tmp_path, "print('[]')"), gone, "outbox")
+    report = asyncio.run(doctor.examine())
+
+    assert report.trouble is not None
+    assert "OUTBOX_DATABASE_URL_FILE" in report.trouble.remedy
+
+
+def test_what_it_runs_ends_with_the_console(outbox: str, tmp_path: Path) -> None:
+    """And so do the children of that."""
+    log = tmp_path / "log"
+    text = f"""
+        import os, signal
+        os.fork()
+        open({str(log)!r}, "a").write(f"{{os.getpid()}}\\n")
+        signal.pause()
+    """
+    app = create_app(database_url=outbox, doctor=command(tmp_path, textwrap.dedent(text)))
+    with served(app) as address, Browser(base_url=address, timeout=20) as browser:
+        page = browser.get("/doctor")
+
+        def ask() -> None:
+            with suppress(httpx.TransportError):
+                browser.submit(page, "/doctor", "")
+
+        asking = Thread(target=ask)
+        asking.start()
+        wait_until(lambda: log.exists() and log.read_text().count("\n") == 2, 20, "both run")
+    asking.join(20)
+    children = [int(line) for line in log.read_text().split()]
+
+    wait_until(lambda: not any(map(runs, children)), 20, "that both have ended")
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
 
 
 def test_the_real_command_examines_what_the_console_shows(
