@@ -50,6 +50,7 @@ def create_app(
     doctor: str = reading.DOCTOR,
     relay_metrics: tuple[str, ...] = (),
     mask: Mask | None = None,
+    key: str = "",
 ) -> Starlette:
     """The console, to be mounted in an ASGI application that has let people in already.
 
@@ -58,7 +59,8 @@ def create_app(
     returns a `Person` or None, who is refused. `doctor` is the command that the page of that name
     runs; `relay_metrics` are URLs of relays' metrics, for how deep the queues are at the broker.
     `mask` gets the task's name, the part of the payload and its text, and returns what is shown.
-    Raises SettingsError.
+    `key` is a secret that all processes of the application share, so that each takes the forms of
+    the others' pages. Raises SettingsError.
     """
     settings = reading.check(
         Settings(
@@ -67,6 +69,7 @@ def create_app(
             role=role,
             doctor=doctor,
             relay_metrics=relay_metrics,
+            key=key,
         )
     )
     return _application(settings, [Middleware(Gate, Nobody(role), who, False)], mask)
@@ -94,7 +97,7 @@ def _application(
     console = Console(
         database,
         Pulse(database),
-        Forms(),
+        Forms(settings.key or (settings.openid.client_secret() if settings.openid else "")),
         templates(),
         Doctor(settings.doctor, settings.database_url, settings.schema),
         Depths(settings.relay_metrics),

@@ -6,7 +6,7 @@ Without anybody to sign in, it listens on loopback alone: `check` refuses anothe
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Final
@@ -56,6 +56,9 @@ VARIABLES: Final = (
 #: The name of the file that holds a value is given as NAME_FILE, and read anew for each use.
 _SECRET: Final = "OUTBOX_DATABASE_URL"
 _CLIENT_SECRET: Final = "OUTBOX_CONSOLE_OIDC_CLIENT_SECRET"
+_KEY: Final = "OUTBOX_CONSOLE_KEY"
+#: What is shorter somebody could guess.
+_SHORTEST_KEY: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,10 @@ class OpenId:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The console's settings. `database_url` is called for each connection, and never shown."""
+    """The console's settings. `database_url` is called for each connection, and never shown.
+
+    With `key`, several consoles take each other's forms.
+    """
 
     database_url: Callable[[], str]
     schema: str = "outbox"
@@ -87,6 +93,7 @@ class Settings:
     relay_metrics: tuple[str, ...] = ()
     openid: OpenId | None = None
     mask: str = ""
+    key: str = field(default="", repr=False)
 
     @property
     def knows_people(self) -> bool:
@@ -113,6 +120,7 @@ def read(values: Mapping[str, str]) -> Settings:
             relay_metrics=tuple(_parts(known["OUTBOX_CONSOLE_RELAY_METRICS"])),
             openid=_openid(known, values),
             mask=known["OUTBOX_CONSOLE_MASK"],
+            key=_key(values),
         )
     )
 
@@ -123,6 +131,10 @@ def check(settings: Settings) -> Settings:
         raise SettingsError("OUTBOX_SCHEMA: lower-case letters, digits and underscores, at most 63")
     if settings.role not in ROLES:
         raise SettingsError(f"OUTBOX_CONSOLE_ROLE: one of {', '.join(ROLES)}")
+    if settings.key and len(settings.key) < _SHORTEST_KEY:
+        raise SettingsError(
+            f"{_KEY}: at least {_SHORTEST_KEY} characters, such as `openssl rand -hex 32` prints"
+        )
     _check_doctor(settings.doctor)
     if not all(url.startswith(("http://", "https://")) for url in settings.relay_metrics):
         raise SettingsError(
@@ -186,6 +198,14 @@ def _content(path: Path, name: str = _SECRET) -> str:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{name}_FILE cannot be read: {error}") from error
+
+
+def _key(values: Mapping[str, str]) -> str:
+    file = values.get(f"{_KEY}_FILE", "")
+    key = _content(Path(file), _KEY) if file else values.get(_KEY, "").strip()
+    if file and not key:
+        raise SettingsError(f"{_KEY}_FILE is empty")
+    return key
 
 
 def _openid(known: Mapping[str, str], values: Mapping[str, str]) -> OpenId | None:

@@ -154,6 +154,38 @@ def test_a_forged_form_changes_nothing(browse: Browse, outbox: str) -> None:
     assert states(outbox)["dead"] == 0
 
 
+def test_consoles_with_one_key_take_each_others_forms(visit: Visit, outbox: str) -> None:
+    """As processes and replicas behind one address have to; without one none does."""
+    key = {"OUTBOX_CONSOLE_KEY": "a key of sufficient length"}
+
+    def answered(*keys: dict[str, str]) -> int:
+        first, second = (
+            visit(configured(outbox, OUTBOX_CONSOLE_ROLE="operator", **each)) for each in keys
+        )
+        bury(outbox, commit_rows(outbox, 1))
+        page = first.get("/messages?state=dead")
+        second.cookies.update(first.cookies)
+        return second.submit(page, "/actions/confirm", "retry", all="1").status_code
+
+    assert answered(key, key) == 200
+    assert answered(key, {"OUTBOX_CONSOLE_KEY": "another key of that length"}) == 403
+    assert answered({}, {}) == 403
+
+
+def test_a_key_is_long_enough_and_never_repeated(tmp_path: Path) -> None:
+    """Given itself or as a file; a refusal names the setting alone."""
+    url = {"OUTBOX_DATABASE_URL": "postgresql://localhost/x"}
+    file = tmp_path / "key"
+    file.write_text("from a file, and long\n")
+
+    assert settings.read({**url, "OUTBOX_CONSOLE_KEY_FILE": str(file)}).key.endswith("long")
+    file.write_text("")
+    for wrong in ({"OUTBOX_CONSOLE_KEY": "hunter2"}, {"OUTBOX_CONSOLE_KEY_FILE": str(file)}):
+        with pytest.raises(SettingsError, match="OUTBOX_CONSOLE_KEY") as error:
+            settings.read({**url, **wrong})
+        assert "hunter2" not in str(error.value)
+
+
 def test_a_browser_runs_nothing_but_ours(browse: Browse, ten: str) -> None:
     """A strict policy on every answer, no script or style within a page, cookies out of reach."""
     browser = browse(ten)

@@ -134,7 +134,8 @@ async def form(request: Request) -> dict[str, list[str]]:
         raise Problem(
             403,
             "This form is not ours, or older than the console's last start",
-            "Nothing was done. Go back, load the page again, and repeat it there.",
+            "Nothing was done. Go back, load the page again, and repeat it there. Several "
+            "consoles behind one address need one OUTBOX_CONSOLE_KEY.",
         )
     return fields
 

@@ -1,6 +1,7 @@
 """Tells a form of ours from one that another site made: a token that only our pages know.
 
-The token belongs to a random cookie and to the person; the key lives as long as the process.
+The token belongs to a random cookie and to the person. Several consoles that are given one secret
+take each other's forms; without one the key lives as long as the process.
 """
 
 import hmac
@@ -14,8 +15,9 @@ COOKIE: Final = "outbox_console"
 class Forms:
     """Makes and checks the tokens of forms."""
 
-    def __init__(self) -> None:
-        self._key = secrets.token_bytes(32)
+    def __init__(self, secret: str = "") -> None:
+        derived = hmac.digest(secret.encode(), b"outbox-console forms", sha256)
+        self._key = derived if secret else secrets.token_bytes(32)
 
     def new_cookie(self) -> str:
         """The value of a new cookie."""
