@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
@@ -136,7 +137,7 @@ def check(settings: Settings) -> Settings:
             f"{_KEY}: at least {_SHORTEST_KEY} characters, such as `openssl rand -hex 32` prints"
         )
     _check_doctor(settings.doctor)
-    if not all(url.startswith(("http://", "https://")) for url in settings.relay_metrics):
+    if not all(map(_is_url, settings.relay_metrics)):
         raise SettingsError(
             "OUTBOX_CONSOLE_RELAY_METRICS: URLs such as http://relay:9464/metrics, comma-separated"
         )
@@ -268,6 +269,14 @@ def _address(text: str) -> tuple[str, int]:
     if not separator or not host or not port.isdigit() or int(port) > 65535:
         raise SettingsError("OUTBOX_CONSOLE_ADDRESS: host:port, such as 127.0.0.1:9465")
     return host.strip("[]"), int(port)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
 
 
 def _network(text: str) -> Network:

@@ -1,13 +1,16 @@
 """Routes, relays and workers: figures are as in SQL, and what is not known is said to be so."""
 
+import asyncio
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
 
 import psycopg
 import pytest
 
-from outbox_console.depths import Depth, parse
+from outbox_console.depths import Depth, Depths, parse
 from outbox_console.outbox.routes import Route, scaled
 from outbox_console.outbox.samples import Counts
 from outbox_console.outbox.workers import Relay
@@ -165,3 +168,68 @@ def test_without_an_inbox_nothing_is_claimed_of_workers(
 def test_depths_are_read_from_a_relays_metrics() -> None:
     """Names are unescaped; who consumes is unknown where no metric tells."""
     assert parse(METRICS) == {"celery": Depth(12, 2), 'a "b" \\ c': Depth(1, None)}
+
+
+@pytest.mark.parametrize(
+    ("how", "known"),
+    [("at once", True), ("drips", False), ("endless", False), ("silent", False), ("other", False)],
+)
+def test_a_relay_that_answers_oddly_keeps_no_page_waiting(how: str, known: bool) -> None:
+    """Slowly, for ever, with nothing or with something else: what is there is not known."""
+    with metrics(how) as url:
+        found = asyncio.run(asyncio.wait_for(Depths([url]).read(), 10))
+
+    assert (found is not None) == known
+
+
+def test_the_first_relay_that_answers_counts() -> None:
+    """However many before it are silent, and however long they would be."""
+    with ExitStack() as stack:
+        silent = [stack.enter_context(metrics("silent")) for _ in range(5)]
+        there = stack.enter_context(metrics("at once"))
+        found = asyncio.run(asyncio.wait_for(Depths([*silent, there]).read(), 10))
+
+    assert found == parse(METRICS)
+
+
+@pytest.mark.parametrize("value", ["9e999", "1.2.3", "e", "NaN"])
+def test_a_depth_that_is_no_number_is_not_known(value: str) -> None:
+    """And no error of a page."""
+    with metrics("at once", METRICS.replace("12.0", value)) as url:
+        found = asyncio.run(Depths([url]).read())
+
+    assert not found or "celery" not in found
+
+
+@contextmanager
+def metrics(how: str, text: str = METRICS) -> Iterator[str]:
+    """The address of something that answers as a relay would, or otherwise."""
+    ended = Event()
+
+    class Relay(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(404 if how == "other" else 200)
+            self.end_headers()
+            with suppress(OSError):
+                if how in ("at once", "other"):
+                    self.wfile.write(text.encode())
+                elif how == "silent":
+                    ended.wait(30)
+                while how == "endless":
+                    self.wfile.write(b"# as much as can be\n" * 5000)
+                while how == "drips" and not ended.wait(0.2):
+                    self.wfile.write(b"#")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Relay)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/metrics"
+    finally:
+        ended.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
