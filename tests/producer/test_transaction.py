@@ -1,15 +1,18 @@
 """`transaction` begins, commits and rolls back; within another transaction it is a savepoint."""
 
-from contextlib import suppress
+import asyncio
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from itertools import groupby
 from pathlib import Path
-from typing import LiteralString
+from types import NoneType
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from celery_outbox import RowRefused
+from celery_outbox import RowRefused, UnusableTarget
 from tests.producer.conftest import Connection, Shop, Stored
 
 
@@ -156,3 +159,74 @@ def test_a_connection_lost_at_the_commit(
         send()
     assert connection.closed
     assert stored.rows() == []
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["stored", "refused"])
+def test_another_thread_comes_before_the_commit(
+    shop: Shop,
+    connection: Connection,
+    stored: Stored,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: bool,
+) -> None:
+    """Its statement is not taken for the COMMIT; what it makes fail, the block does not commit."""
+    if refused:
+        connection.execute("ALTER TABLE outbox.message ADD CONSTRAINT nothing CHECK (task = 'x')")
+    connection.execute("CREATE TABLE effect (n int)")
+    connection.commit()
+    statements: list[Future[object]] = []
+    commit = psycopg.Transaction.__exit__
+
+    def commit_after_another(transaction: psycopg.Transaction, *error: Any) -> bool:
+        with ThreadPoolExecutor(1) as pool:
+            statements.append(pool.submit(connection.execute, "INSERT INTO effect VALUES (1)"))
+        return commit(transaction, *error)
+
+    monkeypatch.setattr(psycopg.Transaction, "__exit__", commit_after_another)
+    with pytest.raises(UnusableTarget, match="failed") if refused else nullcontext():
+        sending_after(shop, connection)
+
+    (statement,) = statements
+    assert isinstance(statement.exception(), RowRefused if refused else NoneType)
+    assert connection.info.transaction_status is TransactionStatus.IDLE
+    assert len(stored.rows()) == len(stored.fetch("SELECT FROM effect")) == (0 if refused else 1)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["with", "async with"])
+def test_a_failure_nobody_told_of(
+    shop: Shop, database: str, stored: Stored, asynchronous: bool
+) -> None:
+    """A COMMIT after an error that was swallowed rolls back: then the block does not end well."""
+
+    def swallowing() -> None:
+        with psycopg.connect(database) as connection, shop.app.outbox.transaction(connection):
+            shop.add.delay(1, 0)
+            with suppress(psycopg.errors.DivisionByZero):
+                connection.execute("SELECT 1 / 0")
+
+    async def swallowing_there() -> None:
+        opened = await psycopg.AsyncConnection.connect(database)
+        async with opened as connection, shop.app.outbox.transaction(connection):
+            shop.add.delay(1, 0)
+            with suppress(psycopg.errors.DivisionByZero):
+                await connection.execute("SELECT 1 / 0")
+
+    with pytest.raises(UnusableTarget, match="its transaction has failed"):
+        asyncio.run(swallowing_there()) if asynchronous else swallowing()
+    assert stored.rows() == []
+
+
+def test_a_connection_closed_by_another_thread(
+    shop: Shop, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Psycopg ends its block without a word then; ours says that something was not stored."""
+    connection = psycopg.connect(database)
+    commit = psycopg.Transaction.__exit__
+
+    def commit_after_another(transaction: psycopg.Transaction, *error: Any) -> bool:
+        connection.close()
+        return commit(transaction, *error)
+
+    monkeypatch.setattr(psycopg.Transaction, "__exit__", commit_after_another)
+    with pytest.raises(UnusableTarget, match="closed before they were stored"):
+        sending_after(shop, connection)

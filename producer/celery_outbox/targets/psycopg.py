@@ -1,10 +1,18 @@
 """psycopg connections as targets. How rows get into their transactions is psycopg_buffer's job."""
 
-from collections.abc import Awaitable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
 
-from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor, Error
+from psycopg import (
+    AsyncConnection,
+    AsyncCursor,
+    AsyncTransaction,
+    Connection,
+    Cursor,
+    Error,
+    Transaction,
+)
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
@@ -16,6 +24,8 @@ from celery_outbox.targets.psycopg_buffer import Buffer, nothing
 from celery_outbox.targets.psycopg_insertion import AnyConnection, Operation, in_pipeline
 from celery_outbox.targets.target import ASYNCHRONOUS, CLOSED, FAILED, SYNCHRONOUS, described
 
+CLOSED_EARLY: Final = "it was closed before they were stored"
+
 
 class PsycopgTarget:
     """The transaction of a psycopg connection. See `Target`."""
@@ -23,7 +33,7 @@ class PsycopgTarget:
     def __init__(self, connection: AnyConnection, schema: str) -> None:
         self.connection = connection
         self.schema = schema
-        #: Whether the block of `begin` ends with a COMMIT.
+        #: Whether the block of `begin` ends with a COMMIT, which takes along what is buffered.
         self._commits = False
 
     def join(self, *, blocking: bool) -> None:
@@ -64,7 +74,7 @@ class PsycopgTarget:
     def leave(self, *, failed: bool) -> None:
         """Insert what is still buffered, or leave it to the COMMIT that comes next."""
         with self._leaving(failed):
-            if failed or not (self._commits and Buffer.of(self.connection).awaits_commit()):
+            if failed or not self._commits:
                 self._insert()
 
     async def aleave(self, *, failed: bool) -> None:
@@ -91,7 +101,7 @@ class PsycopgTarget:
                 self._give_up("it was given back to its pool before they were stored")
             yield
             if self.connection.closed:
-                self._give_up("it was closed before they were stored")
+                self._give_up(CLOSED_EARLY)
         except Exception:
             if not failed:
                 raise
@@ -138,16 +148,32 @@ class PsycopgTarget:
             finally:
                 connection.lock.release()
 
-    def begin(self) -> AbstractContextManager[object]:
-        """Return `connection.transaction()`."""
+    @contextmanager
+    def begin(self) -> Iterator[object]:
+        """Be the block of `connection.transaction()`."""
+        connection: Any = self.connection
         self._require(Connection, ASYNCHRONOUS)
-        self._commits = not self.in_transaction()
-        return self.connection.transaction()  # type: ignore[return-value]  # as required above
+        with connection.transaction() as transaction:
+            self._expect_commit(transaction)
+            yield transaction
+        if connection.closed:  # by another thread: psycopg says nothing
+            self._give_up(CLOSED_EARLY)
 
-    def abegin(self) -> AbstractAsyncContextManager[object]:
-        """Return `connection.transaction()`."""
+    @asynccontextmanager
+    async def abegin(self) -> AsyncIterator[object]:
+        """Be the block of `connection.transaction()`."""
+        connection: Any = self.connection
         self._require(AsyncConnection, SYNCHRONOUS)
-        return self.connection.transaction()  # type: ignore[return-value]  # as required above
+        async with connection.transaction() as transaction:
+            self._expect_commit(transaction)
+            yield transaction
+        if connection.closed:
+            self._give_up(CLOSED_EARLY)
+
+    def _expect_commit(self, transaction: Transaction | AsyncTransaction) -> None:
+        self._commits = not transaction.savepoint_name
+        if self._commits:
+            Buffer.of(self.connection).expect_commit(transaction)
 
     def in_transaction(self) -> bool:
         """Tell whether BEGIN was sent."""

@@ -16,9 +16,10 @@ from functools import partial
 from typing import Any, Final, TypeVar, cast
 from weakref import ref
 
-from psycopg import Connection, Pipeline
+from psycopg import AsyncTransaction, Connection, Transaction
 from psycopg.pq import TransactionStatus
 
+from celery_outbox.errors import UnusableTarget
 from celery_outbox.statements.commands import Entry
 from celery_outbox.targets.psycopg_insertion import (
     AnyConnection,
@@ -26,6 +27,7 @@ from celery_outbox.targets.psycopg_insertion import (
     Operation,
     in_pipeline,
 )
+from celery_outbox.targets.target import FAILED
 
 T = TypeVar("T")
 
@@ -39,7 +41,8 @@ class Buffer:
         self._connection = ref(connection)  # which holds this: a cycle would keep both
         self._beneath: Callable[..., Any] | None = vars(connection).get("wait")
         self._installed = False
-        self._commit_is_next = False
+        #: What ends the transaction of `expect_commit`, once that has come to its end.
+        self._commit: ref[Operation[Any]] | None = None
         #: In the order of sending.
         self.entries: deque[Entry] = deque()
         #: The `async with` blocks that are open: they await what a send cannot.
@@ -63,13 +66,16 @@ class Buffer:
     def wait(self, operation: Operation[T], *args: Any, **kwargs: Any) -> Any:
         """Do what the connection's `wait()` does, with the messages inserted first."""
         connection: Any = self._connection()
-        together, self._commit_is_next = self._commit_is_next, False
         wait = self._beneath or partial(type(connection).wait, connection)
+        if commits := self._commit is not None and self._commit() is operation:
+            self._commit = None
+            if connection.pgconn.transaction_status == TransactionStatus.INERROR:
+                return wait(_in_vain(connection, operation), *args, **kwargs)
         # With a timeout psycopg waits for notifications: the INSERT is not to be broken off.
         if not self.entries or kwargs.get("timeout") is not None or not self._due(connection):
             return wait(operation, *args, **kwargs)
         insertion = Insertion(connection, self.entries)
-        both = (insertion.together_with if together else insertion.before)(operation)
+        both = (insertion.together_with if commits else insertion.before)(operation)
         if not isinstance(connection, Connection):
             return _awaited(wait(both, *args, **kwargs), insertion, both)
         try:
@@ -78,19 +84,21 @@ class Buffer:
             insertion.break_off(both)
             raise
 
-    def awaits_commit(self) -> bool:
-        """Take note that the next operation is the COMMIT, and tell whether it takes all along.
+    def expect_commit(self, transaction: Transaction | AsyncTransaction) -> None:
+        """Have the COMMIT that ends `transaction` take along what is buffered by then.
 
-        Sent together, INSERT and COMMIT take one round trip.
+        Other operations may come before it, of other threads too. None is taken for it.
         """
-        connection: Any = self._connection()
-        self._commit_is_next = (
-            Pipeline.is_supported()
-            and connection._pipeline is None
-            and not connection.lock.locked()
-            and all(entry.message.dedup_key is None for entry in self.entries)
-        )
-        return self._commit_is_next
+        this = ref(transaction)  # which holds what is made here: a cycle would keep both
+
+        def exit_gen(kind: Any, error: BaseException | None, trace: Any) -> Operation[bool]:
+            ends: Any = this()
+            operation: Operation[bool] = type(ends)._exit_gen(ends, kind, error, trace)
+            if error is None:
+                self._commit = ref(operation)
+            return operation
+
+        vars(transaction)["_exit_gen"] = exit_gen
 
     def _due(self, connection: AnyConnection) -> bool:
         match connection.pgconn.transaction_status:
@@ -111,6 +119,12 @@ async def _awaited(waiting: Awaitable[T], insertion: Insertion, both: Operation[
     except BaseException:
         insertion.break_off(both)
         raise
+
+
+def _in_vain(connection: AnyConnection, commit: Operation[T]) -> Operation[T]:
+    """Roll back, as a COMMIT does then, and say so: it would pass for one."""
+    yield from commit
+    raise UnusableTarget.about(target=repr(connection), reason=FAILED)
 
 
 def nothing() -> Operation[None]:

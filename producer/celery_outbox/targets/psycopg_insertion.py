@@ -41,9 +41,12 @@ class Insertion:
 
     def before(self, operation: Operation[T]) -> Operation[T]:
         """Insert, then do the operation."""
+        return (yield from self._before(self._take(), operation))
+
+    def _before(self, taken: Sequence[Entry], operation: Operation[T]) -> Operation[T]:
         connection = self._connection
         entering_pipeline = connection._pipeline is not None and not in_pipeline(connection)
-        failure = yield from self._insert_all(self._take())
+        failure = yield from self._insert_all(taken)
         self._unsettled = False
         if failure is None:
             return (yield from operation)
@@ -55,11 +58,14 @@ class Insertion:
         raise failure
 
     def together_with(self, commit: Operation[T]) -> Operation[T]:
-        """Send the INSERT and the COMMIT at once: the server skips this one if that one fails."""
+        """Send the INSERT and the COMMIT at once: the server skips this one if that one fails.
+
+        Sent together, they take one round trip. One after the other where that cannot be: on an
+        AsyncConnection, in pipeline mode, with a `dedup_key`, of which the answer must be known.
+        """
         connection, taken = self._connection, self._take()
-        if not taken:  # another thread was quicker
-            self._unsettled = False
-            return (yield from commit)
+        if not taken or not self._can_be_one(taken):
+            return (yield from self._before(taken, commit))
         pipeline = connection._pipeline = Pipeline(connection, _no_lock=True)
         try:
             yield from pipeline._enter_gen()
@@ -95,6 +101,14 @@ class Insertion:
             self._connection.pgconn.finish()
             with suppress(Exception):  # of psycopg, which finds it closed
                 operation.close()
+
+    def _can_be_one(self, taken: Sequence[Entry]) -> bool:
+        return (
+            isinstance(self._connection, Connection)
+            and Pipeline.is_supported()
+            and self._connection._pipeline is None
+            and all(entry.message.dedup_key is None for entry in taken)
+        )
 
     def _take(self) -> list[Entry]:
         self._unsettled = True
