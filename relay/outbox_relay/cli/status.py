@@ -13,8 +13,9 @@ from rich.table import Table
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import DATABASE, INBOX
 from outbox_relay.cli.output import print_json, print_table, table
+from outbox_relay.core.holds import DEPTH, RATE
 from outbox_relay.errors import RelayError, SchemaError, StoreLost
-from outbox_relay.operator.holds import DEPTH, RATE, Paused
+from outbox_relay.operator.holds import Paused
 from outbox_relay.operator.session import Session
 from outbox_relay.operator.status import RelaySeen, Status, read
 from outbox_relay.operator.text import printable

@@ -13,19 +13,16 @@ is asked about.
 """
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from threading import Lock
 from typing import Final
 
-from outbox_relay.core.claim import RouteClaim
-from outbox_relay.core.holds import LOOK_AGAIN, key_of
+from outbox_relay.core.holds import DEPTH, LOOK_AGAIN, key_of
 from outbox_relay.core.message import Message, Reason, Refusal, Wait
 from outbox_relay.core.route import queues_of
+from outbox_relay.core.share import ALL
 
-#: A target of this kind is held by its depth: `depth:mail`.
-KIND: Final = "depth:"
 #: A queue that was full takes messages again once so much of the limit is left in it.
 LOW: Final = 0.8
 #: How many may pass before anything is known of a queue, or once what is known is old, in seconds.
@@ -104,27 +101,38 @@ class Depths:
                     depth = max(0, soundings.depths.get(queue, 0))
                     self._answered(level, before, depth, now)
 
-    def sort(self, messages: list[Message], now: float) -> tuple[list[Message], list[Refusal]]:
-        """Those for which there is room, and the others, which wait."""
+    def sort(
+        self,
+        messages: list[Message],
+        now: float,
+        others: Callable[[Message], Refusal | None] = lambda _: None,
+    ) -> tuple[list[Message], list[Refusal]]:
+        """Those for which there is room, and the others, which wait.
+
+        `others` may hold what there is room for, which then takes none.
+        """
         allowed: list[Message] = []
         held: list[Refusal] = []
         with self._lock:
             for message in messages:
-                if (full := self._pass(message, now)) is None:
+                if (refusal := self._pass(message, now, others)) is None:
                     allowed.append(message)
                 else:
-                    held.append(self._refusal(message, full))
+                    held.append(refusal)
         return allowed, held
 
-    def _pass(self, message: Message, now: float) -> str | None:
-        """Let it through; or the queue that has no room for it."""
-        queues = _queues(message.exchange, message.routing_key, message.declare)
+    def _pass(
+        self, message: Message, now: float, others: Callable[[Message], Refusal | None]
+    ) -> Refusal | None:
+        queues = queues_of(message.exchange, message.routing_key, message.declare)
         levels = [(queue, self._level(queue)) for queue in queues]
         for queue, level in levels:
             if not self._open(level, now):
                 self._levels[queue] = level  # which may have been forgotten for the one after it
                 self._waiting[queue] = None
-                return queue
+                return self._refusal(message, queue)
+        if (refusal := others(message)) is not None:
+            return refusal
         for _, level in levels:
             level.take()
         self._passed += len(levels)
@@ -134,27 +142,25 @@ class Depths:
         """Messages wait for these, as the database has them."""
         with self._lock:
             for target in targets:
-                self._level(queue := target.removeprefix(KIND))
+                self._level(queue := target.removeprefix(DEPTH))
                 self._waiting[queue] = None
 
-    def claim(self, now: float, room: int) -> RouteClaim | None:
-        """What to take of the messages that wait, into queues that have room: half of the room."""
-        left = max(1, room // 2) if room else 0
-        limits: dict[str, int] = {}
+    def wishes(self, now: float) -> dict[str, int]:
+        """How many to take of the messages that wait, by key: as many as their queue has room."""
         with self._lock:
-            for queue in self._waiting:
-                level = self._levels[queue]
-                if self._open(level, now) and (most := min(level.room or left, left)):
-                    limits[key_of(KIND + queue)] = most
-                    left -= most
-        return RouteClaim(tuple(limits), tuple(limits.values())) if limits else None
+            waiting = [(queue, self._levels[queue]) for queue in self._waiting]
+            return {
+                key_of(DEPTH + queue): level.room or ALL
+                for queue, level in waiting
+                if self._open(level, now)
+            }
 
     def claimed(self, asked: Iterable[str], found: Iterable[str]) -> None:
         """A claim asked for these keys, and found messages under those: the others are empty."""
         there = set(found)
         for key in asked:
             if key not in there:
-                self._waiting.pop(key.removeprefix(key_of(KIND)), None)
+                self._waiting.pop(key.removeprefix(key_of(DEPTH)), None)
 
     def _needed(self, queue: str, level: _Level) -> bool:
         """Whether an answer would say something new, or is waited for."""
@@ -200,10 +206,5 @@ class Depths:
 
     def _refusal(self, message: Message, queue: str) -> Refusal:
         detail = f"queue {queue[:100]!r} has {self._limit} messages (OUTBOX_MAX_DEPTH)"
-        wait = Wait(key_of(KIND + queue), LOOK_AGAIN * random.uniform(1, 2))
+        wait = Wait(key_of(DEPTH + queue), LOOK_AGAIN * random.uniform(1, 2))
         return Refusal(message, Reason.DEEP, detail, wait)
-
-
-@lru_cache(4096)
-def _queues(exchange: str, routing_key: str, declare: str) -> tuple[str, ...]:
-    return tuple(queues_of(exchange, routing_key, declare))

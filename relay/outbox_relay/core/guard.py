@@ -7,7 +7,6 @@ queue is not told by the row, a message that is no task of Celery's.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Final
 
 from outbox_relay.core.message import Message, Reason, Refusal
@@ -44,7 +43,7 @@ class Guard:
 
 
 def _refusal(known: Known, message: Message) -> Refusal | None:
-    queues = _queues(message.exchange, message.routing_key, message.declare)
+    queues = queues_of(message.exchange, message.routing_key, message.declare)
     if message.expired or is_known(known, queues, _hinted(message)):
         return None
     task = _task(message)
@@ -59,11 +58,6 @@ def is_known(known: Known, queues: Iterable[str], task: str | None) -> bool:
     """Whether a live worker of one of the queues knows the task, or none says anything."""
     said = [known[queue] for queue in queues if queue in known]
     return not said or any(task in tasks for tasks in said)
-
-
-@lru_cache(1024)
-def _queues(exchange: str, routing_key: str, declare: str) -> tuple[str, ...]:
-    return tuple(queues_of(exchange, routing_key, declare))
 
 
 def _hinted(message: Message) -> str | None:

@@ -2,7 +2,7 @@
 
 A message that a hold is about is set aside in the database, under the hold's key, and no claim
 meets it again. Once nothing is held under that key any more, such messages are claimed from there,
-oldest first, by at most half of each claim: others flow meanwhile. What is let go of one hold and
+oldest first. What is let go of one hold and
 falls under another is set aside again, under that one's key.
 """
 
@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from outbox_relay.core.claim import RouteClaim
 from outbox_relay.core.message import Message, Reason, Refusal, Wait
 from outbox_relay.core.route import queues_of
+from outbox_relay.core.share import ALL
 
 #: A key begins with this, which no route that is written down does.
 MARK: Final = "\x1e"
+#: What is held by the depth of its queue has a target of this kind: `depth:mail`.
+DEPTH: Final = "depth:"
+#: And what is held by its rate: `rate:queue:mail`.
+RATE: Final = "rate:"
 #: What is held without an end is looked at once more after so many seconds, or up to twice as many,
 #: whatever becomes of its hold.
 LOOK_AGAIN: Final = 86_400.0
@@ -77,7 +81,7 @@ class Holds:
     def __init__(self) -> None:
         self._holds: tuple[Hold, ...] = ()
         self._find = lru_cache(4096)(lambda *of: first_of(self._holds, *of))
-        self._let_go: dict[str, None] = {}  # keys, in order
+        self._let_go: dict[str, None] = {}  # keys
 
     @property
     def letting_go(self) -> bool:
@@ -120,22 +124,16 @@ class Holds:
             del self._let_go[key]
         return kept
 
-    def claim(self, room: int) -> RouteClaim | None:
-        """What to take of the messages that are let go: half the room, shared among their keys."""
-        if not self._let_go or not room:
-            return None
-        share = max(1, room // 2)
-        keys = tuple(self._let_go)[:share]
-        return RouteClaim(keys, (share // len(keys),) * len(keys))
+    def wishes(self) -> dict[str, int]:
+        """How many to take of the messages that are let go, by key."""
+        return dict.fromkeys(self._let_go, ALL)
 
     def claimed(self, asked: Iterable[str], found: Iterable[str]) -> None:
         """A claim asked for these keys, and found messages under those: the others are empty."""
-        counts = set(found)
+        there = set(found)
         for key in asked:
-            if key in self._let_go:
-                del self._let_go[key]
-                if key in counts:
-                    self._let_go[key] = None  # behind the others
+            if key not in there:
+                self._let_go.pop(key, None)
 
 
 def first_of(

@@ -12,12 +12,9 @@ from functools import lru_cache
 from math import ceil
 from typing import Final
 
-from outbox_relay.core.claim import RouteClaim
-from outbox_relay.core.holds import LOOK_AGAIN, Hold, first_of, key_of
+from outbox_relay.core.holds import LOOK_AGAIN, RATE, Hold, first_of, key_of
 from outbox_relay.core.message import Message, Reason, Refusal, Wait
 
-#: A target of this kind is held by its rate: `rate:queue:mail`.
-KIND: Final = "rate:"
 #: Tokens are asked for that often, in seconds, and for so many seconds' worth at a time.
 ASK_EVERY: Final = 0.1
 WORTH: Final = 0.2
@@ -52,7 +49,7 @@ class Rates:
     def replace(self, limits: Sequence[Hold]) -> list[str]:
         """These are in force from now on; returns what messages wait for that do so in vain."""
         known = {limit.target: limit.per_second or 0.0 for limit in limits}
-        ended = [KIND + target for target in self._buckets if target not in known]
+        ended = [RATE + target for target in self._buckets if target not in known]
         self._buckets = {
             target: self._buckets.get(target) or _Bucket(per_second)
             for target, per_second in known.items()
@@ -61,26 +58,48 @@ class Rates:
             self._buckets[target].per_second = per_second
         self._limits = tuple(limits)
         self._find.cache_clear()
+        if not limits:
+            self._entitled.clear()
         return ended
 
     def knows(self, target: str) -> bool:
         """Whether a limit is what messages wait for that wait for this."""
-        return target.removeprefix(KIND) in self._buckets
+        return target.removeprefix(RATE) in self._buckets
 
     def sort(self, messages: list[Message]) -> tuple[list[Message], list[Refusal]]:
         """Those that may go, and the others, which wait for a token."""
         if not self._limits:
-            self._entitled.clear()
             return messages, []
         allowed: list[Message] = []
         held: list[Refusal] = []
         for message in messages:
-            limit = self._find(message.exchange, message.routing_key, message.declare, message.task)
-            if limit is None or self._may_go(message.id, self._buckets[limit.target]):
+            if (refusal := self.judge(message)) is None:
                 allowed.append(message)
             else:
-                held.append(_refusal(message, limit))
+                held.append(refusal)
         return allowed, held
+
+    def judge(self, message: Message) -> Refusal | None:
+        """Nothing where the message has or gets a token, or needs none; else it waits for one."""
+        limit = self._limit_of(message)
+        if limit is None or self._may_go(message.id, self._buckets[limit.target]):
+            return None
+        return _refusal(message, limit)
+
+    def give_back(self, messages: Iterable[Message]) -> None:
+        """Something else holds these: the tokens they were claimed with are for others."""
+        if not self._entitled:
+            return
+        for message in messages:
+            if message.id in self._entitled:
+                self._entitled.remove(message.id)
+                if (limit := self._limit_of(message)) is not None:
+                    self._buckets[limit.target].tokens += 1
+
+    def _limit_of(self, message: Message) -> Hold | None:
+        if not self._limits:
+            return None
+        return self._find(message.exchange, message.routing_key, message.declare, message.task)
 
     def _may_go(self, id_: int, bucket: _Bucket) -> bool:
         if id_ in self._entitled:
@@ -95,7 +114,7 @@ class Rates:
     def found(self, targets: Iterable[str]) -> None:
         """Messages wait for these, as the database has them."""
         for target in targets:
-            self._buckets[target.removeprefix(KIND)].waiting = True
+            self._buckets[target.removeprefix(RATE)].waiting = True
 
     def wanted(self, now: float) -> dict[str, int]:
         """How many tokens of which bucket to ask for now, if it is time."""
@@ -115,15 +134,13 @@ class Rates:
             if target in self._buckets:
                 self._buckets[target].tokens += count
 
-    def claim(self, room: int) -> RouteClaim | None:
-        """What to take of the messages that wait: one for each token, at most half of the room."""
-        left = max(1, room // 2) if room else 0
-        limits: dict[str, int] = {}
-        for target, bucket in self._buckets.items():
-            if bucket.waiting and (most := min(bucket.tokens, left)):
-                limits[key_of(KIND + target)] = most
-                left -= most
-        return RouteClaim(tuple(limits), tuple(limits.values())) if limits else None
+    def wishes(self) -> dict[str, int]:
+        """How many to take of the messages that wait, by key: one for each token."""
+        return {
+            key_of(RATE + target): bucket.tokens
+            for target, bucket in self._buckets.items()
+            if bucket.waiting and bucket.tokens
+        }
 
     def claimed(self, asked: Iterable[str], found: Iterable[tuple[int, str]]) -> None:
         """A claim asked for these keys, and found messages under those: the others are empty."""
@@ -131,17 +148,17 @@ class Rates:
             self._entitled.clear()  # they wait once more
         counts = dict.fromkeys(asked, 0)
         for id_, key in found:
-            if key.startswith(key_of(KIND)):
+            if key.startswith(key_of(RATE)):
                 self._entitled.add(id_)
                 counts[key] += 1
         for key, count in counts.items():
-            bucket = self._buckets.get(key.removeprefix(key_of(KIND)))
-            if bucket is not None and key.startswith(key_of(KIND)):
+            bucket = self._buckets.get(key.removeprefix(key_of(RATE)))
+            if bucket is not None and key.startswith(key_of(RATE)):
                 bucket.tokens = max(0, bucket.tokens - count)
                 bucket.waiting = count > 0
 
 
 def _refusal(message: Message, limit: Hold) -> Refusal:
     detail = f"{limit.target} may have {limit.per_second or 0:g} a second"[:200]
-    wait = Wait(key_of(KIND + limit.target), LOOK_AGAIN * random.uniform(1, 2))
+    wait = Wait(key_of(RATE + limit.target), LOOK_AGAIN * random.uniform(1, 2))
     return Refusal(message, Reason.RATED, detail, wait)

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 
-def queues_of(exchange: str, routing_key: str, declarations: str) -> list[str]:
+@lru_cache(4096)
+def queues_of(exchange: str, routing_key: str, declarations: str) -> tuple[str, ...]:
     """The queues that messages with these are known to reach."""
-    return Route(exchange, routing_key, True, declarations, 0).queues
+    return tuple(Route(exchange, routing_key, True, declarations, 0).queues)
 
 
 @dataclass(frozen=True, slots=True)

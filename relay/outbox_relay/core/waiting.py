@@ -1,19 +1,21 @@
 """What waits for its route, the end of a hold, room in its queue, or its turn. Pure.
 
-All wait in one place, under a key, and are claimed from there in one way.
+All wait in one place, under a key, and are claimed from there in one way, oldest first. Half of a
+claim at most is for probes and portions of routes that refused, half of the rest for all else that
+waits, in equal shares: the others flow meanwhile, and none that waits starves another.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from outbox_relay.core import depths, rates
 from outbox_relay.core.claim import ClaimedRow, RouteClaim
 from outbox_relay.core.depths import Depths
 from outbox_relay.core.guard import Guard
-from outbox_relay.core.holds import Hold, Holds, is_key, key_of, target_of
+from outbox_relay.core.holds import DEPTH, RATE, Hold, Holds, is_key, key_of, target_of
 from outbox_relay.core.message import Message, Refusal
 from outbox_relay.core.pauses import Pauses
 from outbox_relay.core.rates import Rates
+from outbox_relay.core.share import share
 
 NOTHING: Final = RouteClaim((), ())
 
@@ -27,6 +29,8 @@ class Waiting:
         self._holds = Holds()
         self._depths = deep
         self._rates = Rates()
+        self._claims = 0
+        self._served: dict[str, int] = {}  # by which claim each key that has a wish was served last
 
     def __bool__(self) -> bool:
         """Whether there is anything to claim, or to wait for."""
@@ -39,18 +43,20 @@ class Waiting:
         if self._guard is not None:
             allowed, unknown = self._guard.sort(allowed)
             held += unknown
-        if self._depths is not None:
-            allowed, deep = self._depths.sort(allowed, now)
-            held += deep
-        allowed, rated = self._rates.sort(allowed)
-        return allowed, held + rated
+        if self._depths is None:
+            allowed, limited = self._rates.sort(allowed)
+        else:  # what has no room takes no token, and what has no token takes no room
+            allowed, limited = self._depths.sort(allowed, now, self._rates.judge)
+        held += limited
+        self._rates.give_back(refusal.message for refusal in held)
+        return allowed, held
 
     def hold(self, holds: Sequence[Hold]) -> None:
         """Only this is paused, or sent no faster than that, from now on."""
         self._holds.replace([hold for hold in holds if hold.per_second is None])
         limits = [hold for hold in holds if hold.per_second is not None]
         self._holds.found(map(key_of, self._rates.replace(limits)))
-        kept = self._holds.keep(key_of(rates.KIND + limit.target) for limit in limits)
+        kept = self._holds.keep(key_of(RATE + limit.target) for limit in limits)
         self._rates.found(map(target_of, kept))
 
     def wanted(self, now: float) -> dict[str, int]:
@@ -63,12 +69,26 @@ class Waiting:
 
     def claim(self, now: float, room: int) -> RouteClaim | None:
         """What to take of it."""
-        claim = self._pauses.claim(now, room) or NOTHING
-        claim += self._holds.claim(room - claim.limit) or NOTHING
-        if self._depths is not None:
-            claim += self._depths.claim(now, room - claim.limit) or NOTHING
-        claim += self._rates.claim(room - claim.limit) or NOTHING
+        if not self:
+            return None
+        self._claims += 1
+        if room == 1 and self._claims % 2:  # it cannot be halved: every other time
+            return None
+        claim = self._pauses.claim(now, _half(room)) or NOTHING
+        claim += self._shared(now, _half(room - claim.limit))
         return claim if claim.routes else None
+
+    def _shared(self, now: float, room: int) -> RouteClaim:
+        """What each gets of so much, those that have waited longest for their share first."""
+        wishes = self._holds.wishes() | self._rates.wishes()
+        if self._depths is not None:
+            wishes |= self._depths.wishes(now)
+        self._served = {key: self._served.get(key, 0) for key in wishes}
+        shares = share(
+            {key: wishes[key] for key in sorted(wishes, key=self._served.__getitem__)}, room
+        )
+        self._served.update(dict.fromkeys(shares, self._claims))
+        return RouteClaim(tuple(shares), tuple(shares.values()))
 
     def claimed(
         self, claim: RouteClaim, found: Sequence[tuple[ClaimedRow, str]], now: float
@@ -91,9 +111,14 @@ class Waiting:
         keys = list(written)
         self._pauses.found_waiting(key for key in keys if not is_key(key))
         targets = [target_of(key) for key in keys if is_key(key)]
-        rated = [t for t in targets if t.startswith(rates.KIND) and self._rates.knows(t)]
+        rated = [t for t in targets if t.startswith(RATE) and self._rates.knows(t)]
         self._rates.found(rated)
-        deep = [t for t in targets if t.startswith(depths.KIND) and self._depths is not None]
+        deep = [t for t in targets if t.startswith(DEPTH) and self._depths is not None]
         if self._depths is not None:
             self._depths.found(deep)
         self._holds.found(key_of(target) for target in targets if target not in {*rated, *deep})
+
+
+def _half(room: int) -> int:
+    """Rounded down, but one at least of what is there."""
+    return max(1, room // 2) if room > 0 else 0

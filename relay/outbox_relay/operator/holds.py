@@ -39,8 +39,6 @@ SELECT {outbox}.set_rate(%(per_second)s::float8, %(burst)s::float8, %(queue)s, %
 HELD: Final = """
 SELECT target, messages FROM {outbox}.held_counts() ORDER BY messages DESC, target LIMIT 100
 """
-DEPTH: Final = "depth:"
-RATE: Final = "rate:"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class Missing:
     slot: int
 
     @property
-    def queues(self) -> list[str]:
+    def queues(self) -> tuple[str, ...]:
         """The queues it is known to have gone to."""
         return queues_of(self.exchange, self.routing_key, self.declarations)
 

@@ -62,7 +62,7 @@ class Waiting:
     messages: int
 
     @property
-    def queues(self) -> list[str]:
+    def queues(self) -> tuple[str, ...]:
         """The queues it is known to lead to."""
         return queues_of(self.exchange, self.routing_key, self.declarations)
 

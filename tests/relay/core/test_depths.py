@@ -77,24 +77,20 @@ def test_a_full_queue_opens_again_once_a_fifth_is_free() -> None:
 
 
 def test_what_waits_is_claimed_into_the_room_there_is() -> None:
-    """Half of a claim at most, until none is left."""
+    """Until none is left."""
     depths = Depths(100)
     passed(depths, 150)
     ask(depths, mail=100)
-    assert depths.claim(0.0, 500) is None
+    assert depths.wishes(0.0) == {}
 
     ask(depths, mail=40)
-    claim = depths.claim(0.0, 500)
-    assert claim is not None
-    assert (claim.routes, claim.limits) == ((MAIL,), (60,))
-    assert depths.claim(0.0, 80) is not None
-    small = depths.claim(0.0, 80)
-    assert small is not None
-    assert small.limits == (40,)
+    assert depths.wishes(0.0) == {MAIL: 60}
+    depths.claimed([MAIL], [MAIL])
+    assert depths.wishes(0.0) == {MAIL: 60}
 
     depths.claimed([MAIL], [])
     assert not depths.waiting
-    assert depths.claim(0.0, 500) is None
+    assert depths.wishes(0.0) == {}
 
 
 def test_a_relay_that_starts_is_told_what_waits() -> None:
@@ -103,9 +99,7 @@ def test_a_relay_that_starts_is_told_what_waits() -> None:
     depths.found(["depth:mail"])
 
     assert depths.watched() == {"mail": 0}
-    claim = depths.claim(0.0, 500)
-    assert claim is not None
-    assert claim.limits == (100,)
+    assert depths.wishes(0.0) == {MAIL: 100}
 
 
 def test_a_broker_that_does_not_tell_starves_nobody() -> None:

@@ -7,6 +7,7 @@ from outbox_relay.core.claim import ClaimedRow, Fetched, Reply
 from outbox_relay.core.decide import Core
 from outbox_relay.core.holds import LOOK_AGAIN, Hold, Holds, fits, key_of
 from outbox_relay.core.message import Message, Reason
+from outbox_relay.core.share import ALL
 from outbox_relay.settings import Settings
 from tests.relay.messages import a_message
 
@@ -128,10 +129,7 @@ def test_what_waits_for_a_hold_that_nobody_remembers_is_let_go() -> None:
     holds.replace([Hold("queue", "mail")])
     holds.found([key_of("queue:mail"), key_of("queue:letters")])
 
-    claim = holds.claim(100)
-
-    assert claim is not None
-    assert claim.routes == (key_of("queue:letters"),)
+    assert holds.wishes() == {key_of("queue:letters"): ALL}
 
 
 def test_what_is_paused_again_is_let_go_no_longer() -> None:
@@ -140,7 +138,7 @@ def test_what_is_paused_again_is_let_go_no_longer() -> None:
     for state in ([Hold("queue", "mail")], [], [Hold("queue", "mail")]):
         holds.replace(state)
 
-    assert holds.claim(100) is None
+    assert holds.wishes() == {}
 
 
 def test_what_is_let_go_of_one_hold_may_be_held_by_another() -> None:

@@ -40,20 +40,16 @@ def test_as_many_are_claimed_as_there_are_tokens() -> None:
     """They pass once, whatever comes beside them; others wait behind them."""
     limited = rates()
     limited.found(["rate:queue:mail"])
-    assert limited.claim(500) is None
+    assert limited.wishes() == {}
     limited.granted({"queue:mail": 3})
 
-    claim = limited.claim(500)
-    assert claim is not None
-    assert (claim.routes, claim.limits) == ((MAIL,), (3,))
+    assert limited.wishes() == {MAIL: 3}
     limited.claimed([MAIL], [(1, MAIL), (2, MAIL)])
 
     allowed, held = limited.sort(messages(4, routing_key="mail"))
     assert [message.id for message in allowed] == [1, 2]
     assert len(held) == 2
-    again = limited.claim(500)
-    assert again is not None
-    assert again.limits == (1,)
+    assert limited.wishes() == {MAIL: 1}
     limited.claimed([MAIL], [])
     assert not limited.waiting
 

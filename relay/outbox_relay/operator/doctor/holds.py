@@ -3,9 +3,10 @@
 from typing import Final
 
 from outbox_relay.core.finding import Finding, ok, warn
+from outbox_relay.core.holds import DEPTH, RATE
 from outbox_relay.operator import holds
 from outbox_relay.operator.doctor.context import Context
-from outbox_relay.operator.holds import DEPTH, RATE, Held, Paused
+from outbox_relay.operator.holds import Held, Paused
 from outbox_relay.operator.text import printable
 
 NAME: Final = "paused"
