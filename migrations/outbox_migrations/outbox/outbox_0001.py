@@ -29,7 +29,7 @@ DROP FUNCTION outbox.is_replicating, outbox.restore_work, outbox.workless, outbo
     outbox.make_work, outbox.joined_lane, outbox.left_work, outbox.claim_lanes, outbox.claim_dedup,
     outbox.bell, outbox.ring, outbox.forget_dedup, outbox.by_index, outbox.short_repr,
     outbox.rough_count, outbox.cancel, outbox.retry, outbox.discard, outbox.replay,
-    outbox.replay_message, outbox.send_again, outbox.sent_again,
+    outbox.replay_message, outbox.send_again, outbox.sent_again, outbox.renumber,
     outbox.bring_home, outbox.empty_slot, outbox.move_unsent, outbox.work_between,
     outbox.delete_sent, outbox.purge, outbox.forget, outbox.enqueue,
     outbox.default_queue, outbox.set_default_queue, outbox.act, outbox.acted,
@@ -38,6 +38,7 @@ DROP FUNCTION outbox.is_replicating, outbox.restore_work, outbox.workless, outbo
     outbox.keep_actions, outbox.confirmed_portion, outbox.run_number, outbox.missing_among,
     outbox.find_missing, outbox.pause, outbox.resume, outbox.held_target, outbox.held_counts,
     outbox.routes, outbox.set_rate, outbox.take_tokens, outbox.version;
+DROP TYPE outbox.changed;
 """
 
 

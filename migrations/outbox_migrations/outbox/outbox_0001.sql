@@ -538,6 +538,46 @@ $$;
 COMMENT ON FUNCTION outbox.forget_dedup IS
     'Private: forgets keys whose message is not pending any more.';
 
+-- Ids given twice: how each of two messages with one id comes to work of its own.
+--
+-- A sequence that was restarted, or an old snapshot that was put back, gives ids again; in another
+-- slot than before, or the INSERT would fail. So a message is named by id and slot, everywhere. Work
+-- is found by id alone where that is fast, so that only one message of an id can be among it: whoever
+-- makes work of an older message gives it a new id where its own is taken.
+
+-- A message as somebody named it, and the id it has now.
+CREATE TYPE outbox.changed AS (id bigint, slot smallint, number bigint);
+COMMENT ON TYPE outbox.changed IS 'Private: a message that was changed, and its id since.';
+
+-- Those of these messages whose id another one has among the work, or that come after another one
+-- here, get a new id. Returns these, each with its `number` now.
+CREATE FUNCTION outbox.renumber(ids bigint[], slots smallint[]) RETURNS SETOF outbox.changed
+LANGUAGE sql SECURITY DEFINER ROWS 1 SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+    WITH asked AS (
+        SELECT DISTINCT a.id, a.slot FROM unnest($1, $2) AS a (id, slot)
+    ), taken AS MATERIALIZED (
+        SELECT a.id, a.slot
+        FROM (SELECT *, row_number() OVER (PARTITION BY asked.id ORDER BY asked.slot) AS place
+                FROM asked) a
+        WHERE a.place > 1
+           OR EXISTS (SELECT FROM ready w WHERE w.id = a.id AND w.slot <> a.slot)
+           OR EXISTS (SELECT FROM parked w WHERE w.id = a.id AND w.slot <> a.slot)
+           OR EXISTS (SELECT FROM lane w WHERE w.id = a.id AND w.slot <> a.slot)
+    ), renumbered AS (
+        UPDATE message m SET id = DEFAULT FROM taken t WHERE m.id = t.id AND m.slot = t.slot
+        RETURNING t.id AS was, m.slot, m.id AS number, m.message_id, m.dedup_key
+    ), known AS (
+        UPDATE dedup d SET id = r.number FROM renumbered r
+        WHERE d.key = r.dedup_key AND d.message_id = r.message_id AND d.id = r.was
+    )
+    SELECT r.was, r.slot, r.number FROM renumbered r
+$$;
+COMMENT ON FUNCTION outbox.renumber IS
+    'Private: a new id for each of these messages whose id another one has among the work.';
+
 -- The views people read. But for stats, they are disjoint and together every message kept.
 --
 -- Each is cheap on any backlog: it reads about as many rows as it shows. A person looks during an
@@ -890,23 +930,29 @@ AS $$
     ), judged AS MATERIALIZED (
         SELECT f.*, CASE
             WHEN f.id IS NULL THEN 'unknown'
-            WHEN EXISTS (SELECT FROM ready r WHERE r.id = f.id)
-              OR EXISTS (SELECT FROM lane l WHERE l.id = f.id) THEN 'busy'
-            WHEN EXISTS (SELECT FROM expiry e WHERE e.id = f.id) THEN 'known'
+            WHEN EXISTS (SELECT FROM ready r WHERE r.id = f.id AND r.slot = f.slot)
+              OR EXISTS (SELECT FROM lane l WHERE l.id = f.id AND l.slot = f.slot) THEN 'busy'
+            WHEN EXISTS (SELECT FROM expiry e WHERE e.id = f.id AND e.slot = f.slot) THEN 'known'
             ELSE coalesce((SELECT CASE p.state WHEN 'dead' THEN 'known' ELSE 'busy' END
-                             FROM parked p WHERE p.id = f.id), 'home') END AS verdict
+                             FROM parked p WHERE p.id = f.id AND p.slot = f.slot), 'home')
+            END AS verdict
         FROM found f
+    ), coming AS MATERIALIZED (
+        SELECT DISTINCT ON (id, slot) * FROM judged WHERE verdict = 'home'
+    ), renumbered AS MATERIALIZED (
+        SELECT * FROM renumber((SELECT array_agg(id) FROM coming),
+                               (SELECT array_agg(slot) FROM coming))
+    ), placed AS MATERIALIZED (
+        SELECT coalesce(n.number, c.id) AS id, c.slot, c.state, c.error, c.ordering_key
+        FROM coming c LEFT JOIN renumbered n ON n.id = c.id AND n.slot = c.slot
     ), brought AS (
         INSERT INTO parked (id, slot, state, available_at, last_error, lane)
-        SELECT DISTINCT ON (id) id, slot, state, now() + seconds * interval '1 second', error,
-               ordering_key
-        FROM judged WHERE verdict = 'home' AND (state = 'dead' OR ordering_key IS NULL)
-        ON CONFLICT (id) DO NOTHING
+        SELECT id, slot, state, now() + seconds * interval '1 second', error, ordering_key
+        FROM placed WHERE state = 'dead' OR ordering_key IS NULL
     ), queued AS (
         INSERT INTO lane (id, slot, key)
-        SELECT DISTINCT ON (id) id, slot, ordering_key
-        FROM judged WHERE verdict = 'home' AND state <> 'dead' AND ordering_key IS NOT NULL
-        ON CONFLICT (id) DO NOTHING
+        SELECT id, slot, ordering_key
+        FROM placed WHERE state <> 'dead' AND ordering_key IS NOT NULL
     )
     SELECT judged.message_id, judged.verdict FROM judged
 $$;
@@ -1028,23 +1074,42 @@ $$;
 COMMENT ON FUNCTION outbox.cancel IS
     'Takes back a message that is still pending, in your transaction. False: too late, or unknown.';
 
--- dead -> pending, with a fresh count of attempts; of a lane: to its place in it.
-CREATE FUNCTION outbox.retry(message_id text) RETURNS bigint
+-- dead -> pending. Without slots, whatever has these ids and is dead: no two rows that wait share one.
+CREATE FUNCTION outbox.retry_rows(rows bigint[], slots smallint[] DEFAULT NULL)
+RETURNS SETOF outbox.changed
 LANGUAGE sql SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
-    SELECT outbox.ring();
     WITH revived AS (
-        DELETE FROM parked p USING message m
-        WHERE m.message_id = $1 AND p.id = m.id AND p.slot = m.slot AND p.state = 'dead'
+        DELETE FROM parked p USING unnest($1, $2) AS wanted (id, slot)
+        WHERE p.id = wanted.id AND p.slot = coalesce(wanted.slot, p.slot) AND p.state = 'dead'
         RETURNING p.id, p.slot, p.lane
+    ), renumbered AS MATERIALIZED (
+        SELECT * FROM renumber((SELECT array_agg(id) FROM revived),
+                               (SELECT array_agg(slot) FROM revived))
+    ), placed AS MATERIALIZED (
+        SELECT r.*, coalesce(n.number, r.id) AS number
+        FROM revived r LEFT JOIN renumbered n ON n.id = r.id AND n.slot = r.slot
     ), made AS (
-        INSERT INTO ready (id, slot) SELECT id, slot FROM revived WHERE lane IS NULL
+        INSERT INTO ready (id, slot) SELECT number, slot FROM placed WHERE lane IS NULL
     ), queued AS (
         INSERT INTO lane (id, slot, key)
-        SELECT id, slot, lane FROM revived WHERE lane IS NOT NULL
-    ) SELECT count(*) FROM revived
+        SELECT number, slot, lane FROM placed WHERE lane IS NOT NULL
+    ) SELECT id, slot, number FROM placed
+$$;
+COMMENT ON FUNCTION outbox.retry_rows IS 'Private: dead -> pending, by id. Returns which.';
+
+-- dead -> pending, with a fresh count of attempts; of a lane: to its place in it.
+CREATE FUNCTION outbox.retry(message_id text) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+    SELECT outbox.ring();
+    SELECT count(*) FROM (
+        SELECT retry_rows(array_agg(m.id), array_agg(m.slot))
+        FROM message m WHERE m.message_id = $1) revived
 $$;
 COMMENT ON FUNCTION outbox.retry IS 'dead -> pending. Returns how many.';
 
@@ -1076,49 +1141,36 @@ AS $$
 $$;
 COMMENT ON FUNCTION outbox.discard IS 'dead or pending -> gone. Returns how many.';
 
--- Messages that have no work get it again, with the message ids they had. Ids of rows can have been
--- given twice (the sequence was restarted, an old snapshot was put back): work is of the message in
--- its slot. Only one of them can have that id among the work: another gets a new one.
-CREATE FUNCTION outbox.sent_again(ids bigint[], slots smallint[]) RETURNS SETOF bigint
+-- Messages that have no work get it again, with the message ids they had.
+CREATE FUNCTION outbox.sent_again(ids bigint[], slots smallint[]) RETURNS SETOF outbox.changed
 LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
     SELECT outbox.ring();
-    WITH sent AS (
+    WITH sent AS MATERIALIZED (
         SELECT DISTINCT m.id, m.slot, m.ordering_key
         FROM unnest($1, $2) AS chosen (id, slot) JOIN message m USING (id, slot)
         WHERE NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id AND r.slot = m.slot)
           AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id AND p.slot = m.slot)
           AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id AND l.slot = m.slot)
           AND NOT EXISTS (SELECT FROM expiry e WHERE e.id = m.id AND e.slot = m.slot)
-    ), placed AS (
-        SELECT s.*, row_number() OVER (PARTITION BY s.id ORDER BY s.slot) > 1
-            OR EXISTS (SELECT FROM ready r WHERE r.id = s.id)
-            OR EXISTS (SELECT FROM parked p WHERE p.id = s.id)
-            OR EXISTS (SELECT FROM lane l WHERE l.id = s.id)
-            OR EXISTS (SELECT FROM expiry e WHERE e.id = s.id) AS taken
-        FROM sent s
+    ), renumbered AS MATERIALIZED (
+        SELECT * FROM renumber((SELECT array_agg(id) FROM sent), (SELECT array_agg(slot) FROM sent))
+    ), placed AS MATERIALIZED (
+        SELECT s.*, coalesce(n.number, s.id) AS number
+        FROM sent s LEFT JOIN renumbered n ON n.id = s.id AND n.slot = s.slot
     ), made AS (
         INSERT INTO ready (id, slot)
-        SELECT id, slot FROM placed WHERE NOT taken AND ordering_key IS NULL
+        SELECT number, slot FROM placed WHERE ordering_key IS NULL
         ON CONFLICT (id) DO NOTHING RETURNING id
     ), queued AS (
         INSERT INTO lane (id, slot, key)
-        SELECT id, slot, ordering_key FROM placed WHERE NOT taken AND ordering_key IS NOT NULL
+        SELECT number, slot, ordering_key FROM placed WHERE ordering_key IS NOT NULL
         ON CONFLICT (id) DO NOTHING RETURNING id
-    ), removed AS (
-        DELETE FROM message m USING placed p
-        WHERE p.taken AND m.id = p.id AND m.slot = p.slot RETURNING m.*
-    ), renumbered AS (
-        INSERT INTO message (
-            message_id, task, exchange, routing_key, headers, properties, body, content_type,
-            content_encoding, mandatory, declare, expires_at, created_at, ordering_key, dedup_key)
-        SELECT message_id, task, exchange, routing_key, headers, properties, body, content_type,
-               content_encoding, mandatory, declare, expires_at, created_at, ordering_key,
-               dedup_key
-        FROM removed RETURNING id
-    ) SELECT id FROM made UNION ALL SELECT id FROM queued UNION ALL SELECT id FROM renumbered
+    )
+    SELECT p.id, p.slot, p.number FROM placed p
+    WHERE CASE WHEN p.number IN (SELECT id FROM made UNION ALL SELECT id FROM queued) THEN true END
 $$;
 COMMENT ON FUNCTION outbox.sent_again IS
-    'Private: gives messages that have no work left their work again. Returns their ids.';
+    'Private: gives messages that have no work left their work again. Returns which.';
 
 CREATE FUNCTION outbox.send_again(ids bigint[], slots smallint[]) RETURNS bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
@@ -1630,6 +1682,7 @@ CREATE TABLE outbox.action (
     action text NOT NULL,
     why    text NOT NULL,
     ids    bigint[] NOT NULL,
+    slots  smallint[],
     CONSTRAINT who_is_named CHECK (octet_length(who) BETWEEN 1 AND 255),
     CONSTRAINT action_is_known CHECK (
         action IN ('retry', 'discard', 'cancel', 'replay', 'reschedule', 'pause', 'resume', 'rate')),
@@ -1643,7 +1696,10 @@ COMMENT ON COLUMN outbox.action.who IS 'The person, as the program that acted kn
 COMMENT ON COLUMN outbox.action.login IS 'The database login of that program.';
 COMMENT ON COLUMN outbox.action.action IS 'retry, discard, cancel, replay or reschedule, of messages; pause, resume or rate, of what why names.';
 COMMENT ON COLUMN outbox.action.why IS 'What the person gave as the reason; may be empty.';
-COMMENT ON COLUMN outbox.action.ids IS 'The ids of the messages that were changed.';
+COMMENT ON COLUMN outbox.action.ids IS
+    'The ids of the messages that were changed; what came by a new one is named by that.';
+COMMENT ON COLUMN outbox.action.slots IS
+    'Private: the partitions that they were stored in. Null for what is not about messages.';
 
 CREATE FUNCTION outbox.keep_actions() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -1653,34 +1709,14 @@ COMMENT ON FUNCTION outbox.keep_actions IS 'Private: refuses to change what was 
 CREATE TRIGGER keep_actions BEFORE UPDATE OR DELETE OR TRUNCATE ON outbox.action
     FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_actions();
 
--- Ids of rows can have been given twice (the sequence was restarted, an old snapshot was put back).
--- Where the caller knows the slots of its messages, they tell those apart; without them work is
--- found by id alone, which no two work rows of a kind share.
-
--- dead -> pending, as retry() does by message id.
-CREATE FUNCTION outbox.retry_rows(rows bigint[], slots smallint[] DEFAULT NULL)
-RETURNS SETOF bigint
-LANGUAGE sql SET search_path = outbox, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off
-SET enable_hashjoin = off SET enable_mergejoin = off
-AS $$
-    WITH revived AS (
-        DELETE FROM parked p USING unnest($1, $2) AS wanted (id, slot)
-        WHERE p.id = wanted.id AND p.slot = coalesce(wanted.slot, p.slot) AND p.state = 'dead'
-        RETURNING p.id, p.slot, p.lane
-    ), made AS (
-        INSERT INTO ready (id, slot) SELECT id, slot FROM revived WHERE lane IS NULL
-    ), queued AS (
-        INSERT INTO lane (id, slot, key)
-        SELECT id, slot, lane FROM revived WHERE lane IS NOT NULL
-    ) SELECT id FROM revived
-$$;
-COMMENT ON FUNCTION outbox.retry_rows IS 'Private: dead -> pending, by id. Returns which.';
+-- Ids can have been given twice. Where the caller knows the slots of its messages, they tell those
+-- apart; without them the state does, as each action is about one: where that leaves two, `acted`
+-- refuses.
 
 -- Gone: what is dead, or else what still waits. A message that a relay holds at this moment may be
 -- on the wire already: kept.
 CREATE FUNCTION outbox.remove_rows(rows bigint[], slots smallint[], dead boolean)
-RETURNS SETOF bigint
+RETURNS SETOF outbox.changed
 LANGUAGE sql SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off
@@ -1703,15 +1739,15 @@ AS $$
         DELETE FROM message m
         USING (SELECT * FROM unready UNION ALL SELECT * FROM unparked
                UNION ALL SELECT * FROM unlaned) d
-        WHERE m.id = d.id AND m.slot = d.slot RETURNING m.id
-    ) SELECT id FROM gone
+        WHERE m.id = d.id AND m.slot = d.slot RETURNING m.id, m.slot
+    ) SELECT id, slot, id FROM gone
 $$;
 COMMENT ON FUNCTION outbox.remove_rows IS
     'Private: dead -> gone, or else pending or scheduled -> gone, by id. Returns which.';
 
 -- sent -> pending, as replay() does by time.
 CREATE FUNCTION outbox.replay_rows(rows bigint[], slots smallint[] DEFAULT NULL)
-RETURNS SETOF bigint
+RETURNS SETOF outbox.changed
 LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off
@@ -1732,7 +1768,7 @@ COMMENT ON FUNCTION outbox.replay_rows IS 'Private: sent -> pending, by id. Retu
 -- Held until another time: what is scheduled, and what is due or waits for another attempt, in no
 -- lane and held by no relay.
 CREATE FUNCTION outbox.reschedule_rows(rows bigint[], slots smallint[], at timestamptz)
-RETURNS SETOF bigint
+RETURNS SETOF outbox.changed
 LANGUAGE sql SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off
@@ -1742,17 +1778,22 @@ AS $$
         FROM unnest($1, $2) AS w (id, slot)
         WHERE p.id = w.id AND p.slot = coalesce(w.slot, p.slot)
           AND (p.state = 'scheduled' OR p.state = 'retry' AND p.lane IS NULL)
-        RETURNING p.id
+        RETURNING p.id, p.slot
     ), unready AS (
         DELETE FROM ready r USING unnest($1, $2) AS w (id, slot)
         WHERE r.id = w.id AND r.slot = coalesce(w.slot, r.slot)
           AND r.lease_until < now() AND r.lane IS NULL
         RETURNING r.id, r.slot, r.attempts, r.suspicion, r.last_error
+    ), renumbered AS MATERIALIZED (
+        SELECT * FROM renumber((SELECT array_agg(id) FROM unready),
+                               (SELECT array_agg(slot) FROM unready))
+    ), placed AS MATERIALIZED (
+        SELECT u.*, coalesce(n.number, u.id) AS number
+        FROM unready u LEFT JOIN renumbered n ON n.id = u.id AND n.slot = u.slot
     ), held AS (
         INSERT INTO parked (id, slot, state, available_at, attempts, suspicion, last_error)
-        SELECT id, slot, 'scheduled', $3, attempts, suspicion, last_error FROM unready
-        RETURNING id
-    ) SELECT id FROM moved UNION ALL SELECT id FROM held
+        SELECT number, slot, 'scheduled', $3, attempts, suspicion, last_error FROM placed
+    ) SELECT id, slot, id FROM moved UNION ALL SELECT id, slot, number FROM placed
 $$;
 COMMENT ON FUNCTION outbox.reschedule_rows IS
     'Private: pending or scheduled -> scheduled for another time, by id. Returns which.';
@@ -1781,44 +1822,61 @@ $$;
 COMMENT ON FUNCTION outbox.reschedule IS
     'pending or scheduled -> published at that time; now() is at once. Returns how many.';
 
--- What `act` and the command line do: the change and its record. Returns the ids that were changed.
+-- What `act` and the command line do: the change and its record. Returns what was changed.
 CREATE FUNCTION outbox.acted(
     action text, rows bigint[], slots smallint[], who text, why text, at timestamptz
-) RETURNS bigint[] LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+) RETURNS SETOF outbox.changed
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+#variable_conflict use_column
 DECLARE
-    changed bigint[];
+    done changed[];
+    twice bigint;
 BEGIN
     CASE acted.action
-    WHEN 'retry' THEN changed := ARRAY(SELECT retry_rows(acted.rows, acted.slots));
-    WHEN 'discard' THEN changed := ARRAY(SELECT remove_rows(acted.rows, acted.slots, true));
-    WHEN 'cancel' THEN changed := ARRAY(SELECT remove_rows(acted.rows, acted.slots, false));
-    WHEN 'replay' THEN changed := ARRAY(SELECT replay_rows(acted.rows, acted.slots));
-    WHEN 'reschedule' THEN changed := ARRAY(
-        SELECT reschedule_rows(acted.rows, acted.slots, time_to_hold(acted.at)));
+    WHEN 'retry' THEN done := ARRAY(SELECT c FROM retry_rows(acted.rows, acted.slots) c);
+    WHEN 'discard' THEN done := ARRAY(SELECT c FROM remove_rows(acted.rows, acted.slots, true) c);
+    WHEN 'cancel' THEN done := ARRAY(SELECT c FROM remove_rows(acted.rows, acted.slots, false) c);
+    WHEN 'replay' THEN done := ARRAY(SELECT c FROM replay_rows(acted.rows, acted.slots) c);
+    WHEN 'reschedule' THEN done := ARRAY(
+        SELECT c FROM reschedule_rows(acted.rows, acted.slots, time_to_hold(acted.at)) c);
     ELSE RAISE EXCEPTION 'unknown action: %', acted.action USING ERRCODE = '22023';
     END CASE;
-    IF cardinality(changed) > 0 THEN
-        PERFORM ring();
-        INSERT INTO action (who, action, why, ids)
-        VALUES (acted.who, acted.action, coalesce(acted.why, ''), changed);
+    IF acted.slots IS NULL THEN
+        SELECT id INTO twice FROM unnest(done) GROUP BY id HAVING count(*) > 1 LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'two messages have the id %', twice USING ERRCODE = '22023',
+                HINT = 'Name the one that is meant by its slot as well (see outbox.message), or by '
+                       'its message id: outbox-relay, outbox.discard, reschedule, replay_message.';
+        END IF;
     END IF;
-    RETURN changed;
+    IF cardinality(done) > 0 THEN
+        PERFORM ring();
+        INSERT INTO action (who, action, why, ids, slots)
+        SELECT acted.who, acted.action, coalesce(acted.why, ''), array_agg(number), array_agg(slot)
+        FROM unnest(done);
+    END IF;
+    RETURN QUERY SELECT * FROM unnest(done);
 END $$;
 COMMENT ON FUNCTION outbox.acted IS
-    'Private: does an action to messages by id and records it. Returns the ids that were changed.';
+    'Private: does an action to messages by id and records it. Returns what was changed.';
 
 CREATE FUNCTION outbox.act(
-    action text, rows bigint[], who text, why text DEFAULT '', at timestamptz DEFAULT NULL
+    action text, rows bigint[], who text, why text DEFAULT '', at timestamptz DEFAULT NULL,
+    slots smallint[] DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
 BEGIN
     IF cardinality(act.rows) > 10000 THEN
         RAISE EXCEPTION 'at most 10000 messages in one action' USING ERRCODE = '22023';
     END IF;
-    RETURN cardinality(acted(act.action, act.rows, NULL, act.who, act.why, act.at));
+    IF cardinality(act.slots) <> cardinality(act.rows) THEN
+        RAISE EXCEPTION 'as many slots as ids, or none' USING ERRCODE = '22023';
+    END IF;
+    RETURN (SELECT count(*) FROM acted(
+        act.action, act.rows, act.slots, act.who, act.why, act.at));
 END $$;
 COMMENT ON FUNCTION outbox.act IS
-    'Does retry, discard, cancel, replay or reschedule to messages by id, and records it in '
-    'outbox.action. Returns how many were changed: those in another state are left alone.';
+    'Does retry, discard, cancel, replay or reschedule to messages by id, and slot where two have '
+    'one id; records it in outbox.action. Returns how many: what is in another state is left alone.';
 
 -- What is held back on purpose: by queue, by exchange, by task, or all.
 --

@@ -34,6 +34,14 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a message is stored, or was before it was changed."""
+
+    id: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What is to be done, and why; `at` is the new time, of reschedule."""
 
@@ -71,9 +79,10 @@ def dead_pages(session: Session, task: str | None) -> Iterator[list[Row]]:
         above = page[-1].id
 
 
-def act(session: Session, order: Order, rows: Sequence[Row]) -> list[int]:
-    """Do it to these rows, and record it; the ids of those that were changed."""
-    changed: list[int] = session.value(
+def act(session: Session, order: Order, rows: Sequence[Row]) -> list[Place]:
+    """Do it to these rows, and record it; those that were changed."""
+    return session.fetch(
+        Place,
         queries.ACTED,
         action=order.action,
         rows=[row.id for row in rows],
@@ -82,13 +91,12 @@ def act(session: Session, order: Order, rows: Sequence[Row]) -> list[int]:
         why=order.why,
         at=order.at,
     )
-    return changed
 
 
-def by_message(rows: Sequence[Row], changed: Sequence[int]) -> Counter[str]:
+def by_message(rows: Sequence[Row], changed: Sequence[Place]) -> Counter[str]:
     """How many rows of each message are among those that were changed."""
     known = set(changed)
-    return Counter(row.message_id for row in rows if row.id in known)
+    return Counter(row.message_id for row in rows if Place(row.id, row.slot) in known)
 
 
 def replay(

@@ -125,10 +125,10 @@ SELECT p.id, p.slot, m.message_id
 )
 NEWEST_DEAD: Final = "SELECT max(id) FROM {outbox}.parked WHERE state = 'dead'"
 
-#: The change and its record in outbox.action, in one transaction; the ids that were changed.
+#: The change and its record in outbox.action, in one transaction; what was changed.
 ACTED: Final = """
-SELECT {outbox}.acted(%(action)s, %(rows)s::bigint[], %(slots)s::smallint[], %(who)s, %(why)s,
-                      %(at)s::timestamptz)
+SELECT id, slot FROM {outbox}.acted(%(action)s, %(rows)s::bigint[], %(slots)s::smallint[], %(who)s,
+                                    %(why)s, %(at)s::timestamptz)
 """
 
 NOW: Final = "SELECT clock_timestamp()"
@@ -187,7 +187,11 @@ ORDER BY sent_at
 """
 ACTIONS_ON: Final = """
 SELECT at, who, action, why FROM {outbox}.action
-WHERE ids @> ARRAY[%(id)s::bigint] ORDER BY id DESC LIMIT 100
+WHERE ids @> ARRAY[%(id)s::bigint]
+  AND (NOT EXISTS (SELECT FROM {outbox}.message m WHERE m.id = %(id)s AND m.slot <> %(slot)s)
+    OR EXISTS (SELECT FROM unnest(ids, slots) AS done (id, slot)
+                WHERE done.id = %(id)s AND done.slot = %(slot)s))
+ORDER BY id DESC LIMIT 100
 """
 RECEIPT_OF: Final = """
 SELECT outcome, error, run, worker, received_at, finished_at, noted_at FROM inbox.receipt

@@ -67,7 +67,7 @@ def told_of(session: Session, settings: Settings, message_id: str) -> Told:
 def life_of(session: Session, whole: Whole, told: Told) -> list[Step]:
     """All that is known to have happened to it, in the order of time."""
     confirms = session.fetch(Confirm, queries.CONFIRMS_OF, id=whole.id, slot=whole.slot)
-    actions = session.fetch(Action, queries.ACTIONS_ON, id=whole.id)
+    actions = session.fetch(Action, queries.ACTIONS_ON, id=whole.id, slot=whole.slot)
     due_at = None if whole.state == "dead" else whole.available_at
     steps = life.in_outbox(whole.created_at, due_at, confirms, actions)
     if whole.claimed_until is not None:

@@ -25,23 +25,29 @@ AS $$
     ), judged AS MATERIALIZED (
         SELECT f.*, CASE
             WHEN f.id IS NULL THEN 'unknown'
-            WHEN EXISTS (SELECT FROM ready r WHERE r.id = f.id)
-              OR EXISTS (SELECT FROM lane l WHERE l.id = f.id) THEN 'busy'
-            WHEN EXISTS (SELECT FROM expiry e WHERE e.id = f.id) THEN 'known'
+            WHEN EXISTS (SELECT FROM ready r WHERE r.id = f.id AND r.slot = f.slot)
+              OR EXISTS (SELECT FROM lane l WHERE l.id = f.id AND l.slot = f.slot) THEN 'busy'
+            WHEN EXISTS (SELECT FROM expiry e WHERE e.id = f.id AND e.slot = f.slot) THEN 'known'
             ELSE coalesce((SELECT CASE p.state WHEN 'dead' THEN 'known' ELSE 'busy' END
-                             FROM parked p WHERE p.id = f.id), 'home') END AS verdict
+                             FROM parked p WHERE p.id = f.id AND p.slot = f.slot), 'home')
+            END AS verdict
         FROM found f
+    ), coming AS MATERIALIZED (
+        SELECT DISTINCT ON (id, slot) * FROM judged WHERE verdict = 'home'
+    ), renumbered AS MATERIALIZED (
+        SELECT * FROM renumber((SELECT array_agg(id) FROM coming),
+                               (SELECT array_agg(slot) FROM coming))
+    ), placed AS MATERIALIZED (
+        SELECT coalesce(n.number, c.id) AS id, c.slot, c.state, c.error, c.ordering_key
+        FROM coming c LEFT JOIN renumbered n ON n.id = c.id AND n.slot = c.slot
     ), brought AS (
         INSERT INTO parked (id, slot, state, available_at, last_error, lane)
-        SELECT DISTINCT ON (id) id, slot, state, now() + seconds * interval '1 second', error,
-               ordering_key
-        FROM judged WHERE verdict = 'home' AND (state = 'dead' OR ordering_key IS NULL)
-        ON CONFLICT (id) DO NOTHING
+        SELECT id, slot, state, now() + seconds * interval '1 second', error, ordering_key
+        FROM placed WHERE state = 'dead' OR ordering_key IS NULL
     ), queued AS (
         INSERT INTO lane (id, slot, key)
-        SELECT DISTINCT ON (id) id, slot, ordering_key
-        FROM judged WHERE verdict = 'home' AND state <> 'dead' AND ordering_key IS NOT NULL
-        ON CONFLICT (id) DO NOTHING
+        SELECT id, slot, ordering_key
+        FROM placed WHERE state <> 'dead' AND ordering_key IS NOT NULL
     )
     SELECT judged.message_id, judged.verdict FROM judged
 $$;

@@ -113,23 +113,42 @@ $$;
 COMMENT ON FUNCTION outbox.cancel IS
     'Takes back a message that is still pending, in your transaction. False: too late, or unknown.';
 
--- dead -> pending, with a fresh count of attempts; of a lane: to its place in it.
-CREATE FUNCTION outbox.retry(message_id text) RETURNS bigint
+-- dead -> pending. Without slots, whatever has these ids and is dead: no two rows that wait share one.
+CREATE FUNCTION outbox.retry_rows(rows bigint[], slots smallint[] DEFAULT NULL)
+RETURNS SETOF outbox.changed
 LANGUAGE sql SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
-    SELECT outbox.ring();
     WITH revived AS (
-        DELETE FROM parked p USING message m
-        WHERE m.message_id = $1 AND p.id = m.id AND p.slot = m.slot AND p.state = 'dead'
+        DELETE FROM parked p USING unnest($1, $2) AS wanted (id, slot)
+        WHERE p.id = wanted.id AND p.slot = coalesce(wanted.slot, p.slot) AND p.state = 'dead'
         RETURNING p.id, p.slot, p.lane
+    ), renumbered AS MATERIALIZED (
+        SELECT * FROM renumber((SELECT array_agg(id) FROM revived),
+                               (SELECT array_agg(slot) FROM revived))
+    ), placed AS MATERIALIZED (
+        SELECT r.*, coalesce(n.number, r.id) AS number
+        FROM revived r LEFT JOIN renumbered n ON n.id = r.id AND n.slot = r.slot
     ), made AS (
-        INSERT INTO ready (id, slot) SELECT id, slot FROM revived WHERE lane IS NULL
+        INSERT INTO ready (id, slot) SELECT number, slot FROM placed WHERE lane IS NULL
     ), queued AS (
         INSERT INTO lane (id, slot, key)
-        SELECT id, slot, lane FROM revived WHERE lane IS NOT NULL
-    ) SELECT count(*) FROM revived
+        SELECT number, slot, lane FROM placed WHERE lane IS NOT NULL
+    ) SELECT id, slot, number FROM placed
+$$;
+COMMENT ON FUNCTION outbox.retry_rows IS 'Private: dead -> pending, by id. Returns which.';
+
+-- dead -> pending, with a fresh count of attempts; of a lane: to its place in it.
+CREATE FUNCTION outbox.retry(message_id text) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+    SELECT outbox.ring();
+    SELECT count(*) FROM (
+        SELECT retry_rows(array_agg(m.id), array_agg(m.slot))
+        FROM message m WHERE m.message_id = $1) revived
 $$;
 COMMENT ON FUNCTION outbox.retry IS 'dead -> pending. Returns how many.';
 
@@ -161,49 +180,36 @@ AS $$
 $$;
 COMMENT ON FUNCTION outbox.discard IS 'dead or pending -> gone. Returns how many.';
 
--- Messages that have no work get it again, with the message ids they had. Ids of rows can have been
--- given twice (the sequence was restarted, an old snapshot was put back): work is of the message in
--- its slot. Only one of them can have that id among the work: another gets a new one.
-CREATE FUNCTION outbox.sent_again(ids bigint[], slots smallint[]) RETURNS SETOF bigint
+-- Messages that have no work get it again, with the message ids they had.
+CREATE FUNCTION outbox.sent_again(ids bigint[], slots smallint[]) RETURNS SETOF outbox.changed
 LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
     SELECT outbox.ring();
-    WITH sent AS (
+    WITH sent AS MATERIALIZED (
         SELECT DISTINCT m.id, m.slot, m.ordering_key
         FROM unnest($1, $2) AS chosen (id, slot) JOIN message m USING (id, slot)
         WHERE NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id AND r.slot = m.slot)
           AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id AND p.slot = m.slot)
           AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id AND l.slot = m.slot)
           AND NOT EXISTS (SELECT FROM expiry e WHERE e.id = m.id AND e.slot = m.slot)
-    ), placed AS (
-        SELECT s.*, row_number() OVER (PARTITION BY s.id ORDER BY s.slot) > 1
-            OR EXISTS (SELECT FROM ready r WHERE r.id = s.id)
-            OR EXISTS (SELECT FROM parked p WHERE p.id = s.id)
-            OR EXISTS (SELECT FROM lane l WHERE l.id = s.id)
-            OR EXISTS (SELECT FROM expiry e WHERE e.id = s.id) AS taken
-        FROM sent s
+    ), renumbered AS MATERIALIZED (
+        SELECT * FROM renumber((SELECT array_agg(id) FROM sent), (SELECT array_agg(slot) FROM sent))
+    ), placed AS MATERIALIZED (
+        SELECT s.*, coalesce(n.number, s.id) AS number
+        FROM sent s LEFT JOIN renumbered n ON n.id = s.id AND n.slot = s.slot
     ), made AS (
         INSERT INTO ready (id, slot)
-        SELECT id, slot FROM placed WHERE NOT taken AND ordering_key IS NULL
+        SELECT number, slot FROM placed WHERE ordering_key IS NULL
         ON CONFLICT (id) DO NOTHING RETURNING id
     ), queued AS (
         INSERT INTO lane (id, slot, key)
-        SELECT id, slot, ordering_key FROM placed WHERE NOT taken AND ordering_key IS NOT NULL
+        SELECT number, slot, ordering_key FROM placed WHERE ordering_key IS NOT NULL
         ON CONFLICT (id) DO NOTHING RETURNING id
-    ), removed AS (
-        DELETE FROM message m USING placed p
-        WHERE p.taken AND m.id = p.id AND m.slot = p.slot RETURNING m.*
-    ), renumbered AS (
-        INSERT INTO message (
-            message_id, task, exchange, routing_key, headers, properties, body, content_type,
-            content_encoding, mandatory, declare, expires_at, created_at, ordering_key, dedup_key)
-        SELECT message_id, task, exchange, routing_key, headers, properties, body, content_type,
-               content_encoding, mandatory, declare, expires_at, created_at, ordering_key,
-               dedup_key
-        FROM removed RETURNING id
-    ) SELECT id FROM made UNION ALL SELECT id FROM queued UNION ALL SELECT id FROM renumbered
+    )
+    SELECT p.id, p.slot, p.number FROM placed p
+    WHERE CASE WHEN p.number IN (SELECT id FROM made UNION ALL SELECT id FROM queued) THEN true END
 $$;
 COMMENT ON FUNCTION outbox.sent_again IS
-    'Private: gives messages that have no work left their work again. Returns their ids.';
+    'Private: gives messages that have no work left their work again. Returns which.';
 
 CREATE FUNCTION outbox.send_again(ids bigint[], slots smallint[]) RETURNS bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$

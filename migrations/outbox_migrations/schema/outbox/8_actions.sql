@@ -11,6 +11,7 @@ CREATE TABLE outbox.action (
     action text NOT NULL,
     why    text NOT NULL,
     ids    bigint[] NOT NULL,
+    slots  smallint[],
     CONSTRAINT who_is_named CHECK (octet_length(who) BETWEEN 1 AND 255),
     CONSTRAINT action_is_known CHECK (
         action IN ('retry', 'discard', 'cancel', 'replay', 'reschedule', 'pause', 'resume', 'rate')),
@@ -24,7 +25,10 @@ COMMENT ON COLUMN outbox.action.who IS 'The person, as the program that acted kn
 COMMENT ON COLUMN outbox.action.login IS 'The database login of that program.';
 COMMENT ON COLUMN outbox.action.action IS 'retry, discard, cancel, replay or reschedule, of messages; pause, resume or rate, of what why names.';
 COMMENT ON COLUMN outbox.action.why IS 'What the person gave as the reason; may be empty.';
-COMMENT ON COLUMN outbox.action.ids IS 'The ids of the messages that were changed.';
+COMMENT ON COLUMN outbox.action.ids IS
+    'The ids of the messages that were changed; what came by a new one is named by that.';
+COMMENT ON COLUMN outbox.action.slots IS
+    'Private: the partitions that they were stored in. Null for what is not about messages.';
 
 CREATE FUNCTION outbox.keep_actions() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -34,34 +38,14 @@ COMMENT ON FUNCTION outbox.keep_actions IS 'Private: refuses to change what was 
 CREATE TRIGGER keep_actions BEFORE UPDATE OR DELETE OR TRUNCATE ON outbox.action
     FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_actions();
 
--- Ids of rows can have been given twice (the sequence was restarted, an old snapshot was put back).
--- Where the caller knows the slots of its messages, they tell those apart; without them work is
--- found by id alone, which no two work rows of a kind share.
-
--- dead -> pending, as retry() does by message id.
-CREATE FUNCTION outbox.retry_rows(rows bigint[], slots smallint[] DEFAULT NULL)
-RETURNS SETOF bigint
-LANGUAGE sql SET search_path = outbox, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off
-SET enable_hashjoin = off SET enable_mergejoin = off
-AS $$
-    WITH revived AS (
-        DELETE FROM parked p USING unnest($1, $2) AS wanted (id, slot)
-        WHERE p.id = wanted.id AND p.slot = coalesce(wanted.slot, p.slot) AND p.state = 'dead'
-        RETURNING p.id, p.slot, p.lane
-    ), made AS (
-        INSERT INTO ready (id, slot) SELECT id, slot FROM revived WHERE lane IS NULL
-    ), queued AS (
-        INSERT INTO lane (id, slot, key)
-        SELECT id, slot, lane FROM revived WHERE lane IS NOT NULL
-    ) SELECT id FROM revived
-$$;
-COMMENT ON FUNCTION outbox.retry_rows IS 'Private: dead -> pending, by id. Returns which.';
+-- Ids can have been given twice. Where the caller knows the slots of its messages, they tell those
+-- apart; without them the state does, as each action is about one: where that leaves two, `acted`
+-- refuses.
 
 -- Gone: what is dead, or else what still waits. A message that a relay holds at this moment may be
 -- on the wire already: kept.
 CREATE FUNCTION outbox.remove_rows(rows bigint[], slots smallint[], dead boolean)
-RETURNS SETOF bigint
+RETURNS SETOF outbox.changed
 LANGUAGE sql SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off
@@ -84,15 +68,15 @@ AS $$
         DELETE FROM message m
         USING (SELECT * FROM unready UNION ALL SELECT * FROM unparked
                UNION ALL SELECT * FROM unlaned) d
-        WHERE m.id = d.id AND m.slot = d.slot RETURNING m.id
-    ) SELECT id FROM gone
+        WHERE m.id = d.id AND m.slot = d.slot RETURNING m.id, m.slot
+    ) SELECT id, slot, id FROM gone
 $$;
 COMMENT ON FUNCTION outbox.remove_rows IS
     'Private: dead -> gone, or else pending or scheduled -> gone, by id. Returns which.';
 
 -- sent -> pending, as replay() does by time.
 CREATE FUNCTION outbox.replay_rows(rows bigint[], slots smallint[] DEFAULT NULL)
-RETURNS SETOF bigint
+RETURNS SETOF outbox.changed
 LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off
@@ -113,7 +97,7 @@ COMMENT ON FUNCTION outbox.replay_rows IS 'Private: sent -> pending, by id. Retu
 -- Held until another time: what is scheduled, and what is due or waits for another attempt, in no
 -- lane and held by no relay.
 CREATE FUNCTION outbox.reschedule_rows(rows bigint[], slots smallint[], at timestamptz)
-RETURNS SETOF bigint
+RETURNS SETOF outbox.changed
 LANGUAGE sql SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off
@@ -123,17 +107,22 @@ AS $$
         FROM unnest($1, $2) AS w (id, slot)
         WHERE p.id = w.id AND p.slot = coalesce(w.slot, p.slot)
           AND (p.state = 'scheduled' OR p.state = 'retry' AND p.lane IS NULL)
-        RETURNING p.id
+        RETURNING p.id, p.slot
     ), unready AS (
         DELETE FROM ready r USING unnest($1, $2) AS w (id, slot)
         WHERE r.id = w.id AND r.slot = coalesce(w.slot, r.slot)
           AND r.lease_until < now() AND r.lane IS NULL
         RETURNING r.id, r.slot, r.attempts, r.suspicion, r.last_error
+    ), renumbered AS MATERIALIZED (
+        SELECT * FROM renumber((SELECT array_agg(id) FROM unready),
+                               (SELECT array_agg(slot) FROM unready))
+    ), placed AS MATERIALIZED (
+        SELECT u.*, coalesce(n.number, u.id) AS number
+        FROM unready u LEFT JOIN renumbered n ON n.id = u.id AND n.slot = u.slot
     ), held AS (
         INSERT INTO parked (id, slot, state, available_at, attempts, suspicion, last_error)
-        SELECT id, slot, 'scheduled', $3, attempts, suspicion, last_error FROM unready
-        RETURNING id
-    ) SELECT id FROM moved UNION ALL SELECT id FROM held
+        SELECT number, slot, 'scheduled', $3, attempts, suspicion, last_error FROM placed
+    ) SELECT id, slot, id FROM moved UNION ALL SELECT id, slot, number FROM placed
 $$;
 COMMENT ON FUNCTION outbox.reschedule_rows IS
     'Private: pending or scheduled -> scheduled for another time, by id. Returns which.';
@@ -162,41 +151,58 @@ $$;
 COMMENT ON FUNCTION outbox.reschedule IS
     'pending or scheduled -> published at that time; now() is at once. Returns how many.';
 
--- What `act` and the command line do: the change and its record. Returns the ids that were changed.
+-- What `act` and the command line do: the change and its record. Returns what was changed.
 CREATE FUNCTION outbox.acted(
     action text, rows bigint[], slots smallint[], who text, why text, at timestamptz
-) RETURNS bigint[] LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+) RETURNS SETOF outbox.changed
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
+#variable_conflict use_column
 DECLARE
-    changed bigint[];
+    done changed[];
+    twice bigint;
 BEGIN
     CASE acted.action
-    WHEN 'retry' THEN changed := ARRAY(SELECT retry_rows(acted.rows, acted.slots));
-    WHEN 'discard' THEN changed := ARRAY(SELECT remove_rows(acted.rows, acted.slots, true));
-    WHEN 'cancel' THEN changed := ARRAY(SELECT remove_rows(acted.rows, acted.slots, false));
-    WHEN 'replay' THEN changed := ARRAY(SELECT replay_rows(acted.rows, acted.slots));
-    WHEN 'reschedule' THEN changed := ARRAY(
-        SELECT reschedule_rows(acted.rows, acted.slots, time_to_hold(acted.at)));
+    WHEN 'retry' THEN done := ARRAY(SELECT c FROM retry_rows(acted.rows, acted.slots) c);
+    WHEN 'discard' THEN done := ARRAY(SELECT c FROM remove_rows(acted.rows, acted.slots, true) c);
+    WHEN 'cancel' THEN done := ARRAY(SELECT c FROM remove_rows(acted.rows, acted.slots, false) c);
+    WHEN 'replay' THEN done := ARRAY(SELECT c FROM replay_rows(acted.rows, acted.slots) c);
+    WHEN 'reschedule' THEN done := ARRAY(
+        SELECT c FROM reschedule_rows(acted.rows, acted.slots, time_to_hold(acted.at)) c);
     ELSE RAISE EXCEPTION 'unknown action: %', acted.action USING ERRCODE = '22023';
     END CASE;
-    IF cardinality(changed) > 0 THEN
-        PERFORM ring();
-        INSERT INTO action (who, action, why, ids)
-        VALUES (acted.who, acted.action, coalesce(acted.why, ''), changed);
+    IF acted.slots IS NULL THEN
+        SELECT id INTO twice FROM unnest(done) GROUP BY id HAVING count(*) > 1 LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'two messages have the id %', twice USING ERRCODE = '22023',
+                HINT = 'Name the one that is meant by its slot as well (see outbox.message), or by '
+                       'its message id: outbox-relay, outbox.discard, reschedule, replay_message.';
+        END IF;
     END IF;
-    RETURN changed;
+    IF cardinality(done) > 0 THEN
+        PERFORM ring();
+        INSERT INTO action (who, action, why, ids, slots)
+        SELECT acted.who, acted.action, coalesce(acted.why, ''), array_agg(number), array_agg(slot)
+        FROM unnest(done);
+    END IF;
+    RETURN QUERY SELECT * FROM unnest(done);
 END $$;
 COMMENT ON FUNCTION outbox.acted IS
-    'Private: does an action to messages by id and records it. Returns the ids that were changed.';
+    'Private: does an action to messages by id and records it. Returns what was changed.';
 
 CREATE FUNCTION outbox.act(
-    action text, rows bigint[], who text, why text DEFAULT '', at timestamptz DEFAULT NULL
+    action text, rows bigint[], who text, why text DEFAULT '', at timestamptz DEFAULT NULL,
+    slots smallint[] DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
 BEGIN
     IF cardinality(act.rows) > 10000 THEN
         RAISE EXCEPTION 'at most 10000 messages in one action' USING ERRCODE = '22023';
     END IF;
-    RETURN cardinality(acted(act.action, act.rows, NULL, act.who, act.why, act.at));
+    IF cardinality(act.slots) <> cardinality(act.rows) THEN
+        RAISE EXCEPTION 'as many slots as ids, or none' USING ERRCODE = '22023';
+    END IF;
+    RETURN (SELECT count(*) FROM acted(
+        act.action, act.rows, act.slots, act.who, act.why, act.at));
 END $$;
 COMMENT ON FUNCTION outbox.act IS
-    'Does retry, discard, cancel, replay or reschedule to messages by id, and records it in '
-    'outbox.action. Returns how many were changed: those in another state are left alone.';
+    'Does retry, discard, cancel, replay or reschedule to messages by id, and slot where two have '
+    'one id; records it in outbox.action. Returns how many: what is in another state is left alone.';
