@@ -5,6 +5,7 @@ is needed, and none was there.
 """
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,12 @@ import kubernetes_validate  # type: ignore[import-untyped]  # it ships no types
 import pytest
 import yaml
 
+from outbox_console import settings as console_settings
 from tests.containers.test_kubernetes import run
 from tests.deploy.board import ROOT
 from tests.deploy.test_kubernetes import VERSIONS
 from tests.deploy.test_kubernetes import named as in_the_base
+from tests.deploy.test_kubernetes_console import resources as console_resources
 
 CHART: Final = ROOT / "deploy/helm"
 PYTHON: Final = ROOT / ".helm/bin/python"
@@ -35,13 +38,20 @@ MODELS: Final = {
     "ServiceMonitor": ("@kubernetes-models/prometheus-operator@6.0.0", "monitoring.coreos.com/v1"),
     "ScaledObject": ("@kubernetes-models/keda@2.0.0", "keda.sh/v1alpha1"),
 }
+#: The one value without which no image would be found.
+LEAST: Final[dict[str, Any]] = {"images": {"registry": "registry.example.com/"}}
 EVERYTHING: Final[dict[str, Any]] = {
     "console": {"enabled": True},
+    "secret": {"brokerTransportOptions": "transport-options", "inboxUrl": "inbox-url"},
     "monitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "keda": {"enabled": True},
     "images": {"registry": "registry.example.com/", "pullSecrets": [{"name": "key"}]},
     "relay": {
-        "settings": {"OUTBOX_FENCE": "standby:1", "OUTBOX_WINDOW": 1000, "OUTBOX_SCHEMA": "shop"},
+        "settings": {
+            "OUTBOX_FENCE": "standby:1",
+            "OUTBOX_WINDOW": 1_000_000,
+            "OUTBOX_SCHEMA": "shop",
+        },
         "podAnnotations": {"team": "shop"},
         "nodeSelector": {"disk": "fast"},
         "tolerations": [{"key": "spot", "operator": "Exists"}],
@@ -69,6 +79,7 @@ def render(values: dict[str, Any], release: str = "outbox") -> Rendered:
         raise ValueError(done.stderr)
     files, report = json.loads(done.stdout)
     texts = [text for name, text in files.items() if name.endswith(".yaml")]
+    report["notes"] = "".join(text for name, text in files.items() if name.endswith("NOTES.txt"))
     return [each for text in texts for each in yaml.safe_load_all(text) if each], report
 
 
@@ -78,7 +89,7 @@ def named(resources: Resources, kind: str, name: str = "outbox-relay") -> dict[s
     return found
 
 
-@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["as it is", "everything"])
+@pytest.mark.parametrize("values", [LEAST, EVERYTHING], ids=["as it is", "everything"])
 def test_every_resource_is_valid(values: dict[str, Any]) -> None:
     """By Kubernetes' own schemas; Helm's linter finds nothing, warnings included."""
     resources, report = render(values)
@@ -93,20 +104,89 @@ def test_every_resource_is_valid(values: dict[str, Any]) -> None:
 
 def test_a_release_called_outbox_is_what_the_base_is() -> None:
     """The pods have the same rights, probes and files; what else it has is said by values."""
-    resources, _ = render({})
+    resources, _ = render(LEAST)
 
     pod = named(resources, "Deployment")["spec"]["template"]["spec"]
     base = in_the_base("Deployment")["spec"]["template"]["spec"]
     assert pod["securityContext"] == base["securityContext"]
     assert pod["volumes"] == base["volumes"]
     [ours], [theirs] = pod["containers"], base["containers"]
-    for part in ("securityContext", "resources", "volumeMounts", "ports", "readinessProbe"):
+    for part in ("securityContext", "resources", "volumeMounts", "ports"):
         assert ours[part] == theirs[part]
-    assert ours["livenessProbe"]["httpGet"] == theirs["livenessProbe"]["httpGet"]
+    for part in ("livenessProbe", "readinessProbe"):
+        assert ours[part] == theirs[part]
+    for kind, name, parts in (
+        ("PodDisruptionBudget", "outbox-relay", ("maxUnavailable", "unhealthyPodEvictionPolicy")),
+        ("Job", "outbox-migrate", ("backoffLimit", "activeDeadlineSeconds")),
+        ("NetworkPolicy", "outbox-relay", ("egress",)),
+        ("NetworkPolicy", "outbox-migrate", ("egress",)),
+    ):
+        spec, expected = named(resources, kind, name)["spec"], in_the_base(kind, name)["spec"]
+        assert [spec[part] for part in parts] == [expected[part] for part in parts]
     job = named(resources, "Job", "outbox-migrate")["spec"]["template"]["spec"]
     base = in_the_base("Job", "outbox-migrate")["spec"]["template"]["spec"]
     steps = [(each["args"], each["securityContext"]) for each in containers(job)]
     assert steps == [(each["args"], each["securityContext"]) for each in containers(base)]
+
+
+def test_the_console_is_what_the_base_is() -> None:
+    """The same settings, files and ways out; but for where people stand, and whom it lets in."""
+    resources, _ = render({**LEAST, "console": {"enabled": True}})
+    base = {(each["kind"], each["metadata"]["name"]): each for each in console_resources()}
+
+    ours = named(resources, "Deployment", "outbox-console")["spec"]["template"]["spec"]
+    theirs = base["Deployment", "outbox-console"]["spec"]["template"]["spec"]
+    [mine], [other] = ours["containers"], theirs["containers"]
+    own = {"OUTBOX_CONSOLE_ADDRESS", "OUTBOX_CONSOLE_ROLE", "OUTBOX_CONSOLE_PEOPLE_FILE"}
+    assert {each["name"] for each in mine["env"]} >= {each["name"] for each in other["env"]}
+    assert {e["name"]: e["value"] for e in mine["env"] if e["name"] not in own} == {
+        e["name"]: e["value"] for e in other["env"] if e["name"] not in own
+    }
+    for part in ("ports", "livenessProbe", "readinessProbe", "resources", "securityContext"):
+        assert mine[part] == other[part]
+    assert ours["terminationGracePeriodSeconds"] == theirs["terminationGracePeriodSeconds"]
+    policy = named(resources, "NetworkPolicy", "outbox-console")["spec"]["egress"]
+    expected = base["NetworkPolicy", "outbox-console"]["spec"]["egress"]
+    assert [rule["ports"] for rule in policy] == [rule["ports"] for rule in expected]
+    way_in = named(resources, "NetworkPolicy")["spec"]["ingress"][0]["from"]
+    assert [list(each) for each in way_in] == [["namespaceSelector"], ["podSelector"]]
+
+
+def test_a_console_of_the_chart_would_start() -> None:
+    """Its settings are understood, whichever way people sign in, and its files are mounted."""
+    issuer = {
+        "OUTBOX_CONSOLE_OIDC_ISSUER": "https://sso.example.com",
+        "OUTBOX_CONSOLE_OIDC_CLIENT_ID": "outbox",
+        "OUTBOX_CONSOLE_OIDC_ROLES": "ops=operator",
+        "OUTBOX_CONSOLE_URL": "https://outbox.example.com",
+    }
+    ways: tuple[dict[str, Any], ...] = (
+        {},
+        {"settings": issuer},
+        {"userHeader": "X-User", "proxies": "10.0.0.0/8"},
+    )
+    for way in ways:
+        resources, _ = render({**EVERYTHING, "console": {"enabled": True, **way}})
+        pod = named(resources, "Deployment", "outbox-console")["spec"]["template"]["spec"]
+        given = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+        [volume] = pod["volumes"]
+        mounted = {f"/run/secrets/outbox/{item['path']}" for item in volume["secret"]["items"]}
+        words = " ".join(given.values()).replace("=", " ").split()
+        assert {word for word in words if word.startswith("/run/secrets")} == mounted
+        given.pop("OUTBOX_CONSOLE_OIDC_CLIENT_SECRET_FILE", None)
+        secret = {"OUTBOX_CONSOLE_OIDC_CLIENT_SECRET": "in the file"} if "settings" in way else {}
+
+        read = console_settings.read({**given, **secret})
+
+        assert read.knows_people
+        assert read.schema == "shop"
+        assert "OUTBOX_INBOX_URL_FILE=/run/secrets/outbox/inbox-url" in read.doctor
+        ports = [
+            port["port"]
+            for rule in named(resources, "NetworkPolicy", "outbox-console")["spec"]["egress"]
+            for port in rule["ports"]
+        ]
+        assert (443 in ports) == ("settings" in way)
 
 
 def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
@@ -133,7 +213,80 @@ def test_no_container_has_rights_and_secrets_are_files() -> None:
             }
             assert container["image"].startswith("registry.example.com/celery-outbox/")
             named_files |= {e["value"] for e in container["env"] if e["name"].endswith("_FILE")}
+            words = " ".join(e["value"] for e in container["env"] if e["name"].endswith("_DOCTOR"))
+            named_files |= {w.partition("=")[2] for w in words.split() if "/run/secrets" in w}
         assert named_files == files
+
+
+def test_secrets_that_a_relay_may_need_are_files() -> None:
+    """Options of the transport, and the address of an inbox elsewhere, where keys are given."""
+    [container] = named(render(EVERYTHING)[0], "Deployment")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    given = {each["name"]: each["value"] for each in container["env"]}
+
+    assert given["OUTBOX_BROKER_TRANSPORT_OPTIONS_FILE"].endswith("/transport-options")
+    assert given["OUTBOX_INBOX_URL_FILE"].endswith("/inbox-url")
+    assert given["OUTBOX_WINDOW"] == "1000000"
+
+
+def test_values_stay_text() -> None:
+    """Names that YAML would read as numbers or truths, and characters that it would trip over."""
+    values: dict[str, Any] = {
+        "images": {"registry": "registry.example.com/", "tag": "1.10"},
+        "secret": {"name": "123", "relayDatabaseUrl": "0x10", "brokerUrl": "true"},
+        "relay": {
+            "settings": {"OUTBOX_SCHEMA": "null", "OUTBOX_FENCE": 'a: "b" # c'},
+            "nodeSelector": {"disk": "yes"},
+            "podAnnotations": {"team": "7"},
+            "priorityClassName": "on",
+        },
+        "network": {"prometheusNamespace": "42", "consoleNamespace": "1e3"},
+        "console": {"enabled": True, "userHeader": "X-User", "proxies": "10.0.0.1, ::1"},
+    }
+    resources, _ = render(values)
+
+    for resource in resources:
+        kubernetes_validate.validate(resource, VERSIONS[-1], strict=True)
+    pod = named(resources, "Deployment")["spec"]["template"]["spec"]
+    given = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+    assert pod["containers"][0]["image"] == "registry.example.com/celery-outbox/relay:1.10"
+    assert pod["volumes"][0]["secret"]["secretName"] == "123"
+    assert given["OUTBOX_SCHEMA"] == "null"
+    assert given["OUTBOX_FENCE"] == 'a: "b" # c'
+
+
+@pytest.mark.parametrize("release", ["r" * 53, "outbox-" + "r" * 46, "a" * 45 + "-" + "b" * 7])
+def test_the_longest_release_has_names_that_kubernetes_takes(release: str) -> None:
+    """63 characters, as a Service, a label and a Job's pods have at most; and none ends oddly."""
+    resources, _ = render(EVERYTHING, release)
+
+    names = {resource["metadata"]["name"] for resource in resources}
+    labels = {
+        value for resource in resources for value in resource["metadata"].get("labels", {}).values()
+    }
+    assert [name for name in names if not re.fullmatch("[a-z][a-z0-9-]{0,61}[a-z0-9]", name)] == []
+    assert [value for value in labels if len(value) > 63] == []
+    assert {name.rpartition("-")[2] for name in names} == {"relay", "migrate", "console"}
+
+
+def test_the_notes_lead_to_the_doctor() -> None:
+    """The command, as it is to be typed."""
+    _, report = render(LEAST, "billing")
+
+    assert (
+        "kubectl exec --namespace shop deploy/billing-outbox-relay -- outbox-relay doctor"
+        in (report["notes"])
+    )
+
+
+def test_hooks_leave_nothing_behind() -> None:
+    """What Helm does not remove with the release is gone when the hook has done its work."""
+    resources, _ = render(EVERYTHING)
+    notes = [each["metadata"].get("annotations", {}) for each in resources]
+    policies = {each.get("helm.sh/hook-delete-policy") for each in notes if "helm.sh/hook" in each}
+
+    assert policies == {"before-hook-creation,hook-succeeded"}
 
 
 def test_migrations_are_done_before_relays_are_replaced() -> None:
@@ -182,7 +335,7 @@ def test_probes_survive_a_fail_over() -> None:
 def test_the_scaler_decides_how_many_there_are() -> None:
     """A number in the deployment would undo that with each upgrade."""
     assert "replicas" not in named(render(EVERYTHING)[0], "Deployment")["spec"]
-    assert named(render({})[0], "Deployment")["spec"]["replicas"] == 2
+    assert named(render(LEAST)[0], "Deployment")["spec"]["replicas"] == 2
 
 
 #: What relays show, and the lag that the scaler sees.
@@ -235,13 +388,18 @@ def test_what_the_scaler_sees(promtool: Path, tmp_path: Path) -> None:
         ({"images": {"registry": "registry.example.com"}}, "registry"),
         ({"console": {"enabled": True, "userHeader": "X-User"}}, "proxies"),
         ({"keda": {"lagSeconds": 0}}, "lagSeconds"),
+        ({"keda": {"enabled": True, "minReplicas": 7}}, "keda.maxReplicas is 6, less than"),
+        ({"images": {"registry": ""}}, "images.registry is not set"),
+        ({"secret": {"brokerUrl": "a b"}}, "brokerUrl"),
+        ({"console": {"settings": {"OUTBOX_CONSOLE_ROLE": "x"}}}, "OUTBOX_CONSOLE_ROLE"),
+        ({"migrate": {"deadlineSeconds": 0}}, "deadlineSeconds"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_wrong_value_is_refused(values: dict[str, Any], complaint: str) -> None:
     """By the schema of the values, which names it."""
     with pytest.raises(ValueError, match=complaint):
-        render(values)
+        render({**LEAST, **values})
 
 
 @pytest.fixture
