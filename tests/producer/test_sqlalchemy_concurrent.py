@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any
 from weakref import ref
 
@@ -15,7 +16,7 @@ from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, SessionTransaction
 
-from celery_outbox import OutboxError
+from celery_outbox import OutboxError, UnusableTarget
 from outbox_migrations import upgrade
 from tests.producer.conftest import Shop, Stored, make_shop
 
@@ -81,25 +82,82 @@ def test_threads(shop: Shop, target: Any, stored: Stored, way: str, fresh: bool)
     assert len(accepted) > 190
 
 
+class Slow(Session):
+    """Begins its transaction when it is told to; notes who begins, and who found none begun."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self.begun: list[int] = []
+        self.missed: SimpleQueue[int] = SimpleQueue()
+        self.beginning, self.go_on = threading.Event(), threading.Event()
+
+    def in_transaction(self) -> bool:
+        found = super().in_transaction()
+        if not found:
+            self.missed.put(threading.get_ident())
+        return found
+
+    def begin(self, nested: bool = False) -> SessionTransaction:
+        self.begun.append(threading.get_ident())
+        self.beginning.set()
+        assert self.go_on.wait(30)
+        return super().begin(nested)
+
+
 @pytest.mark.parametrize("engine", ["psycopg2"], indirect=True)
-def test_threads_begin_one_transaction(shop: Shop, engine: Engine, stored: Stored) -> None:
-    """Of two that began at once a Session would forget one, with all that was sent in it."""
-    both, beginning = threading.Barrier(2), []
+class TestTheFirstSend:
+    """It begins a transaction, as any statement does; what listens to that may take its time."""
 
-    class Slow(Session):
-        def begin(self, nested: bool = False) -> SessionTransaction:
-            beginning.append(self)
-            with suppress(threading.BrokenBarrierError):
-                both.wait(0.5)
-            return super().begin(nested)
+    def test_of_two_threads(self, shop: Shop, engine: Engine, stored: Stored) -> None:
+        """Of two that began at once a Session would forget one, with all that was sent in it."""
+        accepted: list[int] = []
+        with Slow(engine) as session, ThreadPoolExecutor(2) as pool:
+            send = sender(shop, session, accepted, "using")
+            sends = [pool.submit(send, 0)]
+            assert session.beginning.wait(30)
+            sends.append(pool.submit(send, 1))
+            while session.missed.get(timeout=30) == session.begun[0]:
+                pass  # until the other has found none either, and would begin one
+            session.go_on.set()
+            for sent in sends:
+                sent.result(30)
+            session.commit()
 
-    accepted: list[int] = []
-    with Slow(engine) as session, ThreadPoolExecutor(2) as pool:
-        [*pool.map(sender(shop, session, accepted, "using"), range(2))]
-        session.commit()
+        assert len(session.begun) == 1
+        assert sorted(stored.args()) == sorted(accepted) == [0, 1]
 
-    assert len(beginning) == 1
-    assert sorted(stored.args()) == sorted(accepted) == [0, 1]
+    def test_in_another_session(self, shop: Shop, engine: Engine, stored: Stored) -> None:
+        """Does not wait for it."""
+        accepted: list[int] = []
+        with Slow(engine) as slow, Session(engine) as session, ThreadPoolExecutor(2) as pool:
+            first = pool.submit(sender(shop, slow, accepted, "using"), 0)
+            assert slow.beginning.wait(30)
+            try:
+                pool.submit(sender(shop, session, accepted, "using"), 1).result(30)
+                session.commit()
+                assert stored.args() == [1]
+            finally:
+                slow.go_on.set()
+            first.result(30)
+            slow.commit()
+
+        assert stored.args() == [1, 0]
+
+    def test_refused(
+        self, shop: Shop, engine: Engine, stored: Stored, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where it takes too long, another thread's send is refused rather than kept waiting."""
+        monkeypatch.setattr("celery_outbox.targets.sqlalchemy.MAX_BEGINNING", 0.01)
+        with Slow(engine) as session, ThreadPoolExecutor(1) as pool:
+            first = pool.submit(sender(shop, session, [], "using"), 0)
+            assert session.beginning.wait(30)
+            with pytest.raises(UnusableTarget, match="another thread or task is at work"):
+                shop.add.apply_async((1, 0), outbox=session)
+            session.go_on.set()
+            first.result(30)
+            session.commit()
+
+        assert stored.args() == [0]
 
 
 def test_threads_and_savepoints(shop: Shop, target: Any, stored: Stored) -> None:

@@ -5,7 +5,6 @@ How rows get into their transactions is the job of sqlalchemy_buffer and sqlalch
 
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from threading import RLock
 from typing import Any, Final
 
 from sqlalchemy import Connection, NestedTransaction, Transaction
@@ -27,9 +26,10 @@ from celery_outbox.targets.target import ASYNCHRONOUS, CLOSED, FAILED, SYNCHRONO
 
 #: What libpq says of a transaction that has failed, and of a connection that is lost.
 INERROR, UNKNOWN = 3, 4
-#: Two threads at once would begin two transactions of a Session, and the first would be lost with
-#: all that is sent in it. To begin one reaches no server.
-_beginning: Final = RLock()
+#: Seconds to wait for another thread that begins a transaction. That reaches no server by itself,
+#: but what listens to it may do anything.
+MAX_BEGINNING: Final = 10.0
+AT_WORK: Final = "another thread or task is at work with it"
 
 
 class SQLAlchemyTarget:
@@ -78,14 +78,25 @@ class SQLAlchemyTarget:
     def _begin(self) -> None:
         if self.in_transaction():
             return
-        with _beginning:
-            if self.in_transaction():
-                return
-            try:
+        # Two threads at once would begin two transactions of a Session, and the first would be
+        # lost with all that is sent in it.
+        beginning = self._buffer.beginning
+        if not beginning.acquire(timeout=MAX_BEGINNING):
+            raise self._unusable(AT_WORK)
+        try:
+            if not self.in_transaction():
                 self._behind.begin()
-            except InvalidRequestError:
-                if not self.in_transaction():  # begun by another thread meanwhile
-                    raise self._unusable("another thread or task is at work with it") from None
+        except InvalidRequestError:
+            if not self.in_transaction():  # begun by another thread meanwhile
+                raise self._unusable(AT_WORK) from None
+        finally:
+            beginning.release()
+
+    @property
+    def _buffer(self) -> SessionBuffer | ConnectionBuffer:
+        if isinstance(self._behind, Session):
+            return SessionBuffer.of(self._behind)
+        return ConnectionBuffer.of(self._behind)
 
     def leave(self, *, failed: bool) -> None:
         """Insert what is still buffered.

@@ -40,6 +40,8 @@ class ConnectionBuffer:
         self._inserting = RLock()  # so that an INSERT may raise the events that ask for it
         self._in_flight = 0
         self._listening = False
+        #: Held while a transaction is begun.
+        self.beginning = RLock()
 
     @classmethod
     def of(cls, connection: Connection) -> "ConnectionBuffer":

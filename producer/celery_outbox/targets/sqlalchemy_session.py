@@ -10,7 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any, Final, cast
 
 from sqlalchemy import Connection, event
@@ -38,6 +38,8 @@ class SessionBuffer:
         self._tasks: dict[str, None] = {}
         #: Held while the session is asked for its connection.
         self._asking = Lock()
+        #: Held while a transaction is begun.
+        self.beginning = RLock()
 
     @classmethod
     def of(cls, session: Session) -> "SessionBuffer":
