@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,23 @@ class Message:
     dedup_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+class Filled(NamedTuple):
+    """In what one message differs from others that were sent alike."""
+
+    message_id: str
+    headers: str
+    properties: str
+    body: bytes
+
+
+class Buffer(Protocol):
+    """What keeps messages until they are stored."""
+
+    def extend_last(self, alike: "Alike", filled: Filled) -> bool:
+        """Add a message to those that came last, if these are they, and it is not enough yet."""
+
+
+@dataclass(eq=False, slots=True)
 class Alike:
     """Messages that differ in nothing but what is listed here, in the order they were sent in.
 
@@ -39,10 +56,14 @@ class Alike:
 
     #: What they have in common; its own id, headers, properties and body count for nothing.
     like: Message
-    message_ids: list[str]
-    headers: list[str]
-    properties: list[str]
-    bodies: list[bytes]
+    #: Never empty. Nobody adds to it once it is out of its buffer.
+    filled: list[Filled]
+    #: What keeps it, or has kept it last.
+    buffer: Buffer | None = None
+
+    def grow(self, filled: Filled) -> bool:
+        """Add a message, if none has been sent since that could come between."""
+        return self.buffer is not None and self.buffer.extend_last(self, filled)
 
     @property
     def task(self) -> str:
@@ -52,7 +73,7 @@ class Alike:
     @property
     def message_id(self) -> str:
         """The id of the first."""
-        return self.message_ids[0]
+        return self.filled[0].message_id
 
     @property
     def dedup_key(self) -> None:
@@ -62,3 +83,8 @@ class Alike:
 
 #: What a target or a database is given to store.
 Parcel = Message | Alike
+
+
+def size_of(message: Message | Filled) -> int:
+    """Return about how many bytes a message takes that are its own."""
+    return len(message.body) + len(message.headers) + len(message.properties)

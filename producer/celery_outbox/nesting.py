@@ -63,6 +63,11 @@ class Nested:
         return True
 
 
+def open_blocks() -> object:
+    """Return what is the same object for as long as no block is entered or ended here."""
+    return _entered.get()
+
+
 def innermost() -> Nested | None:
     """Return the block the running code is in, if any, or was started in, if that has ended.
 

@@ -17,7 +17,8 @@ from celery_outbox.capture.event import event, name_of
 from celery_outbox.decision import ENDINGS, Destination, Origin, Scope, destination, origin_of
 from celery_outbox.errors import NoTransaction
 from celery_outbox.many.sending import send_many
-from celery_outbox.message import Parcel
+from celery_outbox.many.storing import Buffered, Portions, Storing, finish_earlier
+from celery_outbox.message import Message, Parcel
 from celery_outbox.statements.commands import Outcome, Rows
 from celery_outbox.statements.insert import CANCEL
 from celery_outbox.stores.database import Database
@@ -135,11 +136,18 @@ class Outbox:
         dictionary; of a task whose two arguments are these, `((a_tuple, a_dict), {})`. `options`
         are those of apply_async, the same for every call, `outbox=` included. What is stored is
         what a loop of apply_async would have stored, several times as fast where nobody listens to
-        the signals of a send or replaced a part of it. Nothing is kept in memory but sixteen bytes
-        an id, except where the target is asynchronous: there everything waits for the next `await`.
+        the signals of a send or replaced a part of it. Whoever yields may use the connection: a
+        savepoint takes along what was yielded in it. psycopg2 and Django therefore insert each task
+        by itself, unless `calls` is a list, a tuple or the like.
 
-        With no transaction to join, a portion at a time is durable. An error ends it; what was
-        sent before is in the transaction, as after a loop. Raises what apply_async raises.
+        No task is kept in memory that is stored; where the target is asynchronous, all wait for the
+        next `await`. Of each an id is kept, in sixteen bytes; with `dedup_key`, Celery's result,
+        as the id is known later; and in a task Celery keeps the results, as children of that task,
+        unless it is told `add_to_parent=False`.
+
+        With no transaction to join, a portion at a time is durable. An error ends it, whoever
+        raised it, and comes out as it is; what was sent before is in the transaction, as after a
+        loop, or a note of the error says why it is not. Raises what apply_async raises.
         """
         return send_many(self._app, task, calls, options)
 
@@ -194,6 +202,7 @@ class Outbox:
         Raises OutboxClosed, UnusableTarget, DatabaseUnavailable, OutboxNotReady, RowRefused or
         InvalidSetting.
         """
+        finish_earlier()
         match decision:
             case Decision(destination=Destination.STORE):
                 outcome = self._database.store(message)
@@ -209,6 +218,28 @@ class Outbox:
                 return outcome
             case _:
                 return target_for(decision.target, self._schema).put_alone(message)
+
+    def storing(self, decision: Decision, like: Message, *, inert: bool) -> Storing:
+        """Return what takes messages that are like one which was decided on.
+
+        `inert` says that none of the caller's code runs between two of them.
+        """
+        database = self._database
+        joins = decision.destination is Destination.JOIN
+        if joins:
+            block = decision.block
+            target = block.target if block else target_for(decision.target, self._schema)
+            if target.buffers and block:
+                return Buffered(like, block.put, lambda: None)  # the block inserts as it ends
+            if target.buffers:
+                return Buffered(like, target.put, target.flush)
+        return Portions(
+            like,
+            inert=inert,
+            is_alone=lambda: not joins and database.is_alone(),
+            store=partial(self.carry_out, decision),
+            store_apart=database.store_apart,
+        )
 
     def _warn_once(self, task: str) -> None:
         """Warn of the first message that may have been meant for a transaction."""

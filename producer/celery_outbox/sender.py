@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Final
 
 from celery import Celery
@@ -64,7 +64,7 @@ class TaskSender:
         stored = row.task_message(self._app, name, message, captured, options, keys, replies)
         outcome = outbox.carry_out(decision, stored)
         if decision.destination is not Destination.STORE_APART:
-            note(Sent(message.body, stored, partial(outbox.carry_out, decision)))
+            note(Sent(message.body, stored, decision))
         if passage is not None:
             passage.outcome = outcome
 

@@ -1,7 +1,7 @@
 """An app with no broker to reach, and what its outbox holds."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, LiteralString, NamedTuple
 
 import psycopg
@@ -11,6 +11,9 @@ from psycopg.rows import namedtuple_row
 from psycopg.sql import SQL, Composed, Identifier
 
 from celery_outbox import OutboxCelery
+from celery_outbox.message import Filled, Message
+from celery_outbox.statements import commands
+from celery_outbox.statements.insert import Style, insert_alike
 from servers.ports import free_port
 
 Connection = psycopg.Connection[Any]
@@ -110,3 +113,17 @@ class Stored:
 def stored(database: str) -> Stored:
     """What the test's database holds."""
     return Stored(database)
+
+
+@pytest.fixture
+def alike(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many messages were stored at a time that had been made by a pattern."""
+    found: list[int] = []
+
+    def insert(schema: str, like: Message, filled: Iterable[Filled], style: Style) -> Any:
+        taken = [*filled]
+        found.append(len(taken))
+        return insert_alike(schema, like, taken, style)
+
+    monkeypatch.setattr(commands, "insert_alike", insert)
+    return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from threading import Thread
 from typing import Any, Final
 
 import pytest
@@ -19,7 +20,7 @@ from celery_outbox import (
     UnsupportedOption,
 )
 from celery_outbox.many import sending
-from celery_outbox.message import Alike
+from celery_outbox.statements import commands
 from tests.producer.conftest import Connection, Shop, Stored, make_shop
 
 NOW: Final = datetime(2039, 12, 1, tzinfo=UTC)
@@ -75,20 +76,6 @@ def western() -> Iterator[None]:
     register("western", repr, eval, "text/x-western", "latin-1")
     yield
     unregister("western")
-
-
-@pytest.fixture
-def alike(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many messages each portion had that was made by a pattern."""
-    found: list[int] = []
-
-    def make(*columns: Any) -> Alike:
-        made = Alike(*columns)
-        found.append(len(made.message_ids))
-        return made
-
-    monkeypatch.setattr(sending, "Alike", make)
-    return found
 
 
 def whatever(app: OutboxCelery) -> Any:
@@ -187,16 +174,25 @@ def test_portions(
     alike: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each begins anew, and everything keeps its order; so where a portion is full by its bytes."""
-    monkeypatch.setattr(sending, "PORTION", 4)
-    calls: list[Any] = [(number, 0) for number in range(13)]
+    """Each pattern serves some messages, and is learned anew; everything keeps its order."""
+    monkeypatch.setattr(sending, "FOLLOWERS", 4)
+    calls: list[Any] = [(number, 0) for number in range(15)]
     same(shop, connection, stored, calls, shop.add)
-    assert alike == [4, 4]
+    assert alike == [4, 4, 1]
 
-    monkeypatch.setattr(sending, "MAX_BYTES", 100)
+
+def test_what_is_buffered_is_bounded(
+    shop: Shop, connection: Connection, alike: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the number of messages, or by their bytes, whichever comes first."""
+    monkeypatch.setattr(commands, "PORTION", 4)
     with shop.app.outbox.transaction(connection):
-        shop.app.outbox.send_many(shop.add, [("x" * 40, 0)] * 6)
-    assert alike == [4, 4, 1, 1]
+        shop.app.outbox.send_many(shop.add, [(number, 0) for number in range(12)])
+        assert alike == [2, 4, 4]
+
+        monkeypatch.setattr(commands, "MAX_BYTES", 3000)
+        shop.app.outbox.send_many(shop.add, [("x" * 900, 0)] * 6)
+        assert alike == [2, 4, 4, 2, 2]
 
 
 def test_a_countdown(shop: Shop, connection: Connection, stored: Stored, alike: list[int]) -> None:
@@ -402,27 +398,38 @@ def test_refusals(shop: Shop, connection: Connection) -> None:
         send_many(shop.add.s(1, 2), [()], outbox=connection)
 
 
-def test_a_block_that_ends_meanwhile(shop: Shop, connection: Connection, stored: Stored) -> None:
-    """Nothing is stored after it, and nothing is lost in silence."""
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_block_that_ends_meanwhile(
+    shop: Shop, connection: Connection, stored: Stored, elsewhere: bool
+) -> None:
+    """Nothing is sent to it any more, as in a loop, and nothing is lost in silence."""
     block = shop.app.outbox.using(connection)
+
+    def end() -> None:
+        block.__exit__(None, None, None)
 
     def calls() -> Iterator[tuple[int, int]]:
         yield from [(1, 0), (2, 0), (3, 0)]
-        block.__exit__(None, None, None)
+        if elsewhere:
+            thread = Thread(target=end)
+            thread.start()
+            thread.join()
+        else:
+            end()
         yield (4, 0)
 
     block.__enter__()
-    with pytest.raises(OutboxClosed):
+    with pytest.raises(OutboxClosed if elsewhere else NoTransaction):
         shop.app.outbox.send_many(shop.add, calls())
-    connection.rollback()
-    assert stored.rows() == []
+    connection.commit()
+    assert stored.args() == [1, 2, 3]
 
 
 def test_whoever_yields_uses_the_connection(
     shop: Shop, connection: Connection, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is free whenever their code runs, such as for rows that come from a cursor."""
-    monkeypatch.setattr(sending, "PORTION", 3)
+    monkeypatch.setattr(commands, "PORTION", 3)
     with connection, shop.app.outbox.using(connection), connection.cursor("rows") as cursor:
         cursor.execute("SELECT n, 0 FROM generate_series(1, 20) AS n")
         shop.app.outbox.send_many(shop.add, cursor)

@@ -5,7 +5,7 @@ is in a file of its own.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
@@ -20,7 +20,9 @@ from celery_outbox import (
     RowRefused,
     UnusableTarget,
 )
+from celery_outbox.message import Message
 from celery_outbox.statements import commands as statements
+from celery_outbox.statements.insert import Style, insert
 from tests.producer.conftest import Shop, Stored
 from tests.producer.drivers import ASYNCHRONOUS, DJANGO, SYNCHRONOUS, Django, Driver, Talk, opened
 from tests.producer.soaking import finished
@@ -380,6 +382,30 @@ def test_a_loop_is_inserted_in_portions(
         async with talk.using(outbox):
             for number in range(10):
                 shop.add.delay(number, 0)
+        await talk.commit()
+
+    run(body)
+    assert stored.args() == [*range(10)]
+
+
+def test_a_loop_of_large_messages(
+    shop: Shop, run: Run, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is inserted by its bytes: where nothing must be awaited, few large ones are in memory."""
+    monkeypatch.setattr(statements, "MAX_BYTES", 20_000)
+    sizes: list[int] = []
+
+    def counting(schema: str, messages: Sequence[Message], style: Style) -> Any:
+        sizes.append(len(messages))
+        return insert(schema, messages, style)
+
+    monkeypatch.setattr(statements, "insert", counting)
+
+    async def body(talk: Talk, outbox: Outbox) -> None:
+        async with talk.using(outbox):
+            for number in range(10):
+                shop.add.delay(number, "x" * 7000)
+        assert sizes == [10] if talk.asynchronous else max(sizes) <= 3
         await talk.commit()
 
     run(body)

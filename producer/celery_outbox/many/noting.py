@@ -1,11 +1,11 @@
 """Notes how a send was carried out, for messages that are to follow its example."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
-from celery_outbox.message import Message, Parcel
+from celery_outbox.message import Message
 
 
 class Sent(NamedTuple):
@@ -14,8 +14,8 @@ class Sent(NamedTuple):
     #: As Celery made it, before it was serialised.
     body: Any
     stored: Message
-    #: Stores what is like it in the same place.
-    store: Callable[[Parcel], object]
+    #: Where it went, as `Outbox.decide` says it.
+    decision: Any
 
 
 _noted: Final[ContextVar[list[Sent] | None]] = ContextVar("celery_outbox_noted", default=None)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from json.encoder import encode_basestring_ascii as quoted
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from kombu import serialization
 from kombu.compression import compress
@@ -19,7 +19,7 @@ from kombu.utils import json as kombu_json
 from celery_outbox.capture import wire
 from celery_outbox.many.noting import Sent
 from celery_outbox.many.shown import Show
-from celery_outbox.message import Message
+from celery_outbox.message import Filled, Message
 
 #: The longest text of headers that is filled in: none of these can be too large for a frame.
 MAX_TEMPLATE: Final = 16_384
@@ -32,15 +32,6 @@ PLACES: Final = {json.dumps(each): f"%({each[1:-1]})s" for each in (ID, ARGS, KW
 SHOWN: Final = {"argsrepr": ARGS, "kwargsrepr": KWARGS}
 #: Times, which differ from one call to the next where they are counted from now.
 TIMES: Final = {"eta": "", "expires": "", "expiration": ""}
-
-
-class Filled(NamedTuple):
-    """In what one message differs from others that were sent alike."""
-
-    message_id: str
-    headers: str
-    properties: str
-    body: bytes
 
 
 @dataclass(frozen=True, slots=True)

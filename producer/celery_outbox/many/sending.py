@@ -1,28 +1,30 @@
 """Sends many tasks: a few the long way, as ever, and the others as these were sent.
 
-Each call is made into a message as it is taken from whoever yields it, and what is made is handed
-over a portion at a time. So memory stays flat, and the connection is free whenever somebody else's
-code runs.
+Each call is made into a message as it is taken from whoever yields it, and put where it belongs
+before the next one is asked for. So memory stays flat, whoever yields may use the connection and
+its savepoints, and what is stored is in the order of sending.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from celery import Task
 from kombu.utils.uuid import uuid
 
 from celery_outbox import settings
-from celery_outbox.errors import UnsupportedOption
+from celery_outbox.errors import OutboxError, UnsupportedOption
 from celery_outbox.many import shortcut
 from celery_outbox.many.ids import TaskIds
 from celery_outbox.many.noting import noting
-from celery_outbox.many.pattern import Filled, Making, Pattern
+from celery_outbox.many.pattern import Making, Pattern
 from celery_outbox.many.shown import shower
-from celery_outbox.message import Alike
+from celery_outbox.many.storing import INERT, Storing, unfinished
+from celery_outbox.message import Filled
+from celery_outbox.nesting import open_blocks
 
-#: Messages that are stored in one statement, and the most bytes of their bodies.
-PORTION: Final = 1000
-MAX_BYTES: Final = 4_194_304
+#: Messages that follow one pattern; the next ones learn anew, as time goes by.
+FOLLOWERS: Final = 998
 
 #: Positional and named arguments, as a call has them.
 Call = tuple[Any, Any]
@@ -33,12 +35,33 @@ def send_many(
 ) -> TaskIds:
     """Send `task`, once for each of `calls`. See `Outbox.send_many`."""
     sending = _Sending(app, _own(app, task), options)
-    try:
-        for number, call in enumerate(calls):
+    iterator = iter(calls)
+    sending.inert = type(iterator) in INERT
+    with unfinished(sending.finish), _finishing(sending):
+        for number, call in enumerate(iterator):
             sending.send(*_arguments(call, number))
-    finally:  # what was sent before an error is stored, as by a loop
-        sending.hand_over()
     return sending.ids
+
+
+@contextmanager
+def _finishing(sending: "_Sending") -> Iterator[None]:
+    """Store what was sent before an error, too, as a loop would have, and let the error pass."""
+    try:
+        yield
+    except BaseException as error:
+        try:
+            sending.finish()
+        except Exception as failure:
+            if failure is not error:
+                error.add_note(_also_failed(failure))
+        raise
+    sending.finish()
+
+
+def _also_failed(failure: Exception) -> str:
+    """Say so without repeating what a server may have said of a row."""
+    reason = str(failure) if isinstance(failure, OutboxError) else type(failure).__name__
+    return f"Nor could what send_many() had sent before be stored: {reason}"
 
 
 class _Sending:
@@ -46,45 +69,53 @@ class _Sending:
 
     def __init__(self, app: Any, task: Any, options: dict[str, Any]) -> None:
         self.ids = TaskIds()
+        #: Whether none of the caller's code runs between two calls.
+        self.inert = False
         self._app = app
         self._task = task
         self._options = options
         self._making = _making(app, task, options)
-        #: What the portion follows, once it is learned, and how that is stored.
+        #: What messages follow, once it is learned, how many still may, and where they go.
         self._pattern: Pattern | None = None
-        self._store: Callable[[Alike], object]
-        self._filled: list[Filled] = []
-        self._bytes = 0
+        self._left = 0
+        self._storing: Storing | None = None
+        #: The blocks that were open then.
+        self._blocks: object = None
         #: What is learned of the first message of a portion, to compare the second with.
         self._first: Pattern | None = None
         self._trail: Any = None
 
     def send(self, args: Any, kwargs: Any) -> None:
         """Send one task."""
-        if self._pattern is None:
+        pattern, storing = self._pattern, self._storing
+        if pattern is None or storing is None or open_blocks() is not self._blocks:
+            self._forget()
             self._learn(args, kwargs)
             return
-        filled = self._fill(self._pattern, args, kwargs)
+        filled = self._fill(pattern, args, kwargs)
         if filled is None:
-            self.hand_over()
+            self._forget()
             self._send(args, kwargs)
             return
-        self._filled.append(filled)
-        self._bytes += len(filled.body)
-        if len(self._filled) >= PORTION or self._bytes >= MAX_BYTES:
-            self.hand_over()
+        storing.put(filled)
+        self.ids.add(filled.message_id)
+        if self._trail is not None:
+            self._trail.add_trail(self._result(filled.message_id))
+        self._left -= 1
+        if not self._left:
+            self._forget()
 
-    def hand_over(self) -> None:
-        """Store what was made of the portion, and learn anew for the next one."""
-        pattern, self._pattern, self._first = self._pattern, None, None
-        taken, self._filled, self._bytes = self._filled, [], 0
-        if pattern is None or not taken:
+    def finish(self) -> None:
+        """Store what is not stored yet."""
+        if self._storing is not None:
+            self._storing.finish()
+
+    def _forget(self) -> None:
+        """Store what was sent, and learn anew for what comes."""
+        if self._pattern is None:
             return
-        self._store(Alike(pattern.like, *(list(column) for column in zip(*taken, strict=True))))
-        for each in taken:
-            self.ids.add(each.message_id)
-            if self._trail is not None:
-                self._trail.add_trail(self._result(each.message_id))
+        self.finish()
+        self._pattern = self._storing = self._first = None
 
     def _fill(self, pattern: Pattern, args: Any, kwargs: Any) -> Filled | None:
         if not isinstance(self._task, str) and self._task.typing:
@@ -109,7 +140,9 @@ class _Sending:
             self._making = None  # nor could any other be
             return
         if self._first is not None and pattern.is_like(self._first):
-            self._pattern, self._store = pattern, noted[0].store
+            self._pattern, self._left, self._blocks = pattern, FOLLOWERS, open_blocks()
+            decision = noted[0].decision
+            self._storing = self._app.outbox.storing(decision, pattern.like, inert=self.inert)
             follows = self._options.get("add_to_parent", True)
             self._trail = self._app.current_worker_task if follows else None
         self._first = pattern

@@ -6,16 +6,19 @@ Free of I/O: a target executes the statements by the means of its library.
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import chain, groupby
+from threading import RLock
 from typing import Any, Final, NamedTuple, cast
 
-from celery_outbox.message import Alike, Message, Parcel
+from celery_outbox.message import Alike, Filled, Message, Parcel, size_of
 from celery_outbox.statements.dedup import claims, dropped
 from celery_outbox.statements.insert import CLAIM_DEDUP, Style, insert, insert_alike, statement
 
 Rows = list[tuple[Any, ...]]
-#: Messages that are buffered at most, where they can be inserted without waiting for an `await`.
+#: Messages that are buffered at most, and their bytes, where they can be inserted without waiting
+#: for an `await`: what comes on top of that is stored.
 PORTION: Final = 1000
+MAX_BYTES: Final = 4_194_304
 #: A statement and its parameters.
 Command = tuple[str, tuple[Any, ...]]
 #: Commands one by one, each of which is sent the rows that it returned.
@@ -61,12 +64,63 @@ class Entry(NamedTuple):
         return cls(schema, message, Outcome(message))
 
 
-def is_enough(entries: deque[Entry], added: Parcel) -> bool:
-    """Tell whether so much is buffered that it should be stored rather than kept in memory."""
-    return len(entries) >= PORTION or isinstance(added, Alike)
+class Entries(deque[Entry]):
+    """What is buffered, in the order of sending. Any thread may add and take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: Reentrant: a signal's handler or a finaliser may send at any moment.
+        self._lock = RLock()
+        self._messages = 0
+        self._bytes = 0
+
+    def append(self, entry: Entry) -> None:
+        """Add a message, or several alike."""
+        message = entry.message
+        with self._lock:
+            super().append(entry)
+            if isinstance(message, Alike):
+                message.buffer = self
+                self._messages += len(message.filled)
+                self._bytes += sum(map(size_of, message.filled))
+            else:
+                self._messages += 1
+                self._bytes += size_of(message)
+
+    def extend_last(self, alike: Alike, filled: Filled) -> bool:
+        """Add a message to those that came last, if these are they, and it is not enough yet."""
+        size = size_of(filled)
+        with self._lock:
+            if not self or self[-1].message is not alike or self.are_enough(1, size):
+                return False
+            alike.filled.append(filled)
+            self._messages += 1
+            self._bytes += size
+            return True
+
+    def popleft(self) -> Entry:
+        """Take what came first. Raises IndexError where nothing is left."""
+        with self._lock:
+            entry = super().popleft()
+            if not self:
+                self._messages = self._bytes = 0
+            return entry
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            super().clear()
+            self._messages = self._bytes = 0
+
+    def are_enough(self, more: int = 0, size: int = 0) -> bool:
+        """Tell whether so much is buffered that it should be stored rather than kept in memory.
+
+        Or would be with that many more messages, of that size.
+        """
+        return self._messages + more >= PORTION or self._bytes + size >= MAX_BYTES
 
 
-def take_all(entries: deque[Entry]) -> list[Entry]:
+def take_all(entries: Entries) -> list[Entry]:
     """Empty a buffer, one by one, as other threads may add and take meanwhile."""
     taken = []
     with suppress(IndexError):
@@ -80,12 +134,17 @@ def commands(schema: str, entries: Sequence[Entry], style: Style = Style.PSYCOPG
 
     What is dropped is noted in its outcome.
     """
-    for alike, group in groupby(entries, lambda each: isinstance(each.message, Alike)):
-        if alike:
-            for each in group:
-                yield insert_alike(schema, cast(Alike, each.message), style)
-        else:
+    for like, group in groupby(entries, _like):
+        if like is None:
             yield from _one_by_one(schema, list(group), style)
+        else:
+            parcels = (cast(Alike, each.message).filled for each in group)
+            yield insert_alike(schema, like, chain.from_iterable(parcels), style)
+
+
+def _like(entry: Entry) -> Message | None:
+    """Return what a message follows, if it was made like another."""
+    return entry.message.like if isinstance(entry.message, Alike) else None
 
 
 def _one_by_one(schema: str, entries: Sequence[Entry], style: Style) -> Commands:

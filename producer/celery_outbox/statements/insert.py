@@ -4,7 +4,7 @@ INSERT privilege is all it needs: no RETURNING, no ON CONFLICT.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from functools import lru_cache
 from itertools import count
@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from celery_outbox.errors import OutboxNotReady, RowRefused, UnusableTarget
-from celery_outbox.message import Alike, Message, Parcel
+from celery_outbox.message import Filled, Message, Parcel
 
 #: What every message has, and the column types.
 COLUMNS: Final = {
@@ -52,13 +52,8 @@ class Insert:
         self.many = f"INSERT INTO {{schema}}.message ({names}) SELECT * FROM unnest({arrays})"
 
 
-#: What messages sent in one go differ in, and where an `Alike` has it.
-VARYING: Final = {
-    "message_id": "message_ids",
-    "headers": "headers",
-    "properties": "properties",
-    "body": "bodies",
-}
+#: What messages sent in one go differ in.
+VARYING: Final = Filled._fields
 
 
 class InsertAlike:
@@ -81,8 +76,6 @@ PLAIN: Final = Insert(COLUMNS)
 KEYED: Final = Insert(COLUMNS | KEYS)
 PLAIN_ALIKE: Final = InsertAlike(COLUMNS)
 KEYED_ALIKE: Final = InsertAlike(COLUMNS | KEYS)
-#: The columns that differ, of an Alike.
-_varying: Final = attrgetter(*VARYING.values())
 
 # For each key, null or the id of the message with that key that is pending; see dedup.py.
 CLAIM_DEDUP: Final = """
@@ -131,12 +124,12 @@ def insert(
 
 
 def insert_alike(
-    schema: str, alike: Alike, style: Style = Style.PSYCOPG
+    schema: str, like: Message, filled: Iterable[Filled], style: Style = Style.PSYCOPG
 ) -> tuple[str, tuple[Any, ...]]:
-    """Return the statement that stores messages that are alike, and its parameters."""
-    insertion = PLAIN_ALIKE if alike.like.ordering_key is None else KEYED_ALIKE
-    parameters = (*insertion.common(alike.like), *_varying(alike))
-    return statement(insertion.text, schema, style), parameters
+    """Return the statement that stores messages that are like one, and its parameters."""
+    insertion = PLAIN_ALIKE if like.ordering_key is None else KEYED_ALIKE
+    columns = (list(column) for column in zip(*filled, strict=True))
+    return statement(insertion.text, schema, style), (*insertion.common(like), *columns)
 
 
 def sqlstate(error: BaseException) -> str | None:

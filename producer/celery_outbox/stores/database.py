@@ -29,6 +29,9 @@ class Store(Protocol):
     def store_apart(self, message: Parcel) -> Outcome:
         """Store a message in a transaction that nothing in progress can roll back."""
 
+    def is_alone(self) -> bool:
+        """Tell whether what `store` stores now is in a transaction of its own."""
+
 
 class Database:
     """The `Store` that is configured. One per app; threads share it."""
@@ -53,6 +56,11 @@ class Database:
         django = None if self._url_comes_first() else self._django()
         found: Store = django or self._required()
         return found.store_apart(message)
+
+    def is_alone(self) -> bool:
+        """Tell whether what is stored now is in a transaction of its own. See `Store`."""
+        django = self._django()
+        return django is None or django.is_alone()
 
     @property
     def uses_django(self) -> bool:

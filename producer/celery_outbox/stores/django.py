@@ -60,6 +60,10 @@ class DjangoStore:
             another.close()
         return outcome
 
+    def is_alone(self) -> bool:
+        """Tell whether no transaction is in progress, of another database either."""
+        return bool(self._connection.get_autocommit()) and self._other_in_atomic() is None
+
     def _other_in_atomic(self) -> str | None:
         """Return the alias of another database that is in `atomic` while this one is not."""
         if self._connection.in_atomic_block or not self._connection.get_autocommit():

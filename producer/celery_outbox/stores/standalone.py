@@ -102,6 +102,10 @@ class Standalone:
         """Store the message, which is apart in any case."""
         return self.store(message)
 
+    def is_alone(self) -> bool:
+        """Tell that it is."""
+        return True
+
     def _insert(self, entry: Entry) -> None:
         connection = self._connection()
 

@@ -8,9 +8,14 @@ from celery_outbox.targets.target import Target
 class Immediate:
     """A target without a buffer. See `Target`."""
 
+    buffers = False
+
     def put_alone(self: Target, message: Parcel) -> Outcome:
         """Insert the message."""
         return self.put(message)
+
+    def flush(self) -> None:
+        """Do nothing: all is inserted."""
 
     def leave(self, *, failed: bool) -> None:
         """Do nothing: all is inserted."""

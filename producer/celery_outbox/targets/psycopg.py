@@ -18,7 +18,7 @@ from psycopg.rows import tuple_row
 
 from celery_outbox.errors import UnusableTarget
 from celery_outbox.message import Parcel
-from celery_outbox.statements.commands import Entry, Outcome, Rows, is_enough
+from celery_outbox.statements.commands import Entry, Outcome, Rows
 from celery_outbox.statements.insert import explain, statement
 from celery_outbox.targets.psycopg_buffer import Buffer, nothing
 from celery_outbox.targets.psycopg_insertion import AnyConnection, Operation, in_pipeline
@@ -29,6 +29,8 @@ CLOSED_EARLY: Final = "it was closed before they were stored"
 
 class PsycopgTarget:
     """The transaction of a psycopg connection. See `Target`."""
+
+    buffers = True
 
     def __init__(self, connection: AnyConnection, schema: str) -> None:
         self.connection = connection
@@ -59,8 +61,8 @@ class PsycopgTarget:
         entry = Entry.of(self.schema, message)
         entries = Buffer.of(self.connection).entries
         entries.append(entry)
-        if message.dedup_key is not None or is_enough(entries, message):
-            self._insert()
+        if message.dedup_key is not None or entries.are_enough():
+            self.flush()
         return entry.outcome
 
     def put_alone(self, message: Parcel) -> Outcome:
@@ -68,14 +70,14 @@ class PsycopgTarget:
         if not isinstance(self.connection, Connection) and not self.in_transaction():
             self.join(blocking=True)  # given back to a pool, nothing would roll the message back
         outcome = self.put(message)
-        self._insert()
+        self.flush()
         return outcome
 
     def leave(self, *, failed: bool) -> None:
         """Insert what is still buffered, or leave it to the COMMIT that comes next."""
         with self._leaving(failed):
             if failed or not self._commits:
-                self._insert()
+                self.flush()
 
     async def aleave(self, *, failed: bool) -> None:
         """Insert what is still buffered."""
@@ -130,10 +132,12 @@ class PsycopgTarget:
         if idle and isinstance(self.connection, Connection):
             self._run(self.connection._start_query())
 
-    def _insert(self) -> None:
+    def flush(self) -> None:
         """Insert what is buffered, where that can be waited for."""
         connection = self.connection
         if isinstance(connection, Connection) and Buffer.of(connection).entries:
+            if connection.closed:
+                self._give_up(CLOSED)
             self._run(nothing())
 
     def _run(self, operation: Operation[None]) -> None:

@@ -10,7 +10,6 @@ task or greenlet does it, and nothing but an INSERT takes from it: what is in it
 while the connection is busy elsewhere, goes out with the next operation, the COMMIT at the latest.
 """
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, TypeVar, cast
@@ -20,7 +19,7 @@ from psycopg import AsyncTransaction, Connection, Transaction
 from psycopg.pq import TransactionStatus
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.statements.commands import Entry
+from celery_outbox.statements.commands import Entries
 from celery_outbox.targets.psycopg_insertion import (
     AnyConnection,
     Insertion,
@@ -43,8 +42,7 @@ class Buffer:
         self._installed = False
         #: What ends the transaction of `expect_commit`, once that has come to its end.
         self._commit: ref[Operation[Any]] | None = None
-        #: In the order of sending.
-        self.entries: deque[Entry] = deque()
+        self.entries = Entries()
         #: The `async with` blocks that are open: they await what a send cannot.
         self.async_blocks: set[object] = set()
 

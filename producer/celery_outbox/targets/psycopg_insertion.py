@@ -5,7 +5,6 @@ otherwise than by the server's answer, be it an error on this side, a Ctrl-C, a 
 a soft time limit, closes the connection: the server would still commit, without the messages.
 """
 
-from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from itertools import groupby
@@ -18,7 +17,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from celery_outbox.message import Parcel
-from celery_outbox.statements.commands import Entry, Rows, commands, next_command, take_all
+from celery_outbox.statements.commands import Entries, Entry, Rows, commands, next_command, take_all
 from celery_outbox.statements.insert import explain
 
 T = TypeVar("T")
@@ -31,7 +30,7 @@ _CANCEL: Final = b"DO $$ BEGIN RAISE query_canceled; END $$"
 class Insertion:
     """One turn of a buffer: what is in it then, and the operation it goes out with."""
 
-    def __init__(self, connection: Any, entries: deque[Entry]) -> None:
+    def __init__(self, connection: Any, entries: Entries) -> None:
         self._connection = connection
         self._entries = entries
         #: Whether something was taken of which nobody knows yet that it is stored, or is not.

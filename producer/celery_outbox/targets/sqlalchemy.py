@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from celery_outbox.errors import UnusableTarget
 from celery_outbox.message import Parcel
-from celery_outbox.statements.commands import Entry, Outcome, Rows, is_enough
+from celery_outbox.statements.commands import Entry, Outcome, Rows
 from celery_outbox.statements.insert import explain, statement
 from celery_outbox.targets.sqlalchemy_buffer import STYLES, ConnectionBuffer, check_autocommit
 from celery_outbox.targets.sqlalchemy_session import SessionBuffer, connection_of, is_connecting
@@ -34,6 +34,8 @@ AT_WORK: Final = "another thread or task is at work with it"
 
 class SQLAlchemyTarget:
     """The transaction of a Session or a Connection, or of what is one behind asyncio."""
+
+    buffers = True
 
     def __init__(
         self,
@@ -71,7 +73,7 @@ class SQLAlchemyTarget:
         else:
             entries = ConnectionBuffer.of(self._behind).entries
             entries.append(entry)
-        if alone or message.dedup_key is not None or is_enough(entries, message):
+        if alone or message.dedup_key is not None or entries.are_enough():
             self._insert(entry)
         return entry.outcome
 
@@ -173,6 +175,11 @@ class SQLAlchemyTarget:
             if isinstance(self._behind, Session):
                 SessionBuffer.of(self._behind).remove(entry)
             raise
+
+    def flush(self) -> None:
+        """Insert what is buffered, if that needs no await."""
+        if not self._asynchronous:
+            self._flush()
 
     def _flush(self) -> None:
         if isinstance(self._behind, Session):

@@ -9,7 +9,6 @@ A connection has one buffer, for as long as it lives. Adding to it never waits. 
 what another thread took from it is inserted.
 """
 
-from collections import deque
 from itertools import groupby
 from operator import attrgetter
 from threading import RLock
@@ -19,7 +18,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.statements.commands import Entry, Rows, commands, execute_all, take_all
+from celery_outbox.statements.commands import Entries, Entry, Rows, commands, execute_all, take_all
 from celery_outbox.statements.insert import Style, explain, sqlstate
 
 STYLES: Final = {
@@ -35,8 +34,7 @@ class ConnectionBuffer:
     """The messages sent on one connection and not yet inserted."""
 
     def __init__(self) -> None:
-        #: In the order of sending.
-        self.entries: deque[Entry] = deque()
+        self.entries = Entries()
         self._inserting = RLock()  # so that an INSERT may raise the events that ask for it
         self._in_flight = 0
         self._listening = False

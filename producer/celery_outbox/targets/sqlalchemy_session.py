@@ -7,7 +7,6 @@ in the log what it took along.
 
 import logging
 import sys
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Lock, RLock
@@ -19,7 +18,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.session import SessionTransactionState
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.statements.commands import Entry
+from celery_outbox.statements.commands import Entries, Entry
 from celery_outbox.targets.sqlalchemy_buffer import ConnectionBuffer
 
 logger = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ class SessionBuffer:
 
     def __init__(self) -> None:
         #: What was sent in a transaction, or savepoint, that SQLAlchemy has not begun yet.
-        self._waiting: deque[Entry] = deque()
+        self._waiting = Entries()
         self._waiting_for: SessionTransaction | None = None
         #: Tasks sent in the transaction in progress, each once.
         self._tasks: dict[str, None] = {}
@@ -76,7 +75,7 @@ class SessionBuffer:
 
         return forward
 
-    def put(self, session: Session, entry: Entry) -> deque[Entry]:
+    def put(self, session: Session, entry: Entry) -> Entries:
         """Add to the buffer of the connection, or to what waits for it, and return that."""
         self._tasks[entry.message.task] = None
         innermost = session.get_nested_transaction() or session.get_transaction()

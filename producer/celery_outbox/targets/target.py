@@ -49,6 +49,9 @@ class AsyncTarget(Protocol):
 class Target(Protocol):
     """One transaction of one library. It never begins, commits or rolls back by itself."""
 
+    #: Whether what was put may wait for what the connection does next, to go in before it.
+    buffers: bool
+
     def join(self, *, blocking: bool) -> None:
         """Start taking messages; `blocking` for `with`, not for `async with`.
 
@@ -64,6 +67,9 @@ class Target(Protocol):
 
     def put_alone(self, message: Parcel) -> Outcome:
         """Take a message where no block is open, and see that it gets into the transaction."""
+
+    def flush(self) -> None:
+        """See that what was put is in the transaction, unless that takes an `await`."""
 
     def leave(self, *, failed: bool) -> None:
         """See that what was put is in the transaction, at the end of a `with` block."""
