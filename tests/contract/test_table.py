@@ -33,7 +33,7 @@ LOOP: dict[str, dict[str, Any]] = {
     "CLAIM": {"floor": 0, "limit": 500, "claim_id": 1, "lease_seconds": 10.0},
     "PROBE": {"floor": 0, "above": 0},
     "FETCH": {"slot": 3, "ids": "{1,2,3}", "claim_id": 1, "small": 1 << 15, "clock": 1.0},
-    "FETCH_LARGE": {"slots": "{3,4}", "ids": "{1,2,3}", "bytes": 1 << 24, "limit": 1 << 27},
+    "FETCH_LARGE": {"slots": "{3,3,4}", "ids": "{1,2,3}", "bytes": 1 << 24, "limit": 1 << 27},
     "EXPIRE": {"ids": "{1,2}", "claim_ids": "{1,1}", "attempts": "{0,0}", "error": "why"},
     "PARK": {
         "ids": [1],

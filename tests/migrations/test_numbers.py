@@ -177,6 +177,55 @@ def test_a_new_id_is_also_the_one_that_deduplication_knows(emptied_database: str
     assert run(url, "SELECT outbox.claim_dedup('k', 'other')") == [("old",)]
 
 
+@pytest.mark.parametrize("state", ["pending", "scheduled", "in a lane"])
+def test_a_key_is_free_though_another_has_the_id_of_its_last(
+    emptied_database: str, state: str
+) -> None:
+    """What was sent with it is pending no more: the next one is stored."""
+    url = emptied_database
+    run(url, "SELECT outbox.enqueue('shop.bill', task_id => 'old', dedup_key => 'k')")
+    becomes(url, "sent")
+    columns = {"ordering_key": "k"} if state == "in a lane" else {}
+    commit_twin(url, "old", message_ids=["new"], **columns)
+    if state == "scheduled":
+        becomes(url, state)
+
+    assert run(url, "SELECT outbox.claim_dedup('k', 'next')") == [(None,)]
+
+
+def beside(url: str, slot: int) -> None:
+    """`other`, pending, in that slot."""
+    commit_rows(url, message_ids=["other"])
+    for table in ("message", "ready"):
+        newest = "SELECT max(id) FROM outbox.message"
+        run(url, f"UPDATE outbox.{table} SET slot = {slot} WHERE id = ({newest})")
+
+
+def test_a_message_that_cannot_be_moved_yet_holds_up_no_retention(emptied_database: str) -> None:
+    """Another has its id in the current slot: it waits for the next half-day, and others do not."""
+    url = emptied_database
+    _, slot, _ = twins(url, "dead", "sent")
+    beside(url, slot)
+
+    assert run(url, f"SELECT outbox.move_unsent({slot}::smallint)") == [(1,)]
+
+    assert run(url, "SELECT slot FROM outbox.message WHERE message_id = 'old'") == [(slot,)]
+    assert ids_in(url, "dead") == {"old"}
+    assert ids_in(url, "pending") == {"other"}
+
+
+def test_retention_deletes_the_sent_one_beside_the_other(emptied_database: str) -> None:
+    """Whose work is no reason to keep it."""
+    url = emptied_database
+    _, slot, _ = twins(url, "sent", "dead")
+    beside(url, slot)
+
+    assert run(url, "SELECT outbox.purge('30 minutes', exact => true)") == [(1,)]
+
+    kept = run(url, "SELECT message_id FROM outbox.message ORDER BY 1")
+    assert kept == [("new",), ("other",)]
+
+
 def test_the_record_names_each_by_its_slot(emptied_database: str) -> None:
     """And what came by a new id, by that."""
     url = emptied_database

@@ -58,7 +58,9 @@ SELECT m.id, m.slot, m.message_id = %(message_id)s AS same FROM {outbox}.message
  WHERE (m.message_id = %(message_id)s OR m.id = %(id)s) AND (m.id, m.slot) <> (%(id)s, %(slot)s)
  ORDER BY m.id, m.slot LIMIT 20
 """
-FAMILY: Final = "SELECT relation, id, message_id, task, created_at FROM {outbox}.family(%(id)s)"
+FAMILY: Final = """
+SELECT relation, id, message_id, task, created_at FROM {outbox}.family(%(id)s, %(slot)s::smallint)
+"""
 
 #: All rows with a message id, or the row with that number.
 FIND: Final = """
@@ -157,7 +159,7 @@ async def find(session: Session, id_: int, slot: int | None, *, payload: bool) -
     row = {"id": id_, "slot": message.slot}
     bodies: list[Any] = await session.fetch(Payload, PAYLOAD, **row) if payload else []
     siblings = await session.fetch(Sibling, SIBLINGS, **row, message_id=message.message_id)
-    family = await session.fetch(Relative, FAMILY, id=id_)
+    family = await session.fetch(Relative, FAMILY, **row)
     told = await receipts.of(session, [message.message_id])
     return Found(
         message,

@@ -405,7 +405,8 @@ ALTER TABLE outbox.parked ENABLE ALWAYS TRIGGER left_work;
 
 -- Takes the next message out of each lane there is news of, and leases it to the claim
 -- `claim_id`. Looks at `max_news` news above `above`, or fewer; `news` are those it looked at. News
--- of a lane whose first message somebody holds (about to cancel it, say) is kept for another time.
+-- of a lane whose first message somebody holds (about to cancel it, say), or whose id another message
+-- has in `ready`, is kept for another time.
 CREATE FUNCTION outbox.claim_lanes(
     above bigint, max_news integer, claim_id bigint, lease_seconds double precision,
     OUT news bigint[], OUT ids bigint[], OUT slots smallint[]
@@ -433,6 +434,8 @@ BEGIN
     ), gone AS (
         DELETE FROM lane WHERE id = ANY (ARRAY(
             SELECT l.id FROM lane l WHERE l.id = ANY (ARRAY(SELECT head.id FROM head))
+               AND NOT EXISTS (
+                SELECT FROM ready r WHERE r.id = l.id AND r.slot <> l.slot OFFSET 0)
             FOR UPDATE SKIP LOCKED))
         RETURNING id, slot, key
     ), held AS MATERIALIZED (
@@ -473,6 +476,15 @@ COMMENT ON COLUMN outbox.dedup.id IS 'The id of that message; null until it is i
 COMMENT ON COLUMN outbox.dedup.looked_at IS
     'When it was last looked whether that message is still pending.';
 
+-- Work has an id alone to be found by, which may be another message's: this tells.
+CREATE FUNCTION outbox.is_message(id bigint, slot smallint, message_id text) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (
+        SELECT FROM outbox.message m WHERE m.id = $1 AND m.slot = $2 AND m.message_id = $3)
+$$;
+COMMENT ON FUNCTION outbox.is_message IS
+    'Private: whether what is stored under this id in that slot has this message id.';
+
 -- Null: no other message with this key is pending, so insert yours. Otherwise the message id of
 -- the one that is; do not insert. Producers with the same key take turns, each until it commits.
 -- A message that a relay has claimed, were it only once, may be on the wire: it counts no more.
@@ -489,26 +501,31 @@ BEGIN
         SELECT d.id, d.message_id INTO first FROM dedup d WHERE d.key = $1 FOR UPDATE;
         CONTINUE WHEN NOT FOUND;
         LOOP
-            EXIT WHEN EXISTS (SELECT FROM message m
-                WHERE m.id = first.id AND m.expires_at <= clock_timestamp());
+            EXIT WHEN EXISTS (SELECT FROM message m WHERE m.id = first.id
+                AND m.message_id = first.message_id AND m.expires_at <= clock_timestamp());
             PERFORM FROM parked p WHERE p.id = first.id
-                AND (p.state = 'scheduled' OR p.state = 'retry' AND p.suspicion = 0) FOR UPDATE;
+                AND (p.state = 'scheduled' OR p.state = 'retry' AND p.suspicion = 0)
+                AND is_message(p.id, p.slot, first.message_id) FOR UPDATE;
             IF FOUND THEN RETURN first.message_id; END IF;
-            SELECT l.key INTO locked FROM lane l WHERE l.id = first.id FOR UPDATE;
+            SELECT l.key INTO locked FROM lane l WHERE l.id = first.id
+                AND is_message(l.id, l.slot, first.message_id) FOR UPDATE;
             IF FOUND THEN
                 -- A relay that passes by meanwhile leaves it alone: heard when this is committed.
                 INSERT INTO lane_news (key) VALUES (locked);
                 RETURN first.message_id;
             END IF;
-            PERFORM FROM ready r
-                WHERE r.id = first.id AND r.claim_id IS NULL AND r.suspicion = 0 FOR UPDATE;
+            PERFORM FROM ready r WHERE r.id = first.id AND r.claim_id IS NULL AND r.suspicion = 0
+                AND is_message(r.id, r.slot, first.message_id) FOR UPDATE;
             IF FOUND THEN RETURN first.message_id; END IF;
             -- Between two of these looks it may have moved from one table to another.
-            PERFORM FROM parked p WHERE p.id = first.id
-                AND (p.state = 'scheduled' OR p.state = 'retry' AND p.suspicion = 0);
-            EXIT WHEN NOT FOUND AND NOT EXISTS (SELECT FROM lane l WHERE l.id = first.id)
+            EXIT WHEN NOT EXISTS (SELECT FROM parked p WHERE p.id = first.id
+                    AND (p.state = 'scheduled' OR p.state = 'retry' AND p.suspicion = 0)
+                    AND is_message(p.id, p.slot, first.message_id))
+                AND NOT EXISTS (SELECT FROM lane l WHERE l.id = first.id
+                    AND is_message(l.id, l.slot, first.message_id))
                 AND NOT EXISTS (SELECT FROM ready r
-                    WHERE r.id = first.id AND r.claim_id IS NULL AND r.suspicion = 0);
+                    WHERE r.id = first.id AND r.claim_id IS NULL AND r.suspicion = 0
+                    AND is_message(r.id, r.slot, first.message_id));
         END LOOP;
         UPDATE dedup d SET message_id = $2, id = NULL, looked_at = clock_timestamp()
             WHERE d.key = $1;
@@ -518,7 +535,8 @@ END $$;
 COMMENT ON FUNCTION outbox.claim_dedup IS
     'Null: insert your message with this key. Otherwise the id of the one that is pending.';
 
--- Forgets keys whose message is not pending any more. Each is looked at once an hour.
+-- Forgets keys whose message is not pending any more. Each is looked at once an hour. By id alone: one
+-- whose id another message has among the work is kept for longer, and claim_dedup is not misled.
 CREATE FUNCTION outbox.forget_dedup() RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
     WITH old AS (
@@ -1245,7 +1263,9 @@ BEGIN
         FROM message m WHERE m.slot = old AND m.id = ANY (found)
         WINDOW by_id AS (ORDER BY m.id)) sized
     WHERE place > 1 AND bytes > 16777216;
-    found := ARRAY(SELECT unnest(found) EXCEPT SELECT unnest(too_many));
+    -- Where another message has its id in the current slot, it waits for the next half-day.
+    found := ARRAY(SELECT unnest(found) EXCEPT SELECT unnest(too_many)
+                   EXCEPT SELECT m.id FROM message m WHERE m.slot = now_slot AND m.id = ANY (found));
     UPDATE message SET slot = now_slot WHERE slot = old AND id = ANY (found);
     UPDATE ready SET slot = now_slot WHERE slot = old AND id = ANY (found);
     UPDATE parked SET slot = now_slot WHERE slot = old AND id = ANY (found);
@@ -1348,9 +1368,9 @@ BEGIN
             SELECT id, created_at FROM message
             WHERE slot = s AND id > coalesce(walk.id, 0) ORDER BY id LIMIT most) portion;
         DELETE FROM message m WHERE m.slot = s AND m.id = ANY (old)
-            AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id)
-            AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id)
-            AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id);
+            AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id AND r.slot = m.slot)
+            AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id AND p.slot = m.slot)
+            AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id AND l.slot = m.slot);
         GET DIAGNOSTICS deleted = ROW_COUNT;
         gone := gone + deleted;
         most := most - looked;
@@ -1421,9 +1441,9 @@ LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
     WITH gone AS (
         DELETE FROM message m USING unnest($1, $2) AS done (slot, id)
         WHERE m.slot = done.slot AND m.id = done.id
-          AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id)
-          AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id)
-          AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id)
+          AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id AND r.slot = m.slot)
+          AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id AND p.slot = m.slot)
+          AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id AND l.slot = m.slot)
         RETURNING 1
     ) SELECT count(*) FROM gone
 $$;
@@ -2111,7 +2131,7 @@ COMMENT ON FUNCTION outbox.missing_portion IS
 -- ids of both stand in the headers, which have no index: of what came after the root the next
 -- five thousand messages are looked at.
 CREATE FUNCTION outbox.family(
-    of bigint, OUT relation text, OUT id bigint, OUT message_id text, OUT task text,
+    of bigint, of_slot smallint DEFAULT NULL, OUT relation text, OUT id bigint, OUT message_id text, OUT task text,
     OUT created_at timestamptz
 ) RETURNS SETOF record
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 50 SET search_path = outbox, pg_temp
@@ -2123,7 +2143,7 @@ DECLARE
     first bigint;
 BEGIN
     SELECT m.message_id, m.headers::text AS headers INTO own
-    FROM message m WHERE m.id = of ORDER BY m.created_at DESC LIMIT 1;
+    FROM message m WHERE m.id = of AND m.slot = coalesce(of_slot, m.slot) ORDER BY m.created_at DESC LIMIT 1;
     root := (regexp_match(own.headers, '"root_id" ?: ?"([^"\\]{1,255})"'))[1];
     parent := (regexp_match(own.headers, '"parent_id" ?: ?"([^"\\]{1,255})"'))[1];
     IF root IS NULL THEN RETURN; END IF;

@@ -9,25 +9,32 @@ from typing import Final
 from outbox_relay.core.backlog import Stats, Upkeep
 from outbox_relay.postgres.statement import Statement, columns
 
+#: Whose id another message has where it would go has to wait for that one: it would be lost there.
+_FREE: Final = """NOT EXISTS (
+            SELECT FROM {outbox}.ready r WHERE r.id = p.id AND r.slot <> p.slot OFFSET 0)
+          AND (p.lane IS NULL OR NOT EXISTS (
+            SELECT FROM {outbox}.lane l WHERE l.id = p.id AND l.slot <> p.slot OFFSET 0))"""
+
 #: What has become due goes back to the work table; what was scheduled with an ordering key, to its
 #: place in the lane. A message in retry has kept its lane: none of its key was published meanwhile.
 PROMOTE: Final = Statement(
     "promote",
-    """
+    f"""
 WITH due AS (
-    DELETE FROM {outbox}.parked
+    DELETE FROM {{outbox}}.parked
     WHERE id = ANY (ARRAY(
-        SELECT id FROM {outbox}.parked
+        SELECT id FROM {{outbox}}.parked p
         WHERE state <> 'dead' AND available_at <= now()
+          AND {_FREE}
         ORDER BY available_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
     RETURNING id, slot, attempts, suspicion, last_error, lane, state
 ), made AS (
-    INSERT INTO {outbox}.ready (id, slot, attempts, suspicion, last_error, lane)
+    INSERT INTO {{outbox}}.ready (id, slot, attempts, suspicion, last_error, lane)
     SELECT id, slot, attempts, suspicion, last_error, lane FROM due
     WHERE lane IS NULL OR state = 'retry'
     ON CONFLICT (id) DO NOTHING
 ), queued AS (
-    INSERT INTO {outbox}.lane (id, slot, key)
+    INSERT INTO {{outbox}}.lane (id, slot, key)
     SELECT id, slot, lane FROM due WHERE lane IS NOT NULL AND state = 'scheduled'
     ON CONFLICT (id) DO NOTHING
 )
@@ -38,13 +45,14 @@ SELECT count(*) FROM due
 #: The first of what is due, over which PROMOTE fails, is given up: a person has to look at it.
 SET_APART: Final = Statement(
     "set_apart",
-    """
-UPDATE {outbox}.parked p SET state = 'dead', last_error = %(error)s
+    f"""
+UPDATE {{outbox}}.parked p SET state = 'dead', last_error = %(error)s
 WHERE id = (
-    SELECT id FROM {outbox}.parked
+    SELECT id FROM {{outbox}}.parked p
     WHERE state <> 'dead' AND available_at <= now()
+          AND {_FREE}
     ORDER BY available_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-RETURNING (SELECT m.message_id FROM {outbox}.message m WHERE m.id = p.id AND m.slot = p.slot)
+RETURNING (SELECT m.message_id FROM {{outbox}}.message m WHERE m.id = p.id AND m.slot = p.slot)
 """,
 )
 

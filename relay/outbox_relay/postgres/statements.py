@@ -158,8 +158,9 @@ SELECT id, body_size, {", ".join(f"CASE WHEN fits THEN {each} END" for each in L
 FROM (SELECT *, octet_length(body) AS body_size, octet_length(body) <= %(limit)s::int
              AND sum({_SIZE}) FILTER (WHERE octet_length(body) <= %(limit)s::int)
                  OVER (ORDER BY id) - ({_SIZE}) < %(bytes)s AS fits
-      FROM {{outbox}}.message
-      WHERE slot = ANY (%(slots)s::smallint[]) AND id = ANY (%(ids)s::bigint[])) large
+      FROM unnest(%(ids)s::bigint[], %(slots)s::smallint[]) AS wanted (of, stored_in),
+           LATERAL (SELECT * FROM {{outbox}}.message
+                    WHERE id = wanted.of AND slot = wanted.stored_in OFFSET 0) m) large
 """,
 )
 
@@ -190,7 +191,8 @@ WHERE e.id <> ALL (ARRAY(SELECT id FROM held))
 #: Refused rows leave the hot table until their time comes, or for good. Fenced by the claim: a row
 #: that another relay has claimed meanwhile is left alone. LATERAL with OFFSET 0 can
 #: only be a look-up for each failed row; a plain join may become a walk through all of `ready`.
-#: Returns those that are locked by somebody's open transaction, and stay where they are.
+#: Where another message with its id is parked, it stays, and is tried again in a minute: no two can
+#: be parked under one id. Returns those that are locked by somebody's open transaction: they stay.
 PARK: Final = Statement(
     "park",
     """
@@ -200,17 +202,22 @@ WITH failed AS (
                          %(delays)s::float8[], %(errors)s::text[], %(routes)s::text[])
         AS failed (id, claim_id, state, attempts, suspicion, delay, error, route)
 ), held AS (
-    SELECT f.*, r.slot, r.lane FROM failed f, LATERAL (
+    SELECT f.*, r.slot, r.lane,
+           EXISTS (SELECT FROM {outbox}.parked p WHERE p.id = f.id AND p.slot <> r.slot) AS taken
+    FROM failed f, LATERAL (
         SELECT slot, lane FROM {outbox}.ready
         WHERE id = f.id AND claim_id = f.claim_id OFFSET 0 FOR UPDATE SKIP LOCKED) r
 ), moved AS (
-    DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(SELECT id FROM held))
+    DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(SELECT id FROM held WHERE NOT taken))
+), stayed AS (
+    UPDATE {outbox}.ready SET lease_until = now() + interval '1 minute'
+    WHERE id = ANY (ARRAY(SELECT id FROM held WHERE taken))
 ), parked AS (
     INSERT INTO {outbox}.parked
         (id, slot, state, available_at, attempts, suspicion, last_error, lane, route)
     SELECT id, slot, state, now() + delay * interval '1 second', attempts, suspicion, error, lane,
            route
-    FROM held
+    FROM held WHERE NOT taken
     ON CONFLICT (id) DO NOTHING
 )
 SELECT f.id FROM failed f, LATERAL (

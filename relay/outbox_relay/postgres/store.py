@@ -172,7 +172,7 @@ class Store(Session):
         """Return the messages that are to be had whole now, and the size of every body."""
         parameters = {
             "ids": bigints(message.id for message in messages),
-            "slots": bigints({message.slot for message in messages}),
+            "slots": bigints(message.slot for message in messages),
             "bytes": MAX_FETCH_BYTES,
             "limit": limit,
         }

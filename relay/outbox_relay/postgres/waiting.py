@@ -12,7 +12,7 @@ from outbox_relay.postgres.literals import bigints, texts
 from outbox_relay.postgres.pipeline import Query
 from outbox_relay.postgres.statement import Statement
 
-#: Oldest first, up to a limit for each route.
+#: Oldest first, up to a limit for each route. Whose id another message has in `ready` waits on.
 CLAIM_WAITING: Final = Statement(
     "claim_waiting",
     """
@@ -21,8 +21,10 @@ WITH due AS (
     WHERE id = ANY (ARRAY(
         SELECT p.id
         FROM unnest(%(routes)s::text[], %(limits)s::bigint[]) AS wanted (route, most),
-             LATERAL (SELECT id FROM {outbox}.parked
-                      WHERE route = wanted.route AND state = 'retry'
+             LATERAL (SELECT id FROM {outbox}.parked w
+                      WHERE route = wanted.route AND state = 'retry' AND NOT EXISTS (
+                          SELECT FROM {outbox}.ready r
+                          WHERE r.id = w.id AND r.slot <> w.slot OFFSET 0)
                       ORDER BY route, id LIMIT wanted.most FOR UPDATE SKIP LOCKED) p))
     RETURNING id, slot, attempts, suspicion, last_error, lane, route
 ), made AS (

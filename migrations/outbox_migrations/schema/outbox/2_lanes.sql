@@ -65,7 +65,8 @@ ALTER TABLE outbox.parked ENABLE ALWAYS TRIGGER left_work;
 
 -- Takes the next message out of each lane there is news of, and leases it to the claim
 -- `claim_id`. Looks at `max_news` news above `above`, or fewer; `news` are those it looked at. News
--- of a lane whose first message somebody holds (about to cancel it, say) is kept for another time.
+-- of a lane whose first message somebody holds (about to cancel it, say), or whose id another message
+-- has in `ready`, is kept for another time.
 CREATE FUNCTION outbox.claim_lanes(
     above bigint, max_news integer, claim_id bigint, lease_seconds double precision,
     OUT news bigint[], OUT ids bigint[], OUT slots smallint[]
@@ -93,6 +94,8 @@ BEGIN
     ), gone AS (
         DELETE FROM lane WHERE id = ANY (ARRAY(
             SELECT l.id FROM lane l WHERE l.id = ANY (ARRAY(SELECT head.id FROM head))
+               AND NOT EXISTS (
+                SELECT FROM ready r WHERE r.id = l.id AND r.slot <> l.slot OFFSET 0)
             FOR UPDATE SKIP LOCKED))
         RETURNING id, slot, key
     ), held AS MATERIALIZED (

@@ -20,6 +20,15 @@ COMMENT ON COLUMN outbox.dedup.id IS 'The id of that message; null until it is i
 COMMENT ON COLUMN outbox.dedup.looked_at IS
     'When it was last looked whether that message is still pending.';
 
+-- Work has an id alone to be found by, which may be another message's: this tells.
+CREATE FUNCTION outbox.is_message(id bigint, slot smallint, message_id text) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (
+        SELECT FROM outbox.message m WHERE m.id = $1 AND m.slot = $2 AND m.message_id = $3)
+$$;
+COMMENT ON FUNCTION outbox.is_message IS
+    'Private: whether what is stored under this id in that slot has this message id.';
+
 -- Null: no other message with this key is pending, so insert yours. Otherwise the message id of
 -- the one that is; do not insert. Producers with the same key take turns, each until it commits.
 -- A message that a relay has claimed, were it only once, may be on the wire: it counts no more.
@@ -36,26 +45,31 @@ BEGIN
         SELECT d.id, d.message_id INTO first FROM dedup d WHERE d.key = $1 FOR UPDATE;
         CONTINUE WHEN NOT FOUND;
         LOOP
-            EXIT WHEN EXISTS (SELECT FROM message m
-                WHERE m.id = first.id AND m.expires_at <= clock_timestamp());
+            EXIT WHEN EXISTS (SELECT FROM message m WHERE m.id = first.id
+                AND m.message_id = first.message_id AND m.expires_at <= clock_timestamp());
             PERFORM FROM parked p WHERE p.id = first.id
-                AND (p.state = 'scheduled' OR p.state = 'retry' AND p.suspicion = 0) FOR UPDATE;
+                AND (p.state = 'scheduled' OR p.state = 'retry' AND p.suspicion = 0)
+                AND is_message(p.id, p.slot, first.message_id) FOR UPDATE;
             IF FOUND THEN RETURN first.message_id; END IF;
-            SELECT l.key INTO locked FROM lane l WHERE l.id = first.id FOR UPDATE;
+            SELECT l.key INTO locked FROM lane l WHERE l.id = first.id
+                AND is_message(l.id, l.slot, first.message_id) FOR UPDATE;
             IF FOUND THEN
                 -- A relay that passes by meanwhile leaves it alone: heard when this is committed.
                 INSERT INTO lane_news (key) VALUES (locked);
                 RETURN first.message_id;
             END IF;
-            PERFORM FROM ready r
-                WHERE r.id = first.id AND r.claim_id IS NULL AND r.suspicion = 0 FOR UPDATE;
+            PERFORM FROM ready r WHERE r.id = first.id AND r.claim_id IS NULL AND r.suspicion = 0
+                AND is_message(r.id, r.slot, first.message_id) FOR UPDATE;
             IF FOUND THEN RETURN first.message_id; END IF;
             -- Between two of these looks it may have moved from one table to another.
-            PERFORM FROM parked p WHERE p.id = first.id
-                AND (p.state = 'scheduled' OR p.state = 'retry' AND p.suspicion = 0);
-            EXIT WHEN NOT FOUND AND NOT EXISTS (SELECT FROM lane l WHERE l.id = first.id)
+            EXIT WHEN NOT EXISTS (SELECT FROM parked p WHERE p.id = first.id
+                    AND (p.state = 'scheduled' OR p.state = 'retry' AND p.suspicion = 0)
+                    AND is_message(p.id, p.slot, first.message_id))
+                AND NOT EXISTS (SELECT FROM lane l WHERE l.id = first.id
+                    AND is_message(l.id, l.slot, first.message_id))
                 AND NOT EXISTS (SELECT FROM ready r
-                    WHERE r.id = first.id AND r.claim_id IS NULL AND r.suspicion = 0);
+                    WHERE r.id = first.id AND r.claim_id IS NULL AND r.suspicion = 0
+                    AND is_message(r.id, r.slot, first.message_id));
         END LOOP;
         UPDATE dedup d SET message_id = $2, id = NULL, looked_at = clock_timestamp()
             WHERE d.key = $1;
@@ -65,7 +79,8 @@ END $$;
 COMMENT ON FUNCTION outbox.claim_dedup IS
     'Null: insert your message with this key. Otherwise the id of the one that is pending.';
 
--- Forgets keys whose message is not pending any more. Each is looked at once an hour.
+-- Forgets keys whose message is not pending any more. Each is looked at once an hour. By id alone: one
+-- whose id another message has among the work is kept for longer, and claim_dedup is not misled.
 CREATE FUNCTION outbox.forget_dedup() RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
     WITH old AS (

@@ -36,7 +36,9 @@ BEGIN
         FROM message m WHERE m.slot = old AND m.id = ANY (found)
         WINDOW by_id AS (ORDER BY m.id)) sized
     WHERE place > 1 AND bytes > 16777216;
-    found := ARRAY(SELECT unnest(found) EXCEPT SELECT unnest(too_many));
+    -- Where another message has its id in the current slot, it waits for the next half-day.
+    found := ARRAY(SELECT unnest(found) EXCEPT SELECT unnest(too_many)
+                   EXCEPT SELECT m.id FROM message m WHERE m.slot = now_slot AND m.id = ANY (found));
     UPDATE message SET slot = now_slot WHERE slot = old AND id = ANY (found);
     UPDATE ready SET slot = now_slot WHERE slot = old AND id = ANY (found);
     UPDATE parked SET slot = now_slot WHERE slot = old AND id = ANY (found);
@@ -139,9 +141,9 @@ BEGIN
             SELECT id, created_at FROM message
             WHERE slot = s AND id > coalesce(walk.id, 0) ORDER BY id LIMIT most) portion;
         DELETE FROM message m WHERE m.slot = s AND m.id = ANY (old)
-            AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id)
-            AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id)
-            AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id);
+            AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id AND r.slot = m.slot)
+            AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id AND p.slot = m.slot)
+            AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id AND l.slot = m.slot);
         GET DIAGNOSTICS deleted = ROW_COUNT;
         gone := gone + deleted;
         most := most - looked;
@@ -212,9 +214,9 @@ LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
     WITH gone AS (
         DELETE FROM message m USING unnest($1, $2) AS done (slot, id)
         WHERE m.slot = done.slot AND m.id = done.id
-          AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id)
-          AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id)
-          AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id)
+          AND NOT EXISTS (SELECT FROM ready r WHERE r.id = m.id AND r.slot = m.slot)
+          AND NOT EXISTS (SELECT FROM parked p WHERE p.id = m.id AND p.slot = m.slot)
+          AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id AND l.slot = m.slot)
         RETURNING 1
     ) SELECT count(*) FROM gone
 $$;

@@ -29,7 +29,7 @@ COMMENT ON FUNCTION outbox.missing_portion IS
 -- ids of both stand in the headers, which have no index: of what came after the root the next
 -- five thousand messages are looked at.
 CREATE FUNCTION outbox.family(
-    of bigint, OUT relation text, OUT id bigint, OUT message_id text, OUT task text,
+    of bigint, of_slot smallint DEFAULT NULL, OUT relation text, OUT id bigint, OUT message_id text, OUT task text,
     OUT created_at timestamptz
 ) RETURNS SETOF record
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 50 SET search_path = outbox, pg_temp
@@ -41,7 +41,7 @@ DECLARE
     first bigint;
 BEGIN
     SELECT m.message_id, m.headers::text AS headers INTO own
-    FROM message m WHERE m.id = of ORDER BY m.created_at DESC LIMIT 1;
+    FROM message m WHERE m.id = of AND m.slot = coalesce(of_slot, m.slot) ORDER BY m.created_at DESC LIMIT 1;
     root := (regexp_match(own.headers, '"root_id" ?: ?"([^"\\]{1,255})"'))[1];
     parent := (regexp_match(own.headers, '"parent_id" ?: ?"([^"\\]{1,255})"'))[1];
     IF root IS NULL THEN RETURN; END IF;

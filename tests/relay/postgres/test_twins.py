@@ -1,0 +1,155 @@
+"""Two messages with one id: what a relay does to one of them never loses or changes the other."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+
+from outbox_relay.core.claim import Claim, LaneClaim, RouteClaim, Turn
+from outbox_relay.core.message import Message, Parking
+from outbox_relay.postgres.store import Store
+from tests.fixtures.rows import commit_rows, commit_twin, ids_in
+
+TERM = 60.0
+LARGE = 100_000
+TURN = Turn([], 0, 100, 1, TERM, LaneClaim(0, 100))
+
+
+@pytest.fixture
+def store(emptied_database: str) -> Iterator[Store]:
+    """A relay's store on the test's database."""
+    opened = Store.connect(emptied_database, "outbox", statement_timeout=5)
+    yield opened
+    opened.close()
+
+
+def claim(store: Store, turn: Turn = TURN) -> list[Message]:
+    """What a turn claims, from lanes and from among what waits for its route as well."""
+    reply = store.round_trip(None, turn)
+    rows = [*reply.heads, *reply.rows, *(row for row, _ in reply.waited)]
+    fetched = store.round_trip(Claim(rows, turn.claim_id, 0.0), None).fetched
+    assert fetched is not None
+    return fetched.messages
+
+
+def settle(store: Store, messages: list[Message]) -> None:
+    """They were confirmed."""
+    assert store.round_trip(None, Turn(messages, 0, 0, 99, TERM)).unsettled == []
+
+
+def run(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """Run a statement, and return its rows if it has any."""
+    with psycopg.connect(url) as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def test_a_large_message_is_published_with_its_own_body(
+    emptied_database: str, store: Store
+) -> None:
+    """Also where one claimed with it is in the slot of the other."""
+    url = emptied_database
+    first, beside = commit_rows(url, 2, body=b"a" * LARGE)
+    settle(store, [m for m in claim(store) if m.message_id == first])
+    twin = commit_twin(url, first, body=b"b" * LARGE)
+    run(url, "UPDATE outbox.ready SET lease_until = '-infinity'")
+    for table in ("message", "ready"):
+        run(
+            url,
+            f"UPDATE outbox.{table} SET slot = (slot + 1) % 16"
+            f" WHERE id = (SELECT id FROM outbox.message WHERE message_id = '{beside}')",
+        )
+
+    found = {m.message_id: m.body for m in claim(store, replace(TURN, claim_id=2))}
+
+    assert found == {twin: b"b" * LARGE, beside: b"a" * LARGE}
+
+
+def test_what_cannot_be_parked_beside_its_twin_stays(emptied_database: str, store: Store) -> None:
+    """It is tried again in a minute, until the other is out of the way."""
+    (first,) = commit_rows(emptied_database)
+    store.park([Parking(message, "dead", 1, 0, 0.0, "why") for message in claim(store)])
+    twin = commit_twin(emptied_database, first)
+    (refused,) = claim(store, replace(TURN, claim_id=2))
+
+    assert store.park([Parking(refused, "dead", 1, 0, 0.0, "why")]) == set()
+
+    assert ids_in(emptied_database, "dead") == {first}
+    assert ids_in(emptied_database, "pending") == {twin}
+    assert claim(store, replace(TURN, claim_id=3)) == []
+    run(emptied_database, f"SELECT outbox.discard('{first}')")
+    run(emptied_database, "UPDATE outbox.ready SET lease_until = '-infinity'")
+    (again,) = claim(store, replace(TURN, claim_id=4))
+    store.park([Parking(again, "dead", 1, 0, 0.0, "why")])
+    assert ids_in(emptied_database, "dead") == {twin}
+
+
+@pytest.mark.parametrize("key", [None, "k"], ids=["alone", "in a lane"])
+def test_what_is_due_waits_for_its_twin(
+    emptied_database: str, store: Store, key: str | None
+) -> None:
+    """It keeps its place and its time until the other is sent."""
+    (first,) = commit_rows(emptied_database, available_in=3600, ordering_key=key)
+    twin = commit_twin(emptied_database, first, ordering_key=key)
+    run(emptied_database, "UPDATE outbox.parked SET available_at = now() - interval '30 days'")
+
+    assert store.promote(10) == 0
+    assert ids_in(emptied_database, "pending") == {first, twin}
+    assert run(emptied_database, "SELECT count(*) FROM outbox.parked") == [(1,)]
+
+    settle(store, claim(store))
+    assert store.promote(10) == 1
+    assert [m.message_id for m in claim(store, replace(TURN, claim_id=2))] == [first]
+
+
+def test_what_waits_for_its_route_waits_for_its_twin(emptied_database: str, store: Store) -> None:
+    """The route takes messages again; the other one is first."""
+    (first,) = commit_rows(emptied_database)
+    (held,) = claim(store)
+    store.park([Parking(held, "retry", 0, 0, 3600.0, "why", route="r")])
+    twin = commit_twin(emptied_database, first)
+    turn = replace(TURN, limit=0, routes=RouteClaim(("r",), (10,)))
+
+    assert claim(store, replace(turn, claim_id=2)) == []
+    (before,) = claim(store, replace(TURN, claim_id=3))
+    assert before.message_id == twin
+    settle(store, [before])
+    assert [m.message_id for m in claim(store, replace(turn, claim_id=4))] == [first]
+
+
+def test_the_first_of_a_lane_waits_for_its_twin(emptied_database: str, store: Store) -> None:
+    """The news of its key is kept until then."""
+    (first,) = commit_rows(emptied_database, ordering_key="k")
+    twin = commit_twin(emptied_database, first)
+
+    (before,) = claim(store)
+    assert before.message_id == twin
+    settle(store, [before])
+    assert [m.message_id for m in claim(store, replace(TURN, claim_id=2))] == [first]
+
+
+def test_both_expire(emptied_database: str, store: Store) -> None:
+    """Each has an ending of its own: neither is taken for one without, and published."""
+    (first,) = commit_rows(emptied_database, expires_in=-1)
+    store.expire(claim(store))
+    twin = commit_twin(emptied_database, first, expires_in=-1)
+    store.expire(claim(store, replace(TURN, claim_id=2)))
+
+    assert ids_in(emptied_database, "expired") == {first, twin}
+    assert store.restore_work() == 0
+
+
+def test_what_was_confirmed_is_forgotten_beside_its_twin(
+    emptied_database: str, store: Store
+) -> None:
+    """With a retention of 0; the other keeps its message."""
+    (first,) = commit_rows(emptied_database)
+    twin = commit_twin(emptied_database, first, available_in=3600)
+    sent = claim(store)
+    settle(store, sent)
+
+    store.forget(sent)
+
+    assert run(emptied_database, "SELECT message_id FROM outbox.message") == [(twin,)]
