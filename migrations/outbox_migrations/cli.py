@@ -1,5 +1,7 @@
 """`outbox-migrate`: up, down, status, sql, grant and rebuild, for people and for deployments.
 
+`--schemas 'tenant_*'` does it for the outbox of every schema so named, several at a time.
+
 Exit codes: 0 done, 1 failed or not up to date, 2 wrong usage or settings.
 """
 
@@ -9,10 +11,16 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
-from outbox_migrations import commands
+from outbox_migrations import commands, fleet
 from outbox_migrations.errors import InvalidSetting, MigrationError
 from outbox_migrations.grants import grant
+
+#: What `--schemas` is for.
+FOR_MANY: Final = ("up", "status", "grant")
+#: Each is a process here and a session there.
+MAX_JOBS: Final = 64
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,16 +52,45 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("OUTBOX_SCHEMA") or "outbox",
         help="Postgres schema of the outbox (OUTBOX_SCHEMA, default: outbox)",
     )
+    parser.add_argument(
+        "--schemas",
+        metavar="PATTERN",
+        help="up, status, grant: the outbox of every schema that is there and so named: 'tenant_*'",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=_jobs,
+        default=fleet.JOBS,
+        metavar="N",
+        help=f"up --schemas: how many at a time ({fleet.JOBS})",
+    )
     parser.add_argument("--yes", action="store_true", help="down: do not ask")
     return parser
 
 
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_JOBS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_JOBS}")
+    return int(text)
+
+
 def _run(arguments: argparse.Namespace) -> int:
-    schema, component = arguments.schema, arguments.component
+    component = arguments.component
+    if arguments.schemas is not None and arguments.command not in FOR_MANY:
+        raise InvalidSetting(f"{arguments.command} is for one --schema, not for --schemas")
     if arguments.command == "sql":
-        print(commands.sql(schema, component))
+        print(commands.sql(arguments.schema, component))
         return 0
     url = _database_url(arguments)
+    if arguments.schemas is None or component == "inbox":
+        return _one(arguments, url, component)
+    inbox = _one(arguments, url, "inbox") if component == "both" else 0
+    return max(inbox, _many(arguments, url))
+
+
+def _one(arguments: argparse.Namespace, url: str, component: commands.Which) -> int:
+    """One command for one outbox, the inbox, or both."""
+    schema = arguments.schema
     if arguments.command == "up":
         commands.upgrade(url, schema, component)
     elif arguments.command == "down":
@@ -68,6 +105,25 @@ def _run(arguments: argparse.Namespace) -> int:
     return _report(
         commands.status(url, schema, component), expect_current=arguments.command != "down"
     )
+
+
+def _many(arguments: argparse.Namespace, url: str) -> int:
+    """One command for the outboxes of many schemas; a line for each, what failed on stderr."""
+    schemas = fleet.matching(url, arguments.schemas)
+    if arguments.command == "up":
+        outcomes = fleet.upgrade_all(url, schemas, arguments.jobs)
+    elif arguments.command == "grant":
+        outcomes = fleet.each(schemas, lambda name: grant(url, name, "outbox"))
+    else:
+        outcomes = (fleet.Outcome(name, None) for name in schemas)
+    exit_code = 0
+    for outcome in outcomes:
+        if outcome.error is not None:
+            print(f"outbox-migrate: {outcome.schema}: {outcome.error}", file=sys.stderr)
+            exit_code = 1
+        elif _report(commands.status(url, outcome.schema, "outbox"), expect_current=True):
+            exit_code = 1
+    return exit_code
 
 
 def _database_url(arguments: argparse.Namespace) -> str:

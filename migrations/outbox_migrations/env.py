@@ -21,8 +21,11 @@ if context.is_offline_mode():
         context.run_migrations()
 else:
     connection = context.config.attributes["connection"]
-    # Two deployments migrating at once take turns; the second finds nothing left to do.
-    connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('outbox_migrations'))"))
+    # Two deployments migrating one schema at once take turns; the second finds nothing left to do.
+    connection.execute(
+        text("SELECT pg_advisory_xact_lock(hashtext('outbox_migrations'), hashtext(:schema))"),
+        {"schema": component.schema},
+    )
     connection.execute(text(create_schema))
     context.configure(
         connection=connection,
