@@ -79,10 +79,9 @@ class Core:
         """Whether nothing is claimed, and nothing confirmed is still to be settled."""
         return not self._held and not self._done
 
-    @property
-    def may_sleep(self) -> bool:
-        """Whether there is nothing to do but to wait for new work."""
-        return self.at_rest and not self.waiting
+    def may_sleep(self, now: float) -> bool:
+        """Whether there is nothing to do but to wait: for new work, a token, or room in a queue."""
+        return self.at_rest and not self._pauses and not self.waiting.ready(now)
 
     def look_in_lanes(self) -> None:
         """The next turn claims from lanes as well, if only to find nothing."""

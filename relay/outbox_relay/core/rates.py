@@ -3,23 +3,36 @@
 The tokens are in the database, shared by all relays; here is what this one has of them. A message
 that a limit is about waits in the database, and is claimed from there, oldest first, once there is
 a token for it. One that comes while none wait takes a token that is left over.
+
+Tokens are asked for while something waits for them, and where there are none, not before there is
+one: a slow limit costs a statement for each token, and the relay may sleep meanwhile.
 """
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
-from typing import Final
+from typing import Final, NamedTuple
 
 from outbox_relay.core.holds import LOOK_AGAIN, RATE, Hold, first_of, key_of
 from outbox_relay.core.message import Message, Reason, Refusal, Wait
 
-#: Tokens are asked for that often, in seconds, and for so many seconds' worth at a time.
+#: Tokens are asked for that often at most, in seconds, and for so many seconds' worth at a time.
 ASK_EVERY: Final = 0.1
 WORTH: Final = 0.2
+#: And that often at least: a bucket may have been made anew, and be full.
+MAX_PAUSE: Final = 30.0
 #: The most that are remembered to have one: what is held by something else did not need it.
 MAX_ENTITLED: Final = 10_000
+
+
+class Grant(NamedTuple):
+    """So many tokens were given for the target of a limit; in so many seconds there is one more."""
+
+    target: str
+    tokens: int
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -28,6 +41,7 @@ class _Bucket:
 
     per_second: float
     tokens: int = 0
+    again: float = float("-inf")  # when to ask for tokens
     waiting: bool = False  # there may be messages in the database
 
 
@@ -39,7 +53,6 @@ class Rates:
         self._buckets: dict[str, _Bucket] = {}  # by the target of the limit
         self._find = lru_cache(4096)(lambda *of: first_of(self._limits, *of))
         self._entitled: set[int] = set()  # claimed with a token
-        self._asked = float("-inf")
 
     @property
     def waiting(self) -> bool:
@@ -55,7 +68,8 @@ class Rates:
             for target, per_second in known.items()
         }
         for target, per_second in known.items():
-            self._buckets[target].per_second = per_second
+            if (bucket := self._buckets[target]).per_second != per_second:
+                bucket.per_second, bucket.again = per_second, float("-inf")
         self._limits = tuple(limits)
         self._find.cache_clear()
         if not limits:
@@ -118,21 +132,26 @@ class Rates:
 
     def wanted(self, now: float) -> dict[str, int]:
         """How many tokens of which bucket to ask for now, if it is time."""
-        if now - self._asked < ASK_EVERY:
-            return {}
-        self._asked = now
-        wishes = {
-            target: max(1, ceil(bucket.per_second * WORTH)) - bucket.tokens
-            for target, bucket in self._buckets.items()
-            if bucket.waiting
-        }
-        return {target: wish for target, wish in wishes.items() if wish > 0}
+        wanted: dict[str, int] = {}
+        for target, bucket in self._buckets.items():
+            if bucket.waiting and now >= bucket.again:
+                wish = max(1, ceil(bucket.per_second * WORTH)) - bucket.tokens
+                if wish > 0:
+                    wanted[target] = wish
+                    bucket.again = now + ASK_EVERY
+        return wanted
 
-    def granted(self, tokens: Mapping[str, int]) -> None:
+    def granted(self, grants: Iterable[Grant], now: float) -> None:
         """So many were given."""
-        for target, count in tokens.items():
-            if target in self._buckets:
-                self._buckets[target].tokens += count
+        for grant in grants:
+            if (bucket := self._buckets.get(grant.target)) is not None:
+                bucket.tokens += grant.tokens
+                bucket.again = now + min(MAX_PAUSE, max(ASK_EVERY, grant.seconds))
+
+    def pause(self, now: float) -> float:
+        """Seconds until tokens are to be asked for."""
+        waiting = (bucket.again for bucket in self._buckets.values() if bucket.waiting)
+        return min(waiting, default=float("inf")) - now
 
     def wishes(self) -> dict[str, int]:
         """How many to take of the messages that wait, by key: one for each token."""

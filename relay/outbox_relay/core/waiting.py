@@ -5,7 +5,7 @@ claim at most is for probes and portions of routes that refused, half of the res
 waits, in equal shares: the others flow meanwhile, and none that waits starves another.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from outbox_relay.core.claim import ClaimedRow, RouteClaim
@@ -14,7 +14,7 @@ from outbox_relay.core.guard import Guard
 from outbox_relay.core.holds import DEPTH, RATE, Hold, Holds, is_key, key_of, target_of
 from outbox_relay.core.message import Message, Refusal
 from outbox_relay.core.pauses import Pauses
-from outbox_relay.core.rates import Rates
+from outbox_relay.core.rates import Grant, Rates
 from outbox_relay.core.share import share
 
 NOTHING: Final = RouteClaim((), ())
@@ -63,9 +63,18 @@ class Waiting:
         """How many tokens to ask for, by the target of the limit."""
         return self._rates.wanted(now)
 
-    def granted(self, tokens: Mapping[str, int]) -> None:
+    def granted(self, grants: Iterable[Grant], now: float) -> None:
         """So many were given."""
-        self._rates.granted(tokens)
+        self._rates.granted(grants, now)
+
+    def ready(self, now: float) -> bool:
+        """Whether a claim would take anything of it; but for routes that refused."""
+        deep = self._depths is not None and self._depths.wishes(now)
+        return bool(self._holds.letting_go or self._rates.wishes() or deep)
+
+    def pause(self, now: float) -> float:
+        """Seconds until tokens are to be asked for, which may make something ready."""
+        return self._rates.pause(now)
 
     def claim(self, now: float, room: int) -> RouteClaim | None:
         """What to take of it."""

@@ -85,7 +85,7 @@ class Cycle:
         self._round_trip(turn, store, publisher)
         self.sleep.take_bell_down(store)
         self.poll(publisher, 0.0 if self.sleep.asleep else self._pause(publisher))
-        if self.sleep.asleep and self.sleep.nap(store, self._core, self._next_turn - monotonic()):
+        if self.sleep.asleep and self.sleep.nap(store, self._core, self._nap(monotonic())):
             self._idle, self._next_turn = False, 0.0
         self._handle(self._quarantine.step(self._core, monotonic()))
         if self._unsettled and monotonic() >= self._catch_up_at:
@@ -144,9 +144,10 @@ class Cycle:
         self, store: Store, publisher: Publisher, *, claiming: bool, sleeping: bool
     ) -> Turn | None:
         """The next turn, if it is time for one and there is something it could do."""
-        if (now := monotonic()) < self._next_turn:
+        if (now := monotonic()) < self._next_turn and not self._called_by_waiting(now):
             return None
-        quiet = self._idle and self._core.may_sleep and self.at_rest and not self._quarantine.busy
+        quiet = self._idle and self._core.may_sleep(now) and self.at_rest
+        quiet = quiet and not self._quarantine.busy
         if sleeping and quiet and self.sleep.lie_down(store, now, now - self.last_message):
             self._core.look_in_lanes()
         turn = self._core.turn(
@@ -165,6 +166,14 @@ class Cycle:
             return None
         self.sleep.get_up()
         return turn if turn.room else None
+
+    def _called_by_waiting(self, now: float) -> bool:
+        """Whether a sleeper is to get up for what waited: there is a token, or room."""
+        return self.sleep.asleep and self._core.waiting.ready(now)
+
+    def _nap(self, now: float) -> float:
+        """Until when a sleeper may sleep, in seconds, if nothing calls."""
+        return min(self._next_turn - now, self._core.waiting.pause(now))
 
     def _pause(self, publisher: Publisher) -> float:
         """How long to wait for the broker: until there is something else to do."""

@@ -31,7 +31,7 @@ class HoldReader:
     def look(self, store: Store, now: float, *, asleep: bool) -> None:
         """Look if it is time. Raises as the store does: nothing is published unread."""
         if wanted := self._core.waiting.wanted(now):
-            self._core.waiting.granted(store.holding.take_tokens(wanted))
+            self._core.waiting.granted(store.holding.take_tokens(wanted), now)
         turned = asleep != self._asleep
         if not turned and (asleep or now < self._next):
             return

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from outbox_relay.core.holds import Hold
+from outbox_relay.core.rates import Grant
 from outbox_relay.postgres.statement import Statement
 
 #: What is paused and what is limited now, in the order in which it is looked at: mostly nothing.
@@ -24,10 +25,19 @@ HELD: Final = Statement(
     "held",
     "SELECT target, messages FROM {outbox}.held_counts() ORDER BY messages DESC LIMIT 100",
 )
-#: Tokens for what waits for its turn.
+#: Tokens for what waits for its turn, and the seconds until there is one more. The row is seen here
+#: as it was before they were taken. A bucket that is locked says none, and that there is one.
 TAKE_TOKENS: Final = Statement(
     "take_tokens",
-    "SELECT target, granted FROM {outbox}.take_tokens(%(targets)s::text[], %(wanted)s::bigint[])",
+    """
+SELECT b.target, coalesce(t.granted, 0),
+       greatest(0, (1 + coalesce(t.granted, 0) - least(b.burst, b.tokens + b.per_second
+           * greatest(0, extract(epoch FROM clock_timestamp() - b.refilled_at))::float8))
+           / b.per_second)
+FROM {outbox}.bucket b
+LEFT JOIN {outbox}.take_tokens(%(targets)s::text[], %(wanted)s::bigint[]) t USING (target)
+WHERE b.target = ANY (%(targets)s::text[])
+""",
 )
 
 
@@ -45,7 +55,7 @@ class Holding:
         """About how many messages wait for each target, those with most first."""
         return [tuple(row) for row in self._run(HELD)]
 
-    def take_tokens(self, wanted: Mapping[str, int]) -> dict[str, int]:
+    def take_tokens(self, wanted: Mapping[str, int]) -> list[Grant]:
         """As many as are there, of those that are wanted, by the target of the limit."""
         asked = {"targets": list(wanted), "wanted": list(wanted.values())}
-        return dict(self._run(TAKE_TOKENS, asked))
+        return [Grant(*row) for row in self._run(TAKE_TOKENS, asked)]

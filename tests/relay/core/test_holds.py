@@ -102,9 +102,9 @@ def test_what_is_let_go_takes_half_of_a_claim_until_none_is_left() -> None:
     """Others have the other half; a relay with something to let go does not sleep."""
     core = Core(settings(), 1)
     core.waiting.hold([Hold("queue", "mail")])
-    assert core.may_sleep
+    assert core.may_sleep(1.0)
     core.waiting.hold([])
-    assert not core.may_sleep
+    assert not core.may_sleep(1.0)
 
     turn = core.turn(1.0, claiming=True, blocked=False, in_flight_bytes=0)
     assert turn.routes is not None
@@ -118,7 +118,7 @@ def test_what_is_let_go_takes_half_of_a_claim_until_none_is_left() -> None:
 
     turn = core.turn(2.0, claiming=True, blocked=False, in_flight_bytes=0)
     core.turned(turn, Reply(None, []), 2.0)
-    assert core.may_sleep
+    assert core.may_sleep(1.0)
     turn = core.turn(3.0, claiming=True, blocked=False, in_flight_bytes=0)
     assert turn.routes is None
 

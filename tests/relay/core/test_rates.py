@@ -3,7 +3,7 @@
 from outbox_relay.core.holds import Hold, key_of
 from outbox_relay.core.message import Reason
 from outbox_relay.core.pauses import Pauses
-from outbox_relay.core.rates import ASK_EVERY, Rates
+from outbox_relay.core.rates import ASK_EVERY, MAX_PAUSE, Grant, Rates
 from outbox_relay.core.waiting import Waiting
 from tests.relay.messages import a_message, messages
 
@@ -32,7 +32,7 @@ def test_what_is_limited_waits_and_tokens_are_asked_for() -> None:
     assert held[0].detail == "queue:mail may have 50 a second"
     assert limited.wanted(ASK_EVERY) == {"queue:mail": 10}
     assert limited.wanted(ASK_EVERY * 1.5) == {}
-    limited.granted({"queue:mail": 4})
+    limited.granted([Grant("queue:mail", 4, 0.0)], 0.0)
     assert limited.wanted(ASK_EVERY * 3) == {"queue:mail": 6}
 
 
@@ -41,7 +41,7 @@ def test_as_many_are_claimed_as_there_are_tokens() -> None:
     limited = rates()
     limited.found(["rate:queue:mail"])
     assert limited.wishes() == {}
-    limited.granted({"queue:mail": 3})
+    limited.granted([Grant("queue:mail", 3, 0.0)], 0.0)
 
     assert limited.wishes() == {MAIL: 3}
     limited.claimed([MAIL], [(1, MAIL), (2, MAIL)])
@@ -58,7 +58,7 @@ def test_a_token_that_is_left_over_is_for_the_next() -> None:
     """Which need not wait for its turn, as none waits before it."""
     limited = rates()
     limited.found(["rate:queue:mail"])
-    limited.granted({"queue:mail": 2})
+    limited.granted([Grant("queue:mail", 2, 0.0)], 0.0)
     limited.claimed([MAIL], [])
 
     allowed, held = limited.sort(messages(3, routing_key="mail"))
@@ -70,7 +70,10 @@ def test_a_limit_that_is_changed_keeps_its_tokens_and_one_that_ends_is_named() -
     """So that what waited for it is let go."""
     limited = rates(LIMIT, Hold("task", "shop.*", per_second=1))
     limited.found(["rate:queue:mail", "rate:task:shop.*"])
-    limited.granted({"queue:mail": 2, "task:shop.*": 1, "queue:unknown": 7})
+    limited.granted(
+        [Grant("queue:mail", 2, 0.0), Grant("task:shop.*", 1, 0.0), Grant("queue:unknown", 7, 0.0)],
+        0.0,
+    )
 
     ended = limited.replace([Hold("queue", "mail", per_second=1000.0)])
 
@@ -87,6 +90,41 @@ def test_slow_rates_ask_for_one() -> None:
     assert limited.wanted(0.0) == {"all": 1}
 
 
+def test_a_slow_rate_is_asked_once_for_each_token() -> None:
+    """When there is one; and not while none waits for it."""
+    limited, sent, asked, now = rates(Hold("all", "*", per_second=0.1)), 0, 0, 0.0
+    limited.sort(messages(1))
+    while sent < 100:
+        now = max(now, now + limited.pause(now))
+        assert limited.wanted(now) == {"all": 1}
+        asked += 1
+        allowed = 1 + now * 0.1 - sent
+        given = 1 if allowed >= 1 else 0
+        limited.granted([Grant("all", given, (1 + given - allowed) / 0.1)], now)
+        limited.claimed([key_of("rate:all")], [(sent, key_of("rate:all"))] * given)
+        limited.found(["rate:all"])
+        sent += given
+    assert 980 < now < 1_000
+    assert asked <= 102
+
+    limited.claimed([key_of("rate:all")], [])
+    assert limited.wanted(now + 100) == {}
+    assert limited.pause(now + 100) == float("inf")
+
+
+def test_a_very_slow_rate_may_be_made_anew() -> None:
+    """So it is looked at now and then; one that is changed, at once."""
+    limited = rates(Hold("all", "*", per_second=0.0001))
+    limited.sort(messages(1))
+    limited.granted([Grant("all", 0, 10_000.0)], 0.0)
+    assert limited.wanted(MAX_PAUSE - 1) == {}
+    assert limited.wanted(MAX_PAUSE) == {"all": 1}
+
+    limited.granted([Grant("all", 0, 10_000.0)], MAX_PAUSE)
+    limited.replace([Hold("all", "*", per_second=1.0)])
+    assert limited.wanted(MAX_PAUSE) == {"all": 1}
+
+
 def test_what_is_found_before_the_limit_is_known_waits_for_a_token() -> None:
     """A relay that starts finds it in the database, and must not take it for what is let go."""
     waiting = Waiting(Pauses(1.0), None, None)
@@ -95,7 +133,7 @@ def test_what_is_found_before_the_limit_is_known_waits_for_a_token() -> None:
 
     assert waiting.claim(0.0, 500) is None
     assert waiting.wanted(0.0) == {"queue:mail": 10}
-    waiting.granted({"queue:mail": 2})
+    waiting.granted([Grant("queue:mail", 2, 0.0)], 0.0)
     claim = waiting.claim(0.0, 500)
     assert claim is not None
     assert claim.limits == (2,)

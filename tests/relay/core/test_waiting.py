@@ -5,6 +5,7 @@ from outbox_relay.core.depths import Depths, Soundings
 from outbox_relay.core.holds import Hold, key_of
 from outbox_relay.core.message import Message, Reason, Refusal
 from outbox_relay.core.pauses import Pauses, written
+from outbox_relay.core.rates import Grant
 from outbox_relay.core.waiting import Waiting
 from tests.relay.messages import a_message, messages
 
@@ -25,7 +26,7 @@ def test_each_has_its_share_of_a_claim() -> None:
     waiting.hold([FAST, SLOW])
     keys = {name: key_of(name) for name in ("rate:task:fast", "rate:task:slow", "depth:mail")}
     waiting.found([*keys.values(), key_of("queue:letters")])
-    waiting.granted({"task:fast": 20_000, "task:slow": 1})
+    waiting.granted([Grant("task:fast", 20_000, 0.0), Grant("task:slow", 1, 0.0)], 0.0)
 
     taken = limits(waiting)
 
@@ -39,7 +40,7 @@ def test_a_route_that_refused_leaves_room_to_the_others() -> None:
     pauses = Pauses(1.0)
     waiting = Waiting(pauses, None, None)
     waiting.hold([FAST])
-    waiting.granted({"task:fast": 20_000})
+    waiting.granted([Grant("task:fast", 20_000, 0.0)], 0.0)
     sent = [a_message(id=number, routing_key="full") for number in range(5_000)]
     pauses.refused([Refusal(sent[0], Reason.NACKED, "full")], 0.0)
     route = written(("", "full"))
@@ -104,7 +105,7 @@ def test_what_has_no_room_takes_no_token() -> None:
     waiting.sort(messages(10, routing_key="mail"), 0.0)
     depths.tell(Soundings(depths.watched(), {"mail": 10}), 0.0)
     waiting.found([rated])
-    waiting.granted({"task:slow": 3})
+    waiting.granted([Grant("task:slow", 3, 0.0)], 0.0)
     claim = waiting.claim(0.0, ROOM)
     assert claim is not None
     assert (claim.routes, claim.limits) == ((rated,), (3,))
@@ -122,7 +123,7 @@ def test_what_is_paused_takes_no_token_either() -> None:
     """Nor what anything else holds."""
     waiting, _, _, rated = limited()
     waiting.found([rated])
-    waiting.granted({"task:slow": 3})
+    waiting.granted([Grant("task:slow", 3, 0.0)], 0.0)
     claim = waiting.claim(0.0, ROOM)
     assert claim is not None
     waiting.claimed(claim, [(ClaimedRow(m.id, 0, 0, 0), rated) for m in mail(0, 3)], 0.0)
@@ -144,7 +145,7 @@ def test_both_limits_together_let_through_what_both_allow() -> None:
         now += 0.2
         depths.tell(Soundings(depths.watched(), {"mail": there}), now)
         there = max(0, there - 2)  # workers take two
-        waiting.granted({"task:slow": 1})
+        waiting.granted([Grant("task:slow", 1, 0.0)], 0.0)
         given += 1
         claim, claimed = waiting.claim(now, ROOM), [*incoming]
         if claim:

@@ -117,6 +117,38 @@ def test_nobody_rings_while_the_broker_is_away(
     wait_for_sent(database, 1)
 
 
+def test_it_sleeps_while_messages_wait_for_a_token(
+    start: StartRelay, database: str, broker: Broker
+) -> None:
+    """And gets up for each, without being called; a limit that is changed calls it."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("SELECT outbox.set_rate(1, burst => 1, everything => true)")
+        start()
+        commit_rows(database, 3, declare=QUEUE)
+        wait_for_sleep(database)
+        wait_for_sent(database, 3)
+
+        connection.execute("SELECT outbox.set_rate(0.001, burst => 1, everything => true)")
+        commit_rows(database, 3, declare=QUEUE)
+        wait_until(lambda: states(database)["pending"] == 3, DEADLINE, "all held")
+        wait_for_sleep(database)
+        connection.execute("SELECT outbox.set_rate(1000, everything => true)")
+        wait_for_sent(database, 6)
+
+
+def test_it_sleeps_while_messages_wait_for_room(
+    start: StartRelay, database: str, broker: Broker
+) -> None:
+    """And gets up once workers have taken some."""
+    start(OUTBOX_MAX_DEPTH="5")
+    commit_rows(database, 8, declare=QUEUE)
+    wait_for_sent(database, 5)
+    wait_for_sleep(database)
+
+    assert len(broker.take_all("celery")) == 5
+    wait_for_sent(database, 8)
+
+
 def test_it_says_why_it_cannot_sleep(
     start: StartRelay, database: str, pooler: Callable[[str], str]
 ) -> None:
