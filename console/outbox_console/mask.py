@@ -21,7 +21,7 @@ UNREADABLE: Final = "(not shown: it is no JSON, or too large, so that the mask c
 BYTES: Final = "(not shown: bytes, which the mask cannot read)"
 #: Celery's mark in a repr that it has cut; and how much of one `outbox.enqueue` keeps.
 _DOTS: Final = "..."
-_LONGEST_REPR: Final = 1024
+_MAX_REPR: Final = 1024
 _log: Final = logging.getLogger(__name__)
 
 
@@ -41,7 +41,7 @@ def load(place: str) -> Mask:
 
 
 def masked_repr(
-    mask: Mask | None, task: str, part: str, text: str | None, longest: int = _LONGEST_REPR
+    mask: Mask | None, task: str, part: str, text: str | None, longest: int = _MAX_REPR
 ) -> str | None:
     """What is shown of arguments as Celery renders them, of which at most `longest` were kept."""
     if mask is None or text is None:
@@ -78,7 +78,7 @@ def _readable(value: Any, name: str = "") -> Any:
     if isinstance(value, list):
         return [_readable(each) for each in value]
     if name in ("argsrepr", "kwargsrepr") and isinstance(value, str):
-        return CUT if _is_cut(value, _LONGEST_REPR) else value
+        return CUT if _is_cut(value, _MAX_REPR) else value
     return value
 
 

@@ -59,7 +59,7 @@ _SECRET: Final = "OUTBOX_DATABASE_URL"
 _CLIENT_SECRET: Final = "OUTBOX_CONSOLE_OIDC_CLIENT_SECRET"
 _KEY: Final = "OUTBOX_CONSOLE_KEY"
 #: What is shorter somebody could guess.
-_SHORTEST_KEY: Final = 16
+_MIN_KEY: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +132,9 @@ def check(settings: Settings) -> Settings:
         raise SettingsError("OUTBOX_SCHEMA: lower-case letters, digits and underscores, at most 63")
     if settings.role not in ROLES:
         raise SettingsError(f"OUTBOX_CONSOLE_ROLE: one of {', '.join(ROLES)}")
-    if settings.key and len(settings.key) < _SHORTEST_KEY:
+    if settings.key and len(settings.key) < _MIN_KEY:
         raise SettingsError(
-            f"{_KEY}: at least {_SHORTEST_KEY} characters, such as `openssl rand -hex 32` prints"
+            f"{_KEY}: at least {_MIN_KEY} characters, such as `openssl rand -hex 32` prints"
         )
     _check_doctor(settings.doctor)
     if not all(map(_is_url, settings.relay_metrics)):

@@ -9,15 +9,15 @@ from outbox_console.outbox.message import Message, Payload
 from outbox_console.shown import words
 
 #: The views keep so many characters of arguments (outbox.short_repr).
-_LONGEST_REPR: Final = 200
+_MAX_REPR: Final = 200
 
 
 def entry(mask: Mask | None, of: Entry) -> Entry:
     """A row of a list."""
     return replace(
         of,
-        args=masked_repr(mask, of.task, "args", of.args, _LONGEST_REPR),
-        kwargs=masked_repr(mask, of.task, "kwargs", of.kwargs, _LONGEST_REPR),
+        args=masked_repr(mask, of.task, "args", of.args, _MAX_REPR),
+        kwargs=masked_repr(mask, of.task, "kwargs", of.kwargs, _MAX_REPR),
     )
 
 

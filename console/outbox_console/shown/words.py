@@ -55,7 +55,7 @@ def pretty(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Without what could steer a terminal or a browser. At most MAX_SHOWN."""
+    """Without what could command a terminal or a browser. At most MAX_SHOWN."""
     return _cut("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))
 
 
