@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from tests.console.conftest import Browse, bury, confirm
-from tests.fixtures.rows import commit_rows, ids_in, states
+from tests.fixtures.rows import commit_rows, commit_twin, ids_in, states
 
 
 def record(url: str) -> list[tuple[object, ...]]:
@@ -53,6 +53,22 @@ def test_an_action_on_one_message(
     assert states(outbox) == {"pending": 0, "scheduled": 0, "sent": 0, "dead": 0, **after}
     assert record(outbox) == [("local", action, 1, "ticket 4711")]
     assert "ticket 4711" in browser.get("/actions").text
+
+
+def test_what_is_cancelled_is_not_what_has_its_id(browse: Browse, outbox: str) -> None:
+    """After a sequence was restarted; found by its message id, chosen, and taken back alone."""
+    commit_rows(outbox, message_ids=["later"], available_in=3600)
+    twin = commit_twin(outbox, "later")
+    browser = browse(outbox)
+    page = browser.get(f"/messages?state=pending&id={twin}")
+    assert len(re.findall(r'name="row" value="(\d+)"', page.text)) == 1
+    assert 'name="row"' not in browser.get("/messages?state=pending&id=later").text
+
+    asked = browser.submit(page, "/actions/confirm", "cancel", row=["1"])
+    browser.submit(asked, "/actions", "cancel")
+
+    assert ids_in(outbox, "pending") == set()
+    assert ids_in(outbox, "scheduled") == {"later"}
 
 
 @pytest.mark.parametrize("state", ["pending", "scheduled"])

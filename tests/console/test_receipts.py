@@ -9,7 +9,7 @@ import pytest
 
 from outbox_migrations import grant
 from tests.console.conftest import SECRET, Browse, confirm
-from tests.fixtures.rows import commit_rows, ids_in
+from tests.fixtures.rows import commit_rows, commit_twin, ids_in
 
 _AGE = "UPDATE outbox.receipt SET sent_at = sent_at - interval '10 minutes'"
 
@@ -82,6 +82,32 @@ def test_what_is_missing_is_listed_and_sent_again(browse: Browse, watched: str) 
 
     assert ids_in(watched, "pending") == {"silent"}
     assert "Nothing is missing" in browser.get("/messages?state=missing").text
+
+
+@pytest.mark.parametrize("all_of_it", [True, False])
+def test_what_is_missing_is_sent_again_and_not_what_has_its_id(
+    browse: Browse, watched: str, all_of_it: bool
+) -> None:
+    """A sequence was restarted since: the other one was sent as well, and is done."""
+    note(watched, receipt("silent", "succeeded"))
+    confirm(watched, commit_rows(watched, message_ids=["lost"]))
+    twin = commit_twin(watched, "lost")
+    confirm(watched, [twin])
+    note(watched, receipt(twin, "succeeded"))
+    with psycopg.connect(watched) as connection:
+        connection.execute(_AGE)
+        connection.execute("UPDATE inbox.watched SET since = now() - interval '9 days'")
+    browser = browse(watched)
+    page = browser.get("/messages?state=missing")
+    chosen = re.findall(r'name="row" value="(\d+)"', page.text)
+    choice = {"all": "1"} if all_of_it else {"row": chosen}
+
+    asked = browser.submit(page, "/actions/confirm", "replay", **choice)
+    assert "Replay 1 missing message?" in asked.text
+    browser.submit(asked, "/actions", "replay")
+
+    assert ids_in(watched, "pending") == {"lost"}
+    assert twin in ids_in(watched, "sent")
 
 
 def test_what_has_long_been_missing_is_chosen_and_sent_again(browse: Browse, watched: str) -> None:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from outbox_console.outbox.listing import Place
 from outbox_console.people.person import Person
 from outbox_console.postgres.database import Database, Session
 
 ACT: Final = """
-SELECT {outbox}.act(%(action)s, %(rows)s::bigint[], %(who)s, %(why)s, %(at)s::timestamptz)
+SELECT {outbox}.act(%(action)s, %(rows)s::bigint[], %(who)s, %(why)s, %(at)s::timestamptz,
+                    %(slots)s::smallint[])
 """
 #: Newest first. Of the ids only some: there may be ten thousand.
 RECORDED: Final = """
@@ -21,7 +23,7 @@ SELECT id, at, who, login, action, why, cardinality(ids) AS messages, ids[1:5] A
   FROM {outbox}.action WHERE id < %(before)s ORDER BY id DESC LIMIT %(limit)s
 """
 
-Choose = Callable[[Session], Awaitable[list[int]]]
+Choose = Callable[[Session], Awaitable[list[Place]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,16 @@ async def act(database: Database, person: Person, order: Order, choose: Choose) 
     """Do it to the messages that `choose` finds; how many were changed."""
 
     async def work(session: Session) -> int:
-        rows = await choose(session)
+        chosen = await choose(session)
         await session.become(person.acts_as)
         changed = await session.value(
-            ACT, action=order.action, rows=rows, who=person.name, why=order.why, at=order.at
+            ACT,
+            action=order.action,
+            rows=[place.id for place in chosen],
+            slots=[place.slot for place in chosen],
+            who=person.name,
+            why=order.why,
+            at=order.at,
         )
         return int(changed or 0)
 

@@ -15,7 +15,7 @@ from outbox_console.outbox.states import State
 #: By id: the message id, or the number of a row. Looked up first: a view finds one id at once.
 _ID: Final = """id = ANY (ARRAY(
     SELECT m.id FROM {outbox}.message m WHERE m.message_id = %(id)s
-    UNION ALL SELECT %(row)s::bigint))"""
+    UNION ALL SELECT %(row)s::bigint)) AND (message_id = %(id)s OR id = %(row)s)"""
 #: Chosen one by one.
 _ROWS: Final = "id = ANY (%(rows)s::bigint[])"
 _CONDITIONS: Final = {

@@ -68,15 +68,22 @@ _AFTER: Final = {
 
 COUNT: Final = "SELECT count(*) FROM (SELECT FROM {outbox}.%s %s LIMIT %s) counted"
 #: Of a filter, only what was there when people looked: what came since was not in their number.
-IDS: Final = "SELECT id FROM {outbox}.%s %s AND id <= %%(newest)s ORDER BY id LIMIT %s"
+#: With the slots, which tell apart what has one id.
+PLACES: Final = """
+SELECT m.id, m.slot
+  FROM (SELECT id, message_id FROM {outbox}.%s %s AND id <= %%(newest)s ORDER BY id LIMIT %s) chosen
+ CROSS JOIN LATERAL (SELECT m.id, m.slot FROM {outbox}.message m
+                      WHERE m.id = chosen.id AND m.message_id = chosen.message_id OFFSET 0) m
+"""
 NEWEST: Final = "SELECT max(id) FROM {outbox}.message"
 
 
 @dataclass(frozen=True, slots=True)
-class Number:
-    """A row's id alone."""
+class Place:
+    """What names one message: its id, and the slot it is stored in."""
 
     id: int
+    slot: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +159,16 @@ async def count(session: Session, state: State, wanted: Filter, *, payload: bool
     return Counted(min(int(counted), MAX_REACHED), counted > MAX_REACHED)
 
 
-async def ids(
+async def places(
     session: Session, state: State, wanted: Filter, newest: int, limit: int, *, payload: bool
-) -> list[int]:
-    """The ids of those that match and are not newer."""
+) -> list[Place]:
+    """Those that match and are not newer."""
     if state.name == "missing":
         rows_missing = (await missing.find(session, wanted, "", limit)).rows
-        return [row["id"] for row in rows_missing if row["id"] <= newest][:limit]
-    statement = IDS % (state.name, wanted.conditions(state, payload=payload), int(limit))
-    rows = await session.fetch(Number, statement, **wanted.parameters(), newest=newest)
-    return [row.id for row in rows]
+        found = dict.fromkeys(Place(row["id"], row["slot"]) for row in rows_missing)
+        return [place for place in found if place.id <= newest][:limit]
+    statement = PLACES % (state.name, wanted.conditions(state, payload=payload), int(limit))
+    return await session.fetch(Place, statement, **wanted.parameters(), newest=newest)
 
 
 def _after(state: State, last: Entry) -> str:

@@ -30,10 +30,11 @@ SELECT greatest(coalesce(%(since)s::timestamptz, now() - interval '{LOOK_BACK}')
        EXISTS (SELECT FROM inbox.watched) AS watched
 """
 #: When those that were chosen were confirmed last: where each is found at once, however long ago.
+#: In each slot, because another message may have one of their ids.
 CONFIRMED: Final = """
 SELECT DISTINCT t.sent_at FROM unnest(%(rows)s::bigint[]) AS chosen (id)
  CROSS JOIN LATERAL (SELECT max(r.sent_at) AS sent_at FROM {outbox}.receipt r
-                      WHERE r.span @> chosen.id AND chosen.id = ANY (r.ids)) t
+                      WHERE r.span @> chosen.id AND chosen.id = ANY (r.ids) GROUP BY r.slot) t
  WHERE t.sent_at <= %(end)s ORDER BY 1
 """
 PORTION: Final = "SELECT last, looked, missing FROM {outbox}.missing_portion(%(after)s, %(until)s)"

@@ -84,8 +84,8 @@ async def do(request: Request) -> Response:
     allow(request, choice.wanted)
     order = actions.Order(choice.action, only(fields, "why")[:2000], _time(fields, choice.action))
 
-    async def choose(session: Session) -> list[int]:
-        return await listing.ids(
+    async def choose(session: Session) -> list[listing.Place]:
+        return await listing.places(
             session,
             choice.state,
             choice.wanted,

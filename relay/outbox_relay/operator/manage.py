@@ -12,16 +12,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from outbox_relay.errors import SettingsError
 from outbox_relay.operator import queries
 from outbox_relay.operator.session import Session
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """An id as it was typed, and the message id it stands for, if there is one."""
+    """An id as it was typed, and the message ids it stands for: mostly one."""
 
     given: str
-    message_id: str | None
+    message_ids: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,18 @@ def person() -> str:
 
 
 def resolve(session: Session, ids: Sequence[str]) -> dict[str, str]:
-    """The message id behind each id given, which may be a row's number; without unknown ones."""
+    """The message id behind each id given, which may be a row's number; without unknown ones.
+
+    Raises SettingsError where a number is that of several messages.
+    """
     resolved = session.fetch(Given, queries.RESOLVE, ids=list(ids))
-    return {each.given: each.message_id for each in resolved if each.message_id}
+    for each in resolved:
+        if each.message_ids[1:]:
+            raise SettingsError(
+                f"{each.given} is the row of {len(each.message_ids)} messages, as after a sequence "
+                f"was restarted: give the message id, one of {', '.join(each.message_ids)}"
+            )
+    return {each.given: each.message_ids[0] for each in resolved if each.message_ids}
 
 
 def rows_of(session: Session, message_ids: Sequence[str]) -> list[Row]:

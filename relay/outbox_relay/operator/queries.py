@@ -98,13 +98,15 @@ SHOW: Final = (
  ORDER BY m.id, m.created_at"""
 )
 
-#: The message id behind each id given: either it is one, or it is a row's number.
+#: The message ids behind each id given: either it is one, or it is a row's number, which several
+#: messages may have.
 RESOLVE: Final = """
 SELECT given.id AS given, coalesce(
-    (SELECT m.message_id FROM {outbox}.message m WHERE m.message_id = given.id LIMIT 1),
-    (SELECT m.message_id FROM {outbox}.message m
-      WHERE m.id = CASE WHEN given.id ~ '^[0-9]{{1,18}}$' THEN given.id::bigint END
-      ORDER BY m.created_at DESC LIMIT 1)) AS message_id
+    (SELECT ARRAY[m.message_id::text] FROM {outbox}.message m
+      WHERE m.message_id = given.id LIMIT 1),
+    ARRAY(SELECT DISTINCT m.message_id::text FROM {outbox}.message m
+           WHERE m.id = CASE WHEN given.id ~ '^[0-9]{{1,18}}$' THEN given.id::bigint END
+           ORDER BY 1)) AS message_ids
 FROM unnest(%(ids)s::text[]) AS given (id)
 """
 

@@ -11,6 +11,7 @@ from kombu import Connection, Queue
 from outbox_migrations import upgrade
 from outbox_relay.operator.session import Session
 from tests.fixtures.broker import Broker
+from tests.fixtures.rows import commit_twin
 from tests.relay.conftest import Answer, Cli, Outbox
 
 KEYS = {"message_id", "task", "queue", "sent_at", "place", "certain", "reason"}
@@ -181,6 +182,26 @@ def test_what_waits_under_the_same_number_hides_nothing(
     numbers = inbox.execute("SELECT count(DISTINCT id), count(*) FROM outbox.message").fetchone()
     assert numbers == (1, 2)
     assert named(cli("audit", "--json")) == {lost}
+
+
+def test_replay_missing_sends_none_that_has_the_number_of_one(
+    cli: Cli, outbox: Outbox, database: str, inbox: psycopg.Connection[Any]
+) -> None:
+    """A sequence was restarted: that one was confirmed as well, before or after, and has run."""
+    lost = outbox.add_sent(ago="10 m")
+    twin = commit_twin(database, lost)
+    inbox.execute(
+        "WITH done AS (DELETE FROM outbox.ready RETURNING id, slot)"
+        " INSERT INTO outbox.receipt (slot, span, ids)"
+        " SELECT slot, int8range(id, id, '[]'), ARRAY[id] FROM done"
+    )
+    note(inbox, twin, "succeeded")
+
+    assert named(cli("audit", "--json")) == {lost}
+    assert cli("replay", "--missing", "--yes").out == "1 pending again\n"
+
+    assert outbox.ids("pending") == {lost}
+    assert outbox.ids("sent") == {twin}
 
 
 def test_replay_missing_sends_exactly_those(

@@ -8,6 +8,7 @@ from psycopg import sql
 from outbox_relay.configuration import from_environment
 from outbox_relay.operator.listing import LISTINGS, Listing
 from outbox_relay.operator.session import Session
+from tests.fixtures.rows import commit_twin
 from tests.relay.conftest import Cli, Outbox
 
 
@@ -99,6 +100,30 @@ def test_show_finds_by_message_id_and_by_row(cli: Cli, outbox: Outbox) -> None:
     assert shown["state"] == "dead"
     assert shown["last_error"] == "404 no exchange"
     assert shown["attempts"] == 3
+
+
+def test_show_tells_two_messages_with_one_number_apart(
+    cli: Cli, outbox: Outbox, database: str
+) -> None:
+    """By its message id a message is shown alone, with its own life; by the number both are."""
+    first = outbox.add_sent(ago="10 m")
+    row = outbox.row(first)
+    twin = commit_twin(database, first, available_in=3600)
+    outbox.connection.execute(
+        "INSERT INTO outbox.action (who, action, why, ids, slots)"
+        " SELECT 'ada', 'replay', '', ARRAY[id], ARRAY[slot] FROM outbox.message"
+        " WHERE message_id = %s",
+        (first,),
+    )
+
+    (shown,) = cli("show", first, "--json").json()
+    (other,) = cli("show", twin, "--json").json()
+
+    assert (shown["state"], other["state"]) == ("sent", "scheduled")
+    assert {step["what"] for step in shown["life"]} == {"created", "confirmed", "replayed by ada"}
+    assert {step["what"] for step in other["life"]} == {"created", "due"}
+    both = cli("show", str(row), "--json").json()
+    assert [each["message_id"] for each in both] == [first, twin]
 
 
 @pytest.mark.parametrize("state", ["pending", "scheduled", "dead", "expired", "sent"])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.fixtures.rows import commit_twin
 from tests.relay.conftest import Cli, Outbox
 
 
@@ -59,6 +60,24 @@ def test_an_id_that_is_not_dead_is_named(cli: Cli, outbox: Outbox) -> None:
     assert answer.out == "1 pending again\n"
     assert f"{sent} is not dead" in answer.err
     assert "no message has the id 'nobody'" in answer.err
+
+
+def test_a_number_that_two_messages_have_names_none(
+    cli: Cli, outbox: Outbox, database: str
+) -> None:
+    """It says which two, and leaves both alone."""
+    first = outbox.add_dead()
+    twin = commit_twin(database, first)
+
+    answer = cli("discard", str(outbox.row(first)), "--yes")
+
+    assert answer.code == 2
+    assert "is the row of 2 messages" in answer.err
+    assert first in answer.err
+    assert twin in answer.err
+    assert (outbox.ids("dead"), outbox.ids("pending")) == ({first}, {twin})
+    assert cli("retry", first).out == "1 pending again\n"
+    assert outbox.ids("pending") == {first, twin}
 
 
 def test_discard_deletes_dead_and_pending_by_id(cli: Cli, outbox: Outbox) -> None:
