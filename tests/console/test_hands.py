@@ -115,20 +115,37 @@ def test_the_chosen_are_chosen_by_keyboard(browse: Browse, outbox: str, tab: Pag
     expect(tab.locator("h1")).to_contain_text("Retry 1 dead message?")
 
 
-def test_where_one_is_can_be_seen(browse: Browse, ten: str, tab: Page) -> None:
-    """Whatever has the focus has an outline around it, on each stop of the way."""
-    tab.goto(f"{browse(ten).base_url}/messages?state=dead")
+#: What can have the focus on a page, by its markup.
+_STOPS = """[...document.querySelectorAll("a[href], button, input, summary, [tabindex='0']")]
+    .filter(e => !e.disabled && e.type !== "hidden" && e.checkVisibility()).length"""
+#: What has the focus, and how it is outlined.
+_FOCUSED = """(() => {
+    const e = document.activeElement;
+    if (e === document.body) return null;
+    const s = getComputedStyle(e);
+    return [e.outerHTML.slice(0, 120), s.outlineStyle, parseFloat(s.outlineWidth), s.outlineColor];
+})()"""
 
-    for _ in range(25):
+
+@pytest.mark.parametrize("path", ["/", "/messages?state=dead", "/messages/5", "/failures"])
+def test_where_one_is_can_be_seen(browse: Browse, ten: str, tab: Page, path: str) -> None:
+    """Every stop of the way has an outline around it, and the way has all stops there are."""
+    tab.goto(f"{browse(ten).base_url}{path}")
+    stops = tab.evaluate(_STOPS)
+    assert stops >= 10
+
+    seen: list[str] = []
+    for _ in range(stops):
         tab.keyboard.press("Tab")
-        style = tab.evaluate(
-            "(s => [s.outlineStyle, s.outlineWidth])(getComputedStyle(document.activeElement))"
-        )
-        name = tab.evaluate("document.activeElement.outerHTML.slice(0, 120)")
-        if name.startswith("<body"):  # behind the last stop
-            break
-        assert style[0] != "none", name
-        assert style[1] != "0px", name
+        focused = tab.evaluate(_FOCUSED)
+        assert focused is not None, seen[-1:]
+        name, style, width, color = focused
+        assert (style, width >= 2) == ("solid", True), name
+        assert color not in ("transparent", "rgba(0, 0, 0, 0)"), name
+        seen.append(name)
+    tab.keyboard.press("Tab")
+
+    assert tab.evaluate(_FOCUSED) is None  # behind the last
 
 
 @contextmanager
