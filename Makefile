@@ -188,6 +188,20 @@ test-apm: $(APM:%=.apm/%/.made) ## Test beside agents that watch databases (APM=
 	@$(UV) pip install --quiet --python .apm/$*/bin/python $(APM_$*)
 	@touch $@
 
+# The Djangos that have tasks, each in an environment of its own with a Python that it runs on.
+DJANGO_TASKS := 6.0.10 6.1.3
+DJANGO_PYTHON := 3.13
+.PHONY: test-django-tasks
+test-django-tasks: $(DJANGO_TASKS:%=.django/%/.made) ## Test celery_outbox.django.tasks (DJANGO_TASKS=6.1.3 for one; ARGS)
+	@for version in $(DJANGO_TASKS); do echo "Django $$version"; \
+		.django/$$version/env/bin/pytest tests/django_tasks $(ARGS) || exit 1; done
+
+.django/%/.made: uv.lock pyproject.toml $(wildcard */pyproject.toml) | .venv/.synced $(UV)
+	@UV_PROJECT_ENVIRONMENT=$(CURDIR)/.django/$*/env UV_PYTHON= $(UV) sync --frozen --quiet --python "$$(PYTHONPATH=tools \
+		$(BIN)/python -c 'from matrix.places import interpreter; print(interpreter("$(DJANGO_PYTHON)"))')"
+	@$(UV) pip install --quiet --python .django/$*/env/bin/python pip "django==$*"
+	@touch $@
+
 # Celery's source distribution, with the tests in it, and an environment with what these ask for.
 SUITE := 5.7.0
 .PHONY: test-celery
@@ -231,7 +245,7 @@ console-bench: .venv/.synced ## Measure the console's pages over twelve million 
 	@PYTHONPATH=tools $(BIN)/python -m console_bench $(ARGS)
 
 clean: ## Remove everything that make made
-	rm -rf .venv .apm .compat .helm .matrix .patroni .celery-suite .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
+	rm -rf .venv .apm .compat .helm .matrix .patroni .celery-suite .django .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
 
 # Only a changed lock file or project file makes it again.
 .venv/.synced: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)

@@ -48,7 +48,7 @@ def python(version: str, uv: str) -> Path:
     """Return the folder of commands of an environment with a version of Python, all as locked."""
     environment = CHECKOUT / ".matrix" / f"python-{version}"
     variables = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(environment)}
-    argv = [uv, "sync", "--frozen", "--quiet", "--python", str(_interpreter(version))]
+    argv = [uv, "sync", "--frozen", "--quiet", "--python", str(interpreter(version))]
     try:
         subprocess.run(
             argv, cwd=CHECKOUT, env=variables, check=True, capture_output=True, text=True
@@ -58,7 +58,7 @@ def python(version: str, uv: str) -> Path:
     return environment / "bin"
 
 
-def _interpreter(version: str) -> Path:
+def interpreter(version: str) -> Path:
     """Return the machine's, one of its version manager's, or Debian's unpacked."""
     managed = Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}")
     on_path = shutil.which(f"python{version}")

@@ -1,0 +1,199 @@
+"""What a task came to: its result, from the outbox's row to Celery's result backend."""
+
+from datetime import datetime
+from typing import Any
+
+import psycopg
+import pytest
+from asgiref.sync import async_to_sync
+from billiard.exceptions import WorkerLostError
+from celery.result import AsyncResult
+from django.db import transaction  # type: ignore[import-untyped]  # Django ships no types
+from django.tasks import TaskResultStatus, task_backends  # type: ignore[import-untyped]  # the same
+from django.tasks.exceptions import (  # type: ignore[import-untyped]  # the same
+    TaskResultDoesNotExist,
+    TaskResultMismatch,
+)
+from django.tasks.signals import (  # type: ignore[import-untyped]  # the same
+    task_finished,
+    task_started,
+)
+
+from celery_outbox.django.tasks.errors import UnknownTask
+from django_suite.worker import carry_out
+from tests.django_tasks import work
+from tests.fixtures.rows import states
+
+
+def test_from_ready_to_successful(app: Any) -> None:
+    """The row is READY, in its own transaction too; what was returned is there when it has run."""
+    with transaction.atomic():
+        result = work.add.enqueue(1, right=2)
+        assert work.add.get_result(result.id) == result
+    assert task_backends["default"].supports_get_result
+
+    carry_out(app, result.id, "celery@shop")
+    result.refresh()
+
+    assert result.status == TaskResultStatus.SUCCESSFUL
+    assert result.return_value == 3
+    assert (result.attempts, result.worker_ids) == (1, ["celery@shop"])
+    assert result.enqueued_at <= result.started_at == result.last_attempted_at <= result.finished_at
+
+
+def test_of_an_asynchronous_task(app: Any) -> None:
+    """A coroutine is run to its end, and its result can be awaited."""
+    result = work.add_async.enqueue(1, right=2)
+    carry_out(app, result.id)
+
+    found = async_to_sync(work.add_async.aget_result)(result.id)
+
+    assert found.return_value == 3
+
+
+def test_attempts_are_counted(app: Any) -> None:
+    """Each delivery is one, which the context knows; a retry that it asks Celery for as well."""
+    failing, again = work.fail.enqueue("no"), work.attempt.enqueue(until=2)
+    for hostname in ("celery@first", "celery@second"):
+        carry_out(app, failing.id, hostname)
+        carry_out(app, again.id, hostname)
+
+    assert work.fail.get_result(failing.id).worker_ids == ["celery@first", "celery@second"]
+    assert work.attempt.get_result(again.id).return_value == [2, again.id, "RUNNING"]
+
+
+def test_a_failure_is_told_as_django_says(app: Any) -> None:
+    """Class and traceback of what was raised; Celery's own state says FAILURE as well."""
+    result = work.fail.enqueue("sold out")
+    carry_out(app, result.id)
+    result.refresh()
+
+    assert result.status == TaskResultStatus.FAILED
+    (error,) = result.errors
+    assert error.exception_class is work.Rejected
+    assert error.traceback.startswith("Traceback")
+    assert error.traceback.endswith("Rejected: sold out\n")
+    with pytest.raises(ValueError, match="Task failed"):
+        _ = result.return_value
+    asked: Any = AsyncResult(result.id, app=app)
+    assert (asked.state, str(asked.result)) == ("FAILURE", error.exception_class_path)
+
+
+def test_what_is_no_json_is_a_failure(app: Any) -> None:
+    """As with Django's own backends."""
+    result = work.tell_time.enqueue()
+    carry_out(app, result.id)
+    result.refresh()
+
+    assert [error.exception_class for error in result.errors] == [TypeError]
+
+
+def test_an_exit_is_noted(app: Any) -> None:
+    """It goes on, for it may be the end of the worker's process; the result is FAILED."""
+    result = work.leave.enqueue()
+    with pytest.raises(SystemExit):
+        carry_out(app, result.id)
+    result.refresh()
+
+    assert [error.exception_class for error in result.errors] == [SystemExit]
+
+
+def test_a_worker_that_was_killed(app: Any) -> None:
+    """What only Celery knows of is read as well."""
+    result = work.add.enqueue(1)
+    app.backend.mark_as_failure(result.id, WorkerLostError("exitcode 9"))
+    result.refresh()
+
+    assert result.status == TaskResultStatus.FAILED
+    assert result.errors[0].exception_class is WorkerLostError
+    assert isinstance(result.finished_at, datetime)
+
+
+def test_a_message_that_no_broker_takes(app: Any, database: str) -> None:
+    """A row that is dead could not start: FAILED, with the reason; READY once it is retried."""
+    result = work.add.enqueue(1)
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            "WITH gone AS (DELETE FROM outbox.ready RETURNING id, slot)"
+            " INSERT INTO outbox.parked (id, slot, state, available_at, last_error)"
+            " SELECT id, slot, 'dead', now(), 'too_large' FROM gone"
+        )
+    result.refresh()
+    assert result.status == TaskResultStatus.FAILED
+    assert result.errors[0].traceback == "too_large"
+
+    with psycopg.connect(database) as connection:
+        connection.execute("SELECT outbox.retry(%s)", [result.id])
+    result.refresh()
+
+    assert result.status == TaskResultStatus.READY
+
+
+def test_a_retry_of_celery_is_ready_again(app: Any, database: str) -> None:
+    """A function that asks Celery to try again later has not failed; its row waits."""
+    result = work.attempt.enqueue(until=2)
+    carry_out(app, result.id)
+    result.refresh()
+
+    assert (result.status, result.attempts, result.errors) == (TaskResultStatus.READY, 1, [])
+    assert states(database)["scheduled"] == 1
+
+
+def test_signals(app: Any) -> None:
+    """`task_started` and `task_finished`; a receiver that raises fails no task."""
+    heard: list[Any] = []
+
+    def hear(signal: Any, task_result: Any, **_: Any) -> None:
+        heard.append((signal, task_result.id, str(task_result.status)))
+        raise RuntimeError
+
+    for signal in (task_started, task_finished):
+        signal.connect(hear)
+    try:
+        good, bad = work.add.enqueue(1), work.fail.enqueue("no")
+        carry_out(app, good.id)
+        carry_out(app, bad.id)
+    finally:
+        for signal in (task_started, task_finished):
+            signal.disconnect(hear)
+
+    assert heard == [
+        (task_started, good.id, "RUNNING"),
+        (task_finished, good.id, "SUCCESSFUL"),
+        (task_started, bad.id, "RUNNING"),
+        (task_finished, bad.id, "FAILED"),
+    ]
+
+
+def test_what_does_not_exist(app: Any) -> None:
+    """An unknown id, a Celery task's id, another task's id."""
+    other = app.send_task("shop.bill").id
+    for unknown in ("123", other):
+        with pytest.raises(TaskResultDoesNotExist):
+            work.add.get_result(unknown)
+    with pytest.raises(TaskResultMismatch):
+        work.add.get_result(work.fail.enqueue("no").id)
+
+
+def test_a_function_that_is_gone(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker's error names the path; its result is no result any more."""
+    result = work.add.enqueue(1)
+    monkeypatch.delattr(work, "add")
+    carry_out(app, result.id)
+
+    assert isinstance(app.backend.get_result(result.id), UnknownTask)
+    with pytest.raises(TaskResultDoesNotExist, match=r"work\.add is no task"):
+        task_backends["default"].get_result(result.id)
+
+
+@pytest.mark.parametrize("backend", [None, "rpc://", "cache+memory://"])
+def test_without_results(app: Any, backend: str | None) -> None:
+    """The flag says so, the error says what to set, and tasks run all the same."""
+    app.conf.result_backend = backend
+    app._backend_cache = app._local.backend = None
+    result = work.add.enqueue(1)
+
+    assert carry_out(app, result.id)
+    assert not task_backends["default"].supports_get_result
+    with pytest.raises(NotImplementedError, match="Set result_backend"):
+        result.refresh()
