@@ -1,4 +1,4 @@
-"""Where the next claim starts reading. Pure; nothing is skipped for longer than a second.
+"""Where the next claim starts reading. Pure; nothing is skipped for longer than the head's turn.
 
 Ids are handed out before their transactions commit, so a lower id can appear after a higher one
 has been claimed; a dead relay's rows lie below as well. Reading from the very head each time finds
@@ -44,7 +44,7 @@ class Cursor:
         return self._front if self._full else self._trail
 
     def looked(self, seconds: float) -> None:
-        """Note how long the look from the last floor has taken."""
+        """Note how long the database was waited for, for the look from the last floor."""
         if self._sweeping:
             self._sweeps.took(seconds)
 

@@ -85,7 +85,7 @@ class Cycle:
         self._round_trip(turn, store, publisher)
         self.sleep.take_bell_down(store)
         self.poll(publisher, 0.0 if self.sleep.asleep else self._pause(publisher))
-        if self.sleep.asleep and self.sleep.nap(store, self._core, self._nap(monotonic())):
+        if self.sleep.asleep and self.sleep.nap(store, self._core, self._next_turn):
             self._idle, self._next_turn = False, 0.0
         self._handle(self._quarantine.step(self._core, monotonic()))
         if self._unsettled and monotonic() >= self._catch_up_at:
@@ -159,9 +159,9 @@ class Cycle:
         )
         if turn.done:
             return turn if turn.room or now - self._last_turn > BUSY_POLL else None
-        looking = self._idle and turn.room and not turn.routes
+        looking, began = self._idle and turn.room and not turn.routes, monotonic()
         if looking and not self.sleep.finds_work(store, turn, now):
-            self._core.nothing_to_claim(turn, monotonic() - now)
+            self._core.nothing_to_claim(turn, monotonic() - began)
             self._next_turn = now + self.sleep.pause(turn, store, now, now - self.last_message)
             return None
         self.sleep.get_up()
@@ -170,10 +170,6 @@ class Cycle:
     def _called_by_waiting(self, now: float) -> bool:
         """Whether a sleeper is to get up for what waited: there is a token, or room."""
         return self.sleep.asleep and self._core.waiting.ready(now)
-
-    def _nap(self, now: float) -> float:
-        """Until when a sleeper may sleep, in seconds, if nothing calls."""
-        return min(self._next_turn - now, self._core.waiting.pause(now))
 
     def _pause(self, publisher: Publisher) -> float:
         """How long to wait for the broker: until there is something else to do."""
@@ -194,13 +190,15 @@ class Cycle:
         if claimed:
             claimed = replace(claimed, max_body=publisher.max_body)
         store.ask(claimed, turn)
+        asked = monotonic()
         try:
             self._publish(publisher)
         finally:  # what is claimed is known, and can be given back, whatever the broker did
+            published = monotonic()
             reply = store.reply()
             self._claimed = None
-            if turn:
-                self._turned(turn, reply, began)
+            if turn:  # the time in between was the broker's
+                self._turned(turn, reply, began, asked - began + monotonic() - published)
             if reply.standbys:
                 self._fence.heard(reply.standbys, monotonic())
             if claimed and reply.fetched:
@@ -238,10 +236,10 @@ class Cycle:
         if fetched.orphans and (dropped := store.drop_orphans(fetched.orphans)):
             log.warning("orphans_dropped", messages=dropped)
 
-    def _turned(self, turn: Turn, reply: Reply, began: float) -> None:
-        """The turn is committed."""
+    def _turned(self, turn: Turn, reply: Reply, began: float, seconds: float = 0.0) -> None:
+        """The turn is committed; the database was waited for so long."""
         self._last_turn = began
-        self._core.turned(turn, reply, began, monotonic() - began)
+        self._core.turned(turn, reply, began, seconds)
         if reply.unsettled:
             late = set(reply.unsettled)
             self._unsettled += [message for message in turn.done if message.id in late]

@@ -85,9 +85,10 @@ class Sleep:
             return REST_POLL if idle < QUIET_AFTER else LOOK_EVERY
         return poll_interval(idle)
 
-    def nap(self, store: Store, core: Core, seconds: float) -> bool:
-        """Sleep so long, or a little; True if something called, and it is up again."""
-        self.rung = store.bell.wait(min(self._nap, seconds)) and monotonic() < self._due
+    def nap(self, store: Store, core: Core, until: float) -> bool:
+        """Sleep until then, or a little; True if something called, and it is up again."""
+        seconds = min(self._nap, until - (now := monotonic()), core.waiting.pause(now))
+        self.rung = store.bell.wait(seconds) and monotonic() < self._due
         if not self.rung and monotonic() < self._due:
             return False
         self.get_up()

@@ -1,4 +1,7 @@
-"""Wherever a claim starts reading, nothing due stays unseen for longer than a second."""
+"""Wherever a claim starts reading, nothing due stays unseen for longer than a second.
+
+Where a look from the head takes longer than a tenth of that: than ten times as long, or a minute.
+"""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,7 +100,7 @@ arrivals = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 400)), min_size=
 def test_whatever_commits_in_whatever_order_is_claimed_within_a_second(
     commits: list[tuple[int, int]], limit: int
 ) -> None:
-    """Ids become visible in any order while a claim is made every tenth of a second.
+    """Ids become visible in any order while a claim is made every tenth of a second, in no time.
 
     A second after the last commit, plus the time that many claims take, the table is empty.
     """
