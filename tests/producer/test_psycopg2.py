@@ -83,6 +83,28 @@ def test_threads(shop: Shop, connection: Connection, stored: Stored) -> None:
     assert sorted(stored.args()) == [*range(200)]
 
 
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_an_error_is_not_hidden(
+    shop: Shop, connection: Connection, database: str, stored: Stored, autocommit: bool
+) -> None:
+    """Where not even the rollback can be sent, the error of the block is the one that is raised."""
+    connection.autocommit = autocommit
+
+    def fail() -> None:
+        with shop.app.outbox.transaction(connection):
+            shop.add.delay(1, 0)
+            with shop.app.outbox.transaction(connection):
+                with psycopg2.connect(database) as other:
+                    pid = connection.info.backend_pid
+                    execute(other, f"SELECT pg_terminate_backend({pid}, 30000)")
+                raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        fail()
+    assert connection.closed
+    assert stored.rows() == []
+
+
 def test_refuses_asynchronous_connections(shop: Shop, database: str) -> None:
     """psycopg2's own asynchronous mode knows no transactions."""
     connection = psycopg2.connect(database, async_=True)

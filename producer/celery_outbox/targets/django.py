@@ -13,7 +13,7 @@ from django.db import connections, transaction  # type: ignore[import-untyped]  
 from celery_outbox.errors import UnusableTarget
 from celery_outbox.message import Parcel
 from celery_outbox.statements.commands import Entry, Outcome, Rows, commands, execute_all
-from celery_outbox.statements.insert import Style, explain, statement
+from celery_outbox.statements.insert import Style, explain, sqlstate, statement
 from celery_outbox.targets.immediate import Immediate
 from celery_outbox.targets.target import FAILED, described
 
@@ -83,9 +83,18 @@ class DjangoTarget(Immediate):
                 return cursor.fetchall() if cursor.description else []
         except Exception as error:
             failure = explain(error, self._schema, messages)
-            if connection.in_atomic_block:  # it must not commit, should somebody catch the error
-                connection.set_rollback(True)
+            self._give_up(connection, error)
+        except BaseException as interrupt:
+            self._give_up(connection, interrupt)
+            raise
         raise failure
+
+    def _give_up(self, connection: Any, error: BaseException) -> None:
+        """See that nothing commits, should somebody catch the error."""
+        if connection.in_atomic_block:
+            connection.set_rollback(True)
+        elif sqlstate(error) is None and connection.connection and not connection.autocommit:
+            connection.connection.close()  # the driver's: Django would open another unasked
 
     def _check_transaction(self) -> None:
         """Refuse what is in no transaction that could commit a message."""

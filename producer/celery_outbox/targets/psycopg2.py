@@ -79,7 +79,7 @@ class Psycopg2Target(Immediate):
         try:
             yield
         except BaseException:
-            if not self._connection.closed:
+            with self._not_instead():
                 self._command("ROLLBACK") if begun_here else self._connection.rollback()
             raise
         self._command("COMMIT") if begun_here else self._connection.commit()
@@ -91,9 +91,18 @@ class Psycopg2Target(Immediate):
         try:
             yield
         except BaseException:
-            self._command(f"ROLLBACK TO {name}; RELEASE {name}")
+            with self._not_instead():
+                self._command(f"ROLLBACK TO {name}; RELEASE {name}")
             raise
         self._command(f"RELEASE {name}")
+
+    @contextmanager
+    def _not_instead(self) -> Iterator[None]:
+        """Keep an error of rolling back from hiding why: where that fails, nothing can commit."""
+        try:
+            yield
+        except psycopg2.Error as error:
+            self._give_up(error)
 
     def _command(self, text: str) -> None:
         with self._connection.cursor() as cursor:
@@ -108,9 +117,16 @@ class Psycopg2Target(Immediate):
                 return cursor.fetchall() if cursor.description else []
         except Exception as error:
             failure = explain(error, self._schema, messages)
-            if sqlstate(error) is None:  # the server does not know, and would still commit
-                self._connection.close()
+            self._give_up(error)
+        except BaseException as interrupt:
+            self._give_up(interrupt)
+            raise
         raise failure
+
+    def _give_up(self, error: BaseException) -> None:
+        """Close the connection where the server does not know of the error, and would commit."""
+        if sqlstate(error) is None:
+            self._connection.close()
 
     def _unusable(self, reason: str) -> UnusableTarget:
         return UnusableTarget.about(target=repr(self._connection), reason=reason)

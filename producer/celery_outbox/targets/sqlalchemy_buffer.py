@@ -77,16 +77,24 @@ class ConnectionBuffer:
     def insert(self, connection: Connection, *_: Any) -> None:
         """Insert what is buffered, in the transaction `connection` is in."""
         with self._inserting:
-            taken = take_all(self.entries)
-            if not taken:
+            if not self.entries:
                 return
-            check_autocommit(connection)
             self._in_flight += 1
             try:
-                for schema, group in groupby(taken, attrgetter("schema")):
-                    _insert(connection, schema, list(group))
+                self._insert_all(connection)
+            except Exception:
+                raise
+            except BaseException:
+                _give_up(connection)
+                raise
             finally:
                 self._in_flight -= 1
+
+    def _insert_all(self, connection: Connection) -> None:
+        taken = take_all(self.entries)
+        check_autocommit(connection)
+        for schema, group in groupby(taken, attrgetter("schema")):
+            _insert(connection, schema, list(group))
 
     def _before_commit(self, connection: Connection, *_: Any) -> None:
         """Insert, or roll back: SQLAlchemy takes a COMMIT that fails for the end."""
@@ -95,6 +103,9 @@ class ConnectionBuffer:
         except Exception:
             if not connection.invalidated:
                 connection.dialect.do_rollback(connection.connection)
+            raise
+        except BaseException:
+            _give_up(connection)
             raise
 
     def discard(self, *_: Any) -> None:
@@ -118,11 +129,17 @@ def _insert(connection: Connection, schema: str, entries: list[Entry]) -> None:
         failure = explain(error, schema, [each.message for each in entries])
         if isinstance(error, DBAPIError):
             error.hide_parameters = True  # they are somebody's payload
-        if sqlstate(error) is None:  # the server does not know, and would still commit
-            connection.invalidate()
+        if sqlstate(error) is None:
+            _give_up(connection)
     else:
         return
     raise failure
+
+
+def _give_up(connection: Connection) -> None:
+    """Close the driver's connection: the server does not know of the failure, and would commit."""
+    if not connection.closed:
+        connection.invalidate()
 
 
 def check_autocommit(connection: Connection) -> None:
