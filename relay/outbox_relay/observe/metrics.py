@@ -30,6 +30,7 @@
 | outbox_missing_unchecked_seconds | gauge | what was confirmed since is not looked at yet |
 | outbox_paused_messages | gauge | held on purpose, by route: what holds them, as queue:mail |
 | outbox_build_info | gauge | 1, labelled with the version |
+| process_* | | of the process, under Prometheus' usual names: CPU, memory, descriptors, start |
 
 What became of messages is looked at every 30 seconds by one relay of an outbox, and absent from
 the others, and where no worker leaves receipts. Tasks that end are counted up to 1,000 a look.
@@ -49,7 +50,7 @@ from operator import attrgetter
 from time import monotonic, time
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
@@ -125,6 +126,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
 
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(f"outbox_{name}", text, registry=registry)

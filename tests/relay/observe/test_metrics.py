@@ -33,6 +33,8 @@ PROMISED = {
     "outbox_horizon_age_seconds",
     "outbox_execution_seconds",
     "outbox_build_info",
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
 }
 
 
