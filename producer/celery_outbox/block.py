@@ -5,7 +5,7 @@ sent there later raises: nothing would ever store it. Blocks may end in any orde
 the running code is in, nesting.py knows.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar, cast
 from celery.exceptions import Ignore
 
 from celery_outbox.errors import OutboxClosed
+from celery_outbox.held import ROLLED_BACK, Held, drop_all, run_all
 from celery_outbox.message import Parcel
 from celery_outbox.nesting import Nested, blocks_on, innermost
 from celery_outbox.statements.commands import Outcome
@@ -34,27 +35,13 @@ def current_block() -> "Using[Any] | None":
     return cast("Using[Any] | None", innermost())
 
 
-class Held:
-    """What runs once, after the commit or as somebody asks for its value, whichever is first."""
+def holder(target: object | None) -> "Using[Any] | None":
+    """Return the transaction whose commit is waited for by what is held here, if one is.
 
-    def __init__(self, run: Callable[[], Any], dropped: Any) -> None:
-        self._run: Callable[[], Any] | None = run
-        self._value = dropped
-
-    def value(self) -> Any:
-        """Return what running it came to, or the value of what was dropped."""
-        run, self._run = self._run, None
-        if run is not None:
-            self._value = run()
-        return self._value
-
-    def drop(self) -> None:
-        """Do not run it any more: what it belongs to was rolled back."""
-        self._run = None
-
-
-def holder() -> "Using[Any] | None":
-    """Return the transaction whose commit is waited for by what is held here, if one is."""
+    It is that of `target`, or else of the innermost block.
+    """
+    if target is not None:
+        return _holder_on(target)
     inner = current_block()
     return _holder_on(inner._given) if inner is not None and inner._open else None
 
@@ -188,16 +175,14 @@ class Transaction(AbstractContextManager[T], AbstractAsyncContextManager[T], Gen
         try:
             yield
         except BaseException:
-            for each in held:
-                each.drop()
+            drop_all(held, ROLLED_BACK)
             raise
         finally:
             self._using.held = None
         if outer is not None and outer.held is not None:
             outer.held += held
             return
-        for each in held:
-            each.value()
+        run_all(held)
 
     @contextmanager
     def _judging(self) -> Iterator[list[Ignore]]:

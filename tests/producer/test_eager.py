@@ -1,13 +1,16 @@
 """Eager tasks sent in a `transaction()` block: they run after its commit, or never."""
 
 import asyncio
+import pickle
 from collections.abc import Iterator
 from contextlib import suppress
+from copy import copy
 from typing import Any
 
 import psycopg
 import pytest
-from celery import chain, chord, group
+from celery import Task
+from celery.exceptions import TaskRevokedError
 
 from celery_outbox import OutboxCelery
 from tests.producer.conftest import Connection, make_shop
@@ -82,12 +85,14 @@ def test_finds_what_was_stored(
 def test_does_not_run_after_a_rollback(
     app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection
 ) -> None:
-    """Nor if its result is asked for later."""
+    """Nor if its result is asked for later, which says why."""
     with suppress(KeyError), app.outbox.transaction(open_connection):
         result = note.delay(1)
         raise KeyError
 
-    assert (result.state, result.result, ran) == ("PENDING", None, [])
+    assert (result.state, result.successful(), ran) == ("REVOKED", False, [])
+    with pytest.raises(TaskRevokedError, match=r"note did not run: .* rolled back"):
+        result.get()
 
 
 def test_savepoints(
@@ -149,20 +154,6 @@ def test_runs_at_once(
             assert ran == [1]
 
 
-def test_canvas(app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection) -> None:
-    """Chains, groups and chords wait as a whole, and have their results afterwards."""
-    with app.outbox.transaction(open_connection):
-        results = [
-            chain(note.s(1), note.s()).delay(),
-            group(note.s(2), note.s(3)).delay(),
-            chord([note.s(4)], note.s()).delay(),
-        ]
-        assert ran == []
-
-    assert ran == [1, 1, 2, 3, 4, [4]]
-    assert [result.get() for result in results] == [1, [2, 3], [4]]
-
-
 def test_arguments_are_those_of_the_send(
     app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection
 ) -> None:
@@ -175,11 +166,27 @@ def test_arguments_are_those_of_the_send(
     assert ran == [[1]]
 
 
-def test_an_error(
+def test_links_are_those_of_the_send(
     app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection
 ) -> None:
-    """With task_eager_propagates it is raised where the block ends, which has committed."""
+    """Their arguments included."""
+    argument = [1]
+    with app.outbox.transaction(open_connection):
+        note.apply_async((0,), link=note.si(argument))
+        argument.append(2)
+
+    assert ran == [0, [1]]
+
+
+@pytest.fixture
+def propagating(app: OutboxCelery) -> None:
+    """Errors of eager tasks come out."""
     app.conf.task_eager_propagates = True
+
+
+@pytest.mark.usefixtures("propagating")
+def test_an_error(app: OutboxCelery, note: Any, open_connection: Connection) -> None:
+    """With task_eager_propagates it is raised where the block ends, which has committed."""
 
     def send() -> None:
         with app.outbox.transaction(open_connection):
@@ -190,3 +197,129 @@ def test_an_error(
         send()
 
     assert open_connection.execute("SELECT to_regclass('kept')").fetchone() == ("kept",)
+
+
+@pytest.mark.usefixtures("propagating")
+def test_after_an_error(
+    app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection
+) -> None:
+    """The others run all the same. The first error is raised, with a note of each other one."""
+    results: list[Any] = []
+
+    def send() -> None:
+        with app.outbox.transaction(open_connection):
+            results.extend(note.delay(what) for what in (1, "bad", 2, "bad", 3))
+
+    with pytest.raises(KeyError, match="bad") as raised:
+        send()
+
+    assert ran == [1, "bad", 2, "bad", 3]
+    assert [each.state for each in results] == [
+        "SUCCESS", "FAILURE", "SUCCESS", "FAILURE", "SUCCESS",
+    ]  # fmt: skip
+    assert raised.value.__notes__ == [
+        "note, sent in the same transaction, failed too: KeyError('bad')"
+    ]
+    assert results[1].result is raised.value
+    assert "KeyError: 'bad'" in results[1].traceback
+
+
+@pytest.mark.usefixtures("propagating")
+def test_an_error_that_was_asked_for(
+    app: OutboxCelery, note: Any, open_connection: Connection
+) -> None:
+    """Is raised by get() and not once more; of one that was only looked at, the block tells."""
+    with app.outbox.transaction(open_connection), pytest.raises(KeyError, match="bad"):
+        note.delay("bad").get()
+
+    def look() -> None:
+        with app.outbox.transaction(open_connection):
+            assert note.delay("bad").state == "FAILURE"
+
+    with pytest.raises(KeyError, match="bad"):
+        look()
+
+
+@pytest.mark.usefixtures("propagating")
+def test_an_interrupt(
+    app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection
+) -> None:
+    """Ends it at once; the results of what was still to run say so."""
+
+    @app.task(name="interrupted", shared=False)
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    results: list[Any] = []
+
+    def send() -> None:
+        with app.outbox.transaction(open_connection):
+            interrupted.delay()
+            results.append(note.delay(1))
+
+    with pytest.raises(KeyboardInterrupt):
+        send()
+    assert (results[0].state, ran) == ("REVOKED", [])
+    with pytest.raises(TaskRevokedError, match="KeyboardInterrupt was raised before its turn"):
+        results[0].get()
+
+
+def test_a_result_that_is_revoked(
+    app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection
+) -> None:
+    """Its task does not run."""
+    with app.outbox.transaction(open_connection):
+        result = note.delay(1)
+        result.revoke()
+    assert (result.state, ran) == ("REVOKED", [])
+
+
+def test_a_result_that_is_copied(app: OutboxCelery, note: Any, open_connection: Connection) -> None:
+    """Or pickled, is that of the task."""
+    with app.outbox.transaction(open_connection):
+        result = note.delay(1)
+    assert pickle.loads(pickle.dumps(result)).get() == copy(result).get() == 1
+
+
+def test_somebodys_own_apply_async(
+    app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection
+) -> None:
+    """Sends nothing by calling apply()."""
+
+    def apply_async() -> Any:
+        return note.apply((1,))
+
+    with app.outbox.transaction(open_connection):
+        assert apply_async().get() == 1
+        assert ran == [1]
+
+
+def test_an_agent(
+    app: OutboxCelery,
+    note: Any,
+    ran: list[Any],
+    open_connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That watches what runs a task changes nothing."""
+    original: Any = Task.apply
+
+    def watched(self: Any, *args: Any, **options: Any) -> Any:
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(Task, "apply", watched)
+    with app.outbox.transaction(open_connection):
+        note.delay(1)
+        assert ran == []
+    assert ran == [1]
+
+
+def test_a_transaction_that_is_named(
+    app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection, database: str
+) -> None:
+    """By outbox= is the one that is waited for."""
+    with psycopg.connect(database) as other, app.outbox.transaction(other):
+        with app.outbox.transaction(open_connection):
+            note.apply_async((1,), outbox=other)
+        assert ran == []
+    assert ran == [1]
