@@ -52,7 +52,8 @@ GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.retry, {outbox}.discard
     {outbox}.run_number, {outbox}.replay_rows, {outbox}.replay_message, {outbox}.purge,
     {outbox}.forget, {outbox}.bring_home, {outbox}.claim_lanes, {outbox}.restore_work,
     {outbox}.reschedule, {outbox}.acted, {outbox}.pause, {outbox}.resume, {outbox}.held_counts,
-    {outbox}.routes, {outbox}.set_rate, {outbox}.take_tokens, {outbox}.confirms_of
+    {outbox}.routes, {outbox}.set_rate, {outbox}.take_tokens, {outbox}.confirms_of,
+    {outbox}.renumber
     TO outbox_relay;
 
 GRANT SELECT ON {outbox}.stats TO outbox_inspector;

@@ -191,8 +191,8 @@ WHERE e.id <> ALL (ARRAY(SELECT id FROM held))
 #: Refused rows leave the hot table until their time comes, or for good. Fenced by the claim: a row
 #: that another relay has claimed meanwhile is left alone. LATERAL with OFFSET 0 can
 #: only be a look-up for each failed row; a plain join may become a walk through all of `ready`.
-#: Where another message with its id is parked, it stays, and is tried again in a minute: no two can
-#: be parked under one id. Returns those that are locked by somebody's open transaction: they stay.
+#: Where another message with its id is parked, it gets a new one: no two can be parked under one.
+#: Returns those that are locked by somebody's open transaction, and stay where they are.
 PARK: Final = Statement(
     "park",
     """
@@ -208,16 +208,17 @@ WITH failed AS (
         SELECT slot, lane FROM {outbox}.ready
         WHERE id = f.id AND claim_id = f.claim_id OFFSET 0 FOR UPDATE SKIP LOCKED) r
 ), moved AS (
-    DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(SELECT id FROM held WHERE NOT taken))
-), stayed AS (
-    UPDATE {outbox}.ready SET lease_until = now() + interval '1 minute'
-    WHERE id = ANY (ARRAY(SELECT id FROM held WHERE taken))
+    DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(SELECT id FROM held))
+), renumbered AS MATERIALIZED (
+    SELECT * FROM {outbox}.renumber(ARRAY(SELECT id FROM held WHERE taken),
+                                    ARRAY(SELECT slot FROM held WHERE taken))
+    WHERE (SELECT bool_or(taken) FROM held)
 ), parked AS (
     INSERT INTO {outbox}.parked
         (id, slot, state, available_at, attempts, suspicion, last_error, lane, route)
-    SELECT id, slot, state, now() + delay * interval '1 second', attempts, suspicion, error, lane,
-           route
-    FROM held WHERE NOT taken
+    SELECT coalesce(n.number, h.id), h.slot, state, now() + delay * interval '1 second', attempts,
+           suspicion, error, lane, route
+    FROM held h LEFT JOIN renumbered n ON n.id = h.id AND n.slot = h.slot
     ON CONFLICT (id) DO NOTHING
 )
 SELECT f.id FROM failed f, LATERAL (

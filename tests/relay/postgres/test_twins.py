@@ -67,23 +67,23 @@ def test_a_large_message_is_published_with_its_own_body(
     assert found == {twin: b"b" * LARGE, beside: b"a" * LARGE}
 
 
-def test_what_cannot_be_parked_beside_its_twin_stays(emptied_database: str, store: Store) -> None:
-    """It is tried again in a minute, until the other is out of the way."""
+def test_both_are_refused(emptied_database: str, store: Store) -> None:
+    """No two can be parked under one id: the second gets a new one, and all that is known of it."""
     (first,) = commit_rows(emptied_database)
     store.park([Parking(message, "dead", 1, 0, 0.0, "why") for message in claim(store)])
     twin = commit_twin(emptied_database, first)
-    (refused,) = claim(store, replace(TURN, claim_id=2))
+    commit_rows(emptied_database)
+    refused = claim(store, replace(TURN, claim_id=2))
 
-    assert store.park([Parking(refused, "dead", 1, 0, 0.0, "why")]) == set()
+    assert store.park([Parking(each, "dead", 9, 1, 0.0, "no") for each in refused]) == set()
 
-    assert ids_in(emptied_database, "dead") == {first}
-    assert ids_in(emptied_database, "pending") == {twin}
-    assert claim(store, replace(TURN, claim_id=3)) == []
-    run(emptied_database, f"SELECT outbox.discard('{first}')")
-    run(emptied_database, "UPDATE outbox.ready SET lease_until = '-infinity'")
-    (again,) = claim(store, replace(TURN, claim_id=4))
-    store.park([Parking(again, "dead", 1, 0, 0.0, "why")])
-    assert ids_in(emptied_database, "dead") == {twin}
+    rows = run(
+        emptied_database, "SELECT id, message_id, attempts, last_error FROM outbox.dead ORDER BY 1"
+    )
+    assert len({row[0] for row in rows}) == len(rows) == 3
+    assert {row[1:] for row in rows} >= {(first, 1, "why"), (twin, 9, "no")}
+    assert run(emptied_database, f"SELECT outbox.retry('{twin}')") == [(1,)]
+    assert [m.message_id for m in claim(store, replace(TURN, claim_id=3))] == [twin]
 
 
 @pytest.mark.parametrize("key", [None, "k"], ids=["alone", "in a lane"])

@@ -10,7 +10,7 @@
 -- batches of receipts reach over those messages it passes them by: to look would take too long.
 --
 -- Ids can have been given twice: work and endings are of the message in their slot. A message whose
--- id another one has among the work has to wait for that one.
+-- id another one has among the work gets a new one.
 CREATE FUNCTION outbox.restore_work(portion integer DEFAULT 10000) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
@@ -58,10 +58,16 @@ BEGIN
         SELECT array_agg(i), array_agg(s) INTO ids, slots FROM unnest(ids, slots) AS looked (i, s)
         WHERE (i, s) NOT IN (SELECT unnest(r.ids), r.slot FROM receipt r
                               WHERE r.span && int8range(lowest, highest, '[]'));
-        WITH found AS (
+        WITH workless AS MATERIALIZED (
             SELECT m.* FROM unnest(ids, slots) AS missing (i, s), LATERAL (
                 SELECT id, slot, available_at, ordering_key FROM message
                 WHERE id = i AND slot = s AND created_at >= forgotten OFFSET 0) m
+        ), renumbered AS MATERIALIZED (
+            SELECT * FROM renumber(ARRAY(SELECT id FROM workless), ARRAY(SELECT slot FROM workless))
+            WHERE EXISTS (SELECT FROM workless)
+        ), found AS (
+            SELECT coalesce(n.number, w.id) AS id, w.slot, w.available_at, w.ordering_key
+            FROM workless w LEFT JOIN renumbered n ON n.id = w.id AND n.slot = w.slot
         ), due AS (
             INSERT INTO ready (id, slot) SELECT id, slot FROM found
             WHERE ordering_key IS NULL AND coalesce(available_at <= now(), true)
