@@ -7,7 +7,7 @@ all of these run. Context managers made of generators do not count: they run no 
 """
 
 import sys
-from contextvars import ContextVar, Token
+from contextvars import Context, ContextVar, Token, copy_context
 from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from types import FrameType
 from typing import Final
@@ -91,6 +91,13 @@ def innermost() -> Nested | None:
     if all(block._generators == last._generators for block in blocks):
         return last
     raise AmbiguousBlock.about()
+
+
+def outside_all() -> Context:
+    """Return a copy of this context that is in none of the blocks that are open."""
+    context = copy_context()
+    context.run(_entered.set, ())
+    return context
 
 
 def blocks_on(given: object) -> list[Nested]:

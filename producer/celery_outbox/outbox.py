@@ -2,10 +2,11 @@
 
 import logging
 import os
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 from celery import Celery
 from kombu import Exchange, Queue
@@ -21,7 +22,7 @@ from celery_outbox.many.storing import Buffered, Portions, Storing, finish_earli
 from celery_outbox.message import Message, Parcel
 from celery_outbox.statements.commands import Outcome, Rows
 from celery_outbox.statements.insert import CANCEL
-from celery_outbox.stores.database import Database
+from celery_outbox.stores.database import Database, Store
 from celery_outbox.targets.target import AsyncTarget, SyncTarget, target_for
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,10 @@ class Decision:
     requeue: bool = False
 
 
+#: Told of each message before it goes where that was decided: nobody, but in tests.
+listeners: Final[list[Callable[[Celery, Decision, Parcel], None]]] = []
+
+
 class Outbox:
     """What an application sends through. One per app, as `app.outbox`; threads share it."""
 
@@ -49,6 +54,7 @@ class Outbox:
         self._app = app
         self._main_process: int | None = None
         self._warned = False
+        self._stand_in: Store | None = None
         #: What Celery is given instead of a producer with a connection.
         self.producer = OutboxProducer(app, self._publish_by_producer)
         #: What hands back a message that is finished.
@@ -203,14 +209,17 @@ class Outbox:
         InvalidSetting.
         """
         finish_earlier()
+        for tell in listeners:
+            tell(self._app, decision, message)
+        database: Store = self._stand_in or self._database
         match decision:
             case Decision(destination=Destination.STORE):
-                outcome = self._database.store(message)
-                if not self._database.uses_django:
+                outcome = database.store(message)
+                if database is self._database and not self._database.uses_django:
                     self._warn_once(message.task)
                 return outcome
             case Decision(destination=Destination.STORE_APART):
-                store = partial(self._database.store_apart, message)
+                store = partial(database.store_apart, message)
                 return worker.keep_trying(store, message.task, requeue=decision.requeue)
             case Decision(block=Using() as block, origin=origin):
                 outcome = block.put(message)
@@ -241,6 +250,15 @@ class Outbox:
             store_apart=database.store_apart,
         )
 
+    @contextmanager
+    def storing_in(self, store: Store) -> Iterator[None]:
+        """Have `store` take what joins no transaction, in the whole process. For tests."""
+        before, self._stand_in = self._stand_in, store
+        try:
+            yield
+        finally:
+            self._stand_in = before
+
     def _warn_once(self, task: str) -> None:
         """Warn of the first message that may have been meant for a transaction."""
         at_work = self._main_process is not None or self._app.current_worker_task is not None
@@ -264,7 +282,9 @@ class Outbox:
     def has_database(self) -> bool:
         """Whether messages without a transaction can be stored in one of their own."""
         return (
-            settings.names_database_url(self._app) or settings.django_alias(self._app) is not None
+            self._stand_in is not None
+            or settings.names_database_url(self._app)
+            or settings.django_alias(self._app) is not None
         )
 
 
