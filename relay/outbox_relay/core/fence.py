@@ -89,22 +89,17 @@ class Fence:
             f"{self._connected} standbys are connected"
         )
 
-    def expiring(self, now: float) -> list[Held]:
-        """What is to be renewed, so that it stays ours while it waits."""
-        age = self.lease / RENEWALS_PER_LEASE
-        return [
-            held
-            for each in self._waiting
-            if age < now - each.since < self.lease
-            for held in each.held
-        ]
+    def renewal(self, now: float) -> list[Held]:
+        """What is to be renewed now, so that it stays ours while it waits.
 
-    def renewed(self, now: float) -> None:
-        """All that was expiring is ours again from now on, if its lease had not ended before."""
-        age = self.lease / RENEWALS_PER_LEASE
+        What has waited longer than its lease may be another relay's, and is left alone.
+        """
+        age, held = self.lease / RENEWALS_PER_LEASE, list[Held]()
         for place, each in enumerate(self._waiting):
             if age < now - each.since < self.lease:
+                held += each.held
                 self._waiting[place] = each._replace(since=now)
+        return held
 
     def clear(self) -> None:
         """Nothing waits any more: it was given back."""

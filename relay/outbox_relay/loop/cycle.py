@@ -144,7 +144,9 @@ class Cycle:
         self, store: Store, publisher: Publisher, *, claiming: bool, sleeping: bool
     ) -> Turn | None:
         """The next turn, if it is time for one and there is something it could do."""
-        if (now := monotonic()) < self._next_turn and not self._called_by_waiting(now):
+        now = monotonic()
+        called = self.sleep.asleep and self._core.waiting.ready(now)
+        if now < self._next_turn and not called:
             return None
         quiet = self._idle and self._core.may_sleep(now) and self.at_rest
         quiet = quiet and not self._quarantine.busy
@@ -166,10 +168,6 @@ class Cycle:
             return None
         self.sleep.get_up()
         return turn if turn.room else None
-
-    def _called_by_waiting(self, now: float) -> bool:
-        """Whether a sleeper is to get up for what waited: there is a token, or room."""
-        return self.sleep.asleep and self._core.waiting.ready(now)
 
     def _pause(self, publisher: Publisher) -> float:
         """How long to wait for the broker: until there is something else to do."""

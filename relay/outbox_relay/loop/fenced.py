@@ -24,9 +24,8 @@ class Fenced:
     def look_after(self, store: Store, now: float) -> None:
         """Keep what waits, and say so where it waits for long."""
         fence = self._fence
-        if expiring := fence.expiring(now):
-            store.renew(expiring, fence.lease)
-            fence.renewed(now)
+        if held := fence.renewal(now):
+            store.renew(held, fence.lease)
         if (waiting := fence.messages) != self._shown:
             self._shown = waiting
             self._metrics.fenced.set(waiting)

@@ -1,4 +1,4 @@
-"""Keeps the core's knowledge new of what people have paused: read every second, before any claim.
+"""Keeps it known what people have paused or limited: read every second, before any claim.
 
 A relay that sleeps does not look: it reads once it has lain down, and is rung by whoever pauses or
 resumes; it reads again as soon as it is up.
@@ -9,8 +9,8 @@ from typing import Final
 
 import structlog
 
-from outbox_relay.core.decide import Core
 from outbox_relay.core.holds import Hold
+from outbox_relay.core.waiting import Waiting
 from outbox_relay.postgres.store import Store
 
 log = structlog.get_logger()
@@ -22,22 +22,22 @@ EVERY: Final = 1.0
 class HoldReader:
     """Remembers when it looked last; `now` is in monotonic seconds."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, waiting: Waiting) -> None:
+        self._waiting = waiting
         self._next = 0.0
         self._asleep = False
         self._paused: list[str] = []
 
     def look(self, store: Store, now: float, *, asleep: bool) -> None:
         """Look if it is time. Raises as the store does: nothing is published unread."""
-        if wanted := self._core.waiting.wanted(now):
-            self._core.waiting.granted(store.holding.take_tokens(wanted), now)
+        if wanted := self._waiting.wanted(now):
+            self._waiting.granted(store.holding.take_tokens(wanted), now)
         turned = asleep != self._asleep
         if not turned and (asleep or now < self._next):
             return
         holds = store.holding.read()
         self._asleep, self._next = asleep, now + EVERY
-        self._core.waiting.hold(holds)
+        self._waiting.hold(holds)
         self._tell(holds)
 
     def _tell(self, holds: Sequence[Hold]) -> None:

@@ -5,12 +5,11 @@ broker. What is not of this outbox is left where it is and counted; its queue is
 when the number of messages in it has changed.
 """
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from time import monotonic
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -19,6 +18,7 @@ from outbox_relay.core.dead_letter import DeadLetter
 from outbox_relay.core.rounds import Quiet, Rounds, never
 from outbox_relay.errors import RelayError
 from outbox_relay.observe.metrics import Metrics
+from outbox_relay.observe.watch import Watch
 from outbox_relay.postgres.home import Home
 
 log = structlog.get_logger()
@@ -63,7 +63,7 @@ class _Missing(NamedTuple):
     pause: float
 
 
-class Homecoming:
+class Homecoming(Watch):
     """Goes round every so often; a context manager that stops it."""
 
     def __init__(
@@ -75,21 +75,13 @@ class Homecoming:
         every: float = EVERY,
         quiet: Quiet = never,
     ) -> None:
+        super().__init__("dead-letters")
         self._rounds = Rounds(EVERY_QUIET, quiet)
         self._open_home, self._open_dead_letters = open_home, open_dead_letters
         self._metrics = metrics
         self._every = every
         self._queues: dict[str, _Queue] = {}
         self._missing: dict[str, _Missing] = {}
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="dead-letters", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
 
     def _run(self) -> None:
         pause, failing, came = self._every, False, 0

@@ -15,6 +15,7 @@ import structlog
 from outbox_relay.core.guard import Guard
 from outbox_relay.core.rounds import Quiet, Rounds, never
 from outbox_relay.errors import RelayError
+from outbox_relay.observe.watch import Watch
 from outbox_relay.postgres.workers import Workers
 
 log = structlog.get_logger()
@@ -29,7 +30,7 @@ WAKINGS: Final = 3
 NOT_THERE: Final = "no inbox.worker that may be read, here or at OUTBOX_INBOX_URL"
 
 
-class Knowledge:
+class Knowledge(Watch):
     """Looks every so often; a context manager that waits for the first look, and stops it."""
 
     def __init__(
@@ -40,19 +41,15 @@ class Knowledge:
         every: float = EVERY,
         quiet: Quiet = never,
     ) -> None:
+        super().__init__("known-tasks")
         self._rounds = Rounds(EVERY_QUIET, quiet)
         self._guard, self._open, self._every = guard, open_workers, every
         self._looked = threading.Event()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="known-tasks", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        super().__enter__()
         self._looked.wait(FIRST_WITHIN)
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
 
     def _run(self) -> None:
         failing = False

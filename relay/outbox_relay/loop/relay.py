@@ -87,7 +87,7 @@ class Relay:
 
     def _remember_nothing(self, first_claim_id: int) -> None:
         self._core = Core(self._settings, first_claim_id, self._guard, self._depths)
-        self._holds = HoldReader(self._core)
+        self._holds = HoldReader(self._core.waiting)
         quarantine, forget = Quarantine(self._open_publisher), not self._settings.retention
         fence = Fence(self._settings.fence, self._settings.lease)
         self._cycle = Cycle(self._core, quarantine, self._metrics, fence, forget=forget)

@@ -4,11 +4,10 @@ While it cannot be asked nothing is heard, and after a while nothing is held: `c
 relay that publishes nothing asks nothing, and keeps no connection for it.
 """
 
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from time import monotonic
-from typing import Final, Self
+from typing import Final
 
 import structlog
 
@@ -16,6 +15,7 @@ from outbox_relay.broker.sounder import Sounder
 from outbox_relay.core.depths import Depths, Soundings
 from outbox_relay.core.questions import Questions
 from outbox_relay.errors import RelayError
+from outbox_relay.observe.watch import Watch
 
 log = structlog.get_logger()
 
@@ -26,22 +26,14 @@ AFTER_FAILURE: Final = 2.0
 IDLE: Final = 8.0
 
 
-class DepthWatch:
+class DepthWatch(Watch):
     """Looks every so often; a context manager that stops it."""
 
     def __init__(self, depths: Depths, open_sounder: Callable[[], Sounder]) -> None:
+        super().__init__("depths")
         self._depths, self._open = depths, open_sounder
         self._questions = Questions()
         self._failing = False
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="depths", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
 
     def _run(self) -> None:
         while not self._stopped.is_set():

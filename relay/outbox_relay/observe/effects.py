@@ -3,10 +3,9 @@
 On a thread of its own: a database or a broker that is slow to tell holds up nothing.
 """
 
-import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import Final, Self
+from typing import Final
 
 import structlog
 
@@ -14,6 +13,7 @@ from outbox_relay.core.effects import Seen
 from outbox_relay.core.rounds import Quiet, Rounds, never
 from outbox_relay.errors import RelayError
 from outbox_relay.observe.metrics import Metrics
+from outbox_relay.observe.watch import Watch
 
 log = structlog.get_logger()
 
@@ -25,7 +25,7 @@ REST: Final = 100.0
 FIRST: Final = 5.0
 
 
-class EffectWatch:
+class EffectWatch(Watch):
     """Looks every so often; a context manager that stops it. What cannot be known is not shown."""
 
     def __init__(
@@ -37,20 +37,12 @@ class EffectWatch:
         every: float = EVERY,
         quiet: Quiet = never,
     ) -> None:
+        super().__init__("effects")
         self._rounds = Rounds(EVERY_QUIET, quiet)
         self._look, self._metrics = look, metrics
         self._first, self._every = first, every
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="effects", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-
-    def _watch(self) -> None:
+    def _run(self) -> None:
         pause = self._first
         while not self._stopped.wait(pause):
             pause = self._every

@@ -6,10 +6,9 @@ What cannot be read is unknown, and said so at debug level: that the broker or t
 is told by the loop.
 """
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Final, Self
+from typing import Final
 
 import structlog
 
@@ -17,6 +16,7 @@ from outbox_relay.core.depth import Depth
 from outbox_relay.core.rounds import Quiet, Rounds, never
 from outbox_relay.errors import RelayError
 from outbox_relay.observe.metrics import Metrics
+from outbox_relay.observe.watch import Watch
 
 log = structlog.get_logger()
 
@@ -27,7 +27,7 @@ EVERY_QUIET: Final = 120.0  # while nothing moves
 FIRST: Final = 5.0
 
 
-class QueueWatch:
+class QueueWatch(Watch):
     """Looks every so often; a context manager that stops it."""
 
     def __init__(
@@ -40,20 +40,12 @@ class QueueWatch:
         every: float = EVERY,
         quiet: Quiet = never,
     ) -> None:
+        super().__init__("queues")
         self._rounds = Rounds(EVERY_QUIET, quiet)
         self._look, self._unknown, self._metrics = look, unknown, metrics
         self._first, self._every = first, every
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="queues", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-
-    def _watch(self) -> None:
+    def _run(self) -> None:
         pause = self._first
         while not self._stopped.wait(pause):
             pause = self._every

@@ -15,7 +15,7 @@ ROUTES: Final = """
 SELECT exchange, routing_key, waiting, held, held_by FROM {outbox}.route
 """
 #: Who may read the counts alone, may not read this.
-MAY_READ: Final = "SELECT coalesce(has_table_privilege(to_regclass(%(view)s), 'SELECT'), false)"
+MAY_READ_IT: Final = "SELECT coalesce(has_table_privilege(to_regclass(%(view)s), 'SELECT'), false)"
 PAUSE: Final = """
 SELECT {outbox}.pause(%(queue)s, %(exchange)s, %(task)s, %(everything)s, %(reason)s,
                       %(until)s::timestamptz, %(who)s)
@@ -101,14 +101,14 @@ class Target:
 
 def paused(session: Session) -> list[Paused]:
     """What is paused; nothing where this login may not know."""
-    if not session.value(MAY_READ, view=f'"{session.schema}".paused'):
+    if not session.value(MAY_READ_IT, view=f'"{session.schema}".paused'):
         return []
     return session.fetch(Paused, PAUSED)
 
 
 def held(session: Session) -> list[Held]:
     """What is held on purpose, most first; nothing where this login may not know."""
-    if not session.value(MAY_READ, view=f'"{session.schema}".paused'):
+    if not session.value(MAY_READ_IT, view=f'"{session.schema}".paused'):
         return []
     return session.fetch(Held, HELD)
 

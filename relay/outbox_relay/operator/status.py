@@ -31,7 +31,7 @@ ORDER BY pid
 """
 
 #: An inspector may read the counts, and not this.
-MAY_READ_RECEIPTS: Final = "SELECT has_table_privilege(%(receipt)s, 'SELECT')"
+MAY_READ_FLOW: Final = "SELECT has_table_privilege(%(receipt)s, 'SELECT')"
 
 FLOW: Final = """
 SELECT (SELECT extract(epoch FROM clock_timestamp() - max(sent_at))::float8
@@ -102,7 +102,7 @@ class Status:
 def read(session: Session, settings: Settings) -> Status:
     """The state at this moment; of an inbox that is away, nothing is known."""
     stats = session.fetch(Counts, STATS)[0]
-    allowed = session.value(MAY_READ_RECEIPTS, receipt=f'"{session.schema}".receipt')
+    allowed = session.value(MAY_READ_FLOW, receipt=f'"{session.schema}".receipt')
     flow = session.fetch(Flow, FLOW)[0] if allowed else Flow()
     relays = session.fetch(RelaySeen, RELAYS)
     paused, held_back = holds.paused(session), holds.held(session)

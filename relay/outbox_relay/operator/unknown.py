@@ -10,7 +10,7 @@ from outbox_relay.operator import queries
 from outbox_relay.operator.inbox import inbox_of
 from outbox_relay.operator.missing import Missing, Unfinished, among
 from outbox_relay.operator.session import Session
-from outbox_relay.postgres.workers import LIVE, MAY_READ
+from outbox_relay.postgres.workers import LIVE, MAY_READ_WORKERS
 from outbox_relay.settings import Settings
 
 #: The most that are named.
@@ -84,12 +84,12 @@ class _Said:
 
 def alive(inbox: Session) -> int | None:
     """How many live workers say what they know; None where that cannot be read."""
-    return int(inbox.value(ALIVE)) if inbox.value(MAY_READ) else None
+    return int(inbox.value(ALIVE)) if inbox.value(MAY_READ_WORKERS) else None
 
 
 def known_by(inbox: Session) -> Known:
     """What live workers know, by queue; empty where nothing can be known."""
-    if not inbox.value(MAY_READ):
+    if not inbox.value(MAY_READ_WORKERS):
         return NOTHING
     return {each.queue: frozenset(each.tasks) for each in inbox.fetch(_Said, LIVE)}
 

@@ -15,7 +15,7 @@ NAME: Final = "outbox-relay known tasks"
 PORTION: Final = 1000
 
 #: Without an inbox in this database, or the right to read it, nothing is known.
-MAY_READ: Final = """
+MAY_READ_WORKERS: Final = """
 SELECT coalesce((
     SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -49,7 +49,7 @@ RETURNING id
 
 def may_read(connection: psycopg.Connection[Any]) -> bool:
     """Whether this login can see what workers say."""
-    return connection.execute(MAY_READ).fetchone() == (True,)
+    return connection.execute(MAY_READ_WORKERS).fetchone() == (True,)
 
 
 def live(connection: psycopg.Connection[Any]) -> Known:

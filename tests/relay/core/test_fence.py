@@ -73,10 +73,9 @@ def test_claims_are_renewed_while_they_wait() -> None:
     kept(fence, 100, since=0.0, number=7)
     kept(fence, 200, since=20.0, number=8)
 
-    assert fence.expiring(21.0) == []
-    assert fence.expiring(23.0) == [Held(1, 0, 8), Held(2, 0, 8)]
-    fence.renewed(23.0)
-    assert fence.expiring(23.0) == []
+    assert fence.renewal(21.0) == []
+    assert fence.renewal(23.0) == [Held(1, 0, 8), Held(2, 0, 8)]
+    assert fence.renewal(23.0) == []
     fence.heard(Standbys(300, 300, 1), 23.0)
     assert [passed.since for _ in range(2) if (passed := fence.take())] == [0.0, 23.0]
 
