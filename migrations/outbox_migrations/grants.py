@@ -45,6 +45,7 @@ GRANT EXECUTE ON FUNCTION {outbox}.enqueue, {outbox}.default_queue, {outbox}.can
     {outbox}.claim_dedup TO outbox_producer;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA {outbox} TO outbox_relay;
+GRANT SELECT ON SEQUENCE {outbox}.message_id_seq TO outbox_relay;
 GRANT INSERT, UPDATE, DELETE ON {outbox}.ready, {outbox}.parked TO outbox_relay;
 GRANT INSERT ON {outbox}.receipt, {outbox}.expiry, {outbox}.lane TO outbox_relay;
 GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.retry, {outbox}.discard, {outbox}.replay,

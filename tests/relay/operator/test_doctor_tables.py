@@ -25,6 +25,19 @@ def test_a_published_table_without_a_replica_identity(cli: Cli, outbox: Outbox) 
     assert "outbox.receipt is in publication everything and has no replica" in answer.out
 
 
+def test_a_sequence_that_was_set_back(cli: Cli, outbox: Outbox) -> None:
+    """It gives ids again; the remedy is a statement, and once it is run nothing is found."""
+    outbox.add(), outbox.add()
+    outbox.connection.execute("SELECT setval('outbox.message_id_seq', 1)")
+
+    text = finding(cli("doctor", OUTBOX_BROKER_URL=NOBODY), "problem", "tables")
+
+    assert "outbox.message_id_seq stands at 1, and there are messages up to 2" in text
+    remedy = text[text.index("SELECT setval(") :].strip()
+    outbox.connection.execute(remedy.encode())
+    assert "triggers fire" in finding(cli("doctor", OUTBOX_BROKER_URL=NOBODY), "ok", "tables")
+
+
 def test_retention_that_does_not_keep_up(cli: Cli, outbox: Outbox) -> None:
     """Sent messages that should have been forgotten long ago."""
     assert "retention keeps up" in finding(cli("doctor", OUTBOX_BROKER_URL=NOBODY), "ok", "tables")

@@ -1,7 +1,8 @@
-"""What others may have changed about the tables: triggers, replica identity, and what is kept.
+"""What others may have changed about the tables: triggers, replica identity, ids, what is kept.
 
 A trigger that is off lets rows in that are never published. A published table whose rows cannot be
-told apart refuses every DELETE, so that retention stops.
+told apart refuses every DELETE, so that retention stops. A sequence that was set back gives ids
+again.
 """
 
 from dataclasses import dataclass
@@ -35,6 +36,14 @@ WHERE t.schemaname = %(schema)s AND (c.relreplident = 'n' OR c.relreplident = 'd
       AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))
 ORDER BY 1, 2
 """
+MAY_READ_IDS: Final = """
+SELECT has_sequence_privilege('{outbox}.message_id_seq'::regclass, 'SELECT')
+"""
+#: In this order: what is inserted in between has a higher id, and none is above the sequence then.
+IDS: Final = """
+WITH newest AS MATERIALIZED (SELECT max(id) AS id FROM {outbox}.message)
+SELECT newest.id AS newest, (SELECT last_value FROM {outbox}.message_id_seq) AS last FROM newest
+"""
 OLDEST_SENT: Final = """
 SELECT extract(epoch FROM clock_timestamp() - min(sent_at))::float8 FROM {outbox}.receipt
 WHERE sent_at > '-infinity'
@@ -47,6 +56,14 @@ class Named:
 
     table: str
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """The highest id of a message, and the last that the sequence has given."""
+
+    newest: int | None
+    last: int
 
 
 def check(context: Context) -> list[Finding]:
@@ -79,8 +96,26 @@ def check(context: Context) -> list[Finding]:
         )
         for each in session.fetch(Named, NAMELESS, schema=schema)
     ]
-    found += _retention(context)
+    found += _ids(context) + _retention(context)
     return found or [ok(NAME, "triggers fire, rows can be deleted, retention keeps up")]
+
+
+def _ids(context: Context) -> list[Finding]:
+    session, schema = context.session, context.session.schema
+    if not session.value(MAY_READ_IDS):
+        return []
+    (ids,) = session.fetch(Ids, IDS)
+    if ids.newest is None or ids.last >= ids.newest:
+        return []
+    return [
+        problem(
+            NAME,
+            f"{schema}.message_id_seq stands at {ids.last:,}, and there are messages up to "
+            f"{ids.newest:,}: it was set back, or came by logical replication, and gives ids "
+            "again; while one with that id is to be published, an INSERT fails",
+            f"SELECT setval('{schema}.message_id_seq', (SELECT max(id) FROM {schema}.message))",
+        )
+    ]
 
 
 def _retention(context: Context) -> list[Finding]:
