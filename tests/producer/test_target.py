@@ -71,6 +71,31 @@ def test_commit(shop: Shop, run: Run, stored: Stored) -> None:
     run(body)
 
 
+def test_an_error_that_was_swallowed(
+    request: pytest.FixtureRequest, shop: Shop, run: Run, stored: Stored
+) -> None:
+    """A COMMIT rolls back after that, without a word: `transaction` does not end well."""
+    if "asyncpg" in request.node.name:
+        pytest.skip("asyncpg does not tell whether its transaction has failed")
+
+    async def body(talk: Talk, outbox: Outbox) -> None:
+        async def fail() -> None:
+            async with talk.transaction(outbox):
+                shop.add.delay(1, 0)
+                with suppress(Exception):
+                    await talk.execute("SELECT 1 / 0")
+
+        await talk.rollback()
+        with pytest.raises(UnusableTarget, match="its transaction has failed"):
+            await fail()
+        async with talk.transaction(outbox):
+            shop.add.delay(2, 0)
+        await talk.commit()
+
+    run(body)
+    assert stored.args() == [2]
+
+
 def test_rollback(shop: Shop, run: Run, stored: Stored) -> None:
     """After a rollback no row is left, and the next transaction has none of it."""
 

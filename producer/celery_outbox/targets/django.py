@@ -4,8 +4,8 @@ Django's own connection runs the INSERT, so rows are exactly where the ORM's are
 and inside its savepoints.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any
 
 from django.db import connections, transaction  # type: ignore[import-untyped]  # ships no types
@@ -15,7 +15,7 @@ from celery_outbox.message import Parcel
 from celery_outbox.statements.commands import Entry, Outcome, Rows, commands, execute_all
 from celery_outbox.statements.insert import Style, explain, sqlstate, statement
 from celery_outbox.targets.immediate import Immediate
-from celery_outbox.targets.target import FAILED, described
+from celery_outbox.targets.target import FAILED, INERROR, described
 
 
 class DjangoTarget(Immediate):
@@ -41,11 +41,15 @@ class DjangoTarget(Immediate):
             )
         return self.insert(self._connection, message)
 
-    def begin(self) -> AbstractContextManager[object]:
-        """Return `atomic()`."""
+    @contextmanager
+    def begin(self) -> Iterator[None]:
+        """Be the block of `atomic()`."""
         self.check()
-        block: AbstractContextManager[object] = transaction.atomic(using=self._alias)
-        return block
+        with transaction.atomic(using=self._alias):
+            yield
+            driver = self._connection.connection
+            if driver is not None and driver.info.transaction_status == INERROR:
+                raise self.unusable(FAILED)  # or the COMMIT would roll back without a word
 
     def abegin(self) -> AbstractAsyncContextManager[object]:
         """Refuse: Django has no transactions to await."""

@@ -38,6 +38,9 @@ class Psycopg2Target(Immediate):
                 "it is in autocommit mode with no transaction in progress. Use"
                 " app.outbox.transaction(connection)"
             )
+        self._check_not_failed()
+
+    def _check_not_failed(self) -> None:
         if self._connection.info.transaction_status == TRANSACTION_STATUS_INERROR:
             raise self._unusable(FAILED)
 
@@ -78,6 +81,7 @@ class Psycopg2Target(Immediate):
             self._command("BEGIN")
         try:
             yield
+            self._check_not_failed()  # or the COMMIT would roll back without a word
         except BaseException:
             with self._not_instead():
                 self._command("ROLLBACK") if begun_here else self._connection.rollback()

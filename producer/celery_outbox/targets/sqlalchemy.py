@@ -22,10 +22,16 @@ from celery_outbox.statements.commands import Entry, Outcome, Rows
 from celery_outbox.statements.insert import explain, statement
 from celery_outbox.targets.sqlalchemy_buffer import STYLES, ConnectionBuffer, check_autocommit
 from celery_outbox.targets.sqlalchemy_session import SessionBuffer, connection_of, is_connecting
-from celery_outbox.targets.target import ASYNCHRONOUS, CLOSED, FAILED, SYNCHRONOUS, described
+from celery_outbox.targets.target import (
+    ASYNCHRONOUS,
+    CLOSED,
+    FAILED,
+    INERROR,
+    SYNCHRONOUS,
+    UNKNOWN,
+    described,
+)
 
-#: What libpq says of a transaction that has failed, and of a connection that is lost.
-INERROR, UNKNOWN = 3, 4
 #: Seconds to wait for another thread that begins a transaction. That reaches no server by itself,
 #: but what listens to it may do anything.
 MAX_BEGINNING: Final = 10.0
@@ -47,6 +53,8 @@ class SQLAlchemyTarget:
         self._behind = behind
         self._schema = schema
         self._asynchronous = isinstance(given, AsyncSession | AsyncConnection)
+        #: Whether the block of `begin` ends with a COMMIT.
+        self._commits = False
 
     def join(self, *, blocking: bool) -> None:
         """Refuse what cannot take messages. Which driver it has matters when something is sent."""
@@ -108,6 +116,8 @@ class SQLAlchemyTarget:
         """
         try:
             self._flush()
+            if self._commits:  # which would roll back without a word
+                self._check_not_failed(self._connection)
         except Exception:
             if not failed:
                 raise
@@ -133,8 +143,9 @@ class SQLAlchemyTarget:
         """Return `begin()`, or `begin_nested()` where a transaction is in progress."""
         if self._asynchronous:
             raise self._unusable(ASYNCHRONOUS)
+        self._commits = not self.in_transaction()
         block: Transaction | NestedTransaction | SessionTransaction = (
-            self._behind.begin_nested() if self.in_transaction() else self._behind.begin()
+            self._behind.begin() if self._commits else self._behind.begin_nested()
         )
         return block
 
@@ -142,7 +153,8 @@ class SQLAlchemyTarget:
         """Return `begin()`, or `begin_nested()` where a transaction is in progress."""
         if not isinstance(self._given, AsyncSession | AsyncConnection):
             raise self._unusable(SYNCHRONOUS)
-        return self._given.begin_nested() if self.in_transaction() else self._given.begin()
+        self._commits = not self.in_transaction()
+        return self._given.begin() if self._commits else self._given.begin_nested()
 
     def in_transaction(self) -> bool:
         """Tell whether a transaction was begun, by hand or by a statement."""
@@ -217,22 +229,32 @@ class SQLAlchemyTarget:
 
     def _check_transaction(self) -> None:
         """Refuse what could not commit a message."""
-        connection: Connection | None
-        if isinstance(self._behind, Session):
-            if not (self._behind.is_active or is_connecting(self._behind)):
-                raise self._unusable(f"{FAILED}, or it is over already, as in an after_commit hook")
-            connection = connection_of(self._behind, self._behind.get_transaction())
-        else:
-            connection = self._behind
+        if isinstance(self._behind, Session) and not (
+            self._behind.is_active or is_connecting(self._behind)
+        ):
+            raise self._unusable(f"{FAILED}, or it is over already, as in an after_commit hook")
+        connection = self._connection
         if connection is None:
             return
         if connection.closed:
             raise self._unusable(CLOSED)
         check_autocommit(connection)
+        self._check_not_failed(connection)
+
+    def _check_not_failed(self, connection: Connection | None) -> None:
+        if connection is None or connection.closed:
+            return
         driver: Any = connection.connection.driver_connection
         info = getattr(driver, "info", None)  # asyncpg has none, and cannot tell
         if info is not None and info.transaction_status in (INERROR, UNKNOWN):
             raise self._unusable(FAILED)
+
+    @property
+    def _connection(self) -> Connection | None:
+        """The one that the transaction has begun, if it has."""
+        if isinstance(self._behind, Session):
+            return connection_of(self._behind, self._behind.get_transaction())
+        return self._behind
 
     def _unusable(self, reason: str) -> UnusableTarget:
         return UnusableTarget.about(target=repr(self._given), reason=reason)

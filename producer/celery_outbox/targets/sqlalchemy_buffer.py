@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 
-from celery_outbox.errors import UnusableTarget
+from celery_outbox.errors import OutboxError, UnusableTarget
 from celery_outbox.statements.commands import Entries, Entry, Rows, commands, execute_all, take_all
 from celery_outbox.statements.insert import Style, explain, sqlstate
 
@@ -82,10 +82,11 @@ class ConnectionBuffer:
             self._in_flight += 1
             try:
                 self._insert_all(connection)
-            except Exception:
+            except OutboxError:
                 raise
-            except BaseException:
-                _give_up(connection)
+            except BaseException as error:
+                if sqlstate(error) is None:
+                    _give_up(connection)
                 raise
             finally:
                 self._in_flight -= 1

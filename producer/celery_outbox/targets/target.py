@@ -28,6 +28,9 @@ FAILED: Final = "its transaction has failed and can only be rolled back"
 ASYNCHRONOUS: Final = "it is asynchronous: use `async with` here"
 SYNCHRONOUS: Final = "it is not asynchronous: use `with` here"
 
+#: What libpq says of a transaction that has failed, and of a connection that is lost.
+INERROR, UNKNOWN = 3, 4
+
 #: Proxies around proxies that are looked through.
 MAX_PROXIES: Final = 10
 
