@@ -12,6 +12,8 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = ROOT / "docs/licences.md"
 OURS: Final = ("outbox-relay", "outbox-migrations", "celery-outbox", "celery-inbox")
+#: Extras that bring along what none of them does by itself.
+EXTRAS: Final = (("outbox-relay", "otel"),)
 
 #: Locked, but not installed on every platform and Python.
 ELSEWHERE: Final = {"async-timeout": "Apache-2.0", "tzdata": "Apache-2.0"}
@@ -20,6 +22,7 @@ SPDX: Final = {
     "MIT License": "MIT",
     "The MIT License": "MIT",
     "BSD License": "BSD-3-Clause",
+    "3-Clause BSD License": "BSD-3-Clause",
     "BSD": "BSD-3-Clause",
     "New BSD": "BSD-3-Clause",
     "Dual License": "Apache-2.0 OR BSD-3-Clause",
@@ -28,7 +31,8 @@ SPDX: Final = {
 _HEAD: Final = """\
 # Licences
 
-Ours is MIT. This is what our packages bring along, without extras, and under which licence.
+Ours is MIT. This is what our packages bring along, with the extra `otel` of the relay and
+no other, and under which licence.
 `make licences` writes the table from the lock file and the packages themselves; a test keeps it
 current, and fails on a licence that nobody has decided about yet.
 
@@ -50,17 +54,19 @@ def as_page() -> str:
     packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
     locked = {package["name"]: package for package in packages}
     needed = {ours: needs(ours, locked) for ours in OURS}
+    for ours, extra in EXTRAS:
+        needed[f"{ours}[{extra}]"] = needs(ours, locked, extra) - needed[ours]
     rows = [
-        f"| {name} | {licence(name)} | {', '.join(o for o in OURS if name in needed[o])} |\n"
+        f"| {name} | {licence(name)} | {', '.join(o for o in needed if name in needed[o])} |\n"
         for name in sorted(set().union(*needed.values()))
     ]
     return _HEAD + "".join(rows)
 
 
-def needs(name: str, locked: Mapping[str, Any]) -> set[str]:
-    """Everything that a package needs, and what that needs."""
+def needs(name: str, locked: Mapping[str, Any], extra: str = "") -> set[str]:
+    """Everything that a package needs, or one of its extras, and what that needs."""
     found: set[tuple[str, str]] = set()
-    waiting = list(_directly(locked[name], ""))
+    waiting = list(_directly(locked[name], extra))
     while waiting:
         package, extra = pair = waiting.pop()
         if pair not in found:

@@ -16,7 +16,7 @@ import celery_inbox.store
 import celery_outbox.statements.insert
 from celery_outbox.statements.insert import Insert
 from outbox_migrations import grant
-from outbox_relay.postgres import chores, holds, home, session, statements, workers
+from outbox_relay.postgres import chores, holds, home, replays, session, statements, workers
 from outbox_relay.postgres.database import SESSION
 from outbox_relay.postgres.session import SCHEMA_VERSIONS
 from outbox_relay.postgres.statement import Statement
@@ -52,11 +52,12 @@ LOOP: dict[str, dict[str, Any]] = {
     "DROP_ORPHANS": HELD,
     "HOLDS": {},
     "WAKE": {"above": 0, "limit": 1000},
+    "SENT_BEFORE": {"ids": [1, 2, 3], "ages": [1.0, 1.0, 1.0]},
 }
 #: Every statement there is.
 STATEMENTS = {
     name: each
-    for module in (session, statements, chores, holds, home, workers)
+    for module in (session, statements, chores, holds, home, workers, replays)
     for name, each in vars(module).items()
     if isinstance(each, Statement)
 }

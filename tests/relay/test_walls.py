@@ -21,6 +21,8 @@ BREAKS = {
     "observe": ("observe/metrics.py", "import psycopg"),
     "broker": ("broker/link.py", "import psycopg"),
     "brokers": ("broker/redis/batch.py", "import outbox_relay.broker.amqp.fields"),
+    "tracing": ("loop/cycle.py", "import opentelemetry.trace"),
+    "traced": ("observe/tracing/spans.py", "import structlog"),
     "lazy": ("operator/status.py", "import kombu"),
 }
 

@@ -13,11 +13,17 @@ from typing import Final
 
 import structlog
 
-from outbox_relay.broker.registry import open_dead_letters, open_sounder, publisher_factory
+from outbox_relay.broker.registry import (
+    broker_of,
+    open_dead_letters,
+    open_sounder,
+    publisher_factory,
+)
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import DAEMON
 from outbox_relay.core.depths import Depths
 from outbox_relay.core.guard import Guard
+from outbox_relay.errors import SettingsError
 from outbox_relay.loop.homecoming import Homecoming
 from outbox_relay.loop.knowledge import Knowledge
 from outbox_relay.loop.relay import Relay
@@ -26,12 +32,15 @@ from outbox_relay.observe.effects import EffectWatch
 from outbox_relay.observe.health import Endpoint, Health
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.observe.queues import QueueWatch
+from outbox_relay.observe.tracing.recorder import Recorder
+from outbox_relay.observe.tracing.trail import Trail
 from outbox_relay.operator import depths, unknown
 from outbox_relay.operator.effects import Effects
 from outbox_relay.operator.identity import Identity
 from outbox_relay.postgres.home import Home
 from outbox_relay.postgres.open import open_store
 from outbox_relay.postgres.purge import purge
+from outbox_relay.postgres.replays import Replays
 from outbox_relay.postgres.workers import Workers
 from outbox_relay.settings import Settings
 
@@ -39,6 +48,8 @@ log = structlog.get_logger()
 
 #: The share of the grace period for what is in flight. The rest is for settling and giving back.
 LANDING: Final = 0.8
+#: The share of it for spans that no collector has yet.
+FLUSHING: Final = 0.1
 
 
 def command() -> Command:
@@ -55,6 +66,7 @@ def _run(arguments: Namespace, settings: Settings) -> int:
     metrics, health = Metrics(), Health()
     depths_held = Depths(settings.max_depth) if settings.max_depth else None
     guard = Guard() if settings.hold_unknown else None
+    recorder = _recorder(settings, metrics) if settings.tracing else None
     relay = Relay(
         replace(settings, grace_period=LANDING * settings.grace_period),
         open_store=lambda: open_store(settings, str(Identity.of(settings))),
@@ -66,6 +78,7 @@ def _run(arguments: Namespace, settings: Settings) -> int:
         purge=partial(purge, settings),
         guard=guard,
         depths=depths_held,
+        trail=Trail(recorder.take) if recorder else None,
     )
 
     def stop(*_: object) -> None:
@@ -77,6 +90,8 @@ def _run(arguments: Namespace, settings: Settings) -> int:
     _spare_the_collector()
     address = settings.http_address
     with ExitStack() as beside:
+        if recorder is not None:
+            beside.enter_context(recorder)
         if guard is not None:
             beside.enter_context(
                 Knowledge(guard, lambda: Workers.open(settings), quiet=relay.quiet)
@@ -112,6 +127,25 @@ def _run(arguments: Namespace, settings: Settings) -> int:
                 )
         relay.run()
     return 0
+
+
+def _recorder(settings: Settings, metrics: Metrics) -> Recorder:
+    """What exports traces. Only here, and only if it is asked for, OpenTelemetry is imported."""
+    try:
+        from outbox_relay.observe.tracing.sdk import Writer
+    except ImportError as error:
+        raise SettingsError(
+            f"OUTBOX_TRACING is on, and OpenTelemetry cannot be imported ({error}): "
+            "pip install 'outbox-relay[otel]', or set it to off"
+        ) from error
+    url, _, _ = settings.broker_url.read().partition(";")
+    return Recorder(
+        Writer.from_environment(),
+        Replays(settings),
+        metrics,
+        system=broker_of(url.strip()).name.lower(),  # as OpenTelemetry writes them
+        flush_seconds=FLUSHING * settings.grace_period,
+    )
 
 
 def _end_within(seconds: float) -> None:

@@ -25,6 +25,7 @@ from outbox_relay.loop.quarantine import Quarantine
 from outbox_relay.loop.refused import CATCH_UP_EVERY, Refused
 from outbox_relay.loop.sleep import Sleep
 from outbox_relay.observe.metrics import Metrics
+from outbox_relay.observe.tracing.trail import Untraced
 from outbox_relay.postgres.store import Store
 
 log = structlog.get_logger()
@@ -41,16 +42,24 @@ class Cycle:
     """What is held, by how far it has come: claimed, fetched, in flight, confirmed or refused."""
 
     def __init__(
-        self, core: Core, quarantine: Quarantine, metrics: Metrics, fence: Fence, *, forget: bool
+        self,
+        core: Core,
+        quarantine: Quarantine,
+        metrics: Metrics,
+        fence: Fence,
+        trail: Untraced,
+        *,
+        forget: bool,
     ) -> None:
         self._core = core
         self._quarantine = quarantine
         self._metrics = metrics
         self._fence, self._fenced = fence, Fenced(fence, metrics)
+        self._trail = trail
         self._forget = forget  # what is sent is not kept
         self._claimed: Claim | None = None
         self._fetched: Batch | None = None
-        self._refused = Refused(core, metrics)
+        self._refused = Refused(core, metrics, trail)
         self._unsettled: list[Message] = []  # confirmed; somebody's lock, or claim, is in the way
         self._catch_up_at = 0.0
         self._suspects: frozenset[int] = frozenset()
@@ -107,6 +116,7 @@ class Cycle:
     def close(self) -> None:
         """Log what is left to be logged; what is held is left until its lease ends."""
         self._refused.log(all_of_them=True)
+        self._trail.lost(monotonic())
         self._quarantine.close()
 
     def broker_lost(self, suspects: list[Message]) -> None:
@@ -114,6 +124,7 @@ class Cycle:
         if suspects:
             self._suspects = frozenset(message.id for message in suspects)
             log.warning("suspects_isolated", messages=len(suspects))
+        self._trail.lost(monotonic())
         self._metrics.in_flight.set(0)
         self._shown = (0, False)
 
@@ -211,6 +222,7 @@ class Cycle:
             return
         (messages, since), self._fetched = self._fetched, None
         if self._core.still_ours(since, now := monotonic()):
+            self._trail.published(messages, now)
             self._refuse(publisher.publish(messages))
             return
         log.warning("claim_outlived", messages=len(messages), seconds=round(now - since, 1))
@@ -224,6 +236,7 @@ class Cycle:
     def _arrived(self, passed: Waiting, store: Store) -> None:
         """Sort what was fetched; give back what had no room, and forget work without a message."""
         fetched = passed.fetched
+        self._trail.claimed(fetched.messages, passed.since)
         work = self._core.fetched(fetched, monotonic())
         self._fetched = Batch(work.publish, passed.since)
         self._refuse(work.refused)
@@ -286,6 +299,7 @@ class Cycle:
         if outcomes.confirmed:
             self.last_message = self.last_landed = monotonic()
             self._core.confirmed(outcomes.confirmed, self.last_landed)
+            self._trail.confirmed(outcomes.confirmed, self.last_landed)
             if told := sum(message.expired for message in outcomes.confirmed):
                 self._metrics.expired.inc(told)
         self._refused.add(outcomes.refused, monotonic())

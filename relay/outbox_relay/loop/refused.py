@@ -10,6 +10,7 @@ from outbox_relay.core.decide import Core
 from outbox_relay.core.message import Refusal
 from outbox_relay.loop.incidents import Refusals
 from outbox_relay.observe.metrics import Metrics
+from outbox_relay.observe.tracing.trail import Untraced
 from outbox_relay.postgres.store import Store
 
 #: How often rows are tried again that somebody's open transaction has locked, in seconds.
@@ -19,9 +20,10 @@ CATCH_UP_EVERY: Final = 1.0
 class Refused:
     """Refusals by how far they are: to be written, or locked."""
 
-    def __init__(self, core: Core, metrics: Metrics) -> None:
+    def __init__(self, core: Core, metrics: Metrics, trail: Untraced) -> None:
         self._core = core
         self._metrics = metrics
+        self._trail = trail
         self._log = Refusals()
         self._new: list[Refusal] = []
         self._locked: list[Refusal] = []
@@ -51,6 +53,7 @@ class Refused:
         if not refused:
             return False
         parkings = self._core.parkings(refused)
+        self._trail.parked(refused, parkings, now)
         ended = [parking.message for parking in parkings if parking.state == "expired"]
         others = [parking for parking in parkings if parking.state != "expired"]
         locked = (store.park(others) if others else set()) | (

@@ -32,6 +32,7 @@ from outbox_relay.loop.quarantine import Quarantine
 from outbox_relay.loop.retention import Retention
 from outbox_relay.observe.health import Health
 from outbox_relay.observe.metrics import Metrics
+from outbox_relay.observe.tracing.trail import Untraced
 from outbox_relay.postgres.store import Store
 from outbox_relay.settings import Settings
 
@@ -65,8 +66,10 @@ class Relay:
         purge: Callable[[], int],
         guard: Guard | None = None,
         depths: Depths | None = None,
+        trail: Untraced | None = None,
     ) -> None:
         self._settings = settings
+        self._trail = trail or Untraced()
         self._guard, self._depths = guard, depths
         self._open_store = open_store
         self._open_publisher = open_publisher
@@ -90,7 +93,9 @@ class Relay:
         self._holds = HoldReader(self._core.waiting)
         quarantine, forget = Quarantine(self._open_publisher), not self._settings.retention
         fence = Fence(self._settings.fence, self._settings.lease)
-        self._cycle = Cycle(self._core, quarantine, self._metrics, fence, forget=forget)
+        self._cycle = Cycle(
+            self._core, quarantine, self._metrics, fence, self._trail, forget=forget
+        )
 
     def quiet(self) -> bool:
         """Whether it has nothing to do but to look, and nothing has moved for a while."""

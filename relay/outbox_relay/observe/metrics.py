@@ -29,6 +29,7 @@
 | outbox_missing_messages | gauge | confirmed 5 minutes ago, and not finished; by place |
 | outbox_missing_unchecked_seconds | gauge | what was confirmed since is not looked at yet |
 | outbox_paused_messages | gauge | held on purpose, by route: what holds them, as queue:mail |
+| outbox_spans_dropped_total | counter | of traces (`OUTBOX_TRACING`): no collector took them |
 | outbox_build_info | gauge | 1, labelled with the version |
 | process_* | | of the process, under Prometheus' usual names: CPU, memory, descriptors, start |
 
@@ -193,6 +194,9 @@ class Metrics:
         )
         self.unchecked = gauge("missing_unchecked_seconds", "Confirmed since: not looked at yet")
         self.held = Gauge("outbox_paused_messages", "Held on purpose", ["route"], registry=registry)
+        self.spans_dropped = Counter(
+            "outbox_spans_dropped", "No collector took them", registry=registry
+        )
         info = Gauge("outbox_build_info", "Version", ["version"], registry=registry)
         info.labels(version("outbox-relay")).set(1)
         for reason in Reason:

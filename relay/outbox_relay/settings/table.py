@@ -26,6 +26,7 @@ from outbox_relay.settings.values import (
     log_format,
     log_level,
     most,
+    off_or_on,
     positive_duration,
     queue_names,
     switch,
@@ -134,6 +135,13 @@ LOG_FORMAT: Final = Setting(
 LOG_LEVEL: Final = Setting(
     "OUTBOX_LOG_LEVEL", log_level, "info", "`debug`, `info`, `warning` or `error`"
 )
+TRACING: Final = Setting(
+    "OUTBOX_TRACING",
+    off_or_on,
+    "off",
+    "`on`: spans by OpenTelemetry, set up by the usual `OTEL_` variables",
+    note="[Traces](how-to/tracing.md); needs `outbox-relay[otel]`",
+)
 ALLOW_CONTENT_TYPES: Final = Setting(
     "OUTBOX_ALLOW_CONTENT_TYPES",
     Names.parse,
@@ -197,6 +205,7 @@ OWN: Final[tuple[Setting[Any], ...]] = (
     HTTP_ADDRESS,
     LOG_FORMAT,
     LOG_LEVEL,
+    TRACING,
     ALLOW_CONTENT_TYPES,
     ALLOW_EXCHANGES,
     DEAD_LETTER_QUEUES,
@@ -229,6 +238,7 @@ class Settings:
     http_address: Address = HTTP_ADDRESS.initial
     log_format: LogFormat = LOG_FORMAT.initial
     log_level: str = LOG_LEVEL.initial
+    tracing: bool = TRACING.initial
     allow_content_types: Names = ALLOW_CONTENT_TYPES.initial
     allow_exchanges: Names = ALLOW_EXCHANGES.initial
     dead_letter_queues: tuple[str, ...] = DEAD_LETTER_QUEUES.initial

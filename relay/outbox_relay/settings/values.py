@@ -111,6 +111,13 @@ def switch(text: str) -> bool:
     raise ValueError("say 0 or 1")
 
 
+def off_or_on(text: str) -> bool:
+    """Whether it is on."""
+    if text in ("off", "on"):
+        return text == "on"
+    raise ValueError("say off or on")
+
+
 def queue_names(text: str) -> tuple[str, ...]:
     """Names separated by commas; none from nothing."""
     names = tuple(name for each in text.split(",") if (name := each.strip()))

@@ -14,6 +14,7 @@ from outbox_relay.loop import cycle as module
 from outbox_relay.loop.cycle import Cycle
 from outbox_relay.loop.quarantine import Quarantine
 from outbox_relay.observe.metrics import Metrics
+from outbox_relay.observe.tracing.trail import Untraced
 from outbox_relay.postgres.store import Store
 from tests.relay.core.test_decide import core
 from tests.relay.messages import a_message
@@ -68,7 +69,7 @@ def sweeps(monkeypatch: pytest.MonkeyPatch, servers: Servers, seconds: float) ->
     monkeypatch.setattr(module, "monotonic", lambda: servers.now)
     monkeypatch.setattr(Fence, "next_look", lambda *_: float("inf"))
     quarantine = Quarantine(cast("Any", None))
-    cycle = Cycle(core(), quarantine, Metrics(), Fence(0, 10.0), forget=False)
+    cycle = Cycle(core(), quarantine, Metrics(), Fence(0, 10.0), Untraced(), forget=False)
     end = servers.now + seconds
     while servers.now < end:
         cycle.step(cast("Store", servers), cast("Publisher", servers), claiming=True)
