@@ -2,12 +2,13 @@
 
 import json
 import re
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from outbox_console.outbox.failures import cause_of
+from outbox_console.outbox.failures import NAMED_IN_ALL, Failed, by_cause, cause_of, to_name
 from outbox_console.outbox.states import STATES
 from tests.console.conftest import Browse, bury, confirm
 from tests.fixtures.rows import commit_rows, ids_in
@@ -108,6 +109,35 @@ def test_failures_are_grouped_by_cause(browse: Browse, outbox: str) -> None:
     )
     found = browser.get(link.replace("&amp;", "&")).text
     assert len(re.findall(r'<small class="id">', found)) == 3
+
+
+def test_of_very_many_failures_some_are_looked_up(browse: Browse, outbox: str) -> None:
+    """All are counted; whose tasks and queues are told is said, and they are the newest."""
+    bury(outbox, commit_rows(outbox, 150, task="shop.old"), "NO_ROUTE")
+    bury(outbox, commit_rows(outbox, 60, task="shop.mail", routing_key="mail"), "NO_ROUTE")
+    bury(outbox, commit_rows(outbox, 3, task="shop.bill"), "too large")
+    page = browse(outbox, "viewer").get("/failures").text
+
+    assert re.findall(r'class="big">(\d+)</b><h3 class="wrap">([^<]+)<', page) == [
+        ("210", "NO_ROUTE"),
+        ("3", "too large"),
+    ]
+    assert re.findall(r">(shop\.\w+)</a> <small>(\d+)<", page) == [
+        ("shop.mail", "60"),
+        ("shop.old", "40"),
+        ("shop.bill", "3"),
+    ]
+    assert page.count("tasks and queues of the newest 100") == 1
+
+
+def test_of_very_many_causes_the_most_frequent_are_looked_up() -> None:
+    """No more messages than a page has time for."""
+    moment = datetime.now(UTC)
+    failed = [Failed(n, 0, f"cause {'x' * (n % 30)}", moment) for n in range(2000)]
+
+    chosen = to_name(members for _, members in by_cause(failed))
+
+    assert len(chosen) == NAMED_IN_ALL
 
 
 def test_an_id_leads_to_its_message(browse: Browse, ten: str) -> None:

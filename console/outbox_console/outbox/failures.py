@@ -1,34 +1,45 @@
 """What fails, by cause: the dead, and those that wait for another attempt.
 
-Of very many, the newest are looked at: an incident shows in those.
+Of very many, the newest are looked at: an incident shows in those. Their reasons stand side by side
+in the narrow work rows; of which tasks and queues they are is looked up for some of each cause, as
+each of those messages is somewhere else.
 """
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from outbox_console.postgres.database import Session
 
-#: How many are looked at, of each kind.
+#: How many are looked at, of each kind; and of how many, at most, tasks and queues are looked up:
+#: of each cause, and of all of them, the most frequent first.
 LOOKED_AT: Final = 2000
+NAMED: Final = 100
+NAMED_IN_ALL: Final = 500
 #: Into how many parts the time of a trend is cut.
 PARTS: Final = 24
 
-#: The newest, with the narrow work rows first: only those shown are looked up among the messages.
 DEAD: Final = f"""
-SELECT id, task, routing_key, last_error, available_at AS at FROM {{outbox}}.dead
-ORDER BY id DESC LIMIT {LOOKED_AT}
+SELECT id, slot, last_error, available_at AS at FROM {{outbox}}.parked
+ WHERE state NOT IN ('scheduled', 'retry') AND id >= {{outbox}}.by_index(0)
+ ORDER BY id DESC LIMIT {LOOKED_AT}
 """
 #: Waits for another attempt, or for its route to take messages again: `available_at` is when.
 RETRYING: Final = f"""
-SELECT p.id, m.task, m.routing_key, p.last_error, p.available_at AS at
-  FROM (SELECT * FROM {{outbox}}.parked
-         WHERE state NOT IN ('scheduled', 'dead') AND last_error IS NOT NULL
-         ORDER BY id DESC LIMIT {LOOKED_AT}) p
-  JOIN {{outbox}}.message m ON m.id = p.id AND m.slot = p.slot
+SELECT id, slot, last_error, available_at AS at FROM {{outbox}}.parked
+ WHERE state NOT IN ('scheduled', 'dead') AND id >= {{outbox}}.by_index(0)
+   AND last_error IS NOT NULL
+ ORDER BY id DESC LIMIT {LOOKED_AT}
+"""
+#: OFFSET 0: as a plain join, the messages would be read from end to end.
+NAMES: Final = """
+SELECT m.id, m.slot, m.task, m.routing_key
+  FROM unnest(%(ids)s::bigint[], %(slots)s::smallint[]) AS w (id, slot)
+ CROSS JOIN LATERAL (SELECT id, slot, task, routing_key FROM {outbox}.message
+                      WHERE id = w.id AND slot = w.slot OFFSET 0) m
 """
 #: What differs from one message to the next within one cause: ids, and numbers that are not a
 #: broker's reply code, as in `312 NO_ROUTE`.
@@ -42,19 +53,32 @@ class Failed:
     """A message that was refused."""
 
     id: int
-    task: str
-    routing_key: str
+    slot: int
     last_error: str | None
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """Of which task a message is, and where it goes."""
+
+    id: int
+    slot: int
+    task: str
+    routing_key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cause:
-    """Messages with one reason. `trend` counts them in PARTS equal parts of the time looked at."""
+    """Messages with one reason. `trend` counts them in PARTS equal parts of the time looked at.
+
+    `tasks` and `queues` are those of the newest `named` of them.
+    """
 
     reason: str
     needle: str
     count: int
+    named: int
     tasks: list[tuple[str, int]]
     queues: list[tuple[str, int]]
     first: datetime
@@ -62,25 +86,39 @@ class Cause:
     trend: list[int]
 
 
-async def dead(session: Session) -> list[Failed]:
-    """The newest dead."""
-    return await session.fetch(Failed, DEAD)
+async def dead(session: Session) -> list[Cause]:
+    """Why the newest dead are dead, the most frequent cause first."""
+    return await _causes(session, DEAD)
 
 
-async def retrying(session: Session) -> list[Failed]:
-    """The newest that wait for another attempt."""
-    return await session.fetch(Failed, RETRYING)
+async def retrying(session: Session) -> list[Cause]:
+    """Why the newest wait that wait for another attempt."""
+    return await _causes(session, RETRYING)
 
 
-def by_cause(failed: Sequence[Failed]) -> list[Cause]:
-    """The causes, the most frequent first. Pure."""
+async def _causes(session: Session, statement: str) -> list[Cause]:
+    failed = await session.fetch(Failed, statement)
+    groups = by_cause(failed)
+    chosen = to_name(members for _, members in groups)
+    rows = {"ids": [each.id for each in chosen], "slots": [each.slot for each in chosen]}
+    known = await session.fetch(Named, NAMES, **rows) if chosen else []
+    names = {(each.id, each.slot): each for each in known}
+    begin = min((each.at for each in failed), default=datetime.min)
+    end = max((each.at for each in failed), default=datetime.min)
+    return [_cause(reason, members, names, begin, end) for reason, members in groups]
+
+
+def by_cause(failed: Sequence[Failed]) -> list[tuple[str, list[Failed]]]:
+    """Reasons with those that have them, the most frequent first. Pure."""
     groups: dict[str, list[Failed]] = {}
     for each in failed:
         groups.setdefault(cause_of(each.last_error), []).append(each)
-    begin = min((each.at for each in failed), default=datetime.min)
-    end = max((each.at for each in failed), default=datetime.min)
-    causes = [_cause(reason, members, begin, end) for reason, members in groups.items()]
-    return sorted(causes, key=lambda cause: (-cause.count, cause.reason))
+    return sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+
+
+def to_name(groups: Iterable[Sequence[Failed]]) -> list[Failed]:
+    """Those to be looked up: the newest of each, and of no more causes than there is room for."""
+    return [each for members in groups for each in members[:NAMED]][:NAMED_IN_ALL]
 
 
 def cause_of(reason: str | None) -> str:
@@ -88,15 +126,23 @@ def cause_of(reason: str | None) -> str:
     return _VARYING.sub("…", (reason or "no reason was given").splitlines()[0])[:300]
 
 
-def _cause(reason: str, members: list[Failed], begin: datetime, end: datetime) -> Cause:
+def _cause(
+    reason: str,
+    members: list[Failed],
+    names: dict[tuple[int, int], Named],
+    begin: datetime,
+    end: datetime,
+) -> Cause:
     times = [member.at for member in members]
+    named = [names[key] for each in members if (key := (each.id, each.slot)) in names]
     return Cause(
         reason=reason,
         # The longest part that all of them share finds them again.
         needle=max(reason.split("…"), key=len).strip(),
         count=len(members),
-        tasks=Counter(member.task for member in members).most_common(4),
-        queues=Counter(member.routing_key for member in members).most_common(4),
+        named=len(named),
+        tasks=Counter(each.task for each in named).most_common(4),
+        queues=Counter(each.routing_key for each in named).most_common(4),
         first=min(times),
         last=max(times),
         trend=_trend(times, begin, end),

@@ -1,7 +1,7 @@
 """Where messages go, and what waits there: exact while little waits, from a sample beyond.
 
 A sample is some pages of the narrow work rows, so that a million rows cost no more than a few
-thousand do.
+thousand do. It is of the same pages for some minutes: those are in memory by then.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +14,9 @@ from outbox_console.postgres.database import Session
 #: Pages of each table that are read at most: together some three thousand rows.
 PAGES: Final = 12
 
+#: Seconds for which a sample is of the same pages.
+SAME_FOR: Final = 600
+
 #: The part of each table that is read, in per cent.
 PARTS: Final = f"""
 SELECT least(100, 100.0 * {PAGES} / greatest(pg_relation_size('{{outbox}}.ready') / block, 1))
@@ -21,7 +24,8 @@ SELECT least(100, 100.0 * {PAGES} / greatest(pg_relation_size('{{outbox}}.ready'
        least(100, 100.0 * {PAGES} / greatest(pg_relation_size('{{outbox}}.lane') / block, 1))
            AS lane,
        least(100, 100.0 * {PAGES} / greatest(pg_relation_size('{{outbox}}.parked') / block, 1))
-           AS parked
+           AS parked,
+       floor(extract(epoch FROM now()) / {SAME_FOR})::float8 AS seed
   FROM (SELECT current_setting('block_size')::float8 AS block) server
 """
 
@@ -30,17 +34,17 @@ SELECT least(100, 100.0 * {PAGES} / greatest(pg_relation_size('{{outbox}}.ready'
 ROUTES: Final = """
 WITH work AS (
     SELECT id, slot, 'pending' AS state, 100 / %(ready)s::float8 AS weight
-      FROM {outbox}.ready TABLESAMPLE SYSTEM (%(ready)s::real)
+      FROM {outbox}.ready TABLESAMPLE SYSTEM (%(ready)s::real) REPEATABLE (%(seed)s)
     UNION ALL
     SELECT id, slot, 'pending', 100 / %(lane)s::float8
-      FROM {outbox}.lane TABLESAMPLE SYSTEM (%(lane)s::real)
+      FROM {outbox}.lane TABLESAMPLE SYSTEM (%(lane)s::real) REPEATABLE (%(seed)s)
     UNION ALL
     SELECT id, slot,
            CASE WHEN state = 'dead' THEN 'dead'
                 WHEN state = 'scheduled' AND available_at > now() THEN 'scheduled'
                 ELSE 'pending' END,
            100 / %(parked)s::float8
-      FROM {outbox}.parked TABLESAMPLE SYSTEM (%(parked)s::real)
+      FROM {outbox}.parked TABLESAMPLE SYSTEM (%(parked)s::real) REPEATABLE (%(seed)s)
     UNION ALL
     (SELECT id, slot, 'known', 0 FROM {outbox}.message ORDER BY id DESC LIMIT 300)
 )
@@ -66,11 +70,12 @@ SELECT target, reason, since, until, who, messages FROM {outbox}.paused
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """How much of each table is read, in per cent."""
+    """How much of each table is read, in per cent; and what the choice of pages depends on."""
 
     ready: float
     lane: float
     parked: float
+    seed: float
 
     @property
     def is_sample(self) -> bool:
