@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from celery_outbox import NoTransaction
 from tests.producer.conftest import Connection, Shop, Stored, make_shop
 
-pytest_plugins = ["celery_outbox.testing"]
+pytest_plugins = ["celery_outbox.testing.plugin"]  # its fixtures, not its report
 
 Messages = Callable[..., Any]
 

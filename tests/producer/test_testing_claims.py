@@ -22,7 +22,7 @@ from celery_outbox import NoTransaction, OutboxCelery
 from celery_outbox.testing import OutboxTest, OutboxTester, OutboxTestMixin
 from tests.producer.conftest import Connection, Shop, make_shop
 
-pytest_plugins = ["celery_outbox.testing"]
+pytest_plugins = ["celery_outbox.testing.plugin"]  # its fixtures, not its report
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.producer.conftest import Connection, Shop, make_shop
 from tests.producer.drivers import ASYNCHRONOUS, DJANGO, SYNCHRONOUS, Django, Driver, opened
 from tests.producer.soaking import finished
 
-pytest_plugins = ["celery_outbox.testing"]
+pytest_plugins = ["celery_outbox.testing.plugin"]  # its fixtures, not its report
 
 HOUR = timedelta(hours=1)
 

@@ -27,8 +27,10 @@ if "pytest" in sys.modules:  # which looks here for what a plugin has
         outbox_results,
         outbox_target,
     )
+    from celery_outbox.testing.report import pytest_addoption, pytest_configure
 
     __plugin__ = (outbox_app, outbox_fixture, outbox_messages, outbox_results, outbox_target)
+    __hooks__ = (pytest_addoption, pytest_configure)
 
 __all__ = [
     "AsyncOutboxTester",
