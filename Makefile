@@ -188,18 +188,22 @@ test-apm: $(APM:%=.apm/%/.made) ## Test beside agents that watch databases (APM=
 	@$(UV) pip install --quiet --python .apm/$*/bin/python $(APM_$*)
 	@touch $@
 
-# The Djangos that have tasks, each in an environment of its own with a Python that it runs on.
+# The Djangos that have tasks, each in an environment of its own with a Python that it runs on, and
+# their source distributions, with the tests in them.
 DJANGO_TASKS := 6.0.10 6.1.3
 DJANGO_PYTHON := 3.13
 .PHONY: test-django-tasks
-test-django-tasks: $(DJANGO_TASKS:%=.django/%/.made) ## Test celery_outbox.django.tasks (DJANGO_TASKS=6.1.3 for one; ARGS)
+test-django-tasks: $(DJANGO_TASKS:%=.django/%/.made) ## Test celery_outbox.django.tasks, by Django's own tests as well (DJANGO_TASKS=6.1.3 for one; ARGS)
 	@for version in $(DJANGO_TASKS); do echo "Django $$version"; \
-		.django/$$version/env/bin/pytest tests/django_tasks $(ARGS) || exit 1; done
+		.django/$$version/env/bin/pytest tests/django_tasks $(ARGS) && PYTHONPATH=tools \
+		.django/$$version/env/bin/python -m django_suite .django/$$version/django-$$version || exit 1; done
 
 .django/%/.made: uv.lock pyproject.toml $(wildcard */pyproject.toml) | .venv/.synced $(UV)
 	@UV_PROJECT_ENVIRONMENT=$(CURDIR)/.django/$*/env UV_PYTHON= $(UV) sync --frozen --quiet --python "$$(PYTHONPATH=tools \
 		$(BIN)/python -c 'from matrix.places import interpreter; print(interpreter("$(DJANGO_PYTHON)"))')"
 	@$(UV) pip install --quiet --python .django/$*/env/bin/python pip "django==$*"
+	@cd .django/$* && env/bin/python -m pip download --quiet --no-deps --no-binary django django==$* \
+		&& tar -xzf django-$*.tar.gz
 	@touch $@
 
 # Celery's source distribution, with the tests in it, and an environment with what these ask for.
