@@ -65,7 +65,7 @@ class Insertion:
         connection, taken = self._connection, self._take()
         if not taken or not self._can_be_one(taken):
             return (yield from self._before(taken, commit))
-        pipeline = connection._pipeline = Pipeline(connection, _no_lock=True)
+        pipeline = connection._pipeline = Pipeline(connection)
         try:
             yield from pipeline._enter_gen()
             both = self._pipelined(pipeline, taken, commit)
@@ -136,12 +136,14 @@ class Insertion:
 
     def _until_interrupted(self, pipeline: Pipeline, both: Operation[T]) -> Operation[T]:
         """Go on where psycopg does so after a Ctrl-C, unless the COMMIT has yet to be sent."""
-        ready = None
+        ready: int | None = None
         try:
             while True:
                 ready = yield both.send(ready)
-                if ready is None and (pipeline.command_queue or not self._commit_queued):
-                    break
+                if ready is None:
+                    if pipeline.command_queue or not self._commit_queued:
+                        break
+                    ready = 0  # None is too much for a pipeline of psycopg 3.2
         except StopIteration as end:
             result: T = end.value
             return result
