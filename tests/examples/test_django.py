@@ -47,6 +47,11 @@ def test_migrate_after_outbox_migrate(example: Run, empty_database: str) -> None
     assert len(ids_in(empty_database, "pending")) == 1
 
 
+def test_its_own_tests(example: Run, empty_database: str) -> None:
+    """Pass under `manage.py test`, which has no pytest, with a broker that is down."""
+    example("django", empty_database, "manage.py", "test", "--noinput")
+
+
 def test_every_alembic_migration_is_wrapped() -> None:
     """A migration added to outbox_migrations has its Django migration, in order."""
     package = EXAMPLES.parent / "migrations" / "outbox_migrations"

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from tests.examples.conftest import EXAMPLES, Run, environment
 from tests.fixtures.programs import Program
@@ -42,12 +43,11 @@ def test_keys(example: Run, database: str) -> None:
     assert sorted(sent(database)) == ["shop.tell_customer"] * 3 + ["shop.update_search_index"]
 
 
-def test_testing(example: Run, database: str) -> None:
+@pytest.mark.parametrize("name", ["psycopg", "testing"])
+def test_testing(example: Run, database: str, name: str) -> None:
     """The tests of the example pass, and commit nothing."""
     own = ("-o", "pythonpath=.")  # not the checkout's, which has another shop
-    example(
-        "psycopg", database, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", *own
-    )
+    example(name, database, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", *own)
     assert sent(database) == []
 
 
