@@ -9,8 +9,10 @@ from django.core.exceptions import ImproperlyConfigured  # type: ignore[import-u
 from django.db import connections  # type: ignore[import-untyped]  # the same
 from django.test import override_settings  # type: ignore[import-untyped]  # the same
 
+from servers import Postgres
 from tests.django_tasks import work
 from tests.django_tasks.conftest import TASKS
+from tests.fixtures.django import database_settings, forget
 
 INSTALLED = override_settings(INSTALLED_APPS=["celery_outbox.django"])
 
@@ -58,3 +60,17 @@ def test_unknown_options(app: Any) -> None:
     options = {"default": {**TASKS["default"], "OPTIONS": {"retries": 3}}}
     with INSTALLED, override_settings(TASKS=options):
         assert found() == ["celery_outbox.E003"]
+
+
+def test_without_tables(app: Any, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where databases may be asked, one without the outbox is told of."""
+    empty = postgres.create_database()
+    configured = connections.configure_settings({"default": database_settings(empty)})
+    with INSTALLED:
+        assert checks.run_checks(databases=["default"]) == []
+        forget("default")
+        monkeypatch.setitem(connections.settings, "default", configured["default"])
+        assert [each.id for each in checks.run_checks(databases=["default"])] == [
+            "celery_outbox.W002"
+        ]
+        forget("default")

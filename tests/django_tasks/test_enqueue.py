@@ -6,7 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from django.db import transaction  # type: ignore[import-untyped]  # Django ships no types
+from django.core.exceptions import (  # type: ignore[import-untyped]  # Django ships no types
+    SynchronousOnlyOperation,
+)
+from django.db import transaction  # type: ignore[import-untyped]  # the same
 from django.tasks import TaskResultStatus, task_backends  # type: ignore[import-untyped]  # the same
 from django.tasks.exceptions import InvalidTask  # type: ignore[import-untyped]  # the same
 from django.tasks.signals import task_enqueued  # type: ignore[import-untyped]  # the same
@@ -75,6 +78,18 @@ def test_asynchronously(app: Any, database: str) -> None:
     result = async_to_sync(view)()
 
     assert [row[0] for row in rows(database)] == [result.id]
+
+
+def test_an_event_loop_is_refused_as_django_does(app: Any, database: str) -> None:
+    """`enqueue` blocks: in a coroutine Django itself says so, and nothing is stored."""
+
+    async def view() -> None:
+        work.add.enqueue(1)
+
+    with pytest.raises(SynchronousOnlyOperation):
+        async_to_sync(view)()
+
+    assert rows(database) == []
 
 
 def test_run_after_is_held_by_the_outbox(app: Any, database: str) -> None:

@@ -20,6 +20,7 @@ from django.tasks.signals import (  # type: ignore[import-untyped]  # the same
 )
 
 from celery_outbox.django.tasks.errors import UnknownTask
+from celery_outbox.django.tasks.running import LOOKS
 from django_suite.worker import carry_out
 from tests.django_tasks import work
 from tests.fixtures.rows import states
@@ -175,11 +176,27 @@ def test_what_does_not_exist(app: Any) -> None:
         work.add.get_result(work.fail.enqueue("no").id)
 
 
+def test_a_function_that_a_worker_does_not_know(
+    app: Any, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be newer than the worker's code: tried again later, and run where it is known."""
+    result = work.add.enqueue(1, right=2)
+    with monkeypatch.context() as older:
+        older.delattr(work, "add")
+        carry_out(app, result.id)
+    assert states(database)["scheduled"] == 1
+    assert work.add.get_result(result.id).status == TaskResultStatus.READY
+
+    carry_out(app, result.id)
+
+    assert work.add.get_result(result.id).return_value == 3
+
+
 def test_a_function_that_is_gone(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker's error names the path; its result is no result any more."""
+    """In the end the worker's error names the path; its result is no result any more."""
     result = work.add.enqueue(1)
     monkeypatch.delattr(work, "add")
-    carry_out(app, result.id)
+    carry_out(app, result.id, retries=LOOKS)
 
     assert isinstance(app.backend.get_result(result.id), UnknownTask)
     with pytest.raises(TaskResultDoesNotExist, match=r"work\.add is no task"):

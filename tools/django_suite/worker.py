@@ -13,14 +13,18 @@ WHERE message_id = %s ORDER BY id DESC LIMIT 1
 """
 
 
-def carry_out(app: Any, task_id: str, hostname: str = "celery@here") -> Any:
-    """Run the task of a message as a worker would that has received it; what it returned."""
+def carry_out(app: Any, task_id: str, hostname: str = "celery@here", **headers: Any) -> Any:
+    """Run the task of a message as a worker would that has received it; what it returned.
+
+    Of a task with several messages the last; `headers` are others than the message has.
+    """
     with connections["default"].cursor() as cursor:
         cursor.execute(FIND, [task_id])
-        name, headers, body, content_type, encoding = cursor.fetchone()
+        name, own, body, content_type, encoding = cursor.fetchone()
     args, kwargs, embedded = loads(bytes(body), content_type, encoding, accept={content_type})
     request = {
-        **json.loads(headers),
+        **json.loads(own),
+        **headers,
         **embedded,
         "args": args,
         "kwargs": kwargs,

@@ -27,6 +27,32 @@ def check(backend: Any) -> list[checks.CheckMessage]:
     return [*_options(backend), *_app_and_database(), *_installed()]
 
 
+@checks.register(checks.Tags.database)  # type: ignore[untyped-decorator]  # the same
+def check_tables(databases: Any = None, **_: Any) -> list[checks.CheckMessage]:
+    """Return whether the outbox's tables are there, where databases may be asked (`--database`).
+
+    With 'outbox_migrations.django' installed, `migrate` makes them.
+    """
+    app: Any = current_app._get_current_object()  # type: ignore[attr-defined]  # of a Proxy
+    if apps.is_installed("outbox_migrations.django") or not isinstance(app, OutboxCelery):
+        return []
+    alias = settings.django_alias(app)
+    if alias is None or alias not in (databases or ()):
+        return []
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT to_regclass(%s)", [f"{settings.schema(app)}.message"])
+        if cursor.fetchone()[0] is not None:
+            return []
+    return [
+        checks.Warning(
+            f"The outbox's tables are not in the database {alias!r}: no task can be enqueued.",
+            hint="Add 'outbox_migrations.django' to INSTALLED_APPS and run `manage.py migrate`, or"
+            " run `outbox-migrate up`.",
+            id="celery_outbox.W002",
+        )
+    ]
+
+
 def _options(backend: Any) -> list[checks.CheckMessage]:
     if not backend.options:
         return []

@@ -22,11 +22,16 @@ from django.utils import timezone  # type: ignore[import-untyped]  # Django ship
 from django.utils.json import normalize_json  # type: ignore[import-untyped]  # since Django 6.0
 
 from celery_outbox.django.tasks import records
+from celery_outbox.django.tasks.errors import UnknownTask
 
 #: Where a request keeps the result of a task that raised, and what it raised.
 RAISED: Final = "django_raised"
 #: What messages of Django's tasks are called, in the outbox and by Celery.
 NAME: Final = "celery_outbox.django.tasks.run"
+#: How often a worker looks again for a task that it does not know, with pauses that double up to
+#: five minutes: for an hour and a half, in which a deploy has ended.
+LOOKS: Final = 24
+MAX_PAUSE: Final = 300
 
 
 class DjangoTask(CeleryTask):  # type: ignore[type-arg]  # generic in the stubs alone
@@ -59,7 +64,11 @@ def run(
     """Run the task of Django's at `path`; `facts` are those of `records.facts_of` and the time."""
     record = {"path": path, "args": args, "kwargs": kwargs, **facts}
     record["status"] = TaskResultStatus.RUNNING.value
-    result = records.result_of(str(self.request.id), record)
+    try:
+        result = records.result_of(str(self.request.id), record)
+    except UnknownTask as error:  # newer than this worker's code, or older
+        pause = min(2**self.request.retries, MAX_PAUSE)
+        raise self.retry(exc=error, countdown=pause, max_retries=LOOKS) from None
     _start(self, result)
     try:
         value = _call(result)
