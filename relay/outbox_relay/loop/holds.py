@@ -1,10 +1,11 @@
 """Keeps it known what people have paused or limited: read every second, before any claim.
 
-A relay that sleeps does not look: it reads once it has lain down, and is rung by whoever pauses or
-resumes; it reads again as soon as it is up.
+A relay that sleeps looks only when a pause ends: it reads once it has lain down, and is rung by
+whoever pauses or resumes; it reads again as soon as it is up.
 """
 
 from collections.abc import Sequence
+from math import inf
 from typing import Final
 
 import structlog
@@ -32,11 +33,11 @@ class HoldReader:
         """Look if it is time. Raises as the store does: nothing is published unread."""
         if wanted := self._waiting.wanted(now):
             self._waiting.granted(store.holding.take_tokens(wanted), now)
-        turned = asleep != self._asleep
-        if not turned and (asleep or now < self._next):
+        if asleep == self._asleep and now < self._next:
             return
         holds = store.holding.read()
-        self._asleep, self._next = asleep, now + EVERY
+        ends = min((hold.seconds for hold in holds if hold.seconds is not None), default=inf)
+        self._asleep, self._next = asleep, now + (max(EVERY, ends) if asleep else EVERY)
         self._waiting.hold(holds)
         self._tell(holds)
 

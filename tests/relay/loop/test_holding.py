@@ -11,6 +11,7 @@ from tests.fixtures.broker import Broker
 from tests.fixtures.programs import RelayFactory
 from tests.fixtures.rows import commit_rows, states
 from tests.fixtures.waiting import wait_until
+from tests.relay.loop.test_sleep import wait_for_sleep
 
 DEADLINE = 30.0
 Run = Callable[..., list[Any]]
@@ -56,7 +57,7 @@ def test_a_pause_holds_a_queue_and_nothing_else(
     wait_until(lambda: len(broker.take_all("celery")) == 10, DEADLINE, "others before")
 
     run("SELECT outbox.pause(queue => 'mail', reason => 'down')")
-    wait_until(lambda: all(each.events("pauses_changed") for each in started), 3, "all know")
+    wait_until(lambda: all(each.events("pauses_changed") for each in started), DEADLINE, "all know")
     commit_rows(database, 500, routing_key="mail")
     commit_rows(database, 500, routing_key="celery")
     wait_until(lambda: held(run) == 500, DEADLINE, "the mail held")
@@ -97,17 +98,33 @@ def test_a_pause_outlives_a_relay_that_is_killed(
 def test_a_pause_ends_by_itself(
     relay: RelayFactory, environment: dict[str, str], database: str, broker: Broker, run: Run
 ) -> None:
-    """At its time, also while the relay sleeps; and what comes later is not held."""
-    process = relay(**environment)
-    run("SELECT outbox.pause(everything => true, until => clock_timestamp() + interval '8 s')")
-    process.wait_for_event("pauses_changed", 5)
+    """At its time, and none is sent before; what comes later is not held."""
+    run("SELECT outbox.pause(everything => true, until => clock_timestamp() + interval '4 s')")
+    [(until,)] = run("SELECT until FROM outbox.paused")
     commit_rows(database, 50, routing_key="mail")
-    wait_until(lambda: held(run) == 50, 5, "all held")
-    assert broker.depth("mail") == 0
+    relay(**environment)
 
     wait_until(lambda: broker.depth("mail") == 50, DEADLINE, "all sent")
+    wait_until(lambda: states(database)["sent"] == 50, DEADLINE, "all settled")
+    assert run("SELECT min(sent_at) >= %s FROM outbox.sent", until) == [(True,)]
     commit_rows(database, 1, routing_key="mail")
     wait_until(lambda: broker.depth("mail") == 51, DEADLINE, "another")
+
+
+def test_a_pause_that_is_cut_short_ends_while_the_relay_sleeps(
+    relay: RelayFactory, environment: dict[str, str], database: str, broker: Broker, run: Run
+) -> None:
+    """What was set aside until its old end is sent at the new one."""
+    process = relay(**environment)
+    run("SELECT outbox.pause(everything => true, until => clock_timestamp() + interval '1 day')")
+    process.wait_for_event("pauses_changed", DEADLINE)
+    commit_rows(database, 50, routing_key="mail")
+    wait_until(lambda: held(run) == 50, DEADLINE, "all held")
+    wait_for_sleep(database)
+    assert broker.depth("mail") == 0
+
+    run("SELECT outbox.pause(everything => true, until => clock_timestamp() + interval '2 s')")
+    wait_until(lambda: broker.depth("mail") == 50, DEADLINE, "all sent")
 
 
 def test_order_within_a_key_outlives_a_pause(
