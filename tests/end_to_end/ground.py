@@ -100,6 +100,7 @@ class Ground:
             capture_output=True,
             text=True,
             check=False,
+            timeout=self.size.seconds,
         )
         assert ended.stderr == ""
         return ended.stdout

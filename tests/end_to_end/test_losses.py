@@ -105,21 +105,27 @@ def test_the_queue_is_purged(ground: Ground) -> None:
 
 
 @pytest.mark.parametrize("anew", [True, False], ids=["declared anew", "not there"])
-def test_the_queue_is_deleted(ground: Ground, anew: bool) -> None:
+def test_the_queue_is_deleted(on_rabbitmq: Ground, anew: bool) -> None:
     """And declared anew, so that it looks as if nothing had happened; or not."""
 
     def delete() -> None:
-        if not ground.url.startswith("amqp"):  # a list there, gone once it is empty
-            with Redis.from_url(ground.url) as client:
-                assert client.delete("celery") == 1
-            return
-        with Connection(ground.url) as connection:
+        with Connection(on_rabbitmq.url) as connection:
             queue = Queue("celery")(connection.default_channel)
             queue.delete()
             if anew:
                 queue.declare()
 
-    in_the_queue(ground, delete, reason_on(ground, EMPTY if anew else NO_QUEUE))
+    in_the_queue(on_rabbitmq, delete, EMPTY if anew else NO_QUEUE)
+
+
+def test_the_list_is_deleted(on_redis: Ground) -> None:
+    """A queue of Redis: it is there as long as something is in it."""
+
+    def delete() -> None:
+        with Redis.from_url(on_redis.url) as client:
+            assert client.delete("celery") == 1
+
+    in_the_queue(on_redis, delete, NOWHERE)
 
 
 def test_the_virtual_host_is_deleted(on_rabbitmq: Ground, broker: Broker) -> None:

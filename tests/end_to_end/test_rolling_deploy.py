@@ -6,6 +6,7 @@ the guard, none of them fails, nor ends among the dead letters: it waits for its
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -40,8 +41,8 @@ pytestmark = pytest.mark.timeout(1800)
 class Senders:
     """Send tasks as SQL does, in the background, and remember the ids by name."""
 
-    def __init__(self, database: str, least: int) -> None:
-        self._database, self._least = database, least
+    def __init__(self, database: str, size: Size) -> None:
+        self._database, self._least, self._seconds = database, size.least, size.seconds
         self.sent: dict[str, list[str]] = {}
 
     @contextmanager
@@ -58,13 +59,14 @@ class Senders:
                         rows = connection.execute("SELECT outbox.enqueue(%s)", (name,)).fetchall()
                         self.sent.setdefault(name, []).append(str(rows[0][0]))
 
-        thread = threading.Thread(target=send)
-        thread.start()
+        pool = ThreadPoolExecutor(1)
+        sending = pool.submit(send)
         try:
             yield
         finally:
             ended.set()
-            thread.join()
+            pool.shutdown(wait=False)
+            sending.result(self._seconds)
 
 
 @pytest.fixture
@@ -101,7 +103,7 @@ def deploy(
         def worker(tasks: str) -> Callable[[], int]:
             return celery_worker(release.__name__, RELEASE_TASKS=tasks, **environment).stop
 
-        senders = Senders(ledger.dsn, size.least)
+        senders = Senders(ledger.dsn, size)
         old = [worker(OLD), worker(OLD)]
         with senders.sending("shop.bill", "shop.mail", "shop.fax"):
             old.pop()()

@@ -20,10 +20,6 @@ from tests.fixtures.waiting import wait_until
 #: Rows for a route that is struck, and how many of them a full queue has room for.
 ROWS: Final = 60
 ROOM: Final = 10
-_PERMIT: Final = (
-    'ok = rabbit_auth_backend_internal:set_permissions(<<"outbox">>, <<"{vhost}">>, <<".*">>, '
-    '<<"{write}">>, <<".*">>, <<"outbox">>)'
-)
 _POLICY: Final = '{"max-length": %d, "overflow": "reject-publish"}'
 _WAITING: Final[LiteralString] = (
     "SELECT 1 FROM outbox.parked WHERE starts_with(route, %s || chr(31)) AND route LIKE %s LIMIT 1"
@@ -120,8 +116,8 @@ class RouteFaults:
     def _forbidden(self, exchange: str) -> Iterator[None]:
         """Nobody may publish to an exchange; a channel remembers what it may, not what not."""
         node, vhost = self._broker.node, self._broker.vhost
-        node.evaluate(_PERMIT.format(vhost=vhost, write=f"^(?!{exchange}$)"))
+        node.permit(vhost, f"^(?!{exchange}$)")
         try:
             yield
         finally:
-            node.evaluate(_PERMIT.format(vhost=vhost, write=".*"))
+            node.permit(vhost)

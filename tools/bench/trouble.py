@@ -8,6 +8,7 @@ minute a scheduled row becomes due that is in the way.
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,6 +24,8 @@ from servers import RabbitMQ
 PAUSE: Final = 1.0
 PORTION: Final = 5
 SPOIL_EVERY: Final = 60
+#: How long the last portion may take, in seconds.
+DEADLINE: Final = 60.0
 
 FULL: Final = "full"
 FORBIDDEN: Final = "forbidden"
@@ -51,10 +54,6 @@ _FIND: Final = (
     '{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{vhost}">>, queue, <<"{name}">>)), '
     "P = amqqueue:get_pid(Q), sys:{what}(P)"
 )
-_PERMIT: Final = (
-    'ok = rabbit_auth_backend_internal:set_permissions(<<"outbox">>, <<"{vhost}">>, <<".*">>, '
-    '<<"{write}">>, <<".*">>, <<"outbox">>)'
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +81,18 @@ ROUTES: Final = (
 
 @contextmanager
 def trouble(lab: Lab, node: RabbitMQ, vhost: str, backlog: int) -> Iterator[None]:
-    """Within the block all of it is there, `backlog` messages for each of the routes."""
+    """Within the block all of it is there, `backlog` messages for each of the routes.
+
+    Raises what kept the messages from coming.
+    """
     with ExitStack() as stack:
         _make_routes(node, vhost, stack)
         for route in ROUTES:
             lab.admin.execute(INSERT.encode(), route.row(backlog))
-        ending = threading.Event()
-        feeding = threading.Thread(target=_feed, args=(lab.database_url, ending))
-        feeding.start()
-        stack.callback(feeding.join)
+        ending, pool = threading.Event(), ThreadPoolExecutor(1)
+        feeding = pool.submit(_feed, lab.database_url, ending)
+        stack.callback(pool.shutdown, wait=False)
+        stack.callback(feeding.result, DEADLINE)
         stack.callback(ending.set)
         yield
 
@@ -106,8 +108,8 @@ def _make_routes(node: RabbitMQ, vhost: str, stack: ExitStack) -> None:
     for name in (FROZEN, HANGING):
         node.evaluate(_FIND.format(vhost=vhost, name=name, what="suspend"))
         stack.callback(node.evaluate, _FIND.format(vhost=vhost, name=name, what="resume"))
-    node.evaluate(_PERMIT.format(vhost=vhost, write=f"^(?!{FORBIDDEN}$)"))
-    stack.callback(node.evaluate, _PERMIT.format(vhost=vhost, write=".*"))
+    node.permit(vhost, f"^(?!{FORBIDDEN}$)")
+    stack.callback(node.permit, vhost)
 
 
 def _feed(database_url: str, ending: threading.Event) -> None:

@@ -100,6 +100,11 @@ class RabbitMQ(Server):
         )
         return name
 
+    def permit(self, vhost: str, write: str = ".*") -> None:
+        """Let the user of ``url`` write what the pattern matches, and do everything else."""
+        rights = f'<<"{_USER}">>, <<"{vhost}">>, {_ANY}, <<"{write}">>, {_ANY}, <<"{_USER}">>'
+        self.evaluate(f"ok = rabbit_auth_backend_internal:set_permissions({rights})")
+
     def delete_vhost(self, name: str) -> None:
         """Delete a virtual host with its queues, closing the connections to it."""
         self.evaluate(f'rabbit_vhost:delete(<<"{name}">>, <<"{_USER}">>)')
