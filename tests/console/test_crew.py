@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from outbox_console.depths import Depth, Depths, parse
-from outbox_console.outbox.routes import Route, scaled
+from outbox_console.outbox.routes import Parts, Route, scaled
 from outbox_console.outbox.samples import Counts
 from outbox_console.outbox.workers import Relay
 from outbox_migrations import grant, upgrade
@@ -75,13 +75,35 @@ def test_many_rows_are_estimated(browse: Browse, outbox: str) -> None:
 def test_estimates_add_up_to_what_there_is() -> None:
     """Shares are those of the sample; a state of which nothing was seen is not made up."""
     routes = [Route("", "a", 30, 0, 5, None, []), Route("", "b", 10, 0, 0, None, [])]
+    totals = Counts(pending=80, scheduled=9, dead=50, expired=0)
 
-    found = scaled(routes, Counts(pending=80, scheduled=9, dead=50, expired=0))
+    found = scaled(routes, totals, frozenset({"pending", "scheduled", "dead"}))
+    exact = scaled(routes, totals, frozenset({"scheduled"}))
 
     assert [(each.pending, each.scheduled, each.dead) for each in found] == [
         (60, 0, 50),
         (20, 0, 0),
     ]
+    assert exact == routes  # what was counted is not made to fit an older total
+
+
+def test_each_state_that_is_estimated_is_marked() -> None:
+    """What is pending is in three tables, and the rest in one."""
+    assert Parts(100, 100, 100, 0).estimated == frozenset()
+    assert Parts(3, 100, 100, 0).estimated == {"pending"}
+    assert Parts(100, 100, 3, 0).estimated == {"pending", "scheduled", "dead"}
+
+
+def test_few_of_a_sample_are_marked_as_well(browse: Browse, outbox: str) -> None:
+    """A count is no surer because it is small; what is counted has no mark."""
+    commit_rows(outbox, 2000, routing_key="mail")
+    commit_rows(outbox, 40, routing_key="news")
+    bury(outbox, commit_rows(outbox, 1, routing_key="mail"))
+
+    found = rows(browse(outbox).get("/routes").text)
+
+    assert {row[1][:2] for row in found} == {"≈ "}
+    assert [row[3] for row in found if row[0] == "mail"] == ["1"]
 
 
 def test_what_is_paused_is_said(browse: Browse, database: str) -> None:

@@ -78,9 +78,11 @@ class Parts:
     seed: float
 
     @property
-    def is_sample(self) -> bool:
-        """Whether the counts are estimates."""
-        return min(self.ready, self.lane, self.parked) < 100
+    def estimated(self) -> frozenset[str]:
+        """The states whose counts are estimates: what is pending is in all three tables."""
+        pending = min(self.ready, self.lane, self.parked) < 100
+        others = {"scheduled", "dead"} if self.parked < 100 else set()
+        return frozenset(others | ({"pending"} if pending else set()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +112,10 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """All of them, and what is paused; `estimated` where the counts are of a sample."""
+    """All of them, and what is paused; `estimated` are the states whose counts are of a sample."""
 
     routes: list[Route]
-    estimated: bool
+    estimated: frozenset[str]
     paused: list[Pause]
 
 
@@ -121,18 +123,18 @@ async def read(session: Session, totals: Counts | None) -> Routes:
     """The routes, those with most pending messages first; estimates add up to the totals."""
     (parts,) = await session.fetch(Parts, PARTS)
     routes = await session.fetch(Route, ROUTES, **asdict(parts))
-    if parts.is_sample and totals is not None:
-        routes = scaled(routes, totals)
-    return Routes(routes, parts.is_sample, await session.fetch(Pause, PAUSED))
+    if totals is not None:
+        routes = scaled(routes, totals, parts.estimated)
+    return Routes(routes, parts.estimated, await session.fetch(Pause, PAUSED))
 
 
-def scaled(routes: list[Route], totals: Counts) -> list[Route]:
-    """The same, so that each state comes to as many as there are. Pure.
+def scaled(routes: list[Route], totals: Counts, estimated: frozenset[str]) -> list[Route]:
+    """The same, so that each estimated state comes to as many as there are. Pure.
 
     How the routes share them is what a sample of a few pages tells; how many there are it does not.
     """
     factors = {}
-    for state in ("pending", "scheduled", "dead"):
+    for state in estimated:
         seen = sum(getattr(route, state) for route in routes)
         factors[state] = getattr(totals, state) / seen if seen else 0.0
     return [
