@@ -47,6 +47,8 @@ class HeldResult(EagerResult):  # type: ignore[type-arg]  # Celery 5.4 takes non
         finally:
             self.held.take_error()
 
+    wait = get
+
     def revoke(self, *args: Any, **options: Any) -> None:
         """Have the task not run, if it has not; else as Celery does."""
         self.held.drop("its result was revoked")

@@ -1,12 +1,13 @@
 """`send_many` stores, field for field, what a loop of `apply_async` stores; only faster."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from threading import Thread
 from typing import Any, Final
 
 import pytest
-from celery import Task, signals
+from celery import Task, chord, group, signals, signature
 from celery.app.trace import build_tracer
 from kombu import Connection as Broker
 from kombu import Exchange, Queue
@@ -64,6 +65,9 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "ignored result": {"ignore_result": True},
     "transient": {"delivery_mode": "transient"},
     "ordering key": {"ordering_key": "order-42"},
+    "links": {"link": signature("a.b", (1,)), "link_error": signature("c.d")},
+    "a group as link": {"link": group(signature("a.b"), signature("c.d"))},
+    "a chord as link": {"link": chord([signature("a.b")], signature("c.d"))},
     "a property": {"reply_to": "somewhere"},
     "stamps": {"stamped_headers": ["who"], "who": ["me"]},
     "a long header": {"headers": {"long": "x" * 40_000}},
@@ -230,6 +234,47 @@ def test_deduplication(shop: Shop, connection: Connection, stored: Stored) -> No
         ids = shop.app.outbox.send_many(shop.add, [(1, 2), (3, 4), (5, 6)], dedup_key="k")
     (row,) = stored.rows()
     assert [*ids] == [row.message_id] * 3
+
+
+def test_ids_of_ones_own(shop: Shop, connection: Connection, stored: Stored) -> None:
+    """A class of tasks may choose them, whatever they look like, or return nothing at all."""
+
+    class Own(Task):  # type: ignore[type-arg]  # Celery 5.4 takes none
+        def apply_async(self, args: Any = None, *rest: Any, **options: Any) -> Any:
+            sent = super().apply_async(args, *rest, **{**options, "task_id": args[0]})
+            return None if args[0] == "none" else sent
+
+    task = shop.app.task(base=Own, name="own", shared=False)(identity)
+    chosen = ["invoice-1", "abcd", "0" * 32, "12345678-1234-1234-1234-123456789abc", "none"]
+    with connection, shop.app.outbox.using(connection):
+        ids = shop.app.outbox.send_many(task, [(each,) for each in chosen])
+
+    assert [row.message_id for row in stored.rows()] == chosen
+    assert [*ids] == [*chosen[:-1], ""]
+
+
+def test_threads(
+    shop: Shop, connection: Connection, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That share a connection lose nothing, and each keeps its order."""
+    monkeypatch.setattr(sending, "FOLLOWERS", 50)
+    monkeypatch.setattr(commands, "PORTION", 70)
+
+    def send(number: int) -> list[str]:
+        calls = ((number * 1000 + each, 0) for each in range(500))
+        return [*shop.app.outbox.send_many(shop.add, calls, outbox=connection)]
+
+    with ThreadPoolExecutor(4) as pool:
+        sent = [*pool.map(send, range(4))]
+    connection.commit()
+    rows = stored.fetch(
+        "SELECT message_id, convert_from(body, 'UTF8')::json -> 0 -> 0 AS n"
+        " FROM outbox.message ORDER BY id"
+    )
+    for number, ids in enumerate(sent):
+        mine = [row for row in rows if row.n // 1000 == number]
+        assert [row.message_id for row in mine] == ids
+        assert [row.n for row in mine] == [*range(number * 1000, number * 1000 + 500)]
 
 
 def test_signals(shop: Shop, connection: Connection, stored: Stored, alike: list[int]) -> None:

@@ -153,10 +153,7 @@ class _Sending:
             result = self._app.send_task(self._task, args, kwargs, **self._options)
         else:
             result = self._task.apply_async(args, kwargs, **self._options)
-        if self._options.get("dedup_key") is None:
-            self.ids.add(result.id)
-        else:
-            self.ids.add_result(result)
+        self.ids.add_result(result, final=self._options.get("dedup_key") is None)
 
     def _result(self, task_id: str) -> Any:
         kind = self._app if isinstance(self._task, str) else self._task
