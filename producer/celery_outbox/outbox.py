@@ -2,8 +2,7 @@
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Final, TypeVar, overload
@@ -18,8 +17,8 @@ from celery_outbox.capture.event import event, name_of
 from celery_outbox.decision import ENDINGS, Destination, Origin, Scope, destination, origin_of
 from celery_outbox.errors import NoTransaction
 from celery_outbox.many.sending import send_many
-from celery_outbox.many.storing import Buffered, Portions, Storing, finish_earlier
-from celery_outbox.message import Message, Parcel
+from celery_outbox.many.storing import Buffered, Joined, Portions, Storing, finish_earlier
+from celery_outbox.message import Alike, Message, Parcel
 from celery_outbox.statements.commands import Outcome, Rows
 from celery_outbox.statements.insert import CANCEL
 from celery_outbox.stores.database import Database, Store
@@ -143,8 +142,8 @@ class Outbox:
         are those of apply_async, the same for every call, `outbox=` included. What is stored is
         what a loop of apply_async would have stored, several times as fast where nobody listens to
         the signals of a send or replaced a part of it. Whoever yields may use the connection: a
-        savepoint takes along what was yielded in it. psycopg2 and Django therefore insert each task
-        by itself, unless `calls` is a list, a tuple or the like.
+        savepoint takes along what was yielded in it. With psycopg2, Django's too, each task is
+        therefore inserted by itself in a transaction, unless `calls` is a list or the like.
 
         No task is kept in memory that is stored; where the target is asynchronous, all wait for the
         next `await`. Of each an id is kept, in sixteen bytes; with `dedup_key`, Celery's result,
@@ -233,31 +232,20 @@ class Outbox:
 
         `inert` says that none of the caller's code runs between two of them.
         """
-        database = self._database
-        joins = decision.destination is Destination.JOIN
-        if joins:
-            block = decision.block
-            target = block.target if block else target_for(decision.target, self._schema)
-            if target.buffers and block:
-                return Buffered(like, block.put, lambda: None)  # the block inserts as it ends
-            if target.buffers:
-                return Buffered(like, target.put, target.flush)
-        return Portions(
-            like,
-            inert=inert,
-            is_alone=lambda: not joins and database.is_alone(),
-            store=partial(self.carry_out, decision),
-            store_apart=database.store_apart,
-        )
+        if decision.destination is not Destination.JOIN:
+            return Portions(like, self._database, inert=inert)
+        block = decision.block
+        target = block.target if block else target_for(decision.target, self._schema)
 
-    @contextmanager
-    def storing_in(self, store: Store) -> Iterator[None]:
-        """Have `store` take what joins no transaction, in the whole process. For tests."""
-        before, self._stand_in = self._stand_in, store
-        try:
-            yield
-        finally:
-            self._stand_in = before
+        def put(alike: Alike) -> Outcome:
+            if block is not None:
+                block.check_open(alike.task)
+            return target.put_many(alike)
+
+        if not target.buffers:
+            return Portions(like, Joined(put, target.flush), inert=inert)
+        # A block inserts as it ends.
+        return Buffered(like, put, (lambda: None) if block else target.flush)
 
     def _warn_once(self, task: str) -> None:
         """Warn of the first message that may have been meant for a transaction."""

@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from django.db import transaction  # type: ignore[import-untyped]  # Django ships no types
+from django.db import connections, transaction  # type: ignore[import-untyped]  # Django ships no types
 
-from celery_outbox import OutboxError, OutboxNotReady, UnusableTarget
+from celery_outbox import OutboxError, OutboxNotReady, RowRefused, UnusableTarget
 from tests.producer.conftest import Connection, Shop, Stored, make_shop
 from tests.producer.drivers import DJANGO, SYNCHRONOUS, Driver, Talk, opened
 from tests.producer.soaking import finished
@@ -254,3 +254,41 @@ class TestDjango:
         """A portion is stored at a time."""
         shop.app.outbox.send_many(shop.add, ((number, 0) for number in range(20)))
         assert (stored.args(), alike) == ([*range(20)], [18])
+
+    def test_in_atomic(self, shop: Shop, stored: Stored, alike: list[int]) -> None:
+        """Messages wait for the next statement, and the savepoints of `atomic` are exact."""
+
+        def calls() -> Iterator[Call]:
+            yield from ((number, 0) for number in range(20))
+            with suppress(KeyError), transaction.atomic():
+                yield from ((number, 0) for number in range(20, 30))
+                raise KeyError
+            yield from ((number, 0) for number in range(30, 50))
+
+        with transaction.atomic():
+            shop.app.outbox.send_many(shop.add, calls())
+        assert (stored.args(), alike) == ([*range(20), *range(30, 50)], [18, 10, 20])
+
+    def test_an_atomic_that_must_roll_back(self, shop: Shop, stored: Stored) -> None:
+        """Takes no more messages, although no statement told of it."""
+
+        def calls() -> Iterator[Call]:
+            yield from ((number, 0) for number in range(5))
+            with suppress(KeyError), transaction.atomic(savepoint=False):
+                raise KeyError
+            yield (5, 0)
+
+        with pytest.raises(UnusableTarget, match="can only be rolled back"), transaction.atomic():
+            shop.app.outbox.send_many(shop.add, calls())
+        assert stored.rows() == []
+
+    def test_a_row_that_is_refused(self, shop: Shop, stored: Stored) -> None:
+        """Rolls `atomic` back, should somebody hide it."""
+        with transaction.atomic(), connections["default"].cursor() as cursor:
+            cursor.execute(
+                "ALTER TABLE outbox.message ADD CHECK (convert_from(body, 'UTF8') NOT LIKE '%7%')"
+            )
+        with transaction.atomic(), suppress(RowRefused):
+            calls = ((number, 0) for number in range(10))
+            shop.app.outbox.send_many(shop.add, calls)
+        assert stored.rows() == []

@@ -57,25 +57,46 @@ class Buffered:
         self._flush()
 
 
-class Portions:
-    """Messages for what has no buffer."""
+class Place(Protocol):
+    """What takes messages and does not buffer them, or not always."""
 
-    def __init__(
-        self,
-        like: Message,
-        *,
-        inert: bool,
-        is_alone: Callable[[], bool],
-        store: Callable[[Alike], object],
-        store_apart: Callable[[Alike], object],
-    ) -> None:
+    def is_alone(self) -> bool:
+        """Tell whether what is stored now is in a transaction of its own."""
+
+    def store(self, message: Alike) -> object:
+        """Store messages."""
+
+    def store_apart(self, message: Alike) -> object:
+        """Store messages in a transaction that nothing in progress can roll back."""
+
+    def put_many(self, message: Alike) -> object:
+        """Take messages as a part of the transaction in progress."""
+
+    def flush(self) -> object:
+        """Store what was taken and is buffered."""
+
+
+class Joined:
+    """The transaction that a target is in."""
+
+    def __init__(self, put_many: Callable[[Alike], object], flush: Callable[[], object]) -> None:
+        self.put_many = self.store = self.store_apart = put_many
+        self.flush = flush
+
+    def is_alone(self) -> bool:
+        """Tell that it is not."""
+        return False
+
+
+class Portions:
+    """Messages for what does not always buffer."""
+
+    def __init__(self, like: Message, place: Place, *, inert: bool) -> None:
         self._like = like
+        self._place = place
         #: Whether none of the caller's code runs between two messages.
         self._inert = inert
-        #: Tells whether what is stored now is in a transaction of its own.
-        self._is_alone = is_alone
-        self._store = store
-        self._store_apart = store_apart
+        self._in_transaction = Buffered(like, place.put_many, place.flush)
         self._filled: list[Filled] = []
         self._bytes = 0
         #: Why some were not stored: to be told again, as it may have been code of the caller's
@@ -84,23 +105,30 @@ class Portions:
 
     def put(self, filled: Filled) -> None:
         """Store the message, or keep it until the portion is full."""
-        if not (self._inert or self._is_alone()):
-            self.finish()
-            self._store(Alike(self._like, [filled]))
+        if not (self._inert or self._place.is_alone()):
+            self._store_kept()
+            self._in_transaction.put(filled)
             return
         self._filled.append(filled)
         self._bytes += size_of(filled)
         if len(self._filled) >= PORTION or self._bytes >= MAX_BYTES:
-            self.finish()
+            self._store_kept()
 
     def finish(self) -> None:
+        """Store what is not stored yet."""
+        self._store_kept()
+        self._in_transaction.finish()
+
+    def _store_kept(self) -> None:
         """Store what is kept: made outside of a transaction, it is not stored in one."""
         if self._failure is not None:
             raise self._failure
         taken, self._filled, self._bytes = self._filled, [], 0
         if not taken:
             return
-        store = self._store if self._inert or self._is_alone() else self._store_apart
+        store = self._place.put_many if self._inert else self._place.store_apart
+        if self._place.is_alone():
+            store = self._place.store
         try:
             store(Alike(self._like, taken))
         except Exception as error:

@@ -51,6 +51,16 @@ class Database:
         found: Store = self._django() or self._required()
         return found.store(message)
 
+    def put_many(self, message: Parcel) -> Outcome:
+        """Store one of many messages, or buffer it for the transaction that is in progress."""
+        django = self._django()
+        return self.store(message) if django is None else django.put_many(message)
+
+    def flush(self) -> None:
+        """Store what is buffered."""
+        if (django := self._django()) is not None:
+            django.flush()
+
     def store_apart(self, message: Parcel) -> Outcome:
         """Store a message in a transaction of its own. See `Store`."""
         django = None if self._url_comes_first() else self._django()

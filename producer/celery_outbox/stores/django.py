@@ -32,6 +32,25 @@ class DjangoStore:
         Raises UnusableTarget where only another database is in a transaction: its rollback would
         not take the message along.
         """
+        self._check()
+        return self._insert(message)
+
+    def put_many(self, message: Parcel) -> Outcome:
+        """Take one of many messages: as `store` does, but buffered where a transaction allows it.
+
+        Raises UnusableTarget, as `store` does.
+        """
+        self._check()
+        if self._connection.get_autocommit():
+            return self._insert(message)
+        return self._target.put_many(message)
+
+    def flush(self) -> None:
+        """Insert what is buffered."""
+        self._target.flush()
+
+    def _check(self) -> None:
+        """Refuse what could not be stored where it belongs."""
         self._target.check()
         if (other := self._other_in_atomic()) is not None:
             raise self._target.unusable(
@@ -41,7 +60,6 @@ class DjangoStore:
                 " to store it whatever becomes of the other, send it within"
                 f" `with app.outbox.transaction({self._alias!r})`"
             )
-        return self._insert(message)
 
     def store_apart(self, message: Parcel) -> Outcome:
         """Insert the message in a transaction of its own, whatever is in progress."""

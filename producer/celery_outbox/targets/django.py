@@ -1,12 +1,13 @@
 """Django databases as targets, by their alias: each message is inserted as it is sent.
 
 Django's own connection runs the INSERT, so rows are exactly where the ORM's are: inside `atomic`
-and inside its savepoints.
+and inside its savepoints. Only of many sent at a time some wait, where the driver is psycopg, for
+what its connection does next.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction  # type: ignore[import-untyped]  # ships no types
 
@@ -16,6 +17,9 @@ from celery_outbox.statements.commands import Entry, Outcome, Rows, commands, ex
 from celery_outbox.statements.insert import Style, explain, sqlstate, statement
 from celery_outbox.targets.immediate import Immediate
 from celery_outbox.targets.target import FAILED, INERROR, described
+
+if TYPE_CHECKING:
+    from celery_outbox.targets.psycopg import PsycopgTarget
 
 
 class DjangoTarget(Immediate):
@@ -33,13 +37,52 @@ class DjangoTarget(Immediate):
 
     def put(self, message: Parcel) -> Outcome:
         """Insert the message."""
+        self._check_joined()
+        return self.insert(self._connection, message)
+
+    def put_many(self, message: Parcel) -> Outcome:
+        """Buffer the message where the driver's own connection does: where that is psycopg's.
+
+        Nothing gets past that, Django's statements included: it is inserted before the next one.
+        """
+        self._check_joined()
+        driver = self._driver()
+        if driver is None:
+            return self.insert(self._connection, message)
+        with self._giving_up():
+            return driver.put(message)
+
+    def flush(self) -> None:
+        """Insert what is buffered."""
+        driver = self._driver()
+        if driver is None or not driver.has_entries():
+            return
+        if self._connection.needs_rollback:
+            driver.discard()
+        self.check()
+        with self._giving_up():
+            driver.flush()
+
+    def _driver(self) -> "PsycopgTarget | None":
+        """Return the connection of the driver as a target that buffers, if it is one."""
+        try:
+            from psycopg import Connection
+
+            from celery_outbox.targets.psycopg import PsycopgTarget
+        except ImportError:  # Django has psycopg2, and there is no other
+            return None
+        connection = self._connection.connection
+        known = isinstance(connection, Connection)
+        return PsycopgTarget(connection, self._schema) if known else None
+
+    def _check_joined(self) -> None:
+        """Refuse what is in no transaction, or not in the one of the block."""
         self._check_transaction()
         if self._joined is not None and self._joined is not self._connection:
             raise self.unusable(
                 "the block was opened in another thread, and Django gives each its own connection."
                 " Open one in this thread, or send after the other has ended"
             )
-        return self.insert(self._connection, message)
 
     @contextmanager
     def begin(self) -> Iterator[None]:
@@ -92,6 +135,16 @@ class DjangoTarget(Immediate):
             self._give_up(connection, interrupt)
             raise
         raise failure
+
+    @contextmanager
+    def _giving_up(self) -> Iterator[None]:
+        """Have `atomic` roll back after an error; otherwise psycopg's buffer sees to that."""
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_atomic_block:
+                self._connection.set_rollback(True)
+            raise
 
     def _give_up(self, connection: Any, error: BaseException) -> None:
         """See that nothing commits, should somebody catch the error."""

@@ -14,6 +14,10 @@ class Immediate:
         """Insert the message."""
         return self.put(message)
 
+    def put_many(self: Target, message: Parcel) -> Outcome:
+        """Insert the message."""
+        return self.put(message)
+
     def flush(self) -> None:
         """Do nothing: all is inserted."""
 

@@ -65,6 +65,10 @@ class PsycopgTarget:
             self.flush()
         return entry.outcome
 
+    def put_many(self, message: Parcel) -> Outcome:
+        """Add to the buffer."""
+        return self.put(message)
+
     def put_alone(self, message: Parcel) -> Outcome:
         """Insert at once; where the connection is asynchronous, with whatever it does next."""
         if not isinstance(self.connection, Connection) and not self.in_transaction():
@@ -107,6 +111,10 @@ class PsycopgTarget:
         except Exception:
             if not failed:
                 raise
+
+    def has_entries(self) -> bool:
+        """Tell whether anything is not inserted yet."""
+        return bool(Buffer.of(self.connection).entries)
 
     def _give_up(self, reason: str) -> None:
         """Raise UnusableTarget if anything is still buffered, and forget it."""

@@ -67,6 +67,10 @@ class SQLAlchemyTarget:
         """Add to the buffer, and begin a transaction where there is none, as any statement does."""
         return self._put(message, alone=False)
 
+    def put_many(self, message: Parcel) -> Outcome:
+        """Add to the buffer."""
+        return self.put(message)
+
     def put_alone(self, message: Parcel) -> Outcome:
         """Insert at once; where the target is asynchronous, with whatever it does next."""
         return self._put(message, alone=True)

@@ -71,6 +71,9 @@ class Target(Protocol):
     def put_alone(self, message: Parcel) -> Outcome:
         """Take a message where no block is open, and see that it gets into the transaction."""
 
+    def put_many(self, message: Parcel) -> Outcome:
+        """Take one of many messages, as `put` does, or buffer it although `put` would not."""
+
     def flush(self) -> None:
         """See that what was put is in the transaction, unless that takes an `await`."""
 
