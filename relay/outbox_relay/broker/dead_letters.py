@@ -13,7 +13,7 @@ class DeadLetters(Protocol):
     """
 
     def waiting(self, queue: str) -> int | None:
-        """How many lie there; None where there is no such queue, or this user may not see it."""
+        """How many lie there; None where no such queue is there, may be seen, or answers."""
 
     def read(self, queue: str, limit: int) -> Iterator[DeadLetter]:
         """The next of them, oldest first and each once, however often this is called."""

@@ -34,8 +34,8 @@ MAX_LEFT: Final = 10_000
 #: When messages that are still work are looked at again, in seconds: twice as long each time, up to
 BUSY_AGAIN: Final = 10.0
 MAX_BUSY: Final = 600.0
-#: A queue that is not there is looked for half as often each time, down to once in so many seconds:
-#: RabbitMQ closes a channel, and writes a line into its log, over each such look.
+#: A queue that is not there, or gives no answer, is looked for half as often each time, down to
+#: once in so many seconds: RabbitMQ closes a channel, and logs a line, over each such look.
 MAX_MISSING: Final = 300.0
 
 

@@ -13,11 +13,14 @@ from amqp.exceptions import AccessRefused, AMQPError, NotFound, PreconditionFail
 
 from outbox_relay.broker.amqp.check.probe import Probe
 from outbox_relay.broker.amqp.connect import open_connection, words_of
+from outbox_relay.broker.amqp.passive import Unanswered, ask
 from outbox_relay.core.dead_letter import DeadLetter, message_id_of, why
 from outbox_relay.errors import BrokerLost
 
 #: A queue that is not there, not this user's to read, or another connection's alone.
 CLOSED: Final = (NotFound, AccessRefused, ResourceLocked, PreconditionFailed)
+#: How long a queue may take to say how many messages it has, in seconds.
+WITHIN: Final = 2.0
 #: RabbitMQ 4 drops what a quorum queue had to deliver more often than 20 times.
 MAX_RETURNS: Final = 10
 
@@ -32,16 +35,19 @@ class AmqpDeadLetters:
         self._limited: dict[str, bool] = {}
 
     def waiting(self, queue: str) -> int | None:
-        """Ask with a channel of its own, which the broker closes where there is no such queue."""
+        """Ask with a channel of its own, which the broker closes where there is no such queue.
+
+        Where the queue hangs, the channel does, until the connection is closed.
+        """
         with _translated():
             channel: Any = self._connection.channel()
             try:
-                return int(channel.queue_declare(queue, passive=True).message_count)
-            except CLOSED:
+                found = ask(channel, queue, WITHIN)
+            except (*CLOSED, Unanswered):
                 return None
-            finally:
-                with suppress(*CLOSED):
-                    channel.close()
+            with suppress(*CLOSED):
+                channel.close()
+            return found.messages
 
     def read(self, queue: str, limit: int) -> Iterator[DeadLetter]:
         """Get them: a message that is unacknowledged is not got again."""

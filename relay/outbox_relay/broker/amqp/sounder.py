@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Final
 
-from outbox_relay.broker.amqp.check.probe import Probe, Unanswered
+from outbox_relay.broker.amqp.check.probe import Probe
+from outbox_relay.broker.amqp.passive import Unanswered
 from outbox_relay.broker.sounder import Told
 
 #: How long one queue, and one look, may take; seconds.

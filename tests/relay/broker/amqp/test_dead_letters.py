@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from kombu import Connection
 
+from outbox_relay.broker.amqp import dead_letters as module
 from outbox_relay.broker.amqp.check.probe import Probe
 from outbox_relay.broker.amqp.dead_letters import AmqpDeadLetters
 from outbox_relay.core.dead_letter import DeadLetter
-from tests.fixtures.broker import Broker
+from tests.fixtures.broker import Broker, frozen_queue
 from tests.fixtures.waiting import wait_until
 
 QUEUE = "celery.dead"
@@ -40,6 +41,25 @@ def look(broker: Broker) -> DeadLetter:
         wait_until(lambda: letters.waiting(QUEUE), 20, "the letter back in its place")
         [letter] = letters.read(QUEUE, 10)
         return letter
+
+
+def test_a_queue_that_hangs_keeps_no_other_waiting(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts as not there, and the next one is read."""
+    monkeypatch.setattr(module, "WITHIN", 0.2)
+    bury(broker)
+    broker.declare("hangs.dead")
+
+    with (
+        frozen_queue(broker, "hangs.dead"),
+        closing(AmqpDeadLetters(broker.url)) as letters,
+    ):
+        assert letters.waiting("hangs.dead") is None
+        assert letters.waiting(QUEUE) == 1
+        [letter] = letters.read(QUEUE, 10)
+        letters.done([letter])
+        assert letters.waiting(QUEUE) == 0
 
 
 @pytest.mark.parametrize("limit", [{}, {"x-delivery-limit": 20}], ids=["default", "limited"])

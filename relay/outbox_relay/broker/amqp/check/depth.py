@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from contextlib import closing
 
-from outbox_relay.broker.amqp.check.probe import Probe, Unanswered
+from outbox_relay.broker.amqp.check.probe import Probe
+from outbox_relay.broker.amqp.passive import Unanswered
 from outbox_relay.core.depth import Depth
 
 

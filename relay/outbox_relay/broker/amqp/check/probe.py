@@ -9,11 +9,11 @@ quorum queue after its type: then another value that does not exist keeps the qu
 import re
 from typing import Any, Final
 
-from amqp import spec
 from amqp.exceptions import AccessRefused, AMQPError, NotFound, PreconditionFailed, ResourceLocked
 
 from outbox_relay.broker.amqp.check.queues import Queue
 from outbox_relay.broker.amqp.connect import CONNECT_TIMEOUT, open_connection, words_of
+from outbox_relay.broker.amqp.passive import Declared, Unanswered, ask
 from outbox_relay.core.depth import Depth
 from outbox_relay.errors import BrokerLost
 
@@ -26,10 +26,6 @@ DIFFERENCE: Final = re.compile(
 )
 #: More arguments than a queue can have.
 MAX_ARGUMENTS: Final = 25
-
-
-class Unanswered(Exception):
-    """A queue has not answered in time; the broker still does, as far as is known."""
 
 
 class Probe:
@@ -68,7 +64,7 @@ class Probe:
     def queue(self, name: str) -> Queue | None:
         """What can be known of a queue, or None where there is none. Raises Unanswered."""
         try:
-            self._ask(lambda c: _declared(c, name, CONNECT_TIMEOUT))
+            self._ask(lambda c: ask(c, name, CONNECT_TIMEOUT))
         except NotFound:
             return None
         except (AccessRefused, ResourceLocked):
@@ -80,13 +76,12 @@ class Probe:
 
         Raises Unanswered where the queue does not answer within so many seconds, or a few.
         """
-        found: list[Any] = []
+        found: list[Declared] = []
         try:
-            self._ask(lambda c: found.append(_declared(c, name, within or CONNECT_TIMEOUT)))
+            self._ask(lambda c: found.append(ask(c, name, within or CONNECT_TIMEOUT)))
         except (NotFound, AccessRefused, ResourceLocked):
             return None
-        _, messages, consumers = found[0]
-        return Depth(name, messages, consumers)
+        return Depth(name, found[0].messages, found[0].consumers)
 
     def _described(self, name: str) -> Queue:
         flags = {"durable": True, "auto_delete": False}
@@ -134,19 +129,6 @@ class Probe:
             raise
         except (OSError, AMQPError) as error:
             raise BrokerLost(f"the broker closed the connection: {words_of(error)}") from error
-
-
-def _declared(channel: Any, name: str, within: float) -> tuple[str, int, int]:
-    """What the broker says of a queue that exists; py-amqp's own method waits without an end."""
-    arguments = (0, name, True, False, False, False, False, None)  # passive is the only flag
-    channel.send_method(spec.Queue.Declare, "BsbbbbbF", arguments)
-    try:
-        name, messages, consumers = channel.wait(
-            spec.Queue.DeclareOk, timeout=within, returns_tuple=True
-        )
-    except TimeoutError as error:
-        raise Unanswered from error
-    return name, messages, consumers
 
 
 def _typed(value: str, kind: str | None) -> Any:

@@ -10,8 +10,9 @@ from kombu.utils.url import parse_url
 
 from outbox_relay.broker.amqp.check import bindings, deprecated, fan_out, size
 from outbox_relay.broker.amqp.check.management import Management, Unavailable
-from outbox_relay.broker.amqp.check.probe import Probe, Unanswered
+from outbox_relay.broker.amqp.check.probe import Probe
 from outbox_relay.broker.amqp.check.queues import Queue, judge
+from outbox_relay.broker.amqp.passive import Unanswered
 from outbox_relay.broker.amqp.settings import MANAGEMENT_URL
 from outbox_relay.core import depth, versions
 from outbox_relay.core.finding import Finding, ok, problem, warn
