@@ -25,6 +25,7 @@ from bench import (
     refusals,
     retention,
     sustained,
+    tracing,
 )
 from bench.lab import Lab
 from bench.queues import CLASSIC, CLASSIC_V2, LAZY, QUORUM, Kind
@@ -66,6 +67,7 @@ def catalogue(scale: Scale, has: Brokers) -> list[Experiment]:
             if has.rabbitmq
             else ()
         ),
+        Experiment("tracing", _named_each("tracing", tracing.measure), heavy=True),
         Experiment("commits", _named_each("commits", commits.measure)),
         Experiment("retention", _named_each("retention", retention.measure), heavy=True),
         Experiment("audit", _named_each("audit", audit.measure), heavy=True),

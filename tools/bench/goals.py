@@ -219,6 +219,14 @@ GOALS: Final = (
         ),
         0.95,
     ),
+    *(
+        Goal(
+            f"tracing 1 % of the messages, against none, {where}",
+            _ratio(f"tracing, {where}, at 1 %", f"tracing, {where}, off"),
+            0.97,
+        )
+        for where in ("stub broker", "1 quorum queue")
+    ),
     Goal("audit, messages a second", _median("audit, messages/rate"), 167_000, "/s"),
     Goal(
         "receipts read and missing messages looked for, of a relay's time",
