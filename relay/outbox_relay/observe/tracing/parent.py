@@ -17,11 +17,25 @@ _SAMPLED: Final = re.compile(
 _STATE: Final = re.compile(rb'"tracestate"\s*:\s*"([\x20\x21\x23-\x5b\x5d-\x7e]*)"')
 
 
+#: From the opening quote of its value to the last digit of its flags, and that where it is sampled.
+_FLAG: Final = 55
+_ODD: Final = frozenset(b"%c" % digit for digit in b"13579bdf")
+
+
 class Parent(NamedTuple):
     """The span that sent a message, as the headers name it."""
 
     traceparent: str
     tracestate: str = ""
+
+
+def may_be_sampled(headers: bytes) -> bool:
+    """Whether to look closer. Every message is asked, so it finds the flag and reads no more."""
+    at = headers.rfind(NAME)
+    if at <= 0:
+        return False
+    flag = headers.find(b'"', at + len(NAME)) + _FLAG
+    return headers[flag : flag + 1] in _ODD
 
 
 def parent_of(headers: bytes) -> Parent | None:

@@ -64,24 +64,16 @@ class Writer:
         """Have the spans of a batch exported; what there is no room for is dropped, and counted."""
         # What begins a trace is sampled by itself; what goes on with one, as that is.
         offset = time() - monotonic()
+        contexts = {parent: self._context(parent) for parent in plan.senders}
         whole: list[Link] = []
         if plan.whole:
-            senders = [_span_context(self._context(parent)) for parent in plan.senders]
-            links = [Link(sender) for sender in senders if sender.is_valid]
-            whole = [Link(self._span(plan.whole, offset, Context(), links))]
-        for attempt in plan.attempts:
-            self._child(attempt, offset, whole)
-        for wait in plan.waits:
-            self._child(wait, offset, [])
-
-    def _child(self, span: Span, offset: float, links: Sequence[Link]) -> None:
-        assert span.parent is not None  # of its plan, all but `whole` have one
-        if self._behind >= self._limit:
-            self._refused += 1
-            return
-        context = self._context(span.parent)
-        if _span_context(context).is_valid:
-            self._span(span, offset, context, links)
+            senders = [Link(_span_context(context)) for context in contexts.values()]
+            whole = [Link(self._span(plan.whole, offset, Context(), senders))]
+        for span in (*plan.attempts, *plan.waits):
+            if self._behind >= self._limit:
+                self._refused += 1
+            elif span.parent and _span_context(context := contexts[span.parent]).is_valid:
+                self._span(span, offset, context, whole if span.calling else [])
 
     def _context(self, parent: Parent) -> Context:
         return self._propagator.extract(parent._asdict(), Context())

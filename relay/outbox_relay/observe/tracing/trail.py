@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from outbox_relay.core.message import Message, Parking, Reason, Refusal
-from outbox_relay.observe.tracing.parent import NAME, Parent, parent_of
+from outbox_relay.observe.tracing.parent import Parent, may_be_sampled, parent_of
 
 #: The most traced messages that are claimed, or refused and expected again.
 MAX_TRACED: Final = 10_000
@@ -129,7 +129,7 @@ class Trail(Untraced):
     def claimed(self, messages: Sequence[Message], since: float) -> None:
         """These are ours since then."""
         for message in messages:
-            if message.headers.rfind(NAME) > 0 and (parent := parent_of(message.headers)):
+            if may_be_sampled(message.headers) and (parent := parent_of(message.headers)):
                 self._claimed(message, parent, since)
 
     def _claimed(self, message: Message, parent: Parent, since: float) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from outbox_relay.observe.tracing.parent import Parent, parent_of
+from outbox_relay.observe.tracing.parent import Parent, may_be_sampled, parent_of
 
 SENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = SENT[:-1] + "0"
@@ -45,6 +45,22 @@ def test_one_level_deeper_is_found_as_well() -> None:
 def test_nobody_else_is(headers: dict[str, object]) -> None:
     """What is not sampled, not W3C's, another's header, or what an argument says."""
     assert parent_of(json.dumps(headers).encode()) is None
+
+
+@pytest.mark.parametrize("space", ["", " "])
+@pytest.mark.parametrize("flags", ["00", "01", "02", "03", "0a", "0b", "fe", "ff"])
+def test_the_quick_look_misses_nobody(flags: str, space: str) -> None:
+    """It says yes wherever the closer look finds a sender, and no where a trace is not sampled."""
+    headers = f'{{"a": 1, "traceparent":{space}"{SENT[:-2]}{flags}", "b": "x"}}'.encode()
+    assert may_be_sampled(headers) == (parent_of(headers) is not None) == (int(flags, 16) % 2 == 1)
+
+
+@pytest.mark.parametrize(
+    "headers", [b"", b"{}", b'traceparent"', b'{"traceparent"', b'{"traceparent":"']
+)
+def test_the_quick_look_survives_anything(headers: bytes) -> None:
+    """Also what is cut off."""
+    assert not may_be_sampled(headers)
 
 
 def test_random_flags_are_no_hindrance() -> None:
