@@ -1,17 +1,21 @@
 """`outbox.run()`: tasks that a test has sent run in its process, as a worker would run them."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from celery import chain, chord, group
 from celery.exceptions import Ignore, Reject
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
-from celery_outbox import InvalidSetting, OutboxCelery
+from celery_outbox import InvalidSetting, OutboxCelery, UnusableTarget
 from celery_outbox.testing import EndlessRun, FailedOnPurpose, OutboxTest, OutboxTester
 from tests.producer.conftest import Connection, Shop, make_shop
 from tests.producer.drivers import ASYNCHRONOUS, DJANGO, SYNCHRONOUS, Django, Driver, opened
@@ -425,3 +429,75 @@ def test_committed_earlier_in_the_test(
     connection.execute("SELECT 1")
 
     assert results(outbox.run()) == [2]
+
+
+def test_tasks_that_commit_by_themselves(
+    shop: Shop, outbox: OutboxTester, database: str, connection: Connection
+) -> None:
+    """In a connection of their own: what they send there is run as well."""
+
+    @shop.app.task(name="commits", shared=False)
+    def commits() -> None:
+        with psycopg.connect(database) as own, shop.app.outbox.using(own):
+            shop.add.delay(2, 2)
+
+    commits.delay()
+
+    assert results(outbox.run()) == [None, 4]
+
+
+def test_a_task_that_breaks_the_transaction(
+    shop: Shop, outbox: OutboxTester, connection: Connection
+) -> None:
+    """Is named by the error, whose cause is its own."""
+
+    @shop.app.task(name="breaks", shared=False)
+    def breaks() -> None:
+        connection.execute("SELECT 1 / 0")
+
+    breaks.delay()
+    with pytest.raises(UnusableTarget, match="has failed") as raised:
+        outbox.run()
+
+    assert "breaks" in raised.value.__notes__[0]
+    assert isinstance(raised.value.__cause__, psycopg.errors.DivisionByZero)
+
+
+def test_a_session_within_an_outer_transaction(
+    shop: Shop, outbox: OutboxTester, database: str
+) -> None:
+    """As SQLAlchemy's manual has it for tests: its commits are savepoints, and it is in none then.
+
+    What others have committed is not run.
+    """
+    with psycopg.connect(database) as other:
+        other.execute("SELECT outbox.enqueue('shop.add', '[5, 5]')")
+    engine = create_engine(database.replace("postgresql", "postgresql+psycopg", 1))
+    with engine.connect() as connection, connection.begin() as outer:
+        with Session(connection, join_transaction_mode="create_savepoint") as session:
+            with shop.app.outbox.using(session):
+                shop.add.delay(1, 1)
+            session.commit()
+            assert results(outbox.on(session).run()) == [2]
+            session.rollback()
+            assert results(outbox.on(session).run()) == []
+        outer.rollback()
+
+
+def test_modules_with_tasks_are_imported(
+    shop: Shop, outbox: OutboxTester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a worker imports them when it starts, where a task is not known yet."""
+    (tmp_path / "late_tasks.py").write_text(
+        "from celery import current_app\n"
+        "@current_app.task(name='late', shared=False)\n"
+        "def late():\n"
+        "    return 'imported'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "late_tasks", raising=False)
+    shop.app.conf["imports"] = ["late_tasks"]
+    shop.app.set_current()
+    shop.app.send_task("late")
+
+    assert results(outbox.run()) == ["imported"]

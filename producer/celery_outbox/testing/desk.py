@@ -16,7 +16,7 @@ from celery_outbox.message import Parcel
 from celery_outbox.statements.commands import Outcome, Rows
 from celery_outbox.statements.insert import CANCEL
 from celery_outbox.targets.target import Target, target_for
-from celery_outbox.testing.messages import OWN, WAITING, Row
+from celery_outbox.testing.messages import OWN, OWN_OR_WAITING, Row
 
 T = TypeVar("T")
 
@@ -37,8 +37,8 @@ class Desk:
         """
         within = self._joined().in_transaction()
         async with self._transaction() as joined:
-            found = joined.fetch(OWN, list(sent)) if within else joined.fetch(WAITING)
-            return [Row(*row) for row in await _answer(found)]
+            rows = await _answer(joined.fetch(OWN if within else OWN_OR_WAITING, list(sent)))
+            return [Row(*row) for row in rows]
 
     async def take(self, message_id: str) -> bool:
         """Take a message out, whatever rows it has. False where it is not there any more."""

@@ -100,6 +100,7 @@ class Drain:
         self._limit = limit
         self._kept = Kept(app)
         self._runs: list[TaskRun] = []
+        self._imported = False
 
     async def all(self) -> Drained:
         """Run in rounds: what a task sends comes after what waited with it."""
@@ -138,7 +139,8 @@ class Drain:
         return [row for row in due if (row.eta or LONG_AGO) <= now] or due[:1]
 
     def _knows(self, task: str) -> bool:
-        if task not in self._app.tasks:
+        if task not in self._app.tasks and not self._imported:
+            self._imported = True
             self._app.loader.import_default_modules()  # as a worker does when it starts
         return task in self._app.tasks
 

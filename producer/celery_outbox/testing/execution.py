@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from celery import Celery, Task, _state, states
+from celery import Celery, _state, states
 from celery.app.trace import build_tracer
 from celery.exceptions import Reject
 from celery.result import denied_join_result
@@ -125,7 +125,7 @@ def _current(app: Celery) -> Iterator[None]:
 
 
 @contextmanager
-def _raising(task: Task[Any, Any], failure: BaseException | None) -> Iterator[None]:
+def _raising(task: Any, failure: BaseException | None) -> Iterator[None]:
     """Have the body of a task raise; what wraps it, such as `autoretry_for`, sees the error."""
     if failure is None:
         yield

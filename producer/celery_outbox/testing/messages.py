@@ -28,9 +28,15 @@ IS_WAITING: Final = (
 )
 UNCOMMITTED: Final = f"{SELECT} WHERE {IS_UNCOMMITTED} ORDER BY id"
 WAITING: Final = f"{SELECT} WHERE {IS_WAITING} ORDER BY id"
-# What the transaction would send, and what was sent before it by the same test.
+# Of a test: what its transaction would send, and what it has committed before; where nothing was
+# written in this transaction, which is then one for the look alone, all that waits. (A Session can
+# say that it is in none while its connection is in one.)
 OWN: Final = f"""
 {SELECT} WHERE {IS_UNCOMMITTED} OR message_id = ANY (%s::text[]) AND {IS_WAITING} ORDER BY id
+"""
+OWN_OR_WAITING: Final = f"""
+{SELECT} WHERE {IS_UNCOMMITTED} OR {IS_WAITING} AND
+    (pg_current_xact_id_if_assigned() IS NULL OR message_id = ANY (%s::text[])) ORDER BY id
 """
 
 
