@@ -55,6 +55,7 @@ class Store(Session):
         self._fence = fence
         self.bell = Bell(connection, self._run, doorbell)
         self.holding = Holding(self._run)
+        self._routes = waiting.Routes(self._run)
         self._pipeline = Pipeline(connection)
         self._asked: tuple[Claim | None, Turn | None] = (None, None)
 
@@ -241,8 +242,8 @@ class Store(Session):
         return str(rows[0][0]) if rows else None
 
     def waiting_routes(self) -> list[str]:
-        """The routes that messages wait for, or many of them."""
-        return [route for (route,) in self._run(waiting.ROUTES)]
+        """The routes that messages wait for; of very many, others each time."""
+        return self._routes.next()
 
     def release(self, held: Iterable[Held], *, suspicious: bool = False) -> None:
         """Give back what is held; `suspicious` if a broker may have died of it."""

@@ -4,7 +4,7 @@ Such a claim takes them out of `parked` and leases them in one statement, so tha
 published by the relay that chose it, and by no other, which may still think the route paused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from outbox_relay.core.claim import ClaimedRow, RouteClaim
@@ -40,20 +40,37 @@ SELECT id, slot, attempts, suspicion, route FROM due WHERE id IN (SELECT id FROM
 """,
 )
 
+#: How many routes one look names at most; the next goes on behind them.
+MAX_ROUTES: Final = 1000
 #: Each is one look-up in the index, however many messages wait.
 ROUTES: Final = Statement(
     "waiting_routes",
     """
 WITH RECURSIVE route AS (
-    (SELECT route FROM {outbox}.parked WHERE route IS NOT NULL ORDER BY route LIMIT 1)
+    (SELECT route FROM {outbox}.parked WHERE route > %(above)s ORDER BY route LIMIT 1)
     UNION ALL
     SELECT (SELECT p.route FROM {outbox}.parked p WHERE p.route > r.route
             ORDER BY p.route LIMIT 1)
     FROM route r WHERE r.route IS NOT NULL
 )
-SELECT route FROM route WHERE route IS NOT NULL LIMIT 1000
+SELECT route FROM route WHERE route IS NOT NULL LIMIT %(limit)s
 """,
 )
+
+
+class Routes:
+    """The routes that messages wait for, some at each look: all of them have their turn."""
+
+    def __init__(self, run: Callable[..., list[Any]]) -> None:
+        self._run = run
+        self._above = ""
+
+    def next(self) -> list[str]:
+        """Those that come after the last look's; from the first on, where these were the last."""
+        found = self._run(ROUTES, {"above": self._above, "limit": MAX_ROUTES})
+        routes = [route for (route,) in found]
+        self._above = routes[-1] if len(routes) == MAX_ROUTES else ""
+        return routes
 
 
 def query(claim: RouteClaim, lease: Mapping[str, object]) -> Query:

@@ -17,6 +17,7 @@ from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, LaneClaim, Turn
 from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.errors import SchemaError, SettingsError, StoreLost
 from outbox_relay.postgres import store as store_module
+from outbox_relay.postgres import waiting
 from outbox_relay.postgres.store import Store
 from servers import Postgres
 from tests.fixtures.rows import commit_rows, commit_twin, ids_in, insert_rows, states
@@ -82,6 +83,26 @@ def parked(message: Message, state: str = "retry", **changes: Any) -> Parking:
     """A decision to park a message, due at once."""
     decision: dict[str, Any] = {"attempts": 1, "suspicion": 0, "delay": 0.0, "error": "why"}
     return Parking(message, state, **{**decision, **changes})
+
+
+def test_of_many_routes_all_are_named_in_turn(
+    store: Store, emptied_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long those that are named first have messages waiting."""
+    monkeypatch.setattr(waiting, "MAX_ROUTES", 2)
+    commit_rows(emptied_database, 6)
+    store.park([parked(m, route=f"route {m.id % 5}", delay=60.0) for m in claim(store)])
+    with psycopg.connect(emptied_database) as connection:
+        rows = connection.execute("SELECT DISTINCT route FROM outbox.parked ORDER BY 1").fetchall()
+    routes = [route for (route,) in rows]
+    assert len(routes) == 5
+
+    assert [store.waiting_routes() for _ in range(4)] == [
+        routes[:2],
+        routes[2:4],
+        routes[4:],
+        routes[:2],
+    ]
 
 
 class TestClaiming:
