@@ -16,6 +16,7 @@ from django.tasks.signals import task_enqueued  # type: ignore[import-untyped]  
 from django.test import override_settings  # type: ignore[import-untyped]  # the same
 from django.utils import timezone  # type: ignore[import-untyped]  # the same
 
+from django_suite.worker import carry_out
 from tests.django_tasks import work
 from tests.django_tasks.conftest import TASKS
 
@@ -122,6 +123,18 @@ def test_what_is_no_task_is_refused(app: Any, database: str) -> None:
         mailing.enqueue(1)
 
     assert rows(database) == []
+
+
+def test_arguments_are_told_as_the_worker_gets_them(app: Any, database: str) -> None:
+    """Keys become text at once, not on the way; two that would be one are refused."""
+    result = work.echo.enqueue({1: ("a",), None: "b"})
+    assert result.args == [{"1": ["a"], "null": "b"}] == work.echo.get_result(result.id).args
+
+    with pytest.raises(TypeError, match="the same text in JSON"):
+        work.echo.enqueue({1: "a", "1": "b"})
+
+    assert carry_out(app, result.id).retval == {"1": ["a"], "null": "b"}
+    assert len(rows(database)) == 1
 
 
 def test_the_signal_has_the_id(app: Any, database: str) -> None:

@@ -45,5 +45,11 @@ def tell_time() -> datetime:
     return datetime.now()
 
 
+@task  # type: ignore[untyped-decorator]  # the same
+def echo(value: Any) -> Any:
+    """Return what was given."""
+    return value
+
+
 class Rejected(Exception):
     """An error of this project."""

@@ -36,11 +36,14 @@ def check_tables(databases: Any = None, **_: Any) -> list[checks.CheckMessage]:
     app: Any = current_app._get_current_object()  # type: ignore[attr-defined]  # of a Proxy
     if apps.is_installed("outbox_migrations.django") or not isinstance(app, OutboxCelery):
         return []
-    alias = settings.django_alias(app)
+    try:
+        alias, schema = settings.django_alias(app), settings.schema(app)
+    except InvalidSetting:  # of which the other checks tell
+        return []
     if alias is None or alias not in (databases or ()):
         return []
     with connections[alias].cursor() as cursor:
-        cursor.execute("SELECT to_regclass(%s)", [f"{settings.schema(app)}.message"])
+        cursor.execute("SELECT to_regclass(%s)", [f"{schema}.message"])
         if cursor.fetchone()[0] is not None:
             return []
     return [
@@ -71,8 +74,7 @@ def _app_and_database() -> list[checks.CheckMessage]:
     if not isinstance(app, OutboxCelery):
         return [checks.Error(NO_APP, hint=APP_HINT, id="celery_outbox.E001")]
     try:
-        settings.schema(app)
-        alias = settings.django_alias(app)
+        _, alias = settings.schema(app), settings.django_alias(app)
     except InvalidSetting as error:
         return [checks.Error(str(error), hint=ALIAS_HINT, id="celery_outbox.E002")]
     if alias is None:

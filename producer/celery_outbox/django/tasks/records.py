@@ -4,6 +4,7 @@ One record for each task, under its own id. Celery's states say the same to who 
 STARTED, RETRY, SUCCESS, FAILURE. What only Celery knows, such as a killed worker, is read as well.
 """
 
+import json
 import logging
 from datetime import datetime
 from typing import Any, Final
@@ -18,6 +19,7 @@ from django.tasks import (  # type: ignore[import-untyped]  # since Django 6.0
 )
 from django.tasks.base import TaskError  # type: ignore[import-untyped]  # the same
 from django.tasks.exceptions import InvalidTask  # type: ignore[import-untyped]  # the same
+from django.utils.json import normalize_json  # type: ignore[import-untyped]  # the same
 from django.utils.module_loading import import_string  # type: ignore[import-untyped]  # no types
 
 from celery_outbox.django.tasks.errors import Raised, UnknownTask
@@ -108,6 +110,21 @@ def _failure(error: Any, meta: dict[str, Any]) -> Record:
 def class_path(error: Any) -> str:
     """Return by which path the class of an exception is imported."""
     return f"{type(error).__module__}.{type(error).__qualname__}"
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as it comes out of JSON: Django's own check leaves keys that are no text.
+
+    Raises TypeError for what is no JSON, and where two keys would become the same text.
+    """
+    return json.loads(json.dumps(normalize_json(value)), object_pairs_hook=_distinct)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise TypeError("Unsupported keys: two of a dictionary are the same text in JSON")
+    return found
 
 
 def record_of(result: Any) -> Record:

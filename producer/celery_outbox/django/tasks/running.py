@@ -19,7 +19,6 @@ from django.tasks.signals import (  # type: ignore[import-untyped]  # the same
     task_started,
 )
 from django.utils import timezone  # type: ignore[import-untyped]  # Django ships no types
-from django.utils.json import normalize_json  # type: ignore[import-untyped]  # since Django 6.0
 
 from celery_outbox.django.tasks import records
 from celery_outbox.django.tasks.errors import UnknownTask
@@ -107,7 +106,7 @@ def _call(result: Any) -> Any:
     """Call the function, and return what it returned, as JSON."""
     task = result.task
     context = (TaskContext(task_result=result),) if task.takes_context else ()
-    return normalize_json(task.call(*context, *result.args, **result.kwargs))
+    return records.as_json(task.call(*context, *result.args, **result.kwargs))
 
 
 def _fail(run: Any, result: Any, error: BaseException) -> None:
