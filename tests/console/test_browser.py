@@ -1,19 +1,21 @@
 """The pages in a real Chromium: nothing is refused by our own policy, and what moves does move.
 
-What the browser knows after a while is printed by itself (`--dump-dom`), so no driver is needed.
+Where it is enough, what the browser knows after a while is printed by itself (`--dump-dom`).
 """
 
 import re
 import shutil
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Page, expect
 
+from tests.console.chromium import chromium, context, tab
 from tests.console.conftest import Browse
 from tests.fixtures.rows import commit_rows
 
+__all__ = ["chromium", "context", "tab"]
 pytestmark = pytest.mark.long
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -45,17 +47,16 @@ def test_a_browser_has_nothing_to_complain_of(
     assert not re.search(r"<time[^>]*>[^<]*UTC<", page)
 
 
-def test_numbers_move_in_an_open_page(browse: Browse, outbox: str, tmp_path: Path) -> None:
+def test_numbers_move_in_an_open_page(browse: Browse, outbox: str, tab: Page) -> None:
     """What is committed while the page is open is on it; and the sentence has changed."""
-    browser = browse(outbox)
-    browser.get("/")
-    later = threading.Timer(0.8, commit_rows, (outbox, 3))
-    later.start()
-    page, _ = dom(f"{browser.base_url}/", tmp_path, seconds=8)
-    later.join()
+    tab.goto(f"{browse(outbox).base_url}/")
+    pending = tab.locator("[data-number=pending]")
+    expect(pending).to_have_text("0")
 
-    assert 'data-number="pending">3<' in page
-    assert "No relay is connected, and 3 messages wait" in page
+    commit_rows(outbox, 3)
+
+    expect(pending).to_have_text("3", timeout=60_000)
+    expect(tab.locator("#verdict")).to_contain_text("No relay is connected, and 3 messages wait")
 
 
 def test_nothing_is_done_without_a_choice(browse: Browse, ten: str, tmp_path: Path) -> None:

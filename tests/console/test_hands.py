@@ -84,7 +84,8 @@ def test_a_message_is_found_and_retried_by_keyboard(browse: Browse, outbox: str,
     tab_to(tab, "Retry")
     tab.keyboard.press("Enter")
     expect(tab.locator("h1")).to_contain_text("Retry 1 dead message?")
-    tab.keyboard.type("ticket 4711")  # the field has the focus
+    expect(tab.locator("input[name=why]")).to_be_focused()
+    tab.keyboard.type("ticket 4711")
     tab_to(tab, "Retry 1 dead message")
     tab.keyboard.press("Enter")
     expect(tab.locator("[role=status]")).to_contain_text("Retry: 1 message")
