@@ -11,7 +11,15 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final, NoReturn, TypeVar
 
-from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor, Error, Pipeline
+from psycopg import (
+    AsyncConnection,
+    AsyncCursor,
+    Connection,
+    Cursor,
+    Error,
+    OperationalError,
+    Pipeline,
+)
 from psycopg.errors import PipelineAborted, QueryCanceled
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
@@ -65,7 +73,7 @@ class Insertion:
         connection, taken = self._connection, self._take()
         if not taken or not self._can_be_one(taken):
             return (yield from self._before(taken, commit))
-        pipeline = connection._pipeline = Pipeline(connection)
+        pipeline = connection._pipeline = _AtOnce(connection)
         try:
             yield from pipeline._enter_gen()
             both = self._pipelined(pipeline, taken, commit)
@@ -89,7 +97,10 @@ class Insertion:
             case TransactionStatus.IDLE:
                 raise failure  # it is the COMMIT's own
         connection.pgconn.finish()
-        raise failure
+        if isinstance(failure, OperationalError):
+            raise failure
+        # Of a connection that is lost libpq may make a result, like any other.
+        raise OperationalError(str(failure)) from failure
 
     def break_off(self, operation: Operation[Any]) -> None:
         """Close the connection if nobody goes on with `operation` and its INSERT is unsettled.
@@ -114,7 +125,7 @@ class Insertion:
         return take_all(self._entries)
 
     def _pipelined(
-        self, pipeline: Pipeline, taken: Sequence[Entry], commit: Operation[T]
+        self, pipeline: "_AtOnce", taken: Sequence[Entry], commit: Operation[T]
     ) -> Operation[tuple[T, Error | None]]:
         """Send all, and return what the COMMIT returned and what the server said to it."""
         failure: Error | None = None
@@ -129,7 +140,7 @@ class Insertion:
         result = yield from commit
         self._commit_queued = True
         try:
-            yield from pipeline._exit_gen()
+            yield from pipeline.exchange()
         except Error as error:
             failure = failure or error
         return result, failure
@@ -192,6 +203,25 @@ class Insertion:
             # The server was asked too late to cancel the insert. What comes next must not
             # begin: psycopg would wait 5 s for its end, and close the connection.
             yield from cursor._execute_gen(_CANCEL, ())
+
+
+class _AtOnce(Pipeline):
+    """Sends nothing before all of it is there: one write, and one answer to wait for.
+
+    psycopg's own sends each statement when it comes, and asks the server for its answers once
+    more after the Sync, which they come with anyway: a twelfth of what a lone send takes.
+    """
+
+    def _communicate_gen(self) -> Operation[None]:
+        yield from ()
+
+    def exchange(self) -> Operation[None]:
+        """Send what is queued, and a Sync; process every answer, and raise the first error."""
+        try:
+            self._enqueue_sync()
+            yield from super()._communicate_gen()
+        finally:
+            yield from self._fetch_gen(flush=False)
 
 
 class _Explaining:
