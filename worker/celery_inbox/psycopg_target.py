@@ -54,15 +54,15 @@ class PsycopgTarget:
         with one_round_trip(self._connection):
             if last is not None:
                 run(self._connection, last)
-            self._block.__exit__(None, None, None)
-        self._block = None
+            block, self._block = self._block, None
+            block.__exit__(None, None, None)
         if self._connection.info.transaction_status is TransactionStatus.INTRANS:
             self._commit_what_had_begun()
 
     def roll_back(self, error: BaseException) -> None:
         """Leave the block as psycopg has it, or end what a failed COMMIT left open."""
         block, self._block = self._block, None
-        if block is not None and block.status is block.Status.ACTIVE:
+        if block is not None:
             block.__exit__(type(error), error, error.__traceback__)
         elif self._own and not self._connection.closed:
             self._connection.rollback()
