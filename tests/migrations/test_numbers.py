@@ -226,6 +226,19 @@ def test_retention_deletes_the_sent_one_beside_the_other(emptied_database: str) 
     assert kept == [("new",), ("other",)]
 
 
+@pytest.mark.parametrize(("second", "confirmed"), [("pending", ["old"]), ("sent", ["new", "old"])])
+def test_an_audit_looks_at_what_was_confirmed_in_each_slot(
+    emptied_database: str, second: str, confirmed: list[str]
+) -> None:
+    """And at nothing that only has the id of it."""
+    twins(emptied_database, "sent", second)
+
+    portion = "SELECT message_ids FROM outbox.confirmed_portion('-infinity', now())"
+    ((found,),) = run(emptied_database, portion)
+
+    assert sorted(found) == confirmed
+
+
 def test_the_record_names_each_by_its_slot(emptied_database: str) -> None:
     """And what came by a new id, by that."""
     url = emptied_database

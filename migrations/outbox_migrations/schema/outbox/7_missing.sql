@@ -4,13 +4,15 @@
 -- portion at a time: what waits to be sent is not looked at, and no producer waits.
 
 -- The next portion, about twenty thousand messages: when its last batch was confirmed, and their ids
--- in the order in which an index has them. Neighbours are read as a range of ids, in their slot. How long a batch is its size tells, without reading it.
+-- in the order in which an index has them. Neighbours are read as a range of ids, slot by slot. How long a batch is its size tells, without reading it.
 CREATE FUNCTION outbox.confirmed_portion(
     after timestamptz, until timestamptz, task text DEFAULT NULL,
     OUT last timestamptz, OUT message_ids text[]
 ) LANGUAGE plpgsql SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_mergejoin = off
 SET enable_hashjoin = off SET enable_nestloop = on SET jit = off AS $$
+DECLARE
+    of_slot smallint;
 BEGIN
     SELECT max(sent_at) INTO last FROM (
         SELECT sent_at, sum(size) OVER (ORDER BY sent_at ROWS UNBOUNDED PRECEDING) - size AS before
@@ -19,25 +21,28 @@ BEGIN
                ORDER BY r.sent_at LIMIT 2000) batches) sized
     WHERE before < 20000;
     IF last IS NULL THEN RETURN; END IF;
-    WITH wanted AS MATERIALIZED (
-        SELECT DISTINCT unnest(r.ids) AS id, r.slot FROM receipt r
-         WHERE r.sent_at > after AND r.sent_at <= last
-    ), runs AS MATERIALIZED (
-        SELECT slot, min(id) AS lowest, max(id) AS highest FROM (
-            SELECT id, slot, count(*) FILTER (WHERE gap > 20) OVER by_id AS run FROM (
-                SELECT id, slot, id - lag(id) OVER by_id AS gap FROM wanted
-                WINDOW by_id AS (PARTITION BY slot ORDER BY id)) spaced
-            WINDOW by_id AS (PARTITION BY slot ORDER BY id)) numbered
-        GROUP BY slot, run
-    )
-    -- CASE: a condition of its own could become a join, which is planned without knowing how many.
-    SELECT array_agg(m.message_id ORDER BY m.message_id) INTO message_ids
-    FROM runs CROSS JOIN LATERAL (
-        SELECT x.id, x.slot, x.message_id, x.task FROM message x
-         WHERE x.slot = runs.slot AND x.id BETWEEN runs.lowest AND runs.highest OFFSET 0) m
-    WHERE CASE WHEN (m.id, m.slot) IN (SELECT id, slot FROM wanted)
-               THEN $3 IS NULL OR m.task = $3 END;
-    message_ids := coalesce(message_ids, '{}');
+    message_ids := '{}';
+    FOR of_slot IN
+        SELECT DISTINCT r.slot FROM receipt r WHERE r.sent_at > after AND r.sent_at <= last
+    LOOP
+        WITH wanted AS MATERIALIZED (
+            SELECT DISTINCT unnest(r.ids) AS id FROM receipt r
+             WHERE r.sent_at > after AND r.sent_at <= last AND r.slot = of_slot
+        ), runs AS MATERIALIZED (
+            SELECT min(id) AS lowest, max(id) AS highest FROM (
+                SELECT id, count(*) FILTER (WHERE gap > 20) OVER (ORDER BY id) AS run FROM (
+                    SELECT id, id - lag(id) OVER (ORDER BY id) AS gap FROM wanted) spaced) numbered
+            GROUP BY run
+        )
+        -- CASE: a condition of its own could become a join, which is planned without knowing how
+        -- many.
+        SELECT message_ids || coalesce(array_agg(m.name ORDER BY m.name), '{}')
+        INTO message_ids
+        FROM runs CROSS JOIN LATERAL (
+            SELECT x.id, x.message_id::text AS name, x.task FROM message x
+             WHERE x.slot = of_slot AND x.id BETWEEN runs.lowest AND runs.highest OFFSET 0) m
+        WHERE CASE WHEN m.id IN (SELECT id FROM wanted) THEN $3 IS NULL OR m.task = $3 END;
+    END LOOP;
 END $$;
 COMMENT ON FUNCTION outbox.confirmed_portion IS
     'Private: the next messages that were confirmed after that time.';
