@@ -1,6 +1,6 @@
 """An eager chain, group or chord sent in a `transaction()` block waits whole for its commit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -71,6 +71,48 @@ def test_canvas(app: OutboxCelery, note: Any, ran: list[Any], open_connection: C
 
     assert ran == [1, 1, 2, 3, 4, [4]]
     assert [result.get() for result in results] == [1, [2, 3], [4]]
+
+
+CANVASES: dict[str, Callable[[Any], Any]] = {
+    "a chain of groups": lambda n: chain(n.s(1), group(n.s(), n.si(2)), n.s()),
+    "a chain that ends in a group": lambda n: chain(n.s(1), n.s(), group(n.s(), n.si(3))),
+    "a group of chains": lambda n: group(chain(n.s(1), n.s()), chain(n.s(2), n.si(3)), n.s(4)),
+    "groups in groups": lambda n: group(n.s(1), group(n.s(2), group(n.s(3), n.s(4)))),
+    "a group of groups in chains": lambda n: group(chain(n.s(1), group(n.s(), n.s()))),
+    "a chord of chains": lambda n: chord([chain(n.s(1), n.s()), n.s(2)], n.s()),
+    "a chord whose body is a chain": lambda n: chord([n.s(1)], chain(n.s(), n.s())),
+    "a chord whose body is a group": lambda n: chord([n.s(1)], group(n.s(), n.si(2))),
+    "a chain of chords": lambda n: chain(n.s(1), chord([n.s(), n.si(2)], n.s()), n.s()),
+    "group | task": lambda n: group(n.s(1), n.s(2)) | n.s(),
+    "chain | group | task": lambda n: n.s(1) | group(n.s(), n.si(2)) | n.s() | n.s(),
+    "chains in chains": lambda n: chain(chain(n.s(1), n.s()), chain(n.s(), chain(n.s()))),
+    "a generator": lambda n: group(n.s(each) for each in range(3)),
+    "chunks": lambda n: n.chunks([(1,), (2,), (3,)], 2),
+    "a map": lambda n: n.map([1, 2]),
+    "links": lambda n: chain(n.s(1).on_error(n.si(9)), n.s()).set(link=n.si(8)),
+    "one": lambda n: chain(n.s(1)),
+    "an empty group in a chain": lambda n: chain(n.s(1), group([]), n.s()),
+}
+
+
+@pytest.mark.parametrize("name", CANVASES)
+def test_is_as_in_plain_celery(
+    app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection, name: str
+) -> None:
+    """The same runs, and comes to the same."""
+
+    def came_to(result: Any) -> Any:
+        if isinstance(result, GroupResult):
+            return [came_to(each) for each in result.results or ()]
+        return None if result is None else (result.state, result.get(propagate=False))
+
+    plain = came_to(CANVASES[name](note).apply_async())
+    there = [*ran]
+    ran.clear()
+    with app.outbox.transaction(open_connection):
+        result = CANVASES[name](note).apply_async()
+        assert ran == []
+    assert (came_to(result), ran) == (plain, there)
 
 
 def test_ids(app: OutboxCelery, tell_id: Any, open_connection: Connection) -> None:

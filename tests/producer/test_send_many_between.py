@@ -65,6 +65,21 @@ def test_savepoints(talk: Talk, send: Send, stored: Stored) -> None:
     assert stored.args() == [*range(5), *range(10, 17)]
 
 
+def test_blocks(talk: Talk, send: Send, shop: Shop, stored: Stored) -> None:
+    """Of our own that are savepoints are as exact."""
+
+    def calls() -> Iterator[Call]:
+        for chunk in range(0, 40, 5):
+            with suppress(KeyError), shop.app.outbox.transaction(talk.target):
+                yield from ((number, 0) for number in range(chunk, chunk + 5))
+                if chunk % 10:
+                    raise KeyError
+
+    send(talk, calls())
+    finished(talk.commit())
+    assert stored.args() == [number for number in range(40) if number % 10 < 5]
+
+
 def test_transactions(talk: Talk, send: Send, stored: Stored) -> None:
     """Each has what was yielded in it."""
 

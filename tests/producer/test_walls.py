@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 #: A word of the contract's name -> where an import is planted that it forbids, and which.
 BREAKS = {
     "circle": ("message.py", "import celery_outbox.statements.dedup"),
-    "decided": ("decision.py", "import celery"),
+    "a send goes is decided": ("decision.py", "import celery"),
     "producer's packages": ("statements/insert.py", "import celery_outbox.targets.psycopg"),
 }
 
