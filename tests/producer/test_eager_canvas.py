@@ -1,5 +1,6 @@
 """An eager chain, group or chord sent in a `transaction()` block waits whole for its commit."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -253,3 +254,17 @@ def test_empty(app: OutboxCelery, open_connection: Connection) -> None:
         assert chain(app=app).apply_async() is None
         empty: Any = group([], app=app).apply_async()
         assert empty.results == []
+
+
+def test_asynchronous(app: OutboxCelery, note: Any, ran: list[Any], database: str) -> None:
+    """Ones wait for the commit of `async with`, with what send_many has sent."""
+
+    async def main() -> None:
+        async with await psycopg.AsyncConnection.connect(database) as connection:
+            async with app.outbox.transaction(connection):
+                line = chain(note.s(1), note.s()).delay()
+                app.outbox.send_many(note, [(2,), (3,)])
+                assert ran == []
+            assert (ran, line.get()) == ([1, 1, 2, 3], 1)
+
+    asyncio.run(main())

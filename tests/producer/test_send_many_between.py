@@ -4,14 +4,16 @@
 sends among the calls included.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
+import psycopg
 import pytest
-from django.db import connections, transaction  # type: ignore[import-untyped]  # Django ships no types
 
-from celery_outbox import OutboxError, OutboxNotReady, RowRefused, UnusableTarget
+from celery_outbox import OutboxError, OutboxNotReady, UnusableTarget
+from celery_outbox.statements import commands
 from tests.producer.conftest import Connection, Shop, Stored, make_shop
 from tests.producer.drivers import DJANGO, SYNCHRONOUS, Driver, Talk, opened
 from tests.producer.soaking import finished
@@ -168,6 +170,59 @@ def test_a_failure_that_whoever_yields_hides(talk: Talk, send: Send, stored: Sto
     assert stored.rows() == []
 
 
+def test_within_a_copy(
+    shop: Shop, connection: Connection, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else can run on the connection: messages wait for its end."""
+    monkeypatch.setattr(commands, "PORTION", 7)
+
+    def calls() -> Iterator[Call]:
+        query = "COPY (SELECT generate_series(0, 99)) TO STDOUT"
+        with connection.cursor() as cursor, cursor.copy(query) as copy:
+            copy.set_types(["int4"])
+            yield from ((number, 0) for (number,) in copy.rows())
+
+    with shop.app.outbox.using(connection):
+        shop.app.outbox.send_many(shop.add, calls())
+    connection.commit()
+    assert stored.args() == [*range(100)]
+
+
+def test_in_a_pipeline(shop: Shop, connection: Connection, stored: Stored) -> None:
+    """Messages go among the statements."""
+
+    def calls() -> Iterator[Call]:
+        for number in range(100):
+            if number % 10 == 0:
+                connection.execute("SELECT 1")
+            yield number, 0
+
+    with shop.app.outbox.transaction(connection), connection.pipeline():
+        shop.app.outbox.send_many(shop.add, calls())
+    assert stored.args() == [*range(100)]
+
+
+def test_tasks_of_asyncio(shop: Shop, database: str, stored: Stored) -> None:
+    """That share a connection lose nothing, and each keeps its order."""
+
+    async def send(connection: psycopg.AsyncConnection[Any], number: int) -> None:
+        async with shop.app.outbox.using(connection):
+            for start in range(number * 1000, number * 1000 + 300, 100):
+                shop.app.outbox.send_many(shop.add, ((start + each, 0) for each in range(100)))
+                await connection.execute("SELECT 1")
+
+    async def main() -> None:
+        async with await psycopg.AsyncConnection.connect(database) as connection:
+            await asyncio.gather(*(send(connection, number) for number in range(4)))
+
+    asyncio.run(main())
+    found = stored.args()
+    assert len(found) == 1200
+    for number in range(4):
+        mine = [each for each in found if each // 1000 == number]
+        assert mine == [*range(number * 1000, number * 1000 + 300)]
+
+
 def test_the_connection_is_closed(shop: Shop, connection: Connection, stored: Stored) -> None:
     """While somebody yields: it is told, with or without a block."""
 
@@ -232,78 +287,3 @@ def test_a_failure_that_another_send_meets(
 
     with pytest.raises(OutboxNotReady):
         shop.app.outbox.send_many(shop.add, calls())
-
-
-@pytest.mark.usefixtures("django_database")
-class TestDjango:
-    """No transaction is named there, and one can begin or end between two calls."""
-
-    def test_one_for_some(self, shop: Shop, stored: Stored) -> None:
-        """Each `atomic` has what was yielded in it, as it ends."""
-
-        def calls() -> Iterator[Call]:
-            for chunk in range(0, 20, 5):
-                with suppress(KeyError), transaction.atomic():
-                    yield from ((number, 0) for number in range(chunk, chunk + 5))
-                    if chunk == 10:
-                        raise KeyError
-                expected = [*range(10), *range(15, chunk + 5)] if chunk >= 10 else None
-                assert stored.args() == (expected or [*range(chunk + 5)])
-
-        shop.app.outbox.send_many(shop.add, calls())
-
-    def test_one_that_begins_late(self, shop: Shop, stored: Stored) -> None:
-        """Takes nothing along that was yielded before it."""
-
-        def calls() -> Iterator[Call]:
-            yield from ((number, 0) for number in range(5))
-            with suppress(KeyError), transaction.atomic():
-                yield from ((number, 0) for number in range(5, 10))
-                raise KeyError
-            yield from ((number, 0) for number in range(10, 15))
-
-        shop.app.outbox.send_many(shop.add, calls())
-        assert stored.args() == [*range(5), *range(10, 15)]
-
-    def test_none_begun(self, shop: Shop, stored: Stored, alike: list[int]) -> None:
-        """A portion is stored at a time."""
-        shop.app.outbox.send_many(shop.add, ((number, 0) for number in range(20)))
-        assert (stored.args(), alike) == ([*range(20)], [18])
-
-    def test_in_atomic(self, shop: Shop, stored: Stored, alike: list[int]) -> None:
-        """Messages wait for the next statement, and the savepoints of `atomic` are exact."""
-
-        def calls() -> Iterator[Call]:
-            yield from ((number, 0) for number in range(20))
-            with suppress(KeyError), transaction.atomic():
-                yield from ((number, 0) for number in range(20, 30))
-                raise KeyError
-            yield from ((number, 0) for number in range(30, 50))
-
-        with transaction.atomic():
-            shop.app.outbox.send_many(shop.add, calls())
-        assert (stored.args(), alike) == ([*range(20), *range(30, 50)], [18, 10, 20])
-
-    def test_an_atomic_that_must_roll_back(self, shop: Shop, stored: Stored) -> None:
-        """Takes no more messages, although no statement told of it."""
-
-        def calls() -> Iterator[Call]:
-            yield from ((number, 0) for number in range(5))
-            with suppress(KeyError), transaction.atomic(savepoint=False):
-                raise KeyError
-            yield (5, 0)
-
-        with pytest.raises(UnusableTarget, match="can only be rolled back"), transaction.atomic():
-            shop.app.outbox.send_many(shop.add, calls())
-        assert stored.rows() == []
-
-    def test_a_row_that_is_refused(self, shop: Shop, stored: Stored) -> None:
-        """Rolls `atomic` back, should somebody hide it."""
-        with transaction.atomic(), connections["default"].cursor() as cursor:
-            cursor.execute(
-                "ALTER TABLE outbox.message ADD CHECK (convert_from(body, 'UTF8') NOT LIKE '%7%')"
-            )
-        with transaction.atomic(), suppress(RowRefused):
-            calls = ((number, 0) for number in range(10))
-            shop.app.outbox.send_many(shop.add, calls)
-        assert stored.rows() == []
