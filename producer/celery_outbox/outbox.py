@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Final, TypeVar, overload
@@ -21,7 +22,7 @@ from celery_outbox.many.storing import Buffered, Joined, Portions, Storing, fini
 from celery_outbox.message import Alike, Message, Parcel
 from celery_outbox.statements.commands import Outcome, Rows
 from celery_outbox.statements.insert import CANCEL
-from celery_outbox.stores.database import Database, Store
+from celery_outbox.stores.database import Database
 from celery_outbox.targets.target import AsyncTarget, SyncTarget, target_for
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,6 @@ class Outbox:
         self._app = app
         self._main_process: int | None = None
         self._warned = False
-        self._stand_in: Store | None = None
         #: What Celery is given instead of a producer with a connection.
         self.producer = OutboxProducer(app, self._publish_by_producer)
         #: What hands back a message that is finished.
@@ -210,15 +210,14 @@ class Outbox:
         finish_earlier()
         for tell in listeners:
             tell(self._app, decision, message)
-        database: Store = self._stand_in or self._database
         match decision:
             case Decision(destination=Destination.STORE):
-                outcome = database.store(message)
-                if database is self._database and not self._database.uses_django:
+                outcome = self._database.store(message)
+                if not self._database.uses_django:
                     self._warn_once(message.task)
                 return outcome
             case Decision(destination=Destination.STORE_APART):
-                store = partial(database.store_apart, message)
+                store = partial(self._database.store_apart, message)
                 return worker.keep_trying(store, message.task, requeue=decision.requeue)
             case Decision(block=Using() as block, origin=origin):
                 outcome = block.put(message)
@@ -247,6 +246,19 @@ class Outbox:
         # A block inserts as it ends.
         return Buffered(like, put, (lambda: None) if block else target.flush)
 
+    def is_heard(self) -> bool:
+        """Whether somebody is told of each message."""
+        return bool(listeners)
+
+    @contextmanager
+    def storing_in(self, database: Database) -> Iterator[None]:
+        """Have `database` take what joins no transaction, in the whole process. For tests."""
+        before, self._database = self._database, database
+        try:
+            yield
+        finally:
+            self._database = before
+
     def _warn_once(self, task: str) -> None:
         """Warn of the first message that may have been meant for a transaction."""
         at_work = self._main_process is not None or self._app.current_worker_task is not None
@@ -269,11 +281,7 @@ class Outbox:
 
     def has_database(self) -> bool:
         """Whether messages without a transaction can be stored in one of their own."""
-        return (
-            self._stand_in is not None
-            or settings.names_database_url(self._app)
-            or settings.django_alias(self._app) is not None
-        )
+        return self._database.is_configured()
 
 
 def _first(rows: Rows) -> bool:

@@ -46,6 +46,10 @@ class Database:
         if self._django() is None or self._url_comes_first():
             self._of_url()
 
+    def is_configured(self) -> bool:
+        """Tell whether there is one."""
+        return settings.names_database_url(self._app) or self.uses_django
+
     def store(self, message: Parcel) -> Outcome:
         """Store a message. See `Store`."""
         found: Store = self._django() or self._required()

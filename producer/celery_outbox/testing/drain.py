@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar, overload
+from typing import Final, TypeVar, overload
 
 from celery import Celery, states
 
 from celery_outbox.errors import OutboxError, UnusableTarget
 from celery_outbox.message import Alike, Parcel
 from celery_outbox.nesting import outside_all
+from celery_outbox.outbox import Outbox
 from celery_outbox.testing.desk import Desk
 from celery_outbox.testing.execution import TaskRun, execute
 from celery_outbox.testing.kept import Kept
@@ -104,9 +105,9 @@ class Drain:
 
     async def all(self) -> Drained:
         """Run in rounds: what a task sends comes after what waited with it."""
-        outbox: Any = self._app
+        outbox: Outbox = getattr(self._app, "outbox")  # noqa: B009 - Celery's type has none
         unlocked = -1
-        with outbox.outbox.storing_in(self._kept):
+        with outbox.storing_in(self._kept):
             while True:
                 rows = await self._waiting()
                 due = self._first([row for row in rows if self._is_due(row)])

@@ -11,17 +11,24 @@ from celery_outbox.statements.commands import Outcome
 from celery_outbox.stores.database import Database
 
 
-class Kept:
-    """The `Store` of an app while a test runs its tasks."""
+class Kept(Database):
+    """The database of an app while a test runs its tasks.
+
+    With Django, what is stored in its transaction goes there, which is the test's as well.
+    """
 
     def __init__(self, app: Celery) -> None:
-        self._database = Database(app, settings.schema(app))
+        super().__init__(app, settings.schema(app))
         #: What was stored, and what its sender was told of it.
         self._messages: list[tuple[Parcel, Outcome]] = []
 
+    def is_configured(self) -> bool:
+        """Tell that there is one."""
+        return True
+
     def store(self, message: Parcel) -> Outcome:
-        """Store a message; with Django, in the transaction that is the test's as well."""
-        return self._database.store(message) if self._database.uses_django else self._keep(message)
+        """Store a message."""
+        return super().store(message) if self.uses_django else self._keep(message)
 
     def store_apart(self, message: Parcel) -> Outcome:
         """Store a message that no rollback takes along."""
