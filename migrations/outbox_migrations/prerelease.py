@@ -21,17 +21,15 @@ BEFORE: Final = {
     "outbox": tuple(f"outbox_000{number}" for number in range(2, 8)),
     "inbox": ("inbox_0002",),
 }
-#: What holds rows, in an order that triggers allow.
+#: What holds rows.
 TABLES: Final = {
     "outbox": ("message", "receipt", "dedup", "ready", "parked", "lane", "lane_news"),
     "inbox": ("processed",),
 }
 
-#: The work that the trigger has made of the copied messages is not theirs: it is copied as well.
-FORGET_WORK: Final = """
-DELETE FROM outbox.ready; DELETE FROM outbox.parked; DELETE FROM outbox.lane;
-DELETE FROM outbox.lane_news
-"""
+#: Messages are copied without the trigger that makes work of them: their work is copied as well.
+MAKE_NO_WORK: Final = "ALTER TABLE outbox.message DISABLE TRIGGER make_work"
+MAKE_WORK: Final = "ALTER TABLE outbox.message ENABLE ALWAYS TRIGGER make_work"
 #: The columns that both have.
 COLUMNS: Final = """
 SELECT string_agg(quote_ident(n.attname), ', ')
@@ -82,15 +80,18 @@ def rebuild(connection: sqlalchemy.Connection, component: Component, config: Con
         )
     connection.execute(text(f"ALTER SCHEMA {schema} RENAME TO {old}"))
     command.upgrade(config, "head")
+    if name == "outbox":
+        connection.execute(text(filled(MAKE_NO_WORK, name, schema)))
     for table in TABLES[name]:
         if table == "ready":
-            connection.execute(text(filled(FORGET_WORK, name, schema)))
             connection.execute(text(f"ALTER TABLE {old}.ready RENAME COLUMN lease TO claim_id"))
         if table == "receipt":
             copied = COPY_RECEIPTS.format(old=f"{old}.receipt", new=f"{schema}.receipt")
             connection.execute(text(filled(copied, name, schema)))
         else:
             _copy(connection, f"{old}.{table}", f"{schema}.{table}")
+    if name == "outbox":
+        connection.execute(text(filled(MAKE_WORK, name, schema)))
     connection.execute(text(f"DROP SCHEMA {old} CASCADE"))
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from outbox_migrations import MigrationError, rebuild, status, upgrade
 from servers import Postgres
+from tests.fixtures.rows import ids_in
 from tests.migrations.test_commands import catalogue
 
 OLD: Final = Path(__file__).with_name("before_the_first_release.sql").read_text(encoding="utf-8")
@@ -123,6 +124,36 @@ def test_a_claim_is_still_a_claim_after_a_rebuild(old_database: str) -> None:
             " WHERE claim_id IS NOT NULL"
         ).fetchall()
     assert claimed == [("claimed", 7)]
+
+
+def test_receipts_find_their_slots(old_database: str) -> None:
+    """One may be of messages in several, and of one whose id another message has by now."""
+    with psycopg.connect(old_database, autocommit=True) as connection:
+        for task_id in ("one", "two"):
+            connection.execute("SELECT outbox.enqueue('shop.bill', task_id => %s)", [task_id])
+        connection.execute(
+            "WITH done AS (DELETE FROM outbox.ready r USING outbox.message m WHERE m.id = r.id"
+            " AND m.message_id IN ('one', 'two') RETURNING r.id)"
+            " INSERT INTO outbox.receipt (span, ids)"
+            " SELECT int8range(min(id), max(id), '[]'), array_agg(id) FROM done"
+        )
+        connection.execute(
+            "UPDATE outbox.message SET slot = (slot + 1) % 16 WHERE message_id = 'one'"
+        )
+        connection.execute(
+            "INSERT INTO outbox.message (id, message_id, task, body, content_type,"
+            " content_encoding) OVERRIDING SYSTEM VALUE SELECT id, 'twin', 't', '', 'c', 'e'"
+            " FROM outbox.message WHERE message_id = 'one'"
+        )
+
+    rebuild(old_database)
+
+    with psycopg.connect(old_database) as connection:
+        connection.execute("SELECT outbox.enqueue('shop.bill', task_id => 'new')")
+        spans = connection.execute("SELECT cardinality(ids) FROM outbox.receipt").fetchall()
+    assert spans == [(1,), (1,), (1,)]
+    assert ids_in(old_database, "sent") == {"sent", "one", "two"}
+    assert ids_in(old_database, "pending") >= {"twin", "new"}
 
 
 def test_only_an_old_database_is_rebuilt(database: str) -> None:
