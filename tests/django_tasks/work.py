@@ -1,5 +1,7 @@
 """Tasks as a project has them."""
 
+import os
+import signal
 from datetime import datetime
 from typing import Any
 
@@ -43,6 +45,14 @@ def leave() -> None:
 def tell_time() -> datetime:
     """Return what is no JSON."""
     return datetime.now()
+
+
+@task(takes_context=True)  # type: ignore[untyped-decorator]  # the same
+def die_once(context: Any) -> list[str]:
+    """Take the process along at first; then tell who has tried."""
+    if context.attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return list(context.task_result.worker_ids)
 
 
 @task  # type: ignore[untyped-decorator]  # the same
