@@ -157,6 +157,16 @@ test-compat: $(COMPAT:%=.compat/%) ## Test with every Celery there is (COMPAT="5
 		.compat/$$version/bin/pytest --numprocesses=$(WORKERS) --dist=worksteal \
 		tests/producer tests/worker tests/end_to_end $(ARGS) || exit 1; done
 
+# What producers and workers may have; the relay and its tests need a newer one.
+PSYCOPG := 3.2.1
+PSYCOPG_TESTS := $(patsubst %,tests/producer/test_%.py,async cancellations concurrent flush_failures interrupts \
+	send_many sqlalchemy sqlalchemy_async standalone target transaction using) \
+	$(patsubst %,tests/worker/test_%.py,races targets task)
+.PHONY: test-psycopg
+test-psycopg: .venv/.synced | $(UV) ## Test producers and the inbox with the oldest psycopg (PSYCOPG=3.2.13; ARGS)
+	@$(UV) pip install --quiet --python $(BIN)/python --target .compat/psycopg-$(PSYCOPG) "psycopg[binary]==$(PSYCOPG)"
+	@PYTHONPATH=.compat/psycopg-$(PSYCOPG) $(BIN)/pytest --numprocesses=$(WORKERS) $(PSYCOPG_TESTS) $(ARGS)
+
 .PHONY: test-servers
 test-servers: .venv/.synced | $(UV) ## Test on every version of every server (ONLY="rabbitmq-4.3 postgres-14"; ARGS)
 	@PYTHONPATH=tools $(BIN)/python -m matrix --uv "$(UV)" --pytest="--numprocesses=$(WORKERS) $(ARGS)" $(ONLY)
