@@ -13,11 +13,11 @@ COPY uv.lock pyproject.toml ./
 COPY tools/bootstrap_uv.py tools/
 RUN ["python", "tools/bootstrap_uv.py"]
 COPY relay/pyproject.toml relay/
-RUN [".uv/bin/uv", "sync", "--frozen", "--no-dev", "--package=outbox-relay", "--no-install-workspace"]
+RUN [".uv/bin/uv", "sync", "--frozen", "--no-dev", "--package=outbox-relay", "--extra=otel", "--no-install-workspace"]
 # What is left needs no network: anything that is not in the lock file would fail here.
 COPY relay relay
-RUN [".uv/bin/uv", "sync", "--frozen", "--no-dev", "--package=outbox-relay", "--no-editable", "--offline"]
-RUN [".uv/bin/uv", "export", "--frozen", "--no-dev", "--package=outbox-relay", \
+RUN [".uv/bin/uv", "sync", "--frozen", "--no-dev", "--package=outbox-relay", "--extra=otel", "--no-editable", "--offline"]
+RUN [".uv/bin/uv", "export", "--frozen", "--no-dev", "--package=outbox-relay", "--extra=otel", \
      "--format=cyclonedx1.5", "--quiet", "--output-file=/opt/outbox/sbom.cdx.json"]
 
 FROM ${PYTHON_IMAGE}

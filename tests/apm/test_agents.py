@@ -8,7 +8,9 @@ import pytest
 
 from apm.agents import Agent
 from tests.apm import tasks
+from tests.fixtures.otlp import Collector
 from tests.fixtures.programs import RelayFactory, WorkerFactory
+from tests.fixtures.rows import states
 from tests.fixtures.waiting import wait_until
 
 SECONDS = 60
@@ -70,3 +72,27 @@ def test_the_trace_goes_on(
 
     wait_until(lambda: len(effects()) == 2, SECONDS, "both tasks")
     assert effects() == [("first", trace_id), ("second", trace_id)]
+
+
+def test_the_relay_goes_on_with_the_trace(
+    agent: Agent,
+    headers: dict[str, Any],
+    database: str,
+    valkey_url: str,
+    relay: RelayFactory,
+    collector: Collector,
+) -> None:
+    """Where the agent writes a `traceparent`; where it does not, the relay has nothing to tell."""
+    running = relay(
+        OUTBOX_DATABASE_URL=database,
+        OUTBOX_BROKER_URL=valkey_url,
+        OUTBOX_TRACING="on",
+        **collector.environment(),
+    )
+    wait_until(lambda: states(database)["sent"] == 1, SECONDS, "a sent message")
+    assert running.stop() == 0
+    sender = str((headers | headers.get("headers", {})).get("traceparent", ""))
+    parents = {(span.trace_id, span.parent_id) for span in collector.seen}
+    sampled = bool(sender and int(sender[-1], 16) % 2)
+    assert parents == ({tuple(sender.split("-")[1:3])} if sampled else set())
+    assert len(collector.seen) == (2 if parents else 0)

@@ -379,12 +379,26 @@ def test_what_the_scaler_sees(promtool: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_traces_have_a_way_out() -> None:
+    """To a collector, where they are on; the usual variables are settings like others."""
+    collector = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.monitoring:4318"}
+    for tracing, open_ in (("on", True), ("off", False)):
+        settings = {"OUTBOX_TRACING": tracing, **collector}
+        resources, _ = render({**LEAST, "relay": {"settings": settings}})
+        _, reached = named(resources, "NetworkPolicy", "outbox-relay")["spec"]["egress"]
+        assert ({"protocol": "TCP", "port": 4318} in reached["ports"]) is open_
+        pod = named(resources, "Deployment", "outbox-relay")["spec"]["template"]["spec"]
+        env = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+        assert settings.items() <= env.items()
+
+
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
         ({"relay": {"replica": 3}}, "replica"),
         ({"relay": {"settings": {"OUTBOX_BROKER_URL": "amqp://"}}}, "OUTBOX_BROKER_URL"),
         ({"relay": {"settings": {"WINDOW": "1"}}}, "WINDOW"),
+        ({"relay": {"settings": {"OTEL_EXPORTER_OTLP_HEADERS": "key=1"}}}, "OTLP_HEADERS"),
         ({"images": {"registry": "registry.example.com"}}, "registry"),
         ({"console": {"enabled": True, "userHeader": "X-User"}}, "proxies"),
         ({"keda": {"lagSeconds": 0}}, "lagSeconds"),
