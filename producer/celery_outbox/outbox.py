@@ -23,7 +23,7 @@ from celery_outbox.message import Alike, Message, Parcel
 from celery_outbox.statements.commands import Outcome, Rows
 from celery_outbox.statements.insert import CANCEL
 from celery_outbox.stores.database import Database
-from celery_outbox.targets.target import AsyncTarget, SyncTarget, target_for
+from celery_outbox.targets.target import AsyncTarget, SyncTarget, Target, target_for
 
 logger = logging.getLogger(__name__)
 
@@ -234,17 +234,23 @@ class Outbox:
         if decision.destination is not Destination.JOIN:
             return Portions(like, self._database, inert=inert)
         block = decision.block
-        target = block.target if block else target_for(decision.target, self._schema)
+
+        def target() -> Target:
+            """What a proxy stands for can be another one each time."""
+            return block.target if block else target_for(decision.target, self._schema)
 
         def put(alike: Alike) -> Outcome:
             if block is not None:
                 block.check_open(alike.task)
-            return target.put_many(alike)
+            return target().put_many(alike)
 
-        if not target.buffers:
-            return Portions(like, Joined(put, target.flush), inert=inert)
+        def flush() -> None:
+            target().flush()
+
+        if not target().buffers:
+            return Portions(like, Joined(put, flush), inert=inert)
         # A block inserts as it ends.
-        return Buffered(like, put, (lambda: None) if block else target.flush)
+        return Buffered(like, put, (lambda: None) if block else flush)
 
     def is_heard(self) -> bool:
         """Whether somebody is told of each message."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from celery_outbox import OutboxError, OutboxNotReady, UnusableTarget
 from celery_outbox.statements import commands
@@ -168,6 +170,51 @@ def test_a_failure_that_whoever_yields_hides(talk: Talk, send: Send, stored: Sto
         send(talk, calls())
     finished(talk.rollback())
     assert stored.rows() == []
+
+
+@pytest.fixture
+def engine(database: str) -> Iterator[Engine]:
+    """SQLAlchemy's, on psycopg."""
+    engine = create_engine(database.replace("postgresql", "postgresql+psycopg", 1))
+    yield engine
+    engine.dispose()
+
+
+def test_a_session_without_a_connection(shop: Shop, engine: Engine, stored: Stored) -> None:
+    """Begins its savepoints where they were begun, and its transactions as well."""
+
+    def calls(session: Session) -> Iterator[Call]:
+        yield from ((number, 0) for number in range(5))
+        with suppress(KeyError), session.begin_nested():
+            yield from ((number, 0) for number in range(5, 10))
+            raise KeyError
+        yield from ((number, 0) for number in range(10, 15))
+        session.commit()
+        yield from ((number, 0) for number in range(15, 20))
+        session.rollback()
+        with session.begin_nested():
+            yield from ((number, 0) for number in range(20, 25))
+
+    with Session(engine) as session, shop.app.outbox.using(session):
+        shop.app.outbox.send_many(shop.add, calls(session))
+        session.commit()
+    assert stored.args() == [*range(5), *range(10, 15), *range(20, 25)]
+
+
+def test_a_session_that_is_replaced(shop: Shop, engine: Engine, stored: Stored) -> None:
+    """Where outbox= names a registry, the one of the moment is joined."""
+    sessions = scoped_session(sessionmaker(engine))
+
+    def calls() -> Iterator[Call]:
+        yield from ((number, 0) for number in range(5))
+        sessions.commit()
+        sessions.remove()
+        yield from ((number, 0) for number in range(5, 10))
+
+    shop.app.outbox.send_many(shop.add, calls(), outbox=sessions)
+    sessions.commit()
+    sessions.remove()
+    assert stored.args() == [*range(10)]
 
 
 def test_within_a_copy(

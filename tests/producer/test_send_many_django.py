@@ -8,6 +8,7 @@ import pytest
 from django.db import connections, transaction  # type: ignore[import-untyped]  # Django ships no types
 
 from celery_outbox import RowRefused, UnusableTarget
+from celery_outbox.targets.django import DjangoTarget
 from tests.producer.conftest import Shop, Stored
 
 pytestmark = pytest.mark.usefixtures("django_database")
@@ -89,3 +90,23 @@ def test_a_row_that_is_refused(shop: Shop, stored: Stored) -> None:
         calls = ((number, 0) for number in range(10))
         shop.app.outbox.send_many(shop.add, calls)
     assert stored.rows() == []
+
+
+def test_psycopg2(
+    shop: Shop, stored: Stored, alike: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is told of each message by itself, unless no code can come between; savepoints are exact."""
+    monkeypatch.setattr(DjangoTarget, "_driver", lambda _: None)
+
+    def calls() -> Iterator[Call]:
+        yield from ((number, 0) for number in range(5))
+        with suppress(KeyError), transaction.atomic():
+            yield from ((number, 0) for number in range(5, 10))
+            raise KeyError
+        yield (10, 0)
+
+    with transaction.atomic():
+        shop.app.outbox.send_many(shop.add, calls())
+        assert alike == [1] * 9
+        shop.app.outbox.send_many(shop.add, [(number, 0) for number in range(11, 20)])
+    assert (stored.args(), alike[9:]) == ([*range(5), *range(10, 20)], [7])
