@@ -63,6 +63,17 @@ def test_attempts_are_counted(app: Any) -> None:
     assert work.attempt.get_result(again.id).return_value == [2, again.id, "RUNNING"]
 
 
+def test_a_delivery_after_success_may_be_passed_over(app: Any) -> None:
+    """Celery's own setting for that works, for its state of the task is SUCCESS."""
+    app.conf.update(task_acks_late=True, worker_deduplicate_successful_tasks=True)
+    result = work.add.enqueue(1)
+    for _ in range(2):
+        carry_out(app, result.id, delivery_info={"redelivered": True})
+    result.refresh()
+
+    assert (result.return_value, result.attempts) == (1, 1)
+
+
 def test_a_failure_is_told_as_django_says(app: Any) -> None:
     """Class and traceback of what was raised; Celery's own state says FAILURE as well."""
     result = work.fail.enqueue("sold out")

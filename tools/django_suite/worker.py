@@ -24,7 +24,6 @@ def carry_out(app: Any, task_id: str, hostname: str = "celery@here", **headers: 
     args, kwargs, embedded = loads(bytes(body), content_type, encoding, accept={content_type})
     request = {
         **json.loads(own),
-        **headers,
         **embedded,
         "args": args,
         "kwargs": kwargs,
@@ -32,6 +31,7 @@ def carry_out(app: Any, task_id: str, hostname: str = "celery@here", **headers: 
         "is_eager": False,
         "called_directly": False,
         "delivery_info": {},
+        **headers,
     }
     task = app.tasks[name]
     vars(task).pop("__trace__", None)  # made for another backend
