@@ -2,13 +2,14 @@
 
 from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
 from asgiref.sync import async_to_sync
 from billiard.exceptions import WorkerLostError
 from celery.result import AsyncResult
-from django.db import transaction  # type: ignore[import-untyped]  # Django ships no types
+from django.db import connections, transaction  # type: ignore[import-untyped]  # Django ships no types
 from django.tasks import TaskResultStatus, task_backends  # type: ignore[import-untyped]  # the same
 from django.tasks.exceptions import (  # type: ignore[import-untyped]  # the same
     TaskResultDoesNotExist,
@@ -18,10 +19,12 @@ from django.tasks.signals import (  # type: ignore[import-untyped]  # the same
     task_finished,
     task_started,
 )
+from psycopg.sql import SQL, Identifier
 
-from celery_outbox.django.tasks.errors import UnknownTask
+from celery_outbox.django.tasks.errors import UnknownTask, UnreadableOutbox
 from celery_outbox.django.tasks.running import LOOKS
 from django_suite.worker import carry_out
+from outbox_migrations import grant
 from tests.django_tasks import work
 from tests.fixtures.rows import states
 
@@ -225,3 +228,23 @@ def test_without_results(app: Any, backend: str | None) -> None:
     assert not task_backends["default"].supports_get_result
     with pytest.raises(NotImplementedError, match="Set result_backend"):
         result.refresh()
+
+
+def test_of_a_role_that_may_only_insert(app: Any, database: str) -> None:
+    """It enqueues; to read what waits it needs another right, which the error names."""
+    grant(database)
+    role = f"web_{uuid4().hex[:8]}"
+    connection = connections["default"]
+    with psycopg.connect(database) as admin:
+        admin.execute(SQL("CREATE ROLE {} IN ROLE outbox_producer").format(Identifier(role)))
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET ROLE {role}")
+    result = work.add.enqueue(1)
+    with pytest.raises(UnreadableOutbox, match="GRANT outbox_reader"):
+        result.refresh()
+
+    with psycopg.connect(database) as admin:
+        admin.execute(SQL("GRANT outbox_reader TO {}").format(Identifier(role)))
+    result.refresh()
+
+    assert result.status == TaskResultStatus.READY

@@ -12,6 +12,14 @@ class UnknownTask(OutboxError):
     """
 
 
+class UnreadableOutbox(OutboxError):
+    """What waits in the outbox of schema {schema} cannot be read, and with it the result of a task.
+
+    The database role may not, or the tables are not there. Run `outbox-migrate grant`, then GRANT
+    outbox_reader TO the role, which by outbox_producer can only enqueue.
+    """
+
+
 class Raised(Exception):
     """Stands in Celery's result backend for what a Django task raised, with its record."""
 

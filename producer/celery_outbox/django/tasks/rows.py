@@ -8,9 +8,10 @@ from kombu.compression import decompress
 from kombu.serialization import loads
 
 from celery_outbox import settings
+from celery_outbox.django.tasks.errors import UnreadableOutbox
 from celery_outbox.django.tasks.records import Record
 from celery_outbox.django.tasks.running import NAME
-from celery_outbox.errors import UnpublishableMessage
+from celery_outbox.errors import OutboxNotReady, UnpublishableMessage
 from celery_outbox.targets.django import DjangoTarget
 
 # The last message with the id: a task that was retried has several. Its error, if it was given up.
@@ -24,11 +25,18 @@ FROM {schema}.message m WHERE m.message_id = %s ORDER BY m.id DESC LIMIT 1
 
 
 def waiting(app: Any, task_id: str) -> Record | None:
-    """Return the record of a task whose message the outbox has, seen from this transaction."""
+    """Return the record of a task whose message the outbox has, seen from this transaction.
+
+    Raises UnreadableOutbox.
+    """
     alias = settings.django_alias(app)
     if alias is None:
         return None
-    rows = DjangoTarget(alias, settings.schema(app)).fetch(FIND, task_id, task_id, task_id)
+    schema = settings.schema(app)
+    try:
+        rows = DjangoTarget(alias, schema).fetch(FIND, task_id, task_id, task_id)
+    except OutboxNotReady:
+        raise UnreadableOutbox.about(schema=schema) from None
     if not rows or rows[0][0] != NAME:
         return None
     _, headers, body, content_type, encoding, error = rows[0]
