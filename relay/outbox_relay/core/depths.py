@@ -84,10 +84,14 @@ class Depths:
         return bool(self._waiting)
 
     def watched(self) -> dict[str, int]:
-        """The queues of which an answer would say something new, with what has passed."""
+        """The queues of which an answer would say something new, with what has passed.
+
+        First those for which messages wait.
+        """
         with self._lock:
+            waiting = {queue: self._levels[queue].passed for queue in self._waiting}
             levels = self._levels.items()
-            return {queue: level.passed for queue, level in levels if self._needed(queue, level)}
+            return waiting | {queue: e.passed for queue, e in levels if e.passed != e.told}
 
     def tell(self, soundings: Soundings, now: float) -> None:
         """The broker has answered."""

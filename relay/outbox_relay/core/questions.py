@@ -33,7 +33,7 @@ class Questions:
         self._asked: dict[str, _Asked] = {}
 
     def next(self, queues: Iterable[str], now: float) -> list[str]:
-        """Those of the queues to ask about now, the one that has waited longest first."""
+        """Those of the queues to ask about now: half of them the first, the others in turn."""
         self._asked = {
             queue: asked for queue, asked in self._asked.items() if now - asked.at <= 2 * MAX_PAUSE
         }
@@ -42,7 +42,9 @@ class Questions:
             for queue in queues
             if now - (asked := self._asked.get(queue, _Asked(float("-inf")))).at >= asked.pause
         ]
-        return [queue for _, queue in sorted(due)[:MAX_ASKED]]
+        first = [queue for _, queue in due[: MAX_ASKED // 2]]
+        in_turn = [queue for _, queue in sorted(due)[:MAX_ASKED]]
+        return list(dict.fromkeys([*first, *in_turn]))[:MAX_ASKED]
 
     def answered(self, queues: Iterable[str], now: float) -> None:
         """The broker told of these."""
