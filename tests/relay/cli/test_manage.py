@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.fixtures.broker import Broker
 from tests.fixtures.rows import commit_twin
 from tests.relay.conftest import Cli, Outbox
 
@@ -214,6 +215,25 @@ def test_purge_forgets_what_is_sent_and_old(cli: Cli, outbox: Outbox) -> None:
     assert outbox.ids("sent") == set()
     assert outbox.ids("pending") == {pending}
     assert outbox.ids("dead") == {dead}
+
+
+def test_an_expired_message_is_over(cli: Cli, outbox: Outbox, broker: Broker) -> None:
+    """Nothing brings it back, as its time would not come back either; retention forgets it."""
+    outbox.connection.execute(
+        "INSERT INTO outbox.message (message_id, task, exchange, routing_key, headers, body,"
+        " content_type, content_encoding, expires_at) VALUES ('late', 'shop.bill', '', 'celery',"
+        ' \'{"task": "shop.bill", "ignore_result": true}\', \'[[], {}, {}]\','
+        " 'application/json', 'utf-8', now() - interval '1 s')"
+    )
+    assert cli("run", "--drain", OUTBOX_BROKER_URL=broker.url).code == 0
+
+    cli("retry", "--all")
+    assert outbox.ids("dead") | outbox.ids("pending") | outbox.ids("sent") == set()
+
+    cli("purge", "--older-than", "1h", "--yes")
+    assert outbox.row("late")
+    cli("purge", "--older-than", "0", "--yes")
+    assert outbox.connection.execute("SELECT count(*) FROM outbox.message").fetchone() == (0,)
 
 
 DESTRUCTIVE = [
