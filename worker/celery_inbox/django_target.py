@@ -18,7 +18,9 @@ class DjangoTarget:
         """Enter `atomic()`; BEGIN travels with the first statement."""
         from django.db import transaction  # type: ignore[import-untyped]  # Django ships no types
 
-        self._connection().close_if_unusable_or_obsolete()  # lost in an earlier attempt
+        connection = self._connection()
+        if not connection.in_atomic_block:  # as a test is, around all that it does
+            connection.close_if_unusable_or_obsolete()  # lost in an earlier attempt
         block = transaction.atomic(using=self.handle)
         block.__enter__()
         self._block = block

@@ -51,7 +51,11 @@ RETURNING set_config('lock_timeout', (SELECT theirs FROM this), true)
 """
 
 # As text: drivers differ in how they decode json, and NULL must stay apart from 'null'.
-_RECALL = "SELECT task, result::text FROM inbox.processed WHERE message_id = %s"
+# Nothing of this message runs any more: the transaction may go on, where it is not ours to end.
+_RECALL = """
+SELECT task, result::text FROM set_config('celery_inbox.running', '', true), inbox.processed
+WHERE message_id = %s
+"""
 
 _FINISH = "SELECT inbox.finish(%s::text, %s::json)"
 _FINISH_WITHOUT_RESULT = """
