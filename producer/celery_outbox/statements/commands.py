@@ -76,16 +76,13 @@ class Entries(deque[Entry]):
 
     def append(self, entry: Entry) -> None:
         """Add a message, or several alike."""
-        message = entry.message
+        messages, size = _size_of(entry.message)
         with self._lock:
             super().append(entry)
-            if isinstance(message, Alike):
-                message.buffer = self
-                self._messages += len(message.filled)
-                self._bytes += sum(map(size_of, message.filled))
-            else:
-                self._messages += 1
-                self._bytes += size_of(message)
+            self._messages += messages
+            self._bytes += size
+            if isinstance(entry.message, Alike):
+                entry.message.buffer = self
 
     def extend_last(self, alike: Alike, filled: Filled) -> bool:
         """Add a message to those that came last, if these are they, and it is not enough yet."""
@@ -106,6 +103,14 @@ class Entries(deque[Entry]):
                 self._messages = self._bytes = 0
             return entry
 
+    def remove(self, entry: Entry) -> None:
+        """Forget a message. Raises ValueError where it was taken."""
+        with self._lock:
+            super().remove(entry)
+            messages, size = _size_of(entry.message)
+            self._messages -= messages
+            self._bytes -= size
+
     def clear(self) -> None:
         """Forget all."""
         with self._lock:
@@ -118,6 +123,13 @@ class Entries(deque[Entry]):
         Or would be with that many more messages, of that size.
         """
         return self._messages + more >= PORTION or self._bytes + size >= MAX_BYTES
+
+
+def _size_of(parcel: Parcel) -> tuple[int, int]:
+    """Return how many messages these are, and their bytes."""
+    if isinstance(parcel, Alike):
+        return len(parcel.filled), sum(map(size_of, parcel.filled))
+    return 1, size_of(parcel)
 
 
 def take_all(entries: Entries) -> list[Entry]:
