@@ -1,6 +1,7 @@
 """AsyncConnection: `.delay()` needs no await, and is as exact as on a Connection."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -98,6 +99,22 @@ def test_a_call_without_a_block(shop: Shop, database: str) -> None:
     """Is told of the block that it needs."""
 
     async def body(connection: AsyncConnection) -> None:
+        with pytest.raises(UnusableTarget, match=r"async with app\.outbox\.using"):
+            shop.add.apply_async((1, 0), outbox=connection)
+
+    run(database, body)
+
+
+def test_a_block_that_was_abandoned(shop: Shop, database: str) -> None:
+    """Never ends, so that nothing would await what a later call sends: that is refused."""
+
+    async def body(connection: AsyncConnection) -> None:
+        async def enter() -> None:
+            await shop.app.outbox.using(connection).__aenter__()
+
+        await asyncio.create_task(enter())
+        await asyncio.sleep(0)  # the loop lets go of the task
+        gc.collect()
         with pytest.raises(UnusableTarget, match=r"async with app\.outbox\.using"):
             shop.add.apply_async((1, 0), outbox=connection)
 

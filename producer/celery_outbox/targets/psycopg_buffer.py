@@ -13,7 +13,7 @@ while the connection is busy elsewhere, goes out with the next operation, the CO
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, TypeVar, cast
-from weakref import ref
+from weakref import WeakSet, ref
 
 from psycopg import AsyncTransaction, Connection, Transaction
 from psycopg.pq import TransactionStatus
@@ -43,8 +43,9 @@ class Buffer:
         #: What ends the transaction of `expect_commit`, once that has come to its end.
         self._commit: ref[Operation[Any]] | None = None
         self.entries = Entries()
-        #: The `async with` blocks that are open: they await what a send cannot.
-        self.async_blocks: set[object] = set()
+        #: The `async with` blocks that are open: they await what a send cannot. One whose task was
+        #: abandoned never ends, and awaits nothing.
+        self.async_blocks: WeakSet[object] = WeakSet()
 
     @classmethod
     def of(cls, connection: AnyConnection) -> "Buffer":
