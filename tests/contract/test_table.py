@@ -52,7 +52,7 @@ LOOP: dict[str, dict[str, Any]] = {
     "DROP_ORPHANS": HELD,
     "HOLDS": {},
     "WAKE": {"above": 0, "limit": 1000},
-    "SENT_BEFORE": {"ids": [1, 2, 3], "ages": [1.0, 1.0, 1.0]},
+    "SENT_BEFORE": {"ids": [1, 2, 3], "slots": [3, 3, 4], "ages": [1.0, 1.0, 1.0]},
 }
 #: Every statement there is.
 STATEMENTS = {

@@ -24,10 +24,11 @@ SENT_BEFORE: Final = Statement(
     "sent_before",
     """
 SELECT c.id, date_part('epoch', clock_timestamp() - sent.at)
-FROM unnest(%(ids)s::bigint[], %(ages)s::float8[]) AS c (id, age), LATERAL (
+FROM unnest(%(ids)s::bigint[], %(slots)s::smallint[], %(ages)s::float8[]) AS c (id, slot, age),
+LATERAL (
     SELECT max(r.sent_at) AS at FROM (
         SELECT sent_at FROM {outbox}.receipt
-        WHERE span @> c.id AND c.id = ANY (ids) OFFSET 0) r
+        WHERE span @> c.id AND slot = c.slot AND c.id = ANY (ids) OFFSET 0) r
     WHERE r.sent_at < clock_timestamp() - c.age * interval '1 second') sent
 WHERE sent.at IS NOT NULL
 """,
@@ -43,8 +44,8 @@ class Replays:
         self._connection: BoundedConnection | None = None
         self._not_before = 0.0
 
-    def __call__(self, claimed: Sequence[tuple[int, float]]) -> dict[int, float]:
-        """Of (id, when it was claimed): when it was confirmed before, on the monotonic clock.
+    def __call__(self, claimed: Sequence[tuple[int, int, float]]) -> dict[int, float]:
+        """Of (id, slot, when it was claimed): when it was confirmed before, on the monotonic clock.
 
         Raises RelayError where the database cannot be asked.
         """
@@ -60,14 +61,15 @@ class Replays:
             raise
         return found
 
-    def _ask(self, claimed: Sequence[tuple[int, float]]) -> dict[int, float]:
+    def _ask(self, claimed: Sequence[tuple[int, int, float]]) -> dict[int, float]:
         settings = self._settings
         if self._connection is None:
             self._connection = connect(current_url(settings), NAME, settings.statement_timeout)
         now = monotonic()
         parameters = {
-            "ids": [id_ for id_, _ in claimed],
-            "ages": [now - at for _, at in claimed],
+            "ids": [id_ for id_, _, _ in claimed],
+            "slots": [slot for _, slot, _ in claimed],
+            "ages": [now - at for _, _, at in claimed],
         }
         with translated():
             rows = self._connection.execute(self._statement, parameters).fetchall()

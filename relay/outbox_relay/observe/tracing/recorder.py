@@ -30,8 +30,8 @@ LOG_EVERY: Final = 60.0
 SURELY_NEW: Final = 0.2
 
 #: Which of these were confirmed before, by id, and when: on the monotonic clock. It is asked of
-#: (id, claimed) pairs, and may raise RelayError.
-SentBefore = Callable[[Sequence[tuple[int, float]]], Mapping[int, float]]
+#: (id, slot, claimed), and may raise RelayError.
+SentBefore = Callable[[Sequence[tuple[int, int, float]]], Mapping[int, float]]
 
 
 class Writes(Protocol):
@@ -120,7 +120,7 @@ class Recorder:
     def _known(self, endings: Sequence[Ending]) -> Mapping[int, float]:
         """Which were sent before; where nobody can tell, none is said to be."""
         old = [
-            (each.traced.id, each.traced.claimed)
+            (each.traced.id, each.traced.slot, each.traced.claimed)
             for each in endings
             if each.traced.claimed - each.traced.born > SURELY_NEW
         ]

@@ -49,6 +49,7 @@ class Traced(NamedTuple):
     """A claimed message, without its payload. Times are of the process's monotonic clock."""
 
     id: int
+    slot: int
     parent: Parent
     message_id: str
     task: str
@@ -139,6 +140,7 @@ class Trail(Untraced):
         before = self._before.pop(message.id, None)
         self._traced[message.id] = Traced(
             message.id,
+            message.slot,
             parent,
             message.message_id,
             message.task,

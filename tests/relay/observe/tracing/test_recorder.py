@@ -46,7 +46,7 @@ class Writer:
         self.closed = True
 
 
-def never(_: Sequence[tuple[int, float]]) -> Mapping[int, float]:
+def never(_: Sequence[tuple[int, int, float]]) -> Mapping[int, float]:
     """Nothing was sent before."""
     return {}
 
@@ -125,7 +125,7 @@ def test_a_complaint_is_told_though_nothing_was_dropped() -> None:
 def test_without_the_database_a_replay_is_not_known() -> None:
     """The spans are written all the same."""
 
-    def lost(_: Sequence[tuple[int, float]]) -> Mapping[int, float]:
+    def lost(_: Sequence[tuple[int, int, float]]) -> Mapping[int, float]:
         raise StoreLost("the database does not answer")
 
     writer, metrics = Writer(), Metrics()
@@ -136,9 +136,9 @@ def test_without_the_database_a_replay_is_not_known() -> None:
 
 def test_only_what_waited_is_asked_about() -> None:
     """What was claimed as soon as it was committed cannot have been sent before."""
-    asked: list[tuple[int, float]] = []
+    asked: list[tuple[int, int, float]] = []
 
-    def sent_before(claimed: Sequence[tuple[int, float]]) -> Mapping[int, float]:
+    def sent_before(claimed: Sequence[tuple[int, int, float]]) -> Mapping[int, float]:
         asked.extend(claimed)
         return {2: 0.5}
 
@@ -146,6 +146,6 @@ def test_only_what_waited_is_asked_about() -> None:
     quick = a_message(id=1, born=1.99, waiting=1.99)
     with recorder(writer, metrics, sent_before) as running:
         running.take([Ending(quick, 4.0), Ending(a_message(id=2), 4.0)])
-    assert asked == [(2, 2.0)]
+    assert asked == [(2, 3, 2.0)]
     ((first, second),) = [plan.attempts for plan in writer.plans]
     assert [event.name for event in (*first.events, *second.events)] == ["outbox.replayed"]

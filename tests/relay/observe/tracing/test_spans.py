@@ -14,6 +14,7 @@ def a_message(**differing: Any) -> Traced:
     """A traced message: committed at 1, claimed at 2, published at 3."""
     ordinary = Traced(
         id=1,
+        slot=3,
         parent=PARENT,
         message_id="m1",
         task="shop.bill",
