@@ -48,8 +48,9 @@ GRANT SELECT ON ALL TABLES IN SCHEMA {outbox} TO outbox_relay;
 GRANT SELECT ON SEQUENCE {outbox}.message_id_seq TO outbox_relay;
 GRANT INSERT, UPDATE, DELETE ON {outbox}.ready, {outbox}.parked TO outbox_relay;
 GRANT INSERT ON {outbox}.receipt, {outbox}.expiry, {outbox}.lane TO outbox_relay;
-GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.retry, {outbox}.discard, {outbox}.replay,
-    {outbox}.confirmed_portion, {outbox}.missing_among, {outbox}.find_missing,
+GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.count_few, {outbox}.retry,
+    {outbox}.discard, {outbox}.replay, {outbox}.confirmed_portion, {outbox}.missing_among,
+    {outbox}.find_missing,
     {outbox}.run_number, {outbox}.replay_rows, {outbox}.replay_message, {outbox}.purge,
     {outbox}.forget, {outbox}.bring_home, {outbox}.claim_lanes, {outbox}.restore_work,
     {outbox}.reschedule, {outbox}.acted, {outbox}.pause, {outbox}.resume, {outbox}.held_counts,
@@ -67,8 +68,8 @@ GRANT SELECT (id, message_id, task, exchange, routing_key, created_at, available
     ON {outbox}.expired TO outbox_inspector;
 GRANT SELECT ON {outbox}.missing, {outbox}.paused, {outbox}.route, {outbox}.rate
     TO outbox_inspector;
-GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.find_missing, {outbox}.held_counts,
-    {outbox}.routes TO outbox_inspector;
+GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.count_few, {outbox}.find_missing,
+    {outbox}.held_counts, {outbox}.routes TO outbox_inspector;
 GRANT SELECT (id, slot, attempts, lease_until) ON {outbox}.ready TO outbox_inspector;
 GRANT SELECT (id, slot, state, available_at, attempts) ON {outbox}.parked TO outbox_inspector;
 GRANT SELECT (id, slot) ON {outbox}.lane, {outbox}.expiry TO outbox_inspector;
@@ -96,8 +97,8 @@ GRANT SELECT ON {outbox}.message, {outbox}.pending, {outbox}.scheduled, {outbox}
     {outbox}.sent, {outbox}.expired TO outbox_reader;
 GRANT SELECT ON {outbox}.ready, {outbox}.parked, {outbox}.lane, {outbox}.expiry
     TO outbox_viewer, outbox_reader;
-GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.missing_portion, {outbox}.family,
-    {outbox}.held_counts, {outbox}.routes, {outbox}.confirms_of
+GRANT EXECUTE ON FUNCTION {outbox}.rough_count, {outbox}.count_few, {outbox}.missing_portion,
+    {outbox}.family, {outbox}.held_counts, {outbox}.routes, {outbox}.confirms_of
     TO outbox_viewer, outbox_reader;
 
 GRANT EXECUTE ON FUNCTION {outbox}.act, {outbox}.pause, {outbox}.resume, {outbox}.set_rate

@@ -174,3 +174,32 @@ def test_counts_stay_near_the_truth_on_a_large_backlog(emptied_database: str) ->
         connection.rollback()
     assert row is not None
     assert 0.8 * rows < row[0] < 1.2 * rows
+
+
+def test_few_are_counted_exactly_whatever_lies_about(connection: psycopg.Connection[Any]) -> None:
+    """A drained backlog that vacuum has not seen hides none, and makes up none."""
+    connection.execute("ALTER TABLE outbox.ready SET (autovacuum_enabled = off)")
+    connection.execute("ALTER TABLE outbox.parked SET (autovacuum_enabled = off)")
+    connection.execute(
+        "INSERT INTO outbox.ready (id, slot) SELECT n, 0 FROM generate_series(1, 200000) n"
+    )
+    connection.execute(
+        "INSERT INTO outbox.parked (id, slot, state, available_at)"
+        " SELECT n, 0, 'scheduled', now() + interval '1 day' FROM generate_series(1, 150000) n"
+    )
+    connection.execute("DELETE FROM outbox.ready WHERE id % 29000 <> 0")
+    connection.execute("UPDATE outbox.parked SET state = 'dead' WHERE id % 50000 = 0")
+    connection.execute("UPDATE outbox.parked SET state = 'retry' WHERE id % 70000 = 0")
+    connection.commit()
+    large = (
+        "SELECT least(pg_relation_size('outbox.ready'), pg_relation_size('outbox.parked'))"
+        " > 1000 * 8192"
+    )
+    assert connection.execute(large).fetchone() == (True,)
+
+    row = connection.execute("SELECT pending, scheduled, dead FROM outbox.stats").fetchone()
+
+    assert row is not None
+    pending, scheduled, dead = row
+    assert (pending, dead) == (6 + 2, 3)
+    assert 100_000 < scheduled < 200_000

@@ -116,7 +116,7 @@ END $$;
 COMMENT ON FUNCTION outbox.resume IS
     'Ends a pause; everything => true ends all of them. Returns how many were ended.';
 
--- How many messages wait for each target: exact to about 75,000, sampled beyond, as `stats` counts.
+-- How many messages wait for each target: exact while the table is small, sampled beyond.
 CREATE FUNCTION outbox.held_counts(OUT target text, OUT messages bigint) RETURNS SETOF record
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
 DECLARE
