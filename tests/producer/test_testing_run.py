@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from celery import chain, chord, group
 from celery.exceptions import Ignore, Reject
+from kombu.exceptions import ContentDisallowed
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
@@ -501,3 +502,49 @@ def test_modules_with_tasks_are_imported(
     shop.app.send_task("late")
 
     assert results(outbox.run()) == ["imported"]
+
+
+def test_what_is_sent_in_sql(outbox: OutboxTester, connection: Connection) -> None:
+    """By a trigger, say: it is in the transaction as any other."""
+    connection.execute("SELECT outbox.enqueue('shop.add', '[5, 5]')")
+
+    assert results(outbox.run()) == [10]
+
+
+def test_keys(shop: Shop, outbox: OutboxTester) -> None:
+    """What waits in a lane runs in its order; a key is free again once its task has run."""
+    for n in range(3):
+        shop.add.apply_async((n, 0), ordering_key="order")
+        shop.add.apply_async((n, 7), dedup_key="index")
+    assert results(outbox.run()) == [0, 7, 1, 2]
+    shop.add.apply_async((1, 8), dedup_key="index")
+
+    assert results(outbox.run()) == [9]
+
+
+def test_one_id_twice(shop: Shop, outbox: OutboxTester) -> None:
+    """Two messages of it are two deliveries."""
+    shop.add.apply_async((1, 1), task_id="same")
+    shop.add.apply_async((2, 2), task_id="same")
+
+    assert results(outbox.run()) == [2, 4]
+
+
+def test_what_a_worker_does_not_accept(shop: Shop, outbox: OutboxTester) -> None:
+    """Is rejected, as there, and told."""
+    shop.add.apply_async((1, 1), serializer="pickle")
+    with pytest.raises(ContentDisallowed):
+        outbox.run()
+    shop.app.outbox.publish(None, {"id": 1}, routing_key="paid", headers={"task": "no task"})
+
+    (left,) = outbox.run().left
+    payload: Any = left.args
+    assert payload == {"id": 1}
+
+
+def test_a_run_can_be_read(shop: Shop, outbox: OutboxTester) -> None:
+    """In the output of a test that failed."""
+    shop.add.delay(1, 1)
+    shop.app.send_task("elsewhere")
+
+    assert repr(outbox.run()) == "<ran [<shop.add SUCCESS 2>], left ['elsewhere']>"

@@ -34,13 +34,17 @@ class EndlessRun(OutboxError, AssertionError):
     """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Drained(Sequence[TaskRun]):
     """What `outbox.run()` ran, in that order; a task that was retried is there for each run."""
 
     runs: tuple[TaskRun, ...]
     #: What waits still: tasks whose time has not come, those that this app does not know, events.
     left: tuple[OutboxMessage, ...]
+
+    def __repr__(self) -> str:
+        left = [message.task for message in self.left]
+        return f"<ran {list(self.runs)!r}, left {left!r}>"
 
     @property
     def failed(self) -> tuple[TaskRun, ...]:

@@ -23,7 +23,7 @@ from kombu.utils.json import loads
 from celery_outbox.testing.messages import OutboxMessage, Row
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TaskRun:
     """One run of a task, and what came of it."""
 
@@ -37,6 +37,10 @@ class TaskRun:
     exception: BaseException | None = None
     #: How often it had been retried before.
     retries: int = 0
+
+    def __repr__(self) -> str:
+        came = self.result if self.exception is None else self.exception
+        return f"<{self.task} {self.state} {came!r}>"
 
     @property
     def task(self) -> str:

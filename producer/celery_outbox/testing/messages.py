@@ -78,14 +78,14 @@ class Row:
     @cached_property
     def is_task(self) -> bool:
         """Whether a worker would run it."""
-        return "task" in json.loads(self.headers) or _is_old_task(self._payload)
+        return _is_task(json.loads(self.headers)) or _is_old_task(self._payload)
 
     @cached_property
     def message(self) -> OutboxMessage:
         """What it says, read as its worker would read it."""
         headers, payload = json.loads(self.headers), self._payload
         args, kwargs = payload, {}
-        if "task" in headers:
+        if _is_task(headers):
             args, kwargs = payload[0], payload[1]
         elif _is_old_task(payload):
             args, kwargs = payload["args"], payload["kwargs"]
@@ -107,6 +107,11 @@ class Row:
         if compression := json.loads(self.headers).get("compression"):
             body = decompress(body, compression)
         return loads(body, self.content_type, self.content_encoding, accept={self.content_type})
+
+
+def _is_task(headers: dict[str, Any]) -> bool:
+    """Tell whether these are the headers of a task in Celery's protocol 2."""
+    return {"task", "id"} <= headers.keys()
 
 
 def _is_old_task(payload: Any) -> bool:

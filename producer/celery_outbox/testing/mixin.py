@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from celery import Celery
 
-from celery_outbox.testing.tester import OutboxTest
+from celery_outbox.testing.tester import OutboxTest, OutboxTester
 
 
 class OutboxTestMixin:
@@ -17,7 +17,8 @@ class OutboxTestMixin:
     outbox_app: ClassVar[Celery | None] = None
     #: Where results of tasks are kept: in memory, or in the app's own backend.
     outbox_results: ClassVar[Literal["memory", "app"]] = "memory"
-    outbox: Any  # OutboxTester, or AsyncOutboxTester where outbox_target() is asynchronous
+    #: Of an asynchronous outbox_target(), an AsyncOutboxTester.
+    outbox: OutboxTester
 
     def outbox_target(self) -> object | None:
         """Return where to look into the outbox; None: Django's own database."""
