@@ -1,6 +1,6 @@
 """What is enqueued is a row in the caller's transaction, and says what Celery needs."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -103,6 +103,18 @@ def test_run_after_is_held_by_the_outbox(app: Any, database: str) -> None:
         assert scheduled.fetchall() == [(result.id, when)]
 
 
+def test_run_after_where_times_have_no_zone(app: Any, database: str) -> None:
+    """It is in the project's own zone, and told as it was given."""
+    when = datetime(2099, 1, 1, 12)
+    with override_settings(USE_TZ=False, TIME_ZONE="Asia/Tokyo"):
+        result = work.add.using(run_after=when).enqueue(1)
+        assert work.add.get_result(result.id).task.run_after == when
+
+    with psycopg.connect(database) as connection:
+        ((available_at,),) = connection.execute("SELECT available_at FROM outbox.scheduled")
+    assert available_at == datetime(2099, 1, 1, 3, tzinfo=UTC)
+
+
 def test_queues_and_priorities(app: Any, database: str) -> None:
     """The default queue is Celery's; others are called what they are. 0 is in the middle."""
     for priority in (-100, -1, 0, 1, 100):
@@ -151,3 +163,19 @@ def test_the_signal_has_the_id(app: Any, database: str) -> None:
         task_enqueued.disconnect(hear)
 
     assert heard == [(type(task_backends["default"]), result.id)]
+
+
+def test_a_message_that_was_sent_before_an_upgrade(app: Any) -> None:
+    """Its name and its form stay, for messages outlive the code that has sent them."""
+    facts = {"backend": "default", "queue_name": "mail", "priority": 3, "run_after": None}
+    call = ("tests.django_tasks.work.add", [1], {"right": 2})
+    sent = app.send_task(
+        "celery_outbox.django.tasks.run",
+        call,
+        {**facts, "enqueued_at": "2026-11-28T20:00:00+00:00"},
+    )
+
+    assert carry_out(app, sent.id).retval == 3
+    result = work.add.get_result(sent.id)
+    assert (result.task.queue_name, result.task.priority) == ("mail", 3)
+    assert result.enqueued_at == datetime(2026, 11, 28, 20, tzinfo=UTC)
