@@ -13,6 +13,7 @@ from unittest.mock import ANY
 from uuid import UUID
 
 import pytest
+from asgiref.sync import sync_to_async
 from celery import Celery
 from django.db import connections, transaction  # type: ignore[import-untyped]  # ships no types
 from django.test import TestCase  # type: ignore[import-untyped]  # the same
@@ -155,6 +156,11 @@ def test_django(django_database: str, trap: str) -> None:
 
         def test_sends_nothing(self) -> None:
             self.outbox.assert_nothing_sent()
+
+        async def test_asynchronous(self) -> None:
+            await sync_to_async(shop.add.delay)(3, 4)
+            (run,) = await sync_to_async(self.outbox.run)()
+            assert run.result == 7
 
     succeeds(OrderTest)
     with connections["default"].cursor() as cursor:
