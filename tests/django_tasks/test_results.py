@@ -25,6 +25,7 @@ from celery_outbox.django.tasks.errors import UnknownTask, UnreadableOutbox
 from celery_outbox.django.tasks.running import LOOKS
 from django_suite.worker import carry_out
 from outbox_migrations import grant
+from servers import Valkey
 from tests.django_tasks import work
 from tests.fixtures.rows import states
 
@@ -215,6 +216,24 @@ def test_a_function_that_is_gone(app: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert isinstance(app.backend.get_result(result.id), UnknownTask)
     with pytest.raises(TaskResultDoesNotExist, match=r"work\.add is no task"):
         task_backends["default"].get_result(result.id)
+
+
+@pytest.mark.parametrize("kind", ["redis", "database"])
+def test_in_other_backends(app: Any, database: str, results_server: Valkey, kind: str) -> None:
+    """Whatever a backend makes of a value and of an exception, both come back as they were."""
+    url = results_server.url if kind == "redis" else f"db+{database}"
+    app.conf.result_backend = url.replace("db+postgresql:", "db+postgresql+psycopg:")
+    app._backend_cache = app._local.backend = None
+    good, bad = work.echo.enqueue({"a": ["é", None, 1.5]}), work.fail.enqueue("no")
+    for result in (good, bad):
+        carry_out(app, result.id)
+        result.refresh()
+
+    assert good.return_value == {"a": ["é", None, 1.5]}
+    assert (good.attempts, good.worker_ids) == (1, ["celery@here"])
+    assert [error.exception_class for error in bad.errors] == [work.Rejected]
+    assert bad.errors[0].traceback.endswith("Rejected: no\n")
+    assert bad.started_at <= bad.finished_at
 
 
 @pytest.mark.parametrize("backend", [None, "rpc://", "cache+memory://"])

@@ -6,6 +6,7 @@ import pytest
 from django.db import transaction  # type: ignore[import-untyped]  # Django ships no types
 from django.tasks import TaskResultStatus  # type: ignore[import-untyped]  # the same
 
+from celery_outbox.django.tasks.running import NAME
 from celery_outbox.testing.tester import OutboxTest
 from tests.django_tasks import work
 
@@ -19,6 +20,7 @@ def test_they_are_run_in_process(app: Any) -> None:
             outbox.run()
         result.refresh()
         failing.refresh()
+        outbox.assert_sent(NAME, args=[work.add.module_path, [1], {"right": 2}])
 
     assert result.return_value == 3
     assert failing.status == TaskResultStatus.FAILED
