@@ -80,8 +80,8 @@ class Core:
         return not self._held and not self._done
 
     def may_sleep(self, now: float) -> bool:
-        """Whether there is nothing to do but to wait: for new work, a token, or room in a queue."""
-        return self.at_rest and not self._pauses and not self.waiting.ready(now)
+        """Whether there is nothing to do but to wait: for new work, a token, a route, or room."""
+        return self.at_rest and not self.waiting.ready(now)
 
     def look_in_lanes(self) -> None:
         """The next turn claims from lanes as well, if only to find nothing."""

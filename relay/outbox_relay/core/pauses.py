@@ -158,6 +158,19 @@ class Pauses:
             if len(self._routes) < MAX_ROUTES:
                 self._routes.setdefault((exchange, routing_key), _State()).waiting = True
 
+    def pause(self, now: float) -> float:
+        """Seconds until a probe or a portion may go; 0 or less: there is one to be claimed."""
+        return (
+            min(
+                (
+                    now if state.waiting and state.left else state.until
+                    for state in self._routes.values()
+                ),
+                default=inf,
+            )
+            - now
+        )
+
     def claim(self, now: float, room: int) -> RouteClaim | None:
         """What to take of the messages that wait: probes that are due, and portions."""
         limits: dict[str, int] = {}

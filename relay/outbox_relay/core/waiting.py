@@ -68,13 +68,14 @@ class Waiting:
         self._rates.granted(grants, now)
 
     def ready(self, now: float) -> bool:
-        """Whether a claim would take anything of it; but for routes that refused."""
+        """Whether a claim would take anything of it."""
         deep = self._depths is not None and self._depths.wishes(now)
-        return bool(self._holds.letting_go or self._rates.wishes() or deep)
+        tried = self._pauses.pause(now) <= 0
+        return bool(self._holds.letting_go or self._rates.wishes() or deep or tried)
 
     def pause(self, now: float) -> float:
-        """Seconds until tokens are to be asked for, which may make something ready."""
-        return self._rates.pause(now)
+        """Seconds until tokens are to be asked for, or a route that refused is tried again."""
+        return min(self._rates.pause(now), self._pauses.pause(now))
 
     def claim(self, now: float, room: int) -> RouteClaim | None:
         """What to take of it."""

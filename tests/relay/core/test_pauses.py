@@ -1,6 +1,7 @@
 """A route that refuses is left alone but for a probe now and then, and comes back step by step."""
 
 from collections.abc import Iterable
+from math import inf
 
 import pytest
 
@@ -179,3 +180,15 @@ def test_a_silent_route_that_confirms_after_all_is_tried_at_once() -> None:
     probe = pauses.claim(0.5, 10)
     assert probe is not None
     assert probe.limit == 1
+
+
+def test_it_is_known_when_something_may_go() -> None:
+    """A relay sleeps until then; a portion may go at once, and so may what has just been found."""
+    pauses = paused()
+    assert 0.9 <= pauses.pause(0.0) <= 1.25
+    assert pauses.pause(2.0) <= 0
+
+    assert Pauses(1.0).pause(0.0) == inf
+    other = Pauses(1.0)
+    other.found_waiting(["\x1fcelery"])
+    assert other.pause(0.0) <= 0

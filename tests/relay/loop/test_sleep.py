@@ -149,6 +149,22 @@ def test_it_sleeps_while_messages_wait_for_room(
     wait_for_sent(database, 8)
 
 
+def test_it_sleeps_while_a_queue_that_is_full_is_left_alone(
+    start: StartRelay, database: str, broker: Broker
+) -> None:
+    """And gets up for each probe; the one that is confirmed brings the others."""
+    broker.declare("narrow", **{"x-max-length": 1, "x-overflow": "reject-publish"})
+    start(OUTBOX_RETRY_DELAY="1s")
+    commit_rows(database, 6, routing_key="narrow")
+    wait_for_sent(database, 1)
+    wait_for_sleep(database)
+
+    for sent in range(1, 6):
+        assert len(broker.take_all("narrow")) == 1
+        wait_for_sent(database, sent + 1)
+        wait_for_sleep(database)
+
+
 def test_it_says_why_it_cannot_sleep(
     start: StartRelay, database: str, pooler: Callable[[str], str]
 ) -> None:
