@@ -1,6 +1,6 @@
 """What a task came to: its result, from the outbox's row to Celery's result backend."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -143,6 +143,25 @@ def test_a_message_that_no_broker_takes(app: Any, database: str) -> None:
     result.refresh()
 
     assert result.status == TaskResultStatus.READY
+
+
+def test_a_result_that_has_expired(app: Any, database: str) -> None:
+    """A row that is kept longer says READY only while its task cannot have run, or just now."""
+    result = work.add.enqueue(1)
+    app.conf.result_expires = 0.001
+    assert work.add.get_result(result.id).status == TaskResultStatus.READY
+
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            "WITH done AS (DELETE FROM outbox.ready RETURNING id, slot)"
+            " INSERT INTO outbox.receipt (slot, span, ids)"
+            " SELECT slot, int8range(id, id, '[]'), ARRAY[id] FROM done"
+        )
+    with pytest.raises(TaskResultDoesNotExist):
+        work.add.get_result(result.id)
+    for kept in (timedelta(days=1), None):
+        app.conf.result_expires = kept
+        assert work.add.get_result(result.id).status == TaskResultStatus.READY
 
 
 def test_a_retry_of_celery_is_ready_again(app: Any, database: str) -> None:
