@@ -31,7 +31,7 @@ class Report:
         """Take it over."""
         self._outside.add(getattr(node, "workeroutput", {}).get(KEY, ()))
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print it, if there is anything."""
         if not self._outside:
             return
