@@ -31,6 +31,7 @@ DROP FUNCTION outbox.is_replicating, outbox.restore_work, outbox.workless, outbo
     outbox.bell, outbox.ring, outbox.forget_dedup, outbox.by_index, outbox.short_repr,
     outbox.rough_count, outbox.count_few, outbox.cancel, outbox.retry, outbox.discard,
     outbox.replay, outbox.replay_message, outbox.send_again, outbox.sent_again, outbox.renumber,
+    outbox.twins_at_work,
     outbox.bring_home, outbox.empty_slot, outbox.move_unsent, outbox.work_between,
     outbox.delete_sent, outbox.purge, outbox.forget, outbox.enqueue,
     outbox.default_queue, outbox.set_default_queue, outbox.act, outbox.acted,

@@ -567,8 +567,22 @@ COMMENT ON FUNCTION outbox.forget_dedup IS
 CREATE TYPE outbox.changed AS (id bigint, slot smallint, number bigint);
 COMMENT ON TYPE outbox.changed IS 'Private: a message that was changed, and its id since.';
 
+-- Other messages with this id that have work. Plain enough that the planner puts it into the query
+-- that asks; OFFSET 0 keeps it from beginning with all the work there is.
+CREATE FUNCTION outbox.twins_at_work(id bigint, slot smallint) RETURNS TABLE (twin smallint)
+LANGUAGE sql STABLE AS $$
+    SELECT w.slot FROM (
+        SELECT r.slot FROM outbox.ready r WHERE r.id = $1 AND r.slot <> $2
+        UNION ALL SELECT p.slot FROM outbox.parked p WHERE p.id = $1 AND p.slot <> $2
+        UNION ALL SELECT l.slot FROM outbox.lane l WHERE l.id = $1 AND l.slot <> $2) w
+    OFFSET 0
+$$;
+COMMENT ON FUNCTION outbox.twins_at_work IS
+    'Private: the slots of other messages with this id that are among the work.';
+
 -- Those of these messages whose id another one has among the work, or that come after another one
--- here, get a new id. Returns these, each with its `number` now.
+-- here, get a new id. Returns these, each with its `number` now. To plan it takes long: not to be
+-- asked where nothing is taken.
 CREATE FUNCTION outbox.renumber(ids bigint[], slots smallint[]) RETURNS SETOF outbox.changed
 LANGUAGE sql SECURITY DEFINER ROWS 1 SET search_path = outbox, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
@@ -580,10 +594,7 @@ AS $$
         SELECT a.id, a.slot
         FROM (SELECT *, row_number() OVER (PARTITION BY asked.id ORDER BY asked.slot) AS place
                 FROM asked) a
-        WHERE a.place > 1
-           OR EXISTS (SELECT FROM ready w WHERE w.id = a.id AND w.slot <> a.slot)
-           OR EXISTS (SELECT FROM parked w WHERE w.id = a.id AND w.slot <> a.slot)
-           OR EXISTS (SELECT FROM lane w WHERE w.id = a.id AND w.slot <> a.slot)
+        WHERE a.place > 1 OR EXISTS (SELECT FROM twins_at_work(a.id, a.slot))
     ), renumbered AS (
         UPDATE message m SET id = DEFAULT FROM taken t WHERE m.id = t.id AND m.slot = t.slot
         RETURNING t.id AS was, m.slot, m.id AS number, m.message_id, m.dedup_key
@@ -977,8 +988,8 @@ AS $$
     ), coming AS MATERIALIZED (
         SELECT DISTINCT ON (id, slot) * FROM judged WHERE verdict = 'home'
     ), renumbered AS MATERIALIZED (
-        SELECT * FROM renumber((SELECT array_agg(id) FROM coming),
-                               (SELECT array_agg(slot) FROM coming))
+        SELECT * FROM renumber(ARRAY(SELECT id FROM coming), ARRAY(SELECT slot FROM coming))
+        WHERE EXISTS (SELECT FROM coming)
     ), placed AS MATERIALIZED (
         SELECT coalesce(n.number, c.id) AS id, c.slot, c.state, c.error, c.ordering_key
         FROM coming c LEFT JOIN renumbered n ON n.id = c.id AND n.slot = c.slot
@@ -1117,7 +1128,34 @@ $$;
 COMMENT ON FUNCTION outbox.cancel IS
     'Takes back a message that is still pending, in your transaction. False: too late, or unknown.';
 
--- dead -> pending. Without slots, whatever has these ids and is dead: no two rows that wait share one.
+-- dead -> pending, with a fresh count of attempts; of a lane: to its place in it.
+CREATE FUNCTION outbox.retry(message_id text) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+    SELECT outbox.ring();
+    WITH revived AS (
+        DELETE FROM parked p USING message m
+        WHERE m.message_id = $1 AND p.id = m.id AND p.slot = m.slot AND p.state = 'dead'
+        RETURNING p.id, p.slot, p.lane
+    ), renumbered AS MATERIALIZED (
+        SELECT * FROM renumber(ARRAY(SELECT id FROM revived), ARRAY(SELECT slot FROM revived))
+        WHERE EXISTS (SELECT FROM revived r, twins_at_work(r.id, r.slot))
+    ), placed AS MATERIALIZED (
+        SELECT r.*, coalesce(n.number, r.id) AS number
+        FROM revived r LEFT JOIN renumbered n ON n.id = r.id AND n.slot = r.slot
+    ), made AS (
+        INSERT INTO ready (id, slot) SELECT number, slot FROM placed WHERE lane IS NULL
+    ), queued AS (
+        INSERT INTO lane (id, slot, key)
+        SELECT number, slot, lane FROM placed WHERE lane IS NOT NULL
+    ) SELECT count(*) FROM placed
+$$;
+COMMENT ON FUNCTION outbox.retry IS 'dead -> pending. Returns how many.';
+
+-- The same by id; without slots, of whatever is dead: no two rows that wait share an id. Not asked by
+-- `retry`, which people call for thousands: a function in a function is planned at every call.
 CREATE FUNCTION outbox.retry_rows(rows bigint[], slots smallint[] DEFAULT NULL)
 RETURNS SETOF outbox.changed
 LANGUAGE sql SET search_path = outbox, pg_temp
@@ -1129,8 +1167,8 @@ AS $$
         WHERE p.id = wanted.id AND p.slot = coalesce(wanted.slot, p.slot) AND p.state = 'dead'
         RETURNING p.id, p.slot, p.lane
     ), renumbered AS MATERIALIZED (
-        SELECT * FROM renumber((SELECT array_agg(id) FROM revived),
-                               (SELECT array_agg(slot) FROM revived))
+        SELECT * FROM renumber(ARRAY(SELECT id FROM revived), ARRAY(SELECT slot FROM revived))
+        WHERE EXISTS (SELECT FROM revived r, twins_at_work(r.id, r.slot))
     ), placed AS MATERIALIZED (
         SELECT r.*, coalesce(n.number, r.id) AS number
         FROM revived r LEFT JOIN renumbered n ON n.id = r.id AND n.slot = r.slot
@@ -1142,19 +1180,6 @@ AS $$
     ) SELECT id, slot, number FROM placed
 $$;
 COMMENT ON FUNCTION outbox.retry_rows IS 'Private: dead -> pending, by id. Returns which.';
-
--- dead -> pending, with a fresh count of attempts; of a lane: to its place in it.
-CREATE FUNCTION outbox.retry(message_id text) RETURNS bigint
-LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off
-SET enable_hashjoin = off SET enable_mergejoin = off
-AS $$
-    SELECT outbox.ring();
-    SELECT count(*) FROM (
-        SELECT retry_rows(array_agg(m.id), array_agg(m.slot))
-        FROM message m WHERE m.message_id = $1) revived
-$$;
-COMMENT ON FUNCTION outbox.retry IS 'dead -> pending. Returns how many.';
 
 -- dead or pending -> gone. A message a relay holds at this moment may already be on the wire:
 -- kept.
@@ -1196,7 +1221,9 @@ LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
           AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id AND l.slot = m.slot)
           AND NOT EXISTS (SELECT FROM expiry e WHERE e.id = m.id AND e.slot = m.slot)
     ), renumbered AS MATERIALIZED (
-        SELECT * FROM renumber((SELECT array_agg(id) FROM sent), (SELECT array_agg(slot) FROM sent))
+        SELECT * FROM renumber(ARRAY(SELECT id FROM sent), ARRAY(SELECT slot FROM sent))
+        WHERE EXISTS (SELECT FROM sent s, twins_at_work(s.id, s.slot))
+           OR (SELECT count(*) > count(DISTINCT id) FROM sent)
     ), placed AS MATERIALIZED (
         SELECT s.*, coalesce(n.number, s.id) AS number
         FROM sent s LEFT JOIN renumbered n ON n.id = s.id AND n.slot = s.slot
@@ -1835,8 +1862,8 @@ AS $$
           AND r.lease_until < now() AND r.lane IS NULL
         RETURNING r.id, r.slot, r.attempts, r.suspicion, r.last_error
     ), renumbered AS MATERIALIZED (
-        SELECT * FROM renumber((SELECT array_agg(id) FROM unready),
-                               (SELECT array_agg(slot) FROM unready))
+        SELECT * FROM renumber(ARRAY(SELECT id FROM unready), ARRAY(SELECT slot FROM unready))
+        WHERE EXISTS (SELECT FROM unready u, twins_at_work(u.id, u.slot))
     ), placed AS MATERIALIZED (
         SELECT u.*, coalesce(n.number, u.id) AS number
         FROM unready u LEFT JOIN renumbered n ON n.id = u.id AND n.slot = u.slot

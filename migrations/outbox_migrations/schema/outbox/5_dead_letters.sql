@@ -35,8 +35,8 @@ AS $$
     ), coming AS MATERIALIZED (
         SELECT DISTINCT ON (id, slot) * FROM judged WHERE verdict = 'home'
     ), renumbered AS MATERIALIZED (
-        SELECT * FROM renumber((SELECT array_agg(id) FROM coming),
-                               (SELECT array_agg(slot) FROM coming))
+        SELECT * FROM renumber(ARRAY(SELECT id FROM coming), ARRAY(SELECT slot FROM coming))
+        WHERE EXISTS (SELECT FROM coming)
     ), placed AS MATERIALIZED (
         SELECT coalesce(n.number, c.id) AS id, c.slot, c.state, c.error, c.ordering_key
         FROM coming c LEFT JOIN renumbered n ON n.id = c.id AND n.slot = c.slot

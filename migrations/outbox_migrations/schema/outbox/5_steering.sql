@@ -119,7 +119,34 @@ $$;
 COMMENT ON FUNCTION outbox.cancel IS
     'Takes back a message that is still pending, in your transaction. False: too late, or unknown.';
 
--- dead -> pending. Without slots, whatever has these ids and is dead: no two rows that wait share one.
+-- dead -> pending, with a fresh count of attempts; of a lane: to its place in it.
+CREATE FUNCTION outbox.retry(message_id text) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+    SELECT outbox.ring();
+    WITH revived AS (
+        DELETE FROM parked p USING message m
+        WHERE m.message_id = $1 AND p.id = m.id AND p.slot = m.slot AND p.state = 'dead'
+        RETURNING p.id, p.slot, p.lane
+    ), renumbered AS MATERIALIZED (
+        SELECT * FROM renumber(ARRAY(SELECT id FROM revived), ARRAY(SELECT slot FROM revived))
+        WHERE EXISTS (SELECT FROM revived r, twins_at_work(r.id, r.slot))
+    ), placed AS MATERIALIZED (
+        SELECT r.*, coalesce(n.number, r.id) AS number
+        FROM revived r LEFT JOIN renumbered n ON n.id = r.id AND n.slot = r.slot
+    ), made AS (
+        INSERT INTO ready (id, slot) SELECT number, slot FROM placed WHERE lane IS NULL
+    ), queued AS (
+        INSERT INTO lane (id, slot, key)
+        SELECT number, slot, lane FROM placed WHERE lane IS NOT NULL
+    ) SELECT count(*) FROM placed
+$$;
+COMMENT ON FUNCTION outbox.retry IS 'dead -> pending. Returns how many.';
+
+-- The same by id; without slots, of whatever is dead: no two rows that wait share an id. Not asked by
+-- `retry`, which people call for thousands: a function in a function is planned at every call.
 CREATE FUNCTION outbox.retry_rows(rows bigint[], slots smallint[] DEFAULT NULL)
 RETURNS SETOF outbox.changed
 LANGUAGE sql SET search_path = outbox, pg_temp
@@ -131,8 +158,8 @@ AS $$
         WHERE p.id = wanted.id AND p.slot = coalesce(wanted.slot, p.slot) AND p.state = 'dead'
         RETURNING p.id, p.slot, p.lane
     ), renumbered AS MATERIALIZED (
-        SELECT * FROM renumber((SELECT array_agg(id) FROM revived),
-                               (SELECT array_agg(slot) FROM revived))
+        SELECT * FROM renumber(ARRAY(SELECT id FROM revived), ARRAY(SELECT slot FROM revived))
+        WHERE EXISTS (SELECT FROM revived r, twins_at_work(r.id, r.slot))
     ), placed AS MATERIALIZED (
         SELECT r.*, coalesce(n.number, r.id) AS number
         FROM revived r LEFT JOIN renumbered n ON n.id = r.id AND n.slot = r.slot
@@ -144,19 +171,6 @@ AS $$
     ) SELECT id, slot, number FROM placed
 $$;
 COMMENT ON FUNCTION outbox.retry_rows IS 'Private: dead -> pending, by id. Returns which.';
-
--- dead -> pending, with a fresh count of attempts; of a lane: to its place in it.
-CREATE FUNCTION outbox.retry(message_id text) RETURNS bigint
-LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off
-SET enable_hashjoin = off SET enable_mergejoin = off
-AS $$
-    SELECT outbox.ring();
-    SELECT count(*) FROM (
-        SELECT retry_rows(array_agg(m.id), array_agg(m.slot))
-        FROM message m WHERE m.message_id = $1) revived
-$$;
-COMMENT ON FUNCTION outbox.retry IS 'dead -> pending. Returns how many.';
 
 -- dead or pending -> gone. A message a relay holds at this moment may already be on the wire:
 -- kept.
@@ -198,7 +212,9 @@ LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
           AND NOT EXISTS (SELECT FROM lane l WHERE l.id = m.id AND l.slot = m.slot)
           AND NOT EXISTS (SELECT FROM expiry e WHERE e.id = m.id AND e.slot = m.slot)
     ), renumbered AS MATERIALIZED (
-        SELECT * FROM renumber((SELECT array_agg(id) FROM sent), (SELECT array_agg(slot) FROM sent))
+        SELECT * FROM renumber(ARRAY(SELECT id FROM sent), ARRAY(SELECT slot FROM sent))
+        WHERE EXISTS (SELECT FROM sent s, twins_at_work(s.id, s.slot))
+           OR (SELECT count(*) > count(DISTINCT id) FROM sent)
     ), placed AS MATERIALIZED (
         SELECT s.*, coalesce(n.number, s.id) AS number
         FROM sent s LEFT JOIN renumbered n ON n.id = s.id AND n.slot = s.slot

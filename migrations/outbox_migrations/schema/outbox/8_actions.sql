@@ -114,8 +114,8 @@ AS $$
           AND r.lease_until < now() AND r.lane IS NULL
         RETURNING r.id, r.slot, r.attempts, r.suspicion, r.last_error
     ), renumbered AS MATERIALIZED (
-        SELECT * FROM renumber((SELECT array_agg(id) FROM unready),
-                               (SELECT array_agg(slot) FROM unready))
+        SELECT * FROM renumber(ARRAY(SELECT id FROM unready), ARRAY(SELECT slot FROM unready))
+        WHERE EXISTS (SELECT FROM unready u, twins_at_work(u.id, u.slot))
     ), placed AS MATERIALIZED (
         SELECT u.*, coalesce(n.number, u.id) AS number
         FROM unready u LEFT JOIN renumbered n ON n.id = u.id AND n.slot = u.slot
