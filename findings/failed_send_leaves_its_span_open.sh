@@ -11,7 +11,7 @@
 #           wrong trace to relay and worker. A task that goes into an outbox needs no broker to be sent.
 
 . "$(dirname "$0")/lib/finding.sh"
-packages opentelemetry-instrumentation-celery==0.66b2 opentelemetry-sdk==1.45.2 celery==5.7.0 setuptools
+packages opentelemetry-instrumentation-celery==0.66b2 opentelemetry-sdk==1.45.2 celery==5.7.0
 
 python - <<'END'
 from celery import Celery
