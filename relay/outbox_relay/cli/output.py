@@ -59,6 +59,17 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         print(stacked(columns, row, console.width))
 
 
+def print_fields(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A name and what it says on each line; on a terminal long texts break between words.
+
+    The names are a column of their own however narrow the terminal is.
+    """
+    if sys.stdout.isatty():
+        Console(highlight=False).print(table(columns, rows))
+    else:
+        print_table(columns, rows)
+
+
 def _least_width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     """How wide a terminal must be for a table in which no name or id is broken."""
     widths = []

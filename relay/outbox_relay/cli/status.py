@@ -12,7 +12,7 @@ from rich.table import Table
 
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import DATABASE, INBOX
-from outbox_relay.cli.output import print_json, print_table, table
+from outbox_relay.cli.output import print_fields, print_json, table
 from outbox_relay.core.holds import DEPTH, RATE
 from outbox_relay.errors import RelayError, SchemaError, StoreLost
 from outbox_relay.operator.holds import Paused
@@ -82,7 +82,7 @@ def _print_json(status: Status) -> None:
 
 
 def _print_rows(settings: Settings, status: Status) -> None:
-    print_table(("outbox", settings.schema), _rows(status))
+    print_fields(("outbox", settings.schema), _rows(status))
     sys.stdout.flush()
 
 

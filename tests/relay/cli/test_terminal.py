@@ -76,6 +76,23 @@ def test_a_wide_terminal_has_a_table(outbox: Outbox, database: str) -> None:
 
 
 @pytest.mark.parametrize("columns", [58, 80])
+def test_status_keeps_names_apart_from_what_they_say(
+    outbox: Outbox, database: str, columns: int
+) -> None:
+    """A long line, such as a pause with its reason, breaks between words and changes no other."""
+    outbox.add(TASK)
+    reason = "the provider of mails is down until they have found out why"
+    outbox.connection.execute("SELECT outbox.pause(queue => 'mail', reason => %s)", [reason])
+
+    shown = on_terminal(columns, "status", OUTBOX_DATABASE_URL=database)
+
+    lines = shown.splitlines()
+    assert ["pending", "1"] in [line.split() for line in lines], shown
+    assert reason in " ".join(shown.split())
+    assert all(len(line) <= columns for line in lines), shown
+
+
+@pytest.mark.parametrize("columns", [58, 80])
 def test_doctor_breaks_between_words(database: str, columns: int) -> None:
     """What follows is indented, and what to do begins with an arrow."""
     shown = on_terminal(

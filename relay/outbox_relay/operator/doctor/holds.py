@@ -39,9 +39,9 @@ def judge_held(held: Held) -> Finding:
 
 def judge(pause: Paused) -> Finding:
     """Who paused what, when and why, and what waits for it."""
-    end = f"until {pause.until}" if pause.until else "with no end"
+    end = f"until {printable(pause.until)}" if pause.until else "with no end"
     reason = f": {printable(pause.reason[:200])}" if pause.reason else ""
-    by = f"by {printable(pause.who)} since {pause.since}, {end}{reason}"
+    by = f"by {printable(pause.who)} since {printable(pause.since)}, {end}{reason}"
     what = "--all" if pause.kind == "all" else f"--{pause.kind} '{printable(pause.pattern)}'"
     return warn(
         NAME,
