@@ -1,6 +1,7 @@
 """What a task came to: its result, from the outbox's row to Celery's result backend."""
 
 from datetime import datetime, timedelta
+from signal import SIGTERM
 from typing import Any
 from uuid import uuid4
 
@@ -104,14 +105,23 @@ def test_what_is_no_json_is_a_failure(app: Any) -> None:
     assert [error.exception_class for error in result.errors] == [TypeError]
 
 
-def test_an_exit_is_noted(app: Any) -> None:
-    """It goes on, for it may be the end of the worker's process; the result is FAILED."""
-    result = work.leave.enqueue()
+def test_an_exit_is_the_tasks_alone(app: Any) -> None:
+    """A task that calls sys.exit() has failed, as by Django's backends; its process goes on."""
+    result = work.leave.enqueue(1)
+    carry_out(app, result.id)
+    result.refresh()
+
+    assert [error.exception_class for error in result.errors] == [SystemExit]
+
+
+def test_the_end_of_a_worker_is_no_failure(app: Any) -> None:
+    """As billiard exits on SIGTERM: the message may come again, so nothing has finished."""
+    result = work.leave.enqueue(-(256 - SIGTERM))
     with pytest.raises(SystemExit):
         carry_out(app, result.id)
     result.refresh()
 
-    assert [error.exception_class for error in result.errors] == [SystemExit]
+    assert (result.status, result.errors) == (TaskResultStatus.RUNNING, [])
 
 
 def test_a_worker_that_was_killed(app: Any) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from datetime import datetime
 from typing import Any
 
@@ -36,9 +37,9 @@ def fail(word: str) -> None:
 
 
 @task  # type: ignore[untyped-decorator]  # the same
-def leave() -> None:
+def leave(code: int) -> None:
     """Want to end the process."""
-    raise SystemExit("enough")
+    sys.exit(code)
 
 
 @task  # type: ignore[untyped-decorator]  # the same

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from celery import Task as CeleryTask
 from celery import shared_task
+from celery.exceptions import WorkerShutdown, WorkerTerminate
 from django.tasks import (  # type: ignore[import-untyped]  # since Django 6.0
     TaskContext,
     TaskResultStatus,
@@ -71,16 +72,13 @@ def run(
     _start(self, result)
     try:
         value = _call(result)
-    except KeyboardInterrupt:
-        raise
-    except SystemExit as error:  # the task's own, or the end of its process
-        _fail(self, result, error)
-        raise
     except BaseException as error:
+        if _ends_process(error):
+            raise
         setattr(self.request, RAISED, (result, error))
         if isinstance(error, Exception):
             raise
-        # Such as a cancellation: it would end the process, not just the task.
+        # Such as sys.exit() or a cancellation: the task's own, for which no process is to end.
         raise RuntimeError(f"{path} raised {records.class_path(error)}") from error
     _set(result, status=TaskResultStatus.SUCCESSFUL, finished_at=timezone.now())
     _set(result, _return_value=value)
@@ -107,6 +105,14 @@ def _call(result: Any) -> Any:
     task = result.task
     context = (TaskContext(task_result=result),) if task.takes_context else ()
     return records.as_json(task.call(*context, *result.args, **result.kwargs))
+
+
+def _ends_process(error: BaseException) -> bool:
+    """Tell whether the worker is being ended, of which the task's end is no part."""
+    if isinstance(error, KeyboardInterrupt | WorkerShutdown | WorkerTerminate):
+        return True
+    code = error.code if isinstance(error, SystemExit) else None
+    return isinstance(code, int) and -256 < code <= -192  # as billiard exits on a signal
 
 
 def _fail(run: Any, result: Any, error: BaseException) -> None:
