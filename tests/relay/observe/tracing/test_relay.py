@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.fixtures.broker import Broker
+from tests.fixtures.broker import Broker, frozen_queue
 from tests.fixtures.otlp import Collector, Seen
 from tests.fixtures.programs import Relay, RelayFactory
 from tests.fixtures.rows import commit_rows, states
@@ -158,6 +158,23 @@ def test_a_replay_is_an_event(
     assert (again.trace_id, again.failed) == (trace(4), False)
     assert 0 <= again.events["outbox.replayed"]["outbox.sent_seconds_ago"] < SECONDS
     assert len(collector.named("wait in outbox")) == 1
+
+
+def test_a_lost_connection_is_an_event(
+    traced: Any, database: str, broker: Broker, collector: Collector
+) -> None:
+    """The broker may have what was in flight: it is no refusal, and the next attempt is another."""
+    broker.declare("mail")
+    commit_rows(database, routing_key="mail", headers=headers(6))
+    with frozen_queue(broker, "mail"):
+        running = traced(broker.url)
+        wait_until(lambda: "in_flight_messages 1.0" in running.metrics(), SECONDS, "one in flight")
+        broker.node.ctl("close_all_connections", "--vhost", broker.vhost, "by a test")
+        (lost,) = collector.wait_for("publish mail")
+    again = _in_order(collector.wait_for("publish mail", 2))[-1]
+    assert (lost.failed, lost.attributes["error.type"]) == (True, "connection_lost")
+    assert lost.events == {"outbox.unknown": {"outbox.reason": "connection_lost"}}
+    assert (again.failed, again.attributes["outbox.attempt"]) == (False, 1)  # no attempt is counted
 
 
 def test_a_hold_is_an_event_of_the_wait(
