@@ -68,6 +68,17 @@ def test_the_life_of_a_message_ends_with_its_work(browse: Browse, watched: str) 
     assert life("silent") == ["Committed", "Sent", "No worker has told of it"]
 
 
+def test_where_no_worker_leaves_receipts_nobody_is_accused(browse: Browse, database: str) -> None:
+    """Neither list nor life speaks of receipts, and how much is executed is not known."""
+    grant(database)
+    confirm(database, commit_rows(database, message_ids=["sent"]))
+    browser = browse(database, "viewer")
+
+    assert "no receipt" not in browser.get("/messages?state=sent").text
+    assert "No worker has told" not in browser.get("/find", params={"id": "sent"}).text
+    assert '<b data-number="executed">\u2013</b>' in browser.get("/").text
+
+
 def test_what_is_missing_is_listed_and_sent_again(browse: Browse, watched: str) -> None:
     """As the view has it; chosen or all that match, it is replayed on the record."""
     browser = browse(watched)

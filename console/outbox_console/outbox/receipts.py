@@ -9,8 +9,11 @@ from outbox_console.postgres.database import Session
 
 KNOWN: Final = """
 SELECT coalesce(has_schema_privilege(to_regnamespace('inbox'), 'USAGE')
-            AND has_table_privilege(to_regclass('inbox.receipt'), 'SELECT'), false)
+            AND has_table_privilege(to_regclass('inbox.receipt'), 'SELECT')
+            AND has_table_privilege(to_regclass('inbox.watched'), 'SELECT'), false)
 """
+#: That there is no receipt means something only where workers leave any.
+LEFT: Final = "SELECT EXISTS (SELECT FROM inbox.watched)"
 OF: Final = """
 SELECT message_id, outcome, error, run %% 1000000 AS retries, worker, received_at, finished_at
   FROM inbox.receipt WHERE message_id = ANY (%(ids)s)
@@ -31,8 +34,8 @@ class Receipt:
 
 
 async def known(session: Session) -> bool:
-    """Whether there are receipts that this person may see."""
-    return bool(await session.value(KNOWN))
+    """Whether workers leave receipts, and this person may see them."""
+    return bool(await session.value(KNOWN)) and bool(await session.value(LEFT))
 
 
 async def of(session: Session, message_ids: Sequence[str]) -> dict[str, Receipt] | None:

@@ -63,7 +63,7 @@ STATES: Final = (
     State(
         "missing",
         "Confirmed more than five minutes ago, and no worker has finished it",
-        "Nothing is missing: workers have finished all that was confirmed.",
+        "Nothing is missing: workers have finished all that was looked at.",
         "sent_at",
         "sent",
         "sent_at",

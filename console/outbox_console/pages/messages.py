@@ -55,7 +55,11 @@ async def one(request: Request) -> Response:
 
     found = await console_of(request).database.read(person.reads_as, work)
     if found is None:
-        raise Problem(404, f"There is no message {id_}", "Discarded, or forgotten by retention.")
+        raise Problem(
+            404,
+            f"There is no message {id_}",
+            "It was rolled back, discarded, or forgotten by retention.",
+        )
     mask, seen = console_of(request).mask, found.payload
     return page(
         request,

@@ -67,15 +67,13 @@ def _chart(
 ) -> Chart:
     columns = {name: _columns(points, now) for name, points in series}
     top = max((v for column in columns.values() for v in column if v is not None), default=0.0)
-    paths = [
-        (name, _line(column, top or 1.0), _area(column, top or 1.0))
-        for name, column in columns.items()
-    ]
+    scale = top or 1.0  # where all is 0, the line is at the bottom of a scale
+    paths = [(name, _line(column, scale), _area(column, scale)) for name, column in columns.items()]
     last = [(name, points[-1][1] if points else 0.0) for name, points in series]
     legend = [(name, number(value)) for name, value in last]
     told = ", ".join(f"{name} {value}" for name, value in legend)
     text = f"{title} during the last hour. Now {told}; at most {number(top)}."
-    return Chart(title, legend, paths, number(top), text)
+    return Chart(title, legend, paths, number(scale), text)
 
 
 def _columns(points: Sequence[tuple[datetime, float]], now: datetime) -> list[float | None]:

@@ -26,7 +26,7 @@ def parts(mask: Mask | None, of: Message, payload: Payload) -> list[tuple[str, s
     texts = (
         ("Headers", "headers", payload.headers),
         ("Properties", "properties", payload.properties),
-        ("Declared before", "declare", payload.declare),
+        ("Queues and exchanges it declares", "declare", payload.declare),
     )
     if mask is None:
         body = words.body(payload.body, of.content_encoding)

@@ -43,7 +43,9 @@ def of(sample: Sample) -> Verdict:
             "Some wait for another attempt, or more comes than goes: see Pending and Failures.",
         )
     if sample.relays == 0:
-        return Verdict("busy", "Nothing waits, and no relay is connected", "Run outbox-relay run.")
+        return Verdict(
+            "busy", "Nothing waits, and no relay is connected", "Start one: outbox-relay run."
+        )
     if sample.committed or sample.confirmed or sample.pending:
         return Verdict("ok", "Tasks flow", "")
     return Verdict("ok", "All quiet: nothing waits", "")

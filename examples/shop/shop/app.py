@@ -5,7 +5,7 @@ It needs a broker only as a worker: senders write to the outbox in the shop's ow
 
 import os
 
-from celery_inbox import reliable
+from celery_inbox import receipts, reliable
 from celery_outbox import OutboxCelery
 
 app = OutboxCelery("shop", include=["shop.tasks"])
@@ -28,3 +28,5 @@ if (app.conf.broker_url or "").startswith(("redis", "valkey")):
         },
     )
 reliable(app)
+if url := os.environ.get("OUTBOX_DATABASE_URL"):
+    receipts(app, url)  # how each task ended: what `outbox-relay audit` and the console know
