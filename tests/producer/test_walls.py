@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 BREAKS = {
     "circle": ("message.py", "import celery_outbox.statements.dedup"),
     "a send goes is decided": ("decision.py", "import celery"),
+    "sources are read": ("check/source.py", "import celery"),
     "producer's packages": ("statements/insert.py", "import celery_outbox.targets.psycopg"),
 }
 

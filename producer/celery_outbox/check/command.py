@@ -1,0 +1,113 @@
+"""The command `check`: reads, lists, and with --fix writes."""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from celery_outbox.check import edits, report, walk
+from celery_outbox.check.finding import Edit, Finding, Unread
+from celery_outbox.check.index import Index
+from celery_outbox.check.source import Source, find, read
+
+DESCRIPTION: Final = (
+    "List each send of Celery (and of Django's tasks) below PATH, and what will become of it with"
+    " celery-outbox. Sources are read; nothing of them is imported or run."
+)
+EXIT_CODES: Final = "Exit codes: 0 nothing to look at, 1 something to look at, 2 wrong usage."
+NOT_YET: Final = (
+    "Nothing below PATH imports celery_outbox. Until the app is an OutboxCelery, or install(app)"
+    " has changed it, a send that does not wait for the commit goes out before it."
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one reading of a code base has brought."""
+
+    sources: Sequence[Source]
+    unread: Sequence[Unread]
+    found: Sequence[Finding]
+    atomic_requests: str | None
+    outbox: bool
+
+    def changes(self) -> dict[str, list[Edit]]:
+        """Return the mechanical changes of each file."""
+        changes: dict[str, list[Edit]] = defaultdict(list)
+        for finding in self.found:
+            if finding.edit:
+                changes[finding.path].append(finding.edit)
+        return changes
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "check", help="what will become of each send", description=DESCRIPTION, epilog=EXIT_CODES
+    )
+    parser.add_argument("path", metavar="PATH", type=Path, help="a folder, or a file")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--fix", action="store_true", help="write the mechanical changes, which else are only shown"
+    )
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry it out; return the exit code."""
+    root: Path = options.path
+    if not root.exists():
+        options.parser.error(f"there is no {root}")
+    seen = look(root)
+    changes = seen.changes()
+    left: list[Unread] = []
+    if options.fix:
+        left = _write(seen, changes)
+    shown = _diffs(seen, changes, without={file.path for file in left})
+    before, seen = seen, look(root) if options.fix and changes else seen
+    unread = [*seen.unread, *left]
+    if options.json:
+        print(report.document(seen.found, unread, seen.atomic_requests))
+    else:
+        if shown:
+            print(f"{'Changed:' if options.fix else 'What --fix would change:'}\n{shown}")
+        print(report.listing(seen.found, unread, seen.atomic_requests), end="")
+    if changes and not before.outbox:
+        print(NOT_YET, file=sys.stderr)
+    return 1 if unread or any(not finding.settled for finding in seen.found) else 0
+
+
+def look(root: Path) -> Seen:
+    """Read everything."""
+    files = [read(path, root) for path in find(root)]
+    sources = [file for file in files if isinstance(file, Source)]
+    index = Index(sources)
+    return Seen(
+        sources,
+        unread=[file for file in files if isinstance(file, Unread)],
+        found=[finding for source in sources for finding in walk.findings(source, index)],
+        atomic_requests=index.atomic_requests,
+        outbox=index.outbox,
+    )
+
+
+def _write(seen: Seen, changes: Mapping[str, Sequence[Edit]]) -> list[Unread]:
+    """Write the changes; return what was left alone."""
+    written = [
+        edits.write(source, changes[source.shown])
+        for source in seen.sources
+        if source.shown in changes
+    ]
+    return [file for file in written if file]
+
+
+def _diffs(seen: Seen, changes: Mapping[str, Sequence[Edit]], without: set[str]) -> str:
+    """Return the changes as a diff."""
+    return "".join(
+        edits.diff(source, changes[source.shown])
+        for source in seen.sources
+        if source.shown in changes and source.shown not in without
+    )
