@@ -242,6 +242,21 @@ test-celery: .celery-suite/$(SUITE) ## Run Celery's own integration tests, plain
 	@$(UV) pip install --quiet --python .helm/bin/python helm-python-sdk==0.2.2
 	@touch $@
 
+# Pages are put together with what is in .venv, whose settings and errors they are about, and built
+# by Zensical in an environment of its own; neither asks anybody outside.
+.PHONY: docs
+docs: .venv/.synced .docs/.made ## Build the documentation site in site/ (SERVE=1 serves it; SITE_URL, SITE_REPOSITORY)
+	@PYTHONPATH=tools $(BIN)/python -m docs_site
+	@NO_COLOR=1 .docs/bin/zensical build --clean --strict --config-file .site/mkdocs.yml
+	@rm -rf site && mv .site/site site && echo "Built: site/index.html"
+ifdef SERVE
+	@$(PYTHON) -m http.server --bind 127.0.0.1 --directory site $(or $(SITE_PORT),8001)
+endif
+
+.docs/.made: uv.lock pyproject.toml | python $(UV)
+	@UV_PROJECT_ENVIRONMENT=$(CURDIR)/.docs $(UV) sync --frozen --quiet --only-group site
+	@touch $@
+
 dashboard: .venv/.synced ## Generate deploy/grafana/outbox.json again
 	@PYTHONPATH=tools $(BIN)/python -m grafana
 
@@ -259,7 +274,7 @@ console-bench: .venv/.synced ## Measure the console's pages over twelve million 
 	@PYTHONPATH=tools $(BIN)/python -m console_bench $(ARGS)
 
 clean: ## Remove everything that make made
-	rm -rf .venv .apm .compat .helm .matrix .patroni .celery-suite .django .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
+	rm -rf .venv .apm .compat .docs .site site .helm .matrix .patroni .celery-suite .django .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
 
 # Only a changed lock file or project file makes it again.
 .venv/.synced: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)
