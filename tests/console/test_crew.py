@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from outbox_console.depths import Depth, Depths, parse
-from outbox_console.outbox.routes import Parts, Route, scaled
+from outbox_console.outbox.routes import PAGES, PAGES_OF_FEW, Parts, Route, pages_for, scaled
 from outbox_console.outbox.samples import Counts
 from outbox_console.outbox.workers import Relay
 from outbox_migrations import grant, upgrade
@@ -85,6 +85,27 @@ def test_estimates_add_up_to_what_there_is() -> None:
         (20, 0, 0),
     ]
     assert exact == routes  # what was counted is not made to fit an older total
+
+
+def test_few_rows_are_looked_for_in_all_of_a_table_that_was_large() -> None:
+    """What was sent has left it nearly empty: some of its pages would show nothing."""
+    assert pages_for(Counts(18, 212, 35, 3)) == PAGES_OF_FEW
+    assert pages_for(Counts(2_000, 0, 0, 0)) == PAGES
+    assert pages_for(None) == PAGES
+
+
+def test_a_table_that_was_large_hides_nothing_that_waits(browse: Browse, outbox: str) -> None:
+    """All but nine of many are gone and have left their pages empty; the nine are counted."""
+    commit_rows(outbox, 20_000, routing_key="mail")
+    with psycopg.connect(outbox) as connection:
+        connection.execute(
+            "DELETE FROM outbox.ready"
+            " WHERE id NOT IN (SELECT id FROM outbox.ready ORDER BY id DESC LIMIT 9)"
+        )
+
+    page = browse(outbox).get("/routes").text
+
+    assert {row[0]: row[1] for row in rows(page)}["mail"] == "9"
 
 
 def test_each_state_that_is_estimated_is_marked() -> None:

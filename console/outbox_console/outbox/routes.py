@@ -13,17 +13,21 @@ from outbox_console.postgres.database import Session
 
 #: Pages of each table that are read at most: together some three thousand rows.
 PAGES: Final = 12
+#: Where so few wait that all of them can be read, the tables may be this large: what was sent
+#: lately has left its pages empty, and a few of them would hold nothing of what waits.
+FEW: Final = 1000
+PAGES_OF_FEW: Final = 1000
 
 #: Seconds for which a sample is of the same pages.
 SAME_FOR: Final = 600
 
 #: The part of each table that is read, in per cent.
 PARTS: Final = f"""
-SELECT least(100, 100.0 * {PAGES} / greatest(pg_relation_size('{{outbox}}.ready') / block, 1))
+SELECT least(100, 100.0 * %(pages)s / greatest(pg_relation_size('{{outbox}}.ready') / block, 1))
            AS ready,
-       least(100, 100.0 * {PAGES} / greatest(pg_relation_size('{{outbox}}.lane') / block, 1))
+       least(100, 100.0 * %(pages)s / greatest(pg_relation_size('{{outbox}}.lane') / block, 1))
            AS lane,
-       least(100, 100.0 * {PAGES} / greatest(pg_relation_size('{{outbox}}.parked') / block, 1))
+       least(100, 100.0 * %(pages)s / greatest(pg_relation_size('{{outbox}}.parked') / block, 1))
            AS parked,
        floor(extract(epoch FROM now()) / {SAME_FOR})::float8 AS seed
   FROM (SELECT current_setting('block_size')::float8 AS block) server
@@ -121,11 +125,18 @@ class Routes:
 
 async def read(session: Session, totals: Counts | None) -> Routes:
     """The routes, those with most pending messages first; estimates add up to the totals."""
-    (parts,) = await session.fetch(Parts, PARTS)
+    (parts,) = await session.fetch(Parts, PARTS, pages=pages_for(totals))
     routes = await session.fetch(Route, ROUTES, **asdict(parts))
     if totals is not None:
         routes = scaled(routes, totals, parts.estimated)
     return Routes(routes, parts.estimated, await session.fetch(Pause, PAUSED))
+
+
+def pages_for(totals: Counts | None) -> int:
+    """How many pages of a table are read at most. Pure."""
+    if totals is None or totals.pending + totals.scheduled + totals.dead > FEW:
+        return PAGES
+    return PAGES_OF_FEW
 
 
 def scaled(routes: list[Route], totals: Counts, estimated: frozenset[str]) -> list[Route]:

@@ -131,6 +131,13 @@ def test_without_workers_that_say_anything_nothing_is_known(doctor: Doctor, data
     assert "none says which tasks it knows" in finding(doctor(), "ok", "workers")
 
 
+def test_of_nothing_it_is_not_said_that_it_was_finished(doctor: Doctor, outbox: Outbox) -> None:
+    """Workers leave receipts, and nothing was confirmed that could be looked for."""
+    outbox.connection.execute("INSERT INTO inbox.watched VALUES ('shop.new', now())")
+
+    assert "nothing to look at" in finding(doctor(), "ok", "effects")
+
+
 def test_a_login_that_may_not_read_the_inbox(database: str) -> None:
     """Nothing is known, and nothing fails: the schema may be newer than the grants."""
     send(database, "shop.new")

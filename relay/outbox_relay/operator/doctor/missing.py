@@ -51,6 +51,10 @@ def judge(found: Found, broker: Broker, known: Known) -> Finding:
     at_least = ""
     if not found.complete:
         much, at_least = f"the oldest {much}", "at least "
+    if not found.checked:
+        return ok(
+            NAME, "nothing to look at: no task with receipts was confirmed 5 to 60 minutes ago"
+        )
     if not found.missing:
         return ok(NAME, f"of {much}, workers have finished all")
     named = Counter(_named(each, known) for each in found.missing)
