@@ -146,6 +146,7 @@ def test_what_sends_nothing_is_not_listed(check: Any, line: str) -> None:
         ("with connection, app.outbox.using(connection):", "joins", "certain"),
         ("with session.begin():", "needs-using", "likely"),
         ("with connection.transaction():", "needs-using", "likely"),
+        ("with thing.tm:", "needs-using", "likely"),
         ("with open('x'):", "none-in-sight", "certain"),
         ("def inner():", "unknown", "unknown"),
     ],
@@ -157,6 +158,38 @@ def test_the_block_around_a_send_decides(
     found = check(opening, "    pay.delay(1)")
 
     assert (found["outcome"], found["certainty"]) == (outcome, certainty)
+
+
+@pytest.mark.parametrize(
+    "given", ["lambda: send_it(1)", "send_it", "partial(send_it, 1)", "lambda: pay_it.send_it(1)"]
+)
+def test_a_function_that_on_commit_calls_is_known_as_that(check: Any, given: str) -> None:
+    """Wherever it is defined; it may be called elsewhere, too."""
+    before = HEAD.replace(
+        "def view(",
+        "from shop import views as pay_it\ndef send_it(x):\n    pay.delay(x)\n\ndef view(",
+    )
+    found = check(f"transaction.on_commit({given})", head=before)
+
+    assert (found["outcome"], found["certainty"]) == ("on-commit", "likely")
+    assert f"views.py:{before.count(chr(10)) + 1} calls" in found["reason"]
+
+
+def test_packages_and_src_are_named_as_they_are_imported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A task's name begins with its package, not with the folder that was given."""
+    for folder, package in (("a/b", True), ("src/c", False)):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "tasks.py").write_text(
+            "from celery import shared_task\n@shared_task\ndef pay(): ...\npay.delay()\n"
+        )
+        if package:
+            (tmp_path / folder / "__init__.py").touch()
+    main(["check", "--json", str(tmp_path)])
+
+    sends = json.loads(capsys.readouterr().out)["sends"]
+    assert [send["task"] for send in sends] == ["b.tasks.pay", "c.tasks.pay"]
 
 
 def test_a_decorated_function_is_a_transaction(check: Any) -> None:

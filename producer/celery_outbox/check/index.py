@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from celery_outbox.check.names import Names, keyword, last, text
+from celery_outbox.check.names import Names, dotted, keyword, last, text
 from celery_outbox.check.source import Source
 
 #: Base classes that take a lock in Redis before they send.
@@ -45,6 +45,8 @@ class Index:
         self.django = False
         self.outbox = False
         self._tasks: dict[str, list[Task]] = defaultdict(list)
+        #: Functions that a callback of `on_commit` calls, and where it does.
+        self.after_commit: dict[str, str] = {}
         self._of_node: dict[int, Task] = {}
         self._blocks: dict[str, bool] = {}
         self._bases: dict[str, tuple[str, ...]] = {}
@@ -102,6 +104,8 @@ class Index:
                     )
             elif isinstance(node, ast.Assign):
                 self._note_assignment(node, source, names)
+            elif isinstance(node, ast.Call):
+                self._note_on_commit(node, source, names)
             elif isinstance(node, ast.Dict):
                 for key in node.keys:
                     self._note_requests(key, source)
@@ -148,6 +152,23 @@ class Index:
             self._tasks[target.id].append(
                 replace(known, path=path) if known else Task(path, path, certain=True)
             )
+
+    def _note_on_commit(self, node: ast.Call, source: Source, names: Names) -> None:
+        """Note the function that a callback consists of."""
+        if last(node.func) != "on_commit":
+            return
+        given = node.args[0] if node.args else keyword(node, "func")
+        if isinstance(given, ast.Lambda):
+            given = given.body.func if isinstance(given.body, ast.Call) else None
+        elif isinstance(given, ast.Call) and last(given.func) == "partial" and given.args:
+            given = given.args[0]
+        if given is None:
+            return
+        path = names.resolve(given)
+        if path is None and (dotted(given) or "").startswith(("self.", "cls.")):
+            path = f"{source.module}.{last(given)}"
+        if path is not None:
+            self.after_commit.setdefault(path, f"{source.shown}:{node.lineno}")
 
     def _note_requests(self, key: ast.expr | None, source: Source) -> None:
         if key is not None and text(key) == "ATOMIC_REQUESTS" and self.atomic_requests is None:

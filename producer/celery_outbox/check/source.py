@@ -94,10 +94,14 @@ def read(path: Path, root: Path) -> Source | Unread:
 
 def module_of(path: Path, root: Path) -> str:
     """Return the name a file is imported by, as far as packages and the root tell."""
-    base = (root if root.is_dir() else root.parent).resolve()
-    while (base / "__init__.py").exists() and base.parent != base:
-        base = base.parent
-    parts = list(path.resolve().relative_to(base).with_suffix("").parts)
+    path = path.resolve()
+    base = path.parent
+    if (base / "__init__.py").exists():
+        while (base / "__init__.py").exists() and base.parent != base:
+            base = base.parent
+    else:
+        base = (root if root.is_dir() else root.parent).resolve()
+    parts = list(path.relative_to(base).with_suffix("").parts)
     if parts[-1] == "__init__":
         parts.pop()
-    return ".".join(parts)
+    return ".".join(parts[1:] if parts[0] == "src" and len(parts) > 1 else parts)

@@ -59,6 +59,8 @@ def opened(node: ast.expr, meaning: Meaning) -> Opening | None:
         lock = _lock(path, name)
         if lock:
             return Opening(Kind.LOCK, shown, node.lineno, certain=False)
+    if name == "tm" or path == "transaction.manager":
+        return Opening(Kind.BEGUN, shown, node.lineno, certain=False, target="session")
     if "atomic" in name.lower():
         return Opening(Kind.JOINED, shown, node.lineno, certain=False)
     return None

@@ -22,6 +22,8 @@ class Around:
     #: Line and name of the locks that the function takes.
     locks: tuple[tuple[int, str], ...] = ()
     in_task: bool = False
+    #: Where a callback of `on_commit` calls the function.
+    called_at: str | None = None
 
 
 def judge(sent: Sent, around: Around, index: Index) -> tuple[Outcome, Certainty, str]:
@@ -42,6 +44,12 @@ def judge(sent: Sent, around: Around, index: Index) -> tuple[Outcome, Certainty,
         return decided
     if around.later:
         return Outcome.UNKNOWN, Certainty.UNKNOWN, f"in {around.later}: when it runs cannot be told"
+    if around.called_at:
+        reason = (
+            f"on_commit at {around.called_at} calls this function after the commit: a crash"
+            " between the two loses the task"
+        )
+        return Outcome.ON_COMMIT, Certainty.LIKELY, reason
     return Outcome.NONE_IN_SIGHT, _certainty(sure), _alone(around, index)
 
 

@@ -98,6 +98,7 @@ class Walk:
             later=f"the function `{node.name}` inside of another" if nested else None,
             locks=tuple(_locks(node, meaning)),
             in_task=meaning.task is not None,
+            called_at=self._index.after_commit.get(f"{self._source.module}.{node.name}"),
         )
         if nested and openings:
             around = replace(around, later=None)
