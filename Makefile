@@ -253,6 +253,10 @@ ifdef SERVE
 	@$(PYTHON) -m http.server --bind 127.0.0.1 --directory site $(or $(SITE_PORT),8001)
 endif
 
+.PHONY: docs-versions
+docs-versions: .venv/.synced ## Build the site of each release in site/X.Y, with a menu of them (SITE_URL, SITE_REPOSITORY)
+	@PYTHONPATH=tools $(BIN)/python -m docs_site.versions
+
 .docs/.made: uv.lock pyproject.toml | python $(UV)
 	@UV_PROJECT_ENVIRONMENT=$(CURDIR)/.docs $(UV) sync --frozen --quiet --only-group site
 	@touch $@

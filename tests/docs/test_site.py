@@ -1,5 +1,6 @@
 """The documentation site: what it has, and that nobody who reads it is watched from elsewhere."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,8 @@ from docs_site.links import relinked
 from docs_site.nav import pages
 from docs_site.settings import settings
 from docs_site.stage import ROOT, stage
+from docs_site.versions import build
+from outbox_console.settings import VARIABLES as CONSOLE
 from outbox_relay.configuration import TABLE
 
 #: What makes a browser load something: links that wait for a click are free to lead anywhere.
@@ -26,8 +29,11 @@ LOADED = re.compile(
 def test_every_page_has_a_place(tmp_path: Path) -> None:
     """The order names each page once, and none that is not there."""
     named = list(pages(stage(tmp_path, "")))
+    there = {str(page.relative_to(tmp_path)) for page in tmp_path.rglob("*.md")}
 
-    assert sorted(named) == sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.md"))
+    assert there - set(named) == set(), "give these a place in tools/docs_site/nav.py"
+    assert set(named) - there == set()
+    assert len(named) == len(there)
 
 
 def test_all_that_the_checkout_has_is_on_it(tmp_path: Path) -> None:
@@ -40,7 +46,9 @@ def test_all_that_the_checkout_has_is_on_it(tmp_path: Path) -> None:
         assert error.text, f"{error.module}.{error.name} says nothing"
         assert (tmp_path / error.page).is_file()
     assert {setting.name for setting in TABLE} < set(settings(ROOT))
-    assert {"outbox_max_body", "OUTBOX_DATABASE_ALIAS", "OUTBOX_CONSOLE_MASK"} < set(settings(ROOT))
+    assert {name for name, *_ in CONSOLE} < set(settings(ROOT))
+    secrets = {"OUTBOX_CONSOLE_OIDC_CLIENT_SECRET", "OUTBOX_CONSOLE_KEY"}
+    assert secrets | {"outbox_max_body", "OUTBOX_DATABASE_ALIAS"} < set(settings(ROOT))
     for name in settings(ROOT):
         assert (tmp_path / f"settings/{name}.md").is_file()
 
@@ -86,22 +94,17 @@ def test_a_file_without_a_page_is_in_the_repository() -> None:
     assert shown == "[a](https://r/blob/tests/x.py#L1)"
 
 
-@pytest.fixture(scope="module")
-def site() -> Path:
-    """The built site. Skipped where `make docs` has never fetched its builder."""
-    if not (ROOT / ".docs/.made").exists():
-        pytest.skip("the site's builder is not here: `make docs` fetches it")
+@pytest.mark.skipif(
+    not (ROOT / ".docs/.made").exists(), reason="what builds the site is not here: make docs"
+)
+def test_it_builds_and_loads_nothing_from_elsewhere() -> None:
+    """Strict about links and headings; signatures are typed; no font, style or script is remote."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SITE_")}
     made = subprocess.run(
         ["make", "docs"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert made.returncode == 0, made.stdout + made.stderr
-    return ROOT / "site"
-
-
-def test_it_builds_and_loads_nothing_from_elsewhere(site: Path) -> None:
-    """The build is strict about links and headings; no font, style, script or picture is remote."""
-    assert (site / "search.json").stat().st_size > 100_000
+    site = ROOT / "site"
     loaded = {
         (file.name, address)
         for file in site.rglob("*.*")
@@ -110,13 +113,55 @@ def test_it_builds_and_loads_nothing_from_elsewhere(site: Path) -> None:
         for address in found
         if address
     }
+    api = re.sub(r"<[^>]+>", "", (site / "api/celery_outbox.html").read_text())
 
     assert loaded == set()
+    assert "using(target: T) -&gt; Using[T]" in api
+    assert "Where transactions are joined: with app.outbox.using(connection)" in api
+    assert "NoTransaction (celery-outbox)" in (site / "search.json").read_text()
 
 
-def test_signatures_are_on_the_pages_of_the_api(site: Path) -> None:
-    """With their types; docstrings are read as Markdown."""
-    page = re.sub(r"<[^>]+>", "", (site / "api/celery_outbox.html").read_text())
+def test_what_is_loaded_is_found() -> None:
+    """The look for remote addresses sees them, and leaves links alone."""
+    loading = [
+        '<script src="https://cdn.example/x.js">',
+        '<link rel="stylesheet" href="//cdn.example/x.css">',
+        "@import 'https://cdn.example/x.css'",
+        "src: url(https://cdn.example/x.woff2)",
+        '<img alt="" src="http://cdn.example/x.png">',
+    ]
 
-    assert "using(target: T) -&gt; Using[T]" in page
-    assert "Where transactions are joined: with app.outbox.using(connection)" in page
+    assert all(map(LOADED.search, loading))
+    assert not LOADED.search('<a href="https://example.org/">x</a><script src="assets/x.js">')
+    assert not LOADED.search('<link rel="canonical" href="https://example.org/x.html">')
+
+
+def test_each_release_has_its_site(tmp_path: Path) -> None:
+    """The last of each X.Y, by its own Makefile; the start page leads to the newest."""
+    checkout, target = tmp_path / "checkout", tmp_path / "site"
+    checkout.mkdir()
+
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+        subprocess.run(["git", "-C", str(checkout), *who, *arguments], check=True)
+
+    git("init", "--quiet")
+    for tag in ("v0.1.0", "v0.2.0", "v0.2.1", "v0.10.0"):
+        rule = f"docs:\n\t@mkdir site; echo {tag} $$SITE_URL > site/index.html\n"
+        (checkout / "Makefile").write_text("all:\n" if tag == "v0.1.0" else rule)
+        git("add", ".")
+        git("commit", "--quiet", "--message", tag)
+        git("tag", tag)
+    git("tag", "nightly")
+
+    assert build(checkout, target, "https://docs.example/") == ["0.10", "0.2"]
+    assert (target / "0.2/index.html").read_text() == "v0.2.1 https://docs.example/0.2/\n"
+    assert "url=0.10/index.html" in (target / "index.html").read_text()
+    listed = json.loads((target / "versions.json").read_text())
+    assert [(each["version"], each["aliases"]) for each in listed] == [
+        ("0.10", ["latest"]),
+        ("0.2", []),
+    ]
+    assert sorted(each.name for each in target.iterdir()) == [
+        "0.10", "0.2", "index.html", "versions.json"
+    ]  # fmt: skip

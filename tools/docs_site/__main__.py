@@ -1,7 +1,8 @@
 """Stages the site in .site/ for Zensical, which builds it in site/: `make docs`.
 
 SITE_URL says where it will be published, and SITE_REPOSITORY where the repository is looked at;
-without the latter, pages name files that are no pages without linking them.
+without the latter, pages name files that are no pages without linking them. SITE_VERSION is set
+where it is one of several (docs_site.versions).
 """
 
 import json
@@ -20,14 +21,15 @@ STYLE: Final = "site.css"
 
 def main() -> None:
     """Write the pages and the configuration, which is JSON, and so YAML."""
+    version = os.environ.get("SITE_VERSION", "")
     repository = os.environ.get("SITE_REPOSITORY", "")
     order = stage(STAGE / "docs", f"{repository}/blob/main" if repository else "")
     shutil.copyfile(Path(__file__).with_name(STYLE), STAGE / "docs" / STYLE)
-    written = configuration(order, os.environ.get("SITE_URL", ""), repository)
+    written = configuration(order, os.environ.get("SITE_URL", ""), repository, version)
     (STAGE / "mkdocs.yml").write_text(json.dumps(written, indent=2))
 
 
-def configuration(order: list[Entry], url: str, repository: str) -> dict[str, Any]:
+def configuration(order: list[Entry], url: str, repository: str, version: str) -> dict[str, Any]:
     """What Zensical is told: nothing is fetched from elsewhere, and a broken link is an error."""
     told: dict[str, Any] = {
         "site_name": "celery-outbox",
@@ -50,7 +52,9 @@ def configuration(order: list[Entry], url: str, repository: str) -> dict[str, An
         told["site_url"] = url
     if repository:  # not as repo_url: each reader's browser would ask GitHub for its stars
         link = {"icon": "lucide/git-branch", "link": repository, "name": "Source"}
-        told["extra"] = {"generator": False, "social": [link]}
+        told["extra"]["social"] = [link]
+    if version:  # its menu reads ../versions.json, as mike writes it
+        told["extra"]["version"] = {"provider": "mike"}
     return told
 
 

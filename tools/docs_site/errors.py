@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 PACKAGES: Final = {
     "producer/celery_outbox": "celery-outbox",
@@ -44,6 +44,14 @@ def errors(root: Path) -> list[Raised]:
         for folder, package in PACKAGES.items()
         for file in sorted((root / folder).rglob("errors.py"))
         for found in _classes(file, package, _module(file, root / folder))
+    ]
+
+
+def order(found: list[Raised]) -> list[str | dict[str, Any]]:
+    """Their place on the site: those of a package together, by name alone."""
+    return ["errors/index.md"] + [
+        {package: [{error.name: error.page} for error in found if error.package == package]}
+        for package in PACKAGES.values()
     ]
 
 

@@ -1,6 +1,6 @@
 """The order of the site: tutorial, how-to, reference, explanation. A test keeps it whole.
 
-A page is named as on the site; what is made from code comes from `pages()` of its module.
+A page is named as on the site; those made from code are given to `navigation`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,6 +28,7 @@ HOW_TO: Final[list[Entry]] = [
             "how-to/order.md",
             "how-to/events.md",
             "how-to/revoke.md",
+            "how-to/check.md",
             "how-to/testing.md",
             "how-to/tracing.md",
         ]
@@ -68,7 +69,7 @@ def navigation(
     packages: Sequence[str],
     api: Sequence[str],
     settings: Sequence[str],
-    errors: Sequence[str],
+    errors: Sequence[Entry],
     decisions: Sequence[str],
 ) -> list[Entry]:
     """The whole of it, with the pages of each kind that has a folder of its own."""
@@ -97,4 +98,4 @@ def pages(entries: Sequence[Entry]) -> Iterator[str]:
             yield entry
         else:
             for below in entry.values():
-                yield from pages(below)
+                yield from pages([below] if isinstance(below, str) else below)

@@ -14,6 +14,8 @@ from outbox_relay.settings.setting import Setting, flag_of
 #: Where the producer says, in the docstrings of its functions, what it reads.
 PRODUCER: Final = "producer/celery_outbox/settings.py"
 
+#: What the console reads from files as well, only its page has.
+CONSOLE_PAGE: Final = "docs/console.md"
 #: Meanings are written for the table of Operations: their links start from there.
 TABLE_IS_IN: Final = "operations.md"
 _LINK: Final = re.compile(r"\]\(([^)#\s]*)")
@@ -28,6 +30,8 @@ def settings(root: Path) -> Settings:
         said[setting.name].append(_of_relay(setting))
     for name, default, meaning in CONSOLE:
         said[name].append(_of_console(default, meaning))
+    for name, meaning in _secrets_of_console((root / CONSOLE_PAGE).read_text()):
+        said[name].append(meaning)
     for name, meaning in _of_producer(root / PRODUCER):
         said[name].append(f"## In your application\n\n{meaning}")
     return dict(sorted(said.items()))
@@ -75,6 +79,15 @@ def _from_below(link: re.Match[str]) -> str:
 def _of_console(default: str, meaning: str) -> str:
     shown = f"`{default}`" if default else "none"
     return f"## The console\n\n{meaning[0].upper()}{meaning[1:]}.\n\nDefault: {shown}."
+
+
+def _secrets_of_console(page: str) -> Iterator[tuple[str, str]]:
+    known = {name for name, *_ in CONSOLE}
+    for names, meaning in re.findall(r"(?m)^\| (`OUTBOX_[^|]*) \|[^|]*\| (.*) \|$", page):
+        for name in re.findall(r"`(OUTBOX_CONSOLE_\w+)`", names):
+            if name not in known and not name.endswith("_FILE"):
+                in_file = f"`{name}_FILE` names a file that holds it instead."
+                yield name, f"## The console\n\n{meaning[0].upper()}{meaning[1:]}.\n\n{in_file}"
 
 
 def _of_producer(file: Path) -> Iterator[tuple[str, str]]:

@@ -25,6 +25,8 @@ OUTSIDE: Final = {
     "migrations/README.md": "packages/outbox-migrations.md",
     "console/README.md": "packages/outbox-console.md",
 }
+#: What explains nothing that another page does not: pages made from code do not name them.
+_NEVER_NAMED: Final = ("index.md", "changes.md", "contributing.md")
 
 
 def stage(folder: Path, blob: str) -> list[Entry]:
@@ -53,7 +55,7 @@ def stage(folder: Path, blob: str) -> list[Entry]:
         packages=[place for place in OUTSIDE.values() if place.startswith("packages/")],
         api=[page for page in made if page.startswith("api/")],
         settings=[page for page in made if page.startswith("settings/")],
-        errors=[page for page in made if page.startswith("errors/")],
+        errors=errors.order(errors.errors(ROOT)),
         decisions=["decisions/index.md", *decisions],
     )
 
@@ -66,7 +68,7 @@ def title(text: str) -> str:
 
 def _made(written: dict[str, str]) -> dict[str, str]:
     """The pages that code is the source of; each names the others that speak of its subject."""
-    prose = {page: text for page, text in written.items() if page != "changes.md"}
+    prose = {page: text for page, text in written.items() if page not in _NEVER_NAMED}
     raised = errors.errors(ROOT)
     read = settings.settings(ROOT)
     exported = {error.name: error.page for error in reversed(raised)}
