@@ -19,8 +19,8 @@ from outbox_relay.settings import Settings
 def commands() -> list[Command]:
     """The commands."""
     return [
-        Command("pause", "what is sent there waits", _pause, _arguments, DATABASE),
-        Command("resume", "what was paused is sent again", _resume, add_target, DATABASE),
+        Command("pause", "hold back a queue, an exchange, a task, or everything", _pause, _arguments, DATABASE),
+        Command("resume", "let go on what was paused", _resume, add_target, DATABASE),
     ]
 
 

@@ -12,7 +12,7 @@ from outbox_relay.settings import Settings
 
 def command() -> Command:
     """The command."""
-    return Command("rate", "at most so many a second are sent there", _rate, _arguments, DATABASE)
+    return Command("rate", "limit how many a second go to a queue, an exchange or a task", _rate, _arguments, DATABASE)
 
 
 def _arguments(parser: ArgumentParser) -> None:
