@@ -13,8 +13,8 @@ from tests.fixtures.rows import states
 DOCS = EXAMPLES.parent / "docs"
 PAGES = [*sorted((DOCS / "how-to").glob("*.md")), DOCS / "from-plain-celery.md"]
 SQL_PAGE = DOCS / "how-to" / "sql.md"
-#: Pages about what operators do, whose commands other tests run.
-WITHOUT_PYTHON = {"moving", "sql", "tracing"}
+#: Pages whose commands or projects other tests run.
+WITHOUT_PYTHON = {"check", "django-tasks", "moving", "sql", "tracing"}
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
