@@ -19,7 +19,9 @@ from outbox_relay.settings import Settings
 def commands() -> list[Command]:
     """The commands."""
     return [
-        Command("pause", "hold back a queue, an exchange, a task, or everything", _pause, _arguments, DATABASE),
+        Command(
+            "pause", "hold back a queue, an exchange, a task, or all", _pause, _arguments, DATABASE
+        ),
         Command("resume", "let go on what was paused", _resume, add_target, DATABASE),
     ]
 

@@ -12,7 +12,9 @@ from outbox_relay.settings import Settings
 
 def command() -> Command:
     """The command."""
-    return Command("rate", "limit how many a second go to a queue, an exchange or a task", _rate, _arguments, DATABASE)
+    return Command(
+        "rate", "limit how many a second go there, or of a task", _rate, _arguments, DATABASE
+    )
 
 
 def _arguments(parser: ArgumentParser) -> None:
