@@ -4,12 +4,15 @@ import json
 import os
 import re
 import subprocess
+from collections import Counter
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from docs_site.errors import errors
-from docs_site.links import relinked
+from docs_site.links import deepened, relinked
 from docs_site.nav import pages
 from docs_site.settings import settings
 from docs_site.stage import ROOT, stage
@@ -94,11 +97,42 @@ def test_a_file_without_a_page_is_in_the_repository() -> None:
     assert shown == "[a](https://r/blob/tests/x.py#L1)"
 
 
+class Shape(HTMLParser):
+    """How many lists, items, blocks, tables and pictures the article of a page has."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.count: Counter[str] = Counter()
+        self._inside = "<article" not in html
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, _attrs: object) -> None:
+        """Count it, if it is of the text."""
+        self._inside = self._inside or tag == "article"
+        if self._inside and tag in {"ol", "ul", "li", "pre", "table", "blockquote", "h2", "img"}:
+            self.count[tag] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        """Stop where the text ends."""
+        self._inside = self._inside and tag != "article"
+
+
+def _copied(site: Path) -> list[tuple[Path, Path]]:
+    docs = ROOT / "docs"
+    pages = [(p, site / p.relative_to(docs).with_suffix(".html")) for p in docs.rglob("*.md")]
+    return [*pages, (ROOT / "README.md", site / "index.html")]
+
+
+def _as_github_shows_it(page: Path, built: Path) -> bool:
+    github = MarkdownIt("commonmark").enable("table").render(page.read_text())
+    return Shape(github).count == Shape(built.read_text()).count
+
+
 @pytest.mark.skipif(
     not (ROOT / ".docs/.made").exists(), reason="what builds the site is not here: make docs"
 )
 def test_it_builds_and_loads_nothing_from_elsewhere() -> None:
-    """Strict about links and headings; signatures are typed; no font, style or script is remote."""
+    """Strict about links and headings, no font, style or script remote, the same on GitHub."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SITE_")}
     made = subprocess.run(
         ["make", "docs"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -116,9 +150,19 @@ def test_it_builds_and_loads_nothing_from_elsewhere() -> None:
     api = re.sub(r"<[^>]+>", "", (site / "api/celery_outbox.html").read_text())
 
     assert loaded == set()
+    assert [place for place in _copied(site) if not _as_github_shows_it(*place)] == []
     assert "using(target: T) -&gt; Using[T]" in api
     assert "Where transactions are joined: with app.outbox.using(connection)" in api
     assert "NoTransaction (celery-outbox)" in (site / "search.json").read_text()
+
+
+def test_lists_are_as_github_has_them() -> None:
+    """A block of code between numbered steps belongs to its step, and the numbers go on."""
+    steps = "1. One:\n\n   ```\n   x\n   ```\n\n2. Two\n   goes on\n\nEnd\n   of it\n"
+
+    assert deepened(steps) == (
+        "1. One:\n\n    ```\n    x\n    ```\n\n2. Two\n    goes on\n\nEnd\n   of it\n"
+    )
 
 
 def test_what_is_loaded_is_found() -> None:

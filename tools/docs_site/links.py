@@ -1,4 +1,4 @@
-"""Where a page's relative links lead on the site.
+"""How the text of a page is changed for the site: its links, and the depth of its lists.
 
 A page has another place there than in the checkout; what has no page is looked at in the
 repository, where its address is known, and is plain text otherwise.
@@ -41,6 +41,21 @@ def relinked(text: str, source: Path, places: Mapping[Path, str], root: Path, bl
         return shown
 
     return _LINK.sub(link, text)
+
+
+def deepened(text: str) -> str:
+    """The text with what belongs to a numbered item indented by four, as Python-Markdown has it.
+
+    GitHub takes three, the width of `1. `.
+    """
+    lines, within = [], False
+    for line in text.splitlines():
+        if re.match(r"\d\. ", line):
+            within = True
+        elif line and not line.startswith("   "):
+            within = False
+        lines.append(f" {line}" if within and line.startswith("   ") else line)
+    return "\n".join(lines) + "\n"
 
 
 def mentions(name: str, pages: Mapping[str, str], title: Callable[[str], str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from docs_site import api, errors, settings
-from docs_site.links import mentions, relinked
+from docs_site.links import deepened, mentions, relinked
 from docs_site.nav import Entry, navigation
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ def stage(folder: Path, blob: str) -> list[Entry]:
     written: dict[str, str] = {}
     for source, place in places.items():
         if source.suffix == ".md":
-            written[place] = relinked(source.read_text(), source, places, ROOT, blob)
+            written[place] = deepened(relinked(source.read_text(), source, places, ROOT, blob))
         elif source.is_file():
             _copy(source, folder / place)
     made = _made(written)

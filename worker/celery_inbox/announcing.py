@@ -38,8 +38,8 @@ def announce(app: Celery, connect: Any) -> None:
 
     The relay and its operators then know of tasks that no worker of their queue knows.
 
-    connect: as for ``idempotent``. It is used in the worker's main process, so a pool must be open
-        there; a database URL always works.
+    * `connect`: as for `idempotent`. It is used in the worker's main process, so a pool must be
+        open there; a database URL always works.
     """
     step = type("Announce", (_Announce,), {"connect": staticmethod(connect_by(connect))})
     app.steps["consumer"].add(step)

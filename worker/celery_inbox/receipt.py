@@ -27,10 +27,10 @@ def receipts(app: Celery, connect: Any) -> None:
     or could not decode the message. It is written in batches, half a second later, from the
     worker's main process: no task waits for it or fails over it. ``outbox-relay audit`` then names
     the messages that were sent and have no receipt. They announce themselves as well, as with
-    ``announce``.
+    `announce`.
 
-    connect: as for ``idempotent``: a database URL, a pool, an engine, an alias, or a function that
-        connects.
+    * `connect`: as for `idempotent`: a database URL, a pool, an engine, an alias, or a function
+        that connects.
     """
     announce(app, connect)
     keeper = Keeper(app, connect_by(connect))

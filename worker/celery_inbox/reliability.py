@@ -27,10 +27,10 @@ def reliable(app: Celery, *, quorum: bool = True, delivery_limit: int = 20) -> t
 
     Call it where the app is made, after configuring it, so that senders and workers agree.
 
-    quorum: on RabbitMQ, make the app's durable queues quorum queues. An existing queue cannot
+    * `quorum`: on RabbitMQ, make the app's durable queues quorum queues. An existing queue cannot
         change its type, and one with priorities or a lazy mode cannot be a quorum queue: workers
         consume those as they are, and say so. Give it a new name, or pass False.
-    delivery_limit: times a quorum queue delivers a message whose worker keeps dying; after that
+    * `delivery_limit`: times a quorum queue delivers a message whose worker keeps dying; after that
         it waits in "<queue>.dead", from where a relay brings it home to outbox.dead.
 
     On RabbitMQ and Redis, what a worker cannot even begin (no such task, an undecodable body) goes

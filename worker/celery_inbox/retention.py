@@ -23,7 +23,7 @@ def purge(connect: Any, older_than: timedelta = RETENTION) -> int:
     outbox keeps sent messages (`OUTBOX_RETENTION`), plus the longest that a message may lie in
     a queue.
 
-    connect: as for ``idempotent``; asked once for each portion of 10,000 rows.
+    * `connect`: as for `idempotent`; asked once for each portion of 10,000 rows.
     """
     connection = connect_by(connect)
     forgotten = 0

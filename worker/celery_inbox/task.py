@@ -35,13 +35,13 @@ def idempotent(
     The body gets a connection or session as its second argument and does its work through it,
     without committing. A duplicate returns the first run's result without running.
 
-    connect: a database URL, whose connections are kept from task to task (psycopg); a
+    * `connect`: a database URL, whose connections are kept from task to task (psycopg); a
         ``ConnectionPool`` of psycopg_pool; an ``Engine`` or ``sessionmaker`` of SQLAlchemy; the
         alias of a Django database; or a function that returns a psycopg ``Connection`` or an
         SQLAlchemy ``Session`` (closed afterwards), a context manager that yields one, or an alias.
-    key: called with the task's arguments, returns what to remember instead of the message id,
+    * `key`: called with the task's arguments, returns what to remember instead of the message id,
         so that two messages which mean the same run once. Remembered per task name.
-    wait: seconds a duplicate waits for a first delivery that is still running, before it goes
+    * `wait`: seconds a duplicate waits for a first delivery that is still running, before it goes
         back to the queue.
     """
     connection = connect_by(connect)
