@@ -12,7 +12,8 @@ from typing import Final, Protocol
 import amqp
 import structlog
 
-from outbox_relay.broker.amqp.line import Line, unanswered
+from outbox_relay.broker.amqp.channel import unanswered
+from outbox_relay.broker.amqp.line import Line
 from outbox_relay.core.message import Message, Refusal
 from outbox_relay.core.pauses import Route, route_of
 from outbox_relay.errors import BrokerLost

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from math import inf
 
 from outbox_relay.broker.amqp.flight import Flight
-from outbox_relay.core.message import Message
+from outbox_relay.core.message import Message, Reason, Refusal
 
 
 class Channel:
@@ -59,3 +59,8 @@ class Channel:
     def wait_anew(self, now: float) -> None:
         """Let every wait for a confirm begin anew: the broker had announced a pause."""
         self._batches = deque((last, count, now) for last, count, _ in self._batches)
+
+
+def unanswered(message: Message, seconds: float) -> Refusal:
+    """The refusal of a message for which no confirm has come."""
+    return Refusal(message, Reason.UNANSWERED, f"no confirm for {seconds:.0f} s")

@@ -12,7 +12,7 @@ from typing import Final
 import amqp
 import structlog
 
-from outbox_relay.broker.amqp.channel import Channel
+from outbox_relay.broker.amqp.channel import Channel, unanswered
 from outbox_relay.broker.amqp.connection import POISON_CODES, AmqpConnection
 from outbox_relay.broker.amqp.encode import (
     channel_closed_frame,
@@ -299,8 +299,3 @@ class Line:
             now = monotonic()
             for channel in self._channels:
                 channel.wait_anew(now)
-
-
-def unanswered(message: Message, seconds: float) -> Refusal:
-    """The refusal of a message for which no confirm has come."""
-    return Refusal(message, Reason.UNANSWERED, f"no confirm for {seconds:.0f} s")

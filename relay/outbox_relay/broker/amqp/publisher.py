@@ -12,8 +12,9 @@ from typing import Final
 from amqp.exceptions import AMQPError
 
 from outbox_relay.broker.amqp.bypass import Bypass
+from outbox_relay.broker.amqp.channel import unanswered
 from outbox_relay.broker.amqp.connect import BackgroundOpening, open_connection
-from outbox_relay.broker.amqp.line import Line, unanswered
+from outbox_relay.broker.amqp.line import Line
 from outbox_relay.broker.amqp.outbound import Outbound
 from outbox_relay.broker.amqp.settings import RESERVED
 from outbox_relay.broker.amqp.topology import Topology
