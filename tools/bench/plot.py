@@ -31,6 +31,7 @@ def _rates(axes: Any, figures: Figures) -> None:
     names = _having(figures, "rate", ("queue", "stub", "plain"))
     medians = [_median(figures, f"{name}/rate") for name in names]
     axes.barh(names, medians, color=BAR)
+    axes.margins(x=0.15)  # room for the number behind the longest bar
     for name, value in zip(names, medians, strict=True):
         axes.text(value, name, f" {value:,.0f}", va="center", fontsize=8)
     axes.invert_yaxis()

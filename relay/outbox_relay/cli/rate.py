@@ -13,7 +13,11 @@ from outbox_relay.settings import Settings
 def command() -> Command:
     """The command."""
     return Command(
-        "rate", "limit how many a second go there, or of a task", _rate, _arguments, DATABASE
+        "rate",
+        "limit a queue, an exchange or a task to so many a second",
+        _rate,
+        _arguments,
+        DATABASE,
     )
 
 
