@@ -161,7 +161,14 @@ def test_the_block_around_a_send_decides(
 
 
 @pytest.mark.parametrize(
-    "given", ["lambda: send_it(1)", "send_it", "partial(send_it, 1)", "lambda: pay_it.send_it(1)"]
+    "given",
+    [
+        "lambda: send_it(1)",
+        "send_it",
+        "partial(send_it, 1)",
+        "lambda: pay_it.send_it(1)",
+        "lambda: thing(1)); transaction.on_commit(self.send_it",
+    ],
 )
 def test_a_function_that_on_commit_calls_is_known_as_that(check: Any, given: str) -> None:
     """Wherever it is defined; it may be called elsewhere, too."""
@@ -173,6 +180,13 @@ def test_a_function_that_on_commit_calls_is_known_as_that(check: Any, given: str
 
     assert (found["outcome"], found["certainty"]) == ("on-commit", "likely")
     assert f"views.py:{before.count(chr(10)) + 1} calls" in found["reason"]
+
+
+def test_a_callback_that_a_call_makes_is_likely_one(check: Any) -> None:
+    """As for the value of a loop, of which a lambda would see the last."""
+    found = check("transaction.on_commit((lambda one: lambda: pay.delay(one))(order_id))")
+
+    assert (found["outcome"], found["certainty"]) == ("on-commit", "likely")
 
 
 def test_packages_and_src_are_named_as_they_are_imported(

@@ -11,6 +11,7 @@ HEAD = """\
 from functools import partial
 from celery import shared_task
 from celery_outbox import install
+from django.conf import settings
 from django.db import transaction
 from django.db.transaction import on_commit
 LIMIT = 3
@@ -26,6 +27,7 @@ def view(order_id, order, ids, when: str):
         ("transaction.on_commit(lambda: pay.delay(order_id))", "pay.delay(order_id)"),
         ("on_commit(lambda: pay.delay(when, LIMIT, 'é'))", "pay.delay(when, LIMIT, 'é')"),
         ("on_commit(func=lambda: pay.delay(f'{order_id}'))", "pay.delay(f'{order_id}')"),
+        ("on_commit(lambda: pay.delay(settings.KEY))", "pay.delay(settings.KEY)"),
         ("on_commit(pay.delay)", "pay.delay()"),
         ("on_commit(partial(pay.delay, order_id, a=1,))", "pay.delay(order_id, a=1,)"),
         ("on_commit(partial(pay.delay))", "pay.delay()"),

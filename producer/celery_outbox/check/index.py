@@ -45,8 +45,8 @@ class Index:
         self.django = False
         self.outbox = False
         self._tasks: dict[str, list[Task]] = defaultdict(list)
-        #: Functions that a callback of `on_commit` calls, and where it does.
-        self.after_commit: dict[str, str] = {}
+        #: Functions that a callback of `on_commit` calls, and where it does, by their last name.
+        self._after_commit: dict[str, list[tuple[str, str]]] = defaultdict(list)
         self._of_node: dict[int, Task] = {}
         self._blocks: dict[str, bool] = {}
         self._bases: dict[str, tuple[str, ...]] = {}
@@ -70,13 +70,15 @@ class Index:
         """Return the task that is imported by this name; a namesake elsewhere is not certain."""
         known = self._tasks.get(path.rpartition(".")[2], [])
         for task in known:
-            if (
-                task.path == path
-                or task.path.endswith(f".{path}")
-                or path.endswith(f".{task.path}")
-            ):
-                return task
+            if same(task.path, path):
+                # An import names the packages above that a folder without __init__ does not.
+                return replace(task, name=path) if task.name == task.path else task
         return replace(known[0], certain=False) if len(known) == 1 else None
+
+    def after_commit(self, path: str) -> str | None:
+        """Return where `on_commit` is given a function, if it is."""
+        given = self._after_commit.get(path.rpartition(".")[2], [])
+        return next((where for other, where in given if same(other, path)), None)
 
     def block(self, path: str) -> bool | None:
         """Tell whether a context manager certainly holds a transaction; None: it is not known."""
@@ -168,7 +170,9 @@ class Index:
         if path is None and (dotted(given) or "").startswith(("self.", "cls.")):
             path = f"{source.module}.{last(given)}"
         if path is not None:
-            self.after_commit.setdefault(path, f"{source.shown}:{node.lineno}")
+            self._after_commit[path.rpartition(".")[2]].append(
+                (path, f"{source.shown}:{node.lineno}")
+            )
 
     def _note_requests(self, key: ast.expr | None, source: Source) -> None:
         if key is not None and text(key) == "ATOMIC_REQUESTS" and self.atomic_requests is None:
@@ -201,6 +205,11 @@ class Index:
             if base not in seen and (lock := self._lock(base, seen | {base})):
                 return lock
         return None
+
+
+def same(one: str, other: str) -> bool:
+    """Tell whether two names are one, as seen from folders above one another."""
+    return one == other or one.endswith(f".{other}") or other.endswith(f".{one}")
 
 
 def _yields_in_atomic(node: Function, names: Names) -> bool:

@@ -81,6 +81,8 @@ def _name(name: str, moment: Moment) -> str | None:
 def _attribute(name: str, attribute: str, moment: Moment) -> str | None:
     """Say what is against `name.attribute`: only the key of a row that was stored is the same."""
     shown = f"{name}.{attribute}"
+    if _is_settings(name, moment) and attribute.isupper():
+        return None
     if moment.function is None or not _binds(moment.function, name):
         return f"`{shown}` may be another after the commit"
     if not VALUE.fullmatch(attribute):
@@ -94,6 +96,18 @@ def _attribute(name: str, attribute: str, moment: Moment) -> str | None:
     if _touched_after(name, moment):
         return f"`{name}` is used again before the commit"
     return None
+
+
+def _is_settings(name: str, moment: Moment) -> bool:
+    """Tell whether a name is that of Django's settings, which nothing changes while it runs."""
+    if moment.function is not None and _binds(moment.function, name):
+        return False
+    return any(
+        isinstance(node, ast.ImportFrom)
+        and node.module == "django.conf"
+        and _rebinds_in(node, name)
+        for node in moment.module.body
+    )
 
 
 def _binds(function: Function, name: str) -> bool:

@@ -98,7 +98,7 @@ class Walk:
             later=f"the function `{node.name}` inside of another" if nested else None,
             locks=tuple(_locks(node, meaning)),
             in_task=meaning.task is not None,
-            called_at=self._index.after_commit.get(f"{self._source.module}.{node.name}"),
+            called_at=self._index.after_commit(f"{self._source.module}.{node.name}"),
         )
         if nested and openings:
             around = replace(around, later=None)
@@ -158,6 +158,10 @@ class Walk:
             return True
         if isinstance(given, ast.Lambda):
             self._visit(given.body, inside)
+            return True
+        if isinstance(given, ast.Call) and any(isinstance(n, ast.Lambda) for n in ast.walk(given)):
+            # Of what a call returns, its name tells nothing.
+            self._visit(given, replace(inside, around=replace(around, sure=False)))
             return True
         return False
 
