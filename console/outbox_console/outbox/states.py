@@ -28,7 +28,7 @@ STATES: Final = (
         "due",
         "id",
         True,
-        ("cancel", "reschedule"),
+        ("reschedule", "cancel"),
     ),
     State(
         "scheduled",

@@ -34,7 +34,12 @@ def add_target(parser: ArgumentParser) -> None:
         ("--exchange", "messages of this exchange"),
         ("--task", "messages of this task"),
     ):
-        what.add_argument(flag, metavar="PATTERN", type=pattern, help=f"{help}; * and ? are free")
+        what.add_argument(
+            flag,
+            metavar="PATTERN",
+            type=pattern,
+            help=f"{help}; * stands for anything, ? for one letter",
+        )
     what.add_argument("--all", action="store_true", help="everything")
     parser.add_argument(
         "--reason", metavar="TEXT", type=reason, default="", help="shown to others, and kept"
