@@ -288,7 +288,25 @@ def test_nothing_to_look_at_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFi
         "with transaction.atomic():\n    pay.delay()\n"
     )
     assert main(["check", str(file)]) == 0
-    assert "1 sends: 1 joins. To look at: 0." in capsys.readouterr().out
+    assert "1 send: 1 joins. To look at: 0." in capsys.readouterr().out
+
+
+def test_long_sums_and_chains_of_elif_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each term is one level deeper in the tree."""
+    (tmp_path / "shop.py").write_text(
+        "from celery import current_app\n"
+        f"x = {' + '.join(['y'] * 900)}\n"
+        + "if x: pass\n"
+        + "elif x: pass\n" * 300
+        + "else: current_app.send_task('a')\n"
+    )
+    main(["check", "--json", str(tmp_path)])
+
+    answer = json.loads(capsys.readouterr().out)
+    assert [send["task"] for send in answer["sends"]] == ["a"]
+    assert answer["unread"] == []
 
 
 def test_the_users_code_is_never_run(tmp_path: Path) -> None:

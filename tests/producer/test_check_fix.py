@@ -90,6 +90,12 @@ def test_the_wrapper_goes(tmp_path: Path, before: str, after: str, newline: str)
         ("on_commit(lambda: pay.delay(1), robust=True)", "outlives an error"),
         ("on_commit(  # first\n        lambda: pay.delay(1))", "has a comment inside"),
         ("on_commit(\n        lambda: pay\n        .delay(1))", "would not fit"),
+        ("on_commit(lambda: pay.delay(partial))", "`partial` may be changed"),
+        ("on_commit(lambda: pay.delay(unknown))", "`unknown` is of a function around"),
+        (
+            "for one in ids:\n        def inner():\n            on_commit(lambda: pay.delay(one))",
+            "`one` is of a function around",
+        ),
         ("pay.delay_on_commit(ids)", "`ids` may be changed"),
         (
             "order = Order.objects.create()\n"

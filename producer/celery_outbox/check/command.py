@@ -1,9 +1,10 @@
 """The command `check`: reads, lists, and with --fix writes."""
 
 import argparse
+import contextlib
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,8 @@ NOT_YET: Final = (
     "Nothing below PATH imports celery_outbox. Until the app is an OutboxCelery, or install(app)"
     " has changed it, a send that does not wait for the commit goes out before it."
 )
+#: How deeply Python may call itself: each level of an expression takes up to three calls.
+DEPTH: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -84,14 +87,27 @@ def look(root: Path) -> Seen:
     """Read everything."""
     files = [read(path, root) for path in find(root)]
     sources = [file for file in files if isinstance(file, Source)]
+    unread = [file for file in files if isinstance(file, Unread)]
     index = Index(sources)
-    return Seen(
-        sources,
-        unread=[file for file in files if isinstance(file, Unread)],
-        found=[finding for source in sources for finding in walk.findings(source, index)],
-        atomic_requests=index.atomic_requests,
-        outbox=index.outbox,
-    )
+    found: list[Finding] = []
+    with _deep():
+        for source in sources:
+            try:
+                found += walk.findings(source, index)
+            except RecursionError:
+                unread.append(Unread(source.shown, "cannot be read: it is nested too deeply"))
+    return Seen(sources, unread, found, index.atomic_requests, index.outbox)
+
+
+@contextlib.contextmanager
+def _deep() -> Iterator[None]:
+    """Let sums of a thousand terms and long chains of `elif` be walked through."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, DEPTH))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def _write(seen: Seen, changes: Mapping[str, Sequence[Edit]]) -> list[Unread]:

@@ -93,5 +93,6 @@ def _summary(found: Sequence[Finding]) -> list[str]:
     parts = ", ".join(f"{counts[kind]} {kind}" for kind in Outcome if counts[kind])
     locks = sum(finding.lock is not None for finding in found)
     locked = f"; {locks} with a lock" if locks else ""
-    text = f"{len(found)} sends: {parts}{locked}. To look at: {look}."
+    count = f"{len(found)} send{'s' if len(found) > 1 else ''}"
+    text = f"{count}: {parts}{locked}. To look at: {look}."
     return textwrap.wrap(text, WIDTH, break_on_hyphens=False)

@@ -1,13 +1,15 @@
 """Whether an argument is the same where a callback is made and where it runs, after the commit.
 
-Only what can be seen to be the same is: a literal, a name of the module that nothing binds anew,
-and a local name that is bound before, and not again, and whose value nobody can have changed.
+Only what can be seen to be the same is: a literal, a constant of the module that nothing binds
+anew, and a local name that is bound before, and not again, and whose value nobody can have changed.
 """
 
 import ast
 import re
 from dataclasses import dataclass
 from typing import Final
+
+from celery_outbox.check.names import bound
 
 #: Names of what is a number or a string by all usage.
 VALUE: Final = re.compile(r"(?:.*_)?(?:id|pk|uuid)")
@@ -69,11 +71,26 @@ def _name(name: str, moment: Moment) -> str | None:
     """Say what is against a plain name."""
     function = moment.function
     if function is None or not _binds(function, name):
-        count = sum(_rebinds(node, name) for node in ast.walk(moment.module))
-        return None if count <= 1 else f"`{name}` is bound more than once"
+        return _global(name, moment.module)
     if moment.late and (reason := _bound_again(name, moment)):
         return reason
     if VALUE.fullmatch(name) or _is_fixed(name, function):
+        return None
+    return f"`{name}` may be changed before the commit"
+
+
+def _global(name: str, module: ast.Module) -> str | None:
+    """Say what is against a name that the function does not bind."""
+    if name not in bound(module.body):
+        return f"`{name}` is of a function around this one"
+    if sum(_rebinds(node, name) for node in ast.walk(module)) > 1:
+        return f"`{name}` is bound more than once"
+    values = [
+        node.value
+        for node in module.body
+        if isinstance(node, ast.Assign) and any(_rebinds(part, name) for part in node.targets)
+    ]
+    if name.isupper() or (values and all(map(_is_value, values))):
         return None
     return f"`{name}` may be changed before the commit"
 
