@@ -314,12 +314,14 @@ def test_the_users_code_is_never_run(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(
         "from celery import shared_task\nraise SystemExit(7)\n"
         "@shared_task\ndef pay(): ...\npay.delay()\n"
+        f"@shared_task\ndef {'long_' * 12}(): ...\n{'long_' * 12}.delay()\n"
     )
     command = [sys.executable, "-m", "celery_outbox", "check", "."]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
 
     assert (ran.returncode, ran.stderr) == (1, "")
     assert "     5  none-in-sight  delay shop.pay\n" in ran.stdout
+    assert f"     8  none-in-sight  delay\n        shop.{'long_' * 12}\n" in ran.stdout
     assert max(map(len, ran.stdout.splitlines())) <= 80
 
 

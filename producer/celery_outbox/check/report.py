@@ -64,11 +64,14 @@ def _entry(finding: Finding) -> list[str]:
     mark = "" if finding.certainty is Certainty.CERTAIN else f"  ({finding.certainty})"
     if finding.outcome is Outcome.UNKNOWN:
         mark = ""
-    first = f"{finding.line:>6}  {finding.outcome:<13}  {finding.call} {task}{mark}"
+    start = f"{finding.line:>6}  {finding.outcome:<13}  {finding.call}"
+    indent = " " * 8
+    first = [f"{start} {task}{mark}"]
+    if len(first[0]) > WIDTH:
+        first = [f"{start}{mark}", f"{indent}{task}"]
     reasons = [finding.reason] + ([f"lock: {finding.lock}"] if finding.lock else [])
     if finding.edit:
         reasons[0] += " (--fix)"
-    indent = " " * 8
     wrapped = [
         line
         for reason in reasons
@@ -81,7 +84,7 @@ def _entry(finding: Finding) -> list[str]:
             break_on_hyphens=False,
         )
     ]
-    return [first, *wrapped]
+    return [*first, *wrapped]
 
 
 def _summary(found: Sequence[Finding]) -> list[str]:
