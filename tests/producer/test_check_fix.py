@@ -10,6 +10,7 @@ from celery_outbox.check import command, edits
 HEAD = """\
 from functools import partial
 from celery import shared_task
+from celery_once import QueueOnce
 from celery_outbox import install
 from django.conf import settings
 from django.db import transaction
@@ -17,6 +18,8 @@ from django.db.transaction import on_commit
 LIMIT = 3
 @shared_task
 def pay(*args): ...
+@shared_task(base=QueueOnce)
+def lone(*args): ...
 def view(order_id, order, ids, when: str):
 """
 
@@ -95,6 +98,12 @@ def test_the_wrapper_goes(tmp_path: Path, before: str, after: str, newline: str)
         (
             "for one in ids:\n        def inner():\n            on_commit(lambda: pay.delay(one))",
             "`one` is of a function around",
+        ),
+        ("on_commit(lambda: lone.delay(1))", "a rollback does not give the lock back"),
+        ("lone.delay_on_commit(1)", "a rollback does not give the lock back"),
+        (
+            "with transaction.atomic(using='b'):\n        on_commit(lambda: pay.delay(1))",
+            "may be of another database",
         ),
         ("pay.delay_on_commit(ids)", "`ids` may be changed"),
         (

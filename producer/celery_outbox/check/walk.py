@@ -201,12 +201,24 @@ class Walk:
         held = held or next((shown for at, shown in around.locks if at < node.lineno), None)
         if held and not lock:
             lock = f"`{held}` is held here"
+        if edit is not None and (against := _against(around, lock)):
+            reason, edit = f"the wrapper can go, by hand: {against}", None
         self._found.append(
             Finding(
                 self._source.shown, line, column + 1, sent.call, sent.thing.name,
                 outcome, certainty, reason or said, lock, edit,
             )
         )  # fmt: skip
+
+
+def _against(around: Around, lock: str | None) -> str | None:
+    """Say what is against a send before the commit, whatever its arguments are."""
+    if lock:
+        return "before the commit, a rollback does not give the lock back"
+    kinds = {opening.kind for opening in around.openings}
+    if Kind.NAMED in kinds and Kind.JOINED not in kinds:
+        return "the transaction here may be of another database"
+    return None
 
 
 def _locals(node: Function) -> dict[str, ast.expr | None]:
