@@ -1,16 +1,12 @@
-"""The documentation site: what it has, and that nobody who reads it is watched from elsewhere."""
+"""The documentation site before it is built: what it has, in which order, and where links lead."""
 
 import json
-import os
-import re
 import subprocess
-from collections import Counter
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from markdown_it import MarkdownIt
 
+from docs_site.__main__ import files_at
 from docs_site.errors import errors
 from docs_site.links import deepened, relinked
 from docs_site.nav import pages
@@ -19,14 +15,6 @@ from docs_site.stage import ROOT, stage
 from docs_site.versions import build
 from outbox_console.settings import VARIABLES as CONSOLE
 from outbox_relay.configuration import TABLE
-
-#: What makes a browser load something: links that wait for a click are free to lead anywhere.
-LOADED = re.compile(
-    r"<(?:script|img|iframe|source|video|audio)\b[^>]*?\bsrc=[\"']?((?:https?:)?//[^\"'\s>]+)"
-    r"|<link\b(?![^>]*rel=[\"']?(?:canonical|prev|next|edit))[^>]*?\bhref=[\"']?((?:https?:)?//[^\"'\s>]+)"
-    r"|@import\s+[\"']?(https?://[^\"'\s;]+)"
-    r"|url\([\"']?((?:https?:)?//[^\"')]+)"
-)
 
 
 def test_every_page_has_a_place(tmp_path: Path) -> None:
@@ -97,65 +85,6 @@ def test_a_file_without_a_page_is_in_the_repository() -> None:
     assert shown == "[a](https://r/blob/tests/x.py#L1)"
 
 
-class Shape(HTMLParser):
-    """How many lists, items, blocks, tables and pictures the article of a page has."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.count: Counter[str] = Counter()
-        self._inside = "<article" not in html
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, _attrs: object) -> None:
-        """Count it, if it is of the text."""
-        self._inside = self._inside or tag == "article"
-        if self._inside and tag in {"ol", "ul", "li", "pre", "table", "blockquote", "h2", "img"}:
-            self.count[tag] += 1
-
-    def handle_endtag(self, tag: str) -> None:
-        """Stop where the text ends."""
-        self._inside = self._inside and tag != "article"
-
-
-def _copied(site: Path) -> list[tuple[Path, Path]]:
-    docs = ROOT / "docs"
-    pages = [(p, site / p.relative_to(docs).with_suffix(".html")) for p in docs.rglob("*.md")]
-    return [*pages, (ROOT / "README.md", site / "index.html")]
-
-
-def _as_github_shows_it(page: Path, built: Path) -> bool:
-    github = MarkdownIt("commonmark").enable("table").render(page.read_text())
-    return Shape(github).count == Shape(built.read_text()).count
-
-
-@pytest.mark.skipif(
-    not (ROOT / ".docs/.made").exists(), reason="what builds the site is not here: make docs"
-)
-def test_it_builds_and_loads_nothing_from_elsewhere() -> None:
-    """Strict about links and headings, no font, style or script remote, the same on GitHub."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("SITE_")}
-    made = subprocess.run(
-        ["make", "docs"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert made.returncode == 0, made.stdout + made.stderr
-    site = ROOT / "site"
-    loaded = {
-        (file.name, address)
-        for file in site.rglob("*.*")
-        if file.suffix in {".html", ".css"}
-        for found in LOADED.findall(file.read_text())
-        for address in found
-        if address
-    }
-    api = re.sub(r"<[^>]+>", "", (site / "api/celery_outbox.html").read_text())
-
-    assert loaded == set()
-    assert [place for place in _copied(site) if not _as_github_shows_it(*place)] == []
-    assert "using(target: T) -&gt; Using[T]" in api
-    assert "Where transactions are joined: with app.outbox.using(connection)" in api
-    assert "NoTransaction (celery-outbox)" in (site / "search.json").read_text()
-
-
 def test_lists_are_as_github_has_them() -> None:
     """A block of code between numbered steps belongs to its step, and the numbers go on."""
     steps = "1. One:\n\n   ```\n   x\n   ```\n\n2. Two\n   goes on\n\nEnd\n   of it\n"
@@ -165,19 +94,12 @@ def test_lists_are_as_github_has_them() -> None:
     )
 
 
-def test_what_is_loaded_is_found() -> None:
-    """The look for remote addresses sees them, and leaves links alone."""
-    loading = [
-        '<script src="https://cdn.example/x.js">',
-        '<link rel="stylesheet" href="//cdn.example/x.css">',
-        "@import 'https://cdn.example/x.css'",
-        "src: url(https://cdn.example/x.woff2)",
-        '<img alt="" src="http://cdn.example/x.png">',
-    ]
-
-    assert all(map(LOADED.search, loading))
-    assert not LOADED.search('<a href="https://example.org/">x</a><script src="assets/x.js">')
-    assert not LOADED.search('<link rel="canonical" href="https://example.org/x.html">')
+def test_the_files_of_a_release_are_those_of_its_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those of the branch, which goes on."""
+    monkeypatch.setenv("SITE_REPOSITORY", "https://r.example/outbox")
+    assert files_at() == "https://r.example/outbox/blob/main"
+    monkeypatch.setenv("SITE_TAG", "v0.2.1")
+    assert files_at() == "https://r.example/outbox/blob/v0.2.1"
 
 
 def test_each_release_has_its_site(tmp_path: Path) -> None:
@@ -191,7 +113,7 @@ def test_each_release_has_its_site(tmp_path: Path) -> None:
 
     git("init", "--quiet")
     for tag in ("v0.1.0", "v0.2.0", "v0.2.1", "v0.10.0"):
-        rule = f"docs:\n\t@mkdir site; echo {tag} $$SITE_URL > site/index.html\n"
+        rule = f"# {tag}\ndocs:\n\t@mkdir site; echo $$SITE_TAG $$SITE_URL > site/index.html\n"
         (checkout / "Makefile").write_text("all:\n" if tag == "v0.1.0" else rule)
         git("add", ".")
         git("commit", "--quiet", "--message", tag)

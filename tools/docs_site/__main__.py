@@ -1,8 +1,8 @@
 """Stages the site in .site/ for Zensical, which builds it in site/: `make docs`.
 
 SITE_URL says where it will be published, and SITE_REPOSITORY where the repository is looked at;
-without the latter, pages name files that are no pages without linking them. SITE_VERSION is set
-where it is one of several (docs_site.versions).
+without the latter, pages name files that are no pages without linking them. SITE_VERSION and
+SITE_TAG are set where it is one of several (docs_site.versions).
 """
 
 import json
@@ -23,10 +23,16 @@ def main() -> None:
     """Write the pages and the configuration, which is JSON, and so YAML."""
     version = os.environ.get("SITE_VERSION", "")
     repository = os.environ.get("SITE_REPOSITORY", "")
-    order = stage(STAGE / "docs", f"{repository}/blob/main" if repository else "")
+    order = stage(STAGE / "docs", files_at())
     shutil.copyfile(Path(__file__).with_name(STYLE), STAGE / "docs" / STYLE)
     written = configuration(order, os.environ.get("SITE_URL", ""), repository, version)
     (STAGE / "mkdocs.yml").write_text(json.dumps(written, indent=2))
+
+
+def files_at() -> str:
+    """Where the repository shows the files of this commit, or nothing."""
+    repository = os.environ.get("SITE_REPOSITORY", "")
+    return f"{repository}/blob/{os.environ.get('SITE_TAG', 'main')}" if repository else ""
 
 
 def configuration(order: list[Entry], url: str, repository: str, version: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def build(checkout: Path, target: Path, url: str = "") -> list[str]:
         try:
             if not re.search(r"(?m)^docs:", (place / "Makefile").read_text()):
                 continue  # from before there was a site
-            _make(place, version, f"{url.rstrip('/')}/{version}/" if url else "")
+            _make(place, version, tag, f"{url.rstrip('/')}/{version}/" if url else "")
             shutil.move(place / "site", target / version)
             built.append(version)
         finally:
@@ -52,9 +52,9 @@ def build(checkout: Path, target: Path, url: str = "") -> list[str]:
     return built
 
 
-def _make(place: Path, version: str, url: str) -> None:
+def _make(place: Path, version: str, tag: str, url: str) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
-    environment |= {"SITE_VERSION": version, "SITE_URL": url}
+    environment |= {"SITE_VERSION": version, "SITE_TAG": tag, "SITE_URL": url}
     subprocess.run(["make", "docs"], cwd=place, env=environment, check=True)
 
 
