@@ -28,7 +28,7 @@ def draw(figures: Figures, file: Path) -> None:
 
 
 def _rates(axes: Any, figures: Figures) -> None:
-    names = _having(figures, "rate", ("queue", "stub", "plain"))
+    names = _having(figures, "rate", ("queue", "stub", "Redis", "plain"))
     medians = [_median(figures, f"{name}/rate") for name in names]
     axes.barh(names, medians, color=BAR)
     axes.margins(x=0.15)  # room for the number behind the longest bar

@@ -18,6 +18,8 @@ from shop.orders import CHANNELS, choose_gift_wrap, place
 _ITEMS = ("teapot", "kettle", "lamp", "chair", "atlas", "globe", "clock", "violin")
 _CUSTOMERS = 2
 _PAUSE_SECONDS = 0.11
+#: Between two orders of one, where it goes on for hours: a worker on a small machine keeps up.
+QUIET_SECONDS = 1.5
 #: Tasks of the shop, by the table their effects go to.
 TABLES = ("reservation", "shipment", "invoice", "email", "notification", "gift")
 
@@ -52,8 +54,9 @@ class Memory:
 class Customers:
     """Threads that order until they are told to stop."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, pause: float = _PAUSE_SECONDS) -> None:
         self.memory = Memory()
+        self._pause = pause
         self._database_url = database_url
         self._closing = Event()
         self._threads = ThreadPoolExecutor(_CUSTOMERS)
@@ -86,7 +89,7 @@ class Customers:
     def _order(self, seed: int) -> None:
         chance = random.Random(seed)
         with psycopg.connect(self._database_url) as connection:
-            while not self._closing.wait(_PAUSE_SECONDS):
+            while not self._closing.wait(self._pause):
                 self._order_once(connection, chance)
 
     def _order_once(self, connection: Connection, chance: random.Random) -> None:

@@ -12,7 +12,7 @@ from time import monotonic, sleep
 from types import TracebackType
 from typing import Self
 
-from demo.customers import Customers
+from demo.customers import QUIET_SECONDS, Customers
 from demo.programs import Console, Relay, Worker
 from demo.progress import Numbers, Progress
 from demo.screen import Screen, State
@@ -127,7 +127,7 @@ class Stage:
     def go_on(self) -> None:
         """After the play: customers order, and everything runs, until somebody interrupts it."""
         self.worker = Worker(self.services, self._folder)
-        with Customers(self.services.database_url) as self.customers:
+        with Customers(self.services.database_url, QUIET_SECONDS) as self.customers:
             self.customers.start()
             while True:
                 self.relay.check()
