@@ -25,6 +25,7 @@ def test_its_python_is_safe(database: str) -> None:
         connection.execute("CREATE TABLE orders (id int)")
         connection.commit()
         names: dict[str, Any] = {
+            "__name__": "readme",  # its task is known to every later app of this process
             "connection": connection,
             "connect": lambda: psycopg.connect(database),
             "order_id": 42,

@@ -16,7 +16,7 @@ from tests.relay.messages import a_message
 
 TAG = b"7b1f9a34-0f5e-4a61-a6a1-0d5f6c1f3d11"
 
-DEEP = "[" * 5000 + "]" * 5000
+DEEP = "[" * 30_000 + "]" * 30_000  # deeper than a test before may have let Python go
 
 SHAPES: list[dict[str, Any]] = [
     {"properties": {"correlation_id": "1", "reply_to": "2", "delivery_mode": 2, "priority": 0}},
