@@ -124,6 +124,16 @@ def request():
     answer = client.post("/orders", json={"customer": "Ada", "items": ["teapot", "lamp"]})
     client.get(answer.headers["Location"])
 """,
+    "testing": """
+import psycopg, shop
+
+connection = psycopg.connect(os.environ["DATABASE_URL"])
+connection.execute("CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY, item text)")
+connection.commit()
+
+def request():
+    shop.place_order(connection, "tea")
+""",
     "five_lines": """
 import after, psycopg
 
