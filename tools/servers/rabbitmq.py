@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Self
 from uuid import uuid4
 
@@ -34,9 +35,10 @@ _METHOD_FRAME = b"\x01"
 _ANY = '<<".*">>'
 _CONTROL_SECONDS = 60
 # What erl_call says when it never reached the node, which evaluated nothing then: on a busy machine
-# a node may break off a greeting, and takes the next.
+# a node may break off several greetings in a row, and takes a later one.
 _NOT_REACHED = "failed to connect to node"
-_GREETINGS = 5
+_GREETING_SECONDS = 20.0
+_GREET_EVERY_SECONDS = 0.2
 
 # Debian's `erl` knows only /usr/lib/erlang; this one runs an unpacked installation.
 _ERL = """\
@@ -120,7 +122,9 @@ class RabbitMQ(Server):
     def evaluate(self, expressions: str) -> str:
         """Evaluate Erlang inside the node: what rabbitmqctl does, without its second's start."""
         erl_call = str(self.root / "usr/lib/erlang/bin/erl_call")
-        answer = self._run([erl_call, "-n", self.node, "-e"], f"{expressions}.\n", _GREETINGS)
+        answer = self._run(
+            [erl_call, "-n", self.node, "-e"], f"{expressions}.\n", _GREETING_SECONDS
+        )
         if not answer.startswith("{ok, "):
             raise RuntimeError(f"{expressions} gave {answer}")
         return answer.removeprefix("{ok, ").removesuffix("}")
@@ -161,8 +165,9 @@ class RabbitMQ(Server):
         """Whether the node greets an AMQP client, as one that boots or is frozen does not."""
         return _answers(self.port, _PROTOCOL_HEADER, _METHOD_FRAME)
 
-    def _run(self, command: list[str], entered: str, greetings: int = 1) -> str:
-        for _ in range(greetings):
+    def _run(self, command: list[str], entered: str, greeting_seconds: float = 0.0) -> str:
+        deadline = monotonic() + greeting_seconds
+        while True:
             done = subprocess.run(
                 command,
                 env=self._environment(),
@@ -173,8 +178,9 @@ class RabbitMQ(Server):
                 timeout=_CONTROL_SECONDS,
                 check=False,
             )
-            if _NOT_REACHED not in done.stderr:
+            if _NOT_REACHED not in done.stderr or monotonic() > deadline:
                 break
+            sleep(_GREET_EVERY_SECONDS)
         if done.returncode != 0:
             raise RuntimeError(f"{command[0]} failed on {entered or command[1:]}: {done}")
         return done.stdout
