@@ -24,11 +24,11 @@ def routes(provider: Provider) -> Sequence[Route]:
     async def end(request: Request) -> Response:
         """Back from it, to the page that was asked for."""
         try:
-            person, wanted = await provider.let_in(request)
+            told, wanted = await provider.let_in(request)
         except NotLetIn as refusal:
             return _refused(refusal)
         answer = RedirectResponse(wanted, 303)
-        provider.keep(request, answer, person)
+        provider.keep(request, answer, told)
         return answer
 
     async def leave(request: Request) -> Response:

@@ -1,13 +1,16 @@
 """Sign-in with OpenID Connect: a provider has asked for the password, and signs who it was.
 
-authlib does what is easy to get wrong: state, nonce, PKCE, keys, and what a token must hold. Who
-somebody is stands in a signed cookie, made when the provider has said so, for as long as a shift;
-after that the provider is asked again. Each tab that is on its way has a cookie of its own.
+authlib does what is easy to get wrong: state, nonce, PKCE, keys, and what a token must hold. What
+it has said of somebody stands in a signed cookie, for as long as a shift; after that the provider
+is asked again. The role is that of the settings as they are now. Each tab that is on its way has a
+cookie of its own.
 """
 
 import logging
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Final
 
@@ -17,7 +20,7 @@ from starlette.responses import Response
 from outbox_console.errors import SettingsError
 from outbox_console.people.cookies import Cookies
 from outbox_console.people.person import Person
-from outbox_console.settings import EVERYBODY, ROLES, OpenId
+from outbox_console.settings import EVERYBODY, OpenId
 
 SIGN_IN: Final = "/sign-in"
 CALLBACK: Final = "/sign-in/callback"
@@ -41,6 +44,21 @@ class NotLetIn(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """The provider's about somebody: a name, and what they have of the values that give roles."""
+
+    name: str
+    held: list[str]
+
+    def person(self, settings: OpenId) -> Person:
+        """Who it is, with the highest role that the values map to. Raises NotLetIn."""
+        for value, role in settings.roles:
+            if value in (EVERYBODY, *self.held):
+                return Person(self.name, role)
+        raise NotLetIn(403, f"{self.name} is in no group that may see the outbox.")
 
 
 class Provider:
@@ -69,8 +87,8 @@ class Provider:
         self._ways.put(answer, _way(state), {"next": wanted, "session": request.session})
         return answer
 
-    async def let_in(self, request: Request) -> tuple[Person, str]:
-        """Who came back, by the provider's word, and the page that was wanted. Raises NotLetIn."""
+    async def let_in(self, request: Request) -> tuple[Word, str]:
+        """The provider's word on who came back, and the page they wanted. Raises NotLetIn."""
         from authlib.integrations.starlette_client import OAuthError
 
         way = self._ways.read(request, _way(request.query_params.get("state", "")))
@@ -84,11 +102,13 @@ class Provider:
             raise NotLetIn(403, f"The provider let nobody in: {error.error}.") from error
         except Exception as error:
             raise _away(error) from error
-        return person(claims, self._settings), way["next"]
+        told = word(claims, self._settings)
+        told.person(self._settings)
+        return told, way["next"]
 
-    def keep(self, request: Request, response: Response, known: Person) -> None:
+    def keep(self, request: Request, response: Response, told: Word) -> None:
         """Have the browser keep who it is, from now on; its way has come to its end."""
-        self._people.put(response, COOKIE, {"name": known.name, "role": known.role})
+        self._people.put(response, COOKIE, asdict(told))
         self._ways.drop(response, _way(request.query_params.get("state", "")))
 
     def forget(self, response: Response) -> None:
@@ -96,11 +116,12 @@ class Provider:
         self._people.drop(response, COOKIE)
 
     def who(self, connection: HTTPConnection) -> Person | None:
-        """Who the cookie says it is; None where there is none, or it is too old."""
-        known = self._people.read(connection, COOKIE)
-        if known is None or known.get("role") not in ROLES:
-            return None
-        return Person(str(known["name"]), known["role"])
+        """Who the cookie says it is; None where it says nothing, or gives no role any more."""
+        match self._people.read(connection, COOKIE):
+            case {"name": str(name), "held": [*held]}:
+                with suppress(NotLetIn):
+                    return Word(name, held).person(self._settings)
+        return None
 
     def _client(self) -> Any:
         from authlib.integrations.starlette_client import OAuth
@@ -118,16 +139,13 @@ class Provider:
         )
 
 
-def person(claims: Mapping[str, Any], settings: OpenId) -> Person:
-    """Who the claims are about, with the highest role that they map to. Raises NotLetIn."""
+def word(claims: Mapping[str, Any], settings: OpenId) -> Word:
+    """What the claims say. Raises NotLetIn where they do not say who it is."""
     name = next((text for each in _NAMES for text in _texts(claims.get(each)) if text), "")
     if not name:
         raise NotLetIn(403, "The provider did not say who you are.")
-    held = {EVERYBODY, *_texts(claims.get(settings.claim))}
-    matching = [role for value, role in settings.roles if value in held]
-    if not matching:
-        raise NotLetIn(403, f"{name} is in no group that may see the outbox.")
-    return Person(name[:255], matching[0])
+    mapped = {value for value, _ in settings.roles}
+    return Word(name[:255], [text for text in _texts(claims.get(settings.claim)) if text in mapped])
 
 
 def check_installed() -> None:
