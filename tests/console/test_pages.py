@@ -94,6 +94,17 @@ def test_pages_show_each_message_once(browse: Browse, outbox: str, state: str) -
     assert sorted(seen) == sorted(made)
 
 
+def test_what_a_message_declares_is_shown_where_it_declares_something(
+    browse: Browse, ten: str
+) -> None:
+    """An empty list tells nobody anything."""
+    (plain,) = commit_rows(ten, message_ids=["plain"])
+    browser = browse(ten)
+
+    assert "it declares" in browser.get("/messages/1").text
+    assert "it declares" not in browser.get("/find", params={"id": plain}).text
+
+
 def test_failures_are_grouped_by_cause(browse: Browse, outbox: str) -> None:
     """What differs from message to message is no cause of its own; each leads to its messages."""
     bury(outbox, commit_rows(outbox, 2), "message size 17000001 is larger than 16777216")

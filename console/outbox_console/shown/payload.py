@@ -23,11 +23,12 @@ def entry(mask: Mask | None, of: Entry) -> Entry:
 
 def parts(mask: Mask | None, of: Message, payload: Payload) -> list[tuple[str, str]]:
     """The parts of a message, each with its title."""
-    texts = (
+    texts = [
         ("Headers", "headers", payload.headers),
         ("Properties", "properties", payload.properties),
-        ("Queues and exchanges it declares", "declare", payload.declare),
-    )
+    ]
+    if payload.declare != "[]":
+        texts.append(("Queues and exchanges it declares", "declare", payload.declare))
     if mask is None:
         body = words.body(payload.body, of.content_encoding)
         return [("Body", body), *((title, words.pretty(text)) for title, _, text in texts)]
