@@ -11,8 +11,8 @@ from outbox_relay.operator.holds import Limited, Paused, Waiting, limited, pause
 from outbox_relay.operator.session import Session
 from outbox_relay.settings import Settings
 
-PAUSED: Final = ("paused", "since", "until", "who", "messages", "reason")
-LIMITED: Final = ("limited", "a second", "burst", "since", "who", "messages", "reason")
+PAUSED: Final = ("paused", "since", "until", "who", "set aside", "reason")
+LIMITED: Final = ("limited", "a second", "burst", "since", "who", "set aside", "reason")
 
 
 def command() -> Command:

@@ -104,7 +104,7 @@ def _unknown(task: UnknownTask) -> str:
 def _paused(pause: Paused) -> str:
     reason = f": {printable(pause.reason)}" if pause.reason else ""
     what, who = printable(pause.target), printable(pause.who)
-    return f"{what}, {pause.messages:,} message(s), by {who}{reason}"
+    return f"{what}, {pause.messages:,} message(s) set aside, by {who}{reason}"
 
 
 def _rows(status: Status) -> list[tuple[str, str]]:
@@ -126,7 +126,7 @@ def _rows(status: Status) -> list[tuple[str, str]]:
         *(("  relay", _describe(relay)) for relay in status.relays),
         *(("paused", _paused(pause)) for pause in status.paused),
         *(
-            ("held", f"{each.messages:,} message(s) by {printable(each.target)}")
+            ("held", f"{each.messages:,} message(s) set aside by {printable(each.target)}")
             for each in status.held_back
             if each.target.startswith((DEPTH, RATE))
         ),

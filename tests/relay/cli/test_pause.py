@@ -27,7 +27,8 @@ def test_a_pause_is_shown_with_who_and_why(cli: Cli, outbox: Outbox) -> None:
     ends = datetime.fromisoformat(pause["until"]) - datetime.now(UTC)
     assert timedelta(hours=1) < ends < timedelta(hours=3)
     assert [each["target"] for each in cli("status", "--json").json()["paused"]] == ["queue:mail"]
-    assert "paused\tqueue:mail, 0 message(s), by " in cli("status").out
+    assert "paused\tqueue:mail, 0 message(s) set aside, by " in cli("status").out
+    assert "\tset aside\treason\n" in cli("routes").out
     assert "outbox-relay resume --queue 'mail'" in cli("doctor").out
 
     assert cli("resume", "--queue", "mail").out == "1 resumed\n"
@@ -67,7 +68,7 @@ def test_doctor_does_not_call_what_is_paused_stuck_or_refused(cli: Cli, outbox: 
 
     report = cli("doctor").out
 
-    assert "queue:mail, 1 message(s), by " in report
+    assert "queue:mail, 1 message(s) set aside, by " in report
     assert "1 pending, the oldest for" in report
     assert "1 of them are held on purpose" in report
     assert "refused messages" not in report
@@ -85,7 +86,7 @@ def test_full_queues_and_rates_are_told_of(cli: Cli, outbox: Outbox) -> None:
         "depth:mail",
         "rate:task:shop.*",
     ]
-    assert "held\t1 message(s) by depth:mail" in status.out
+    assert "held\t1 message(s) set aside by depth:mail" in status.out
     assert "warn     held: 1 message(s) wait for room in queue 'mail' (OUTBOX_MAX_DEPTH)" in report
     assert "ok       held: 1 message(s) wait for their turn: task:shop.* is limited" in report
 

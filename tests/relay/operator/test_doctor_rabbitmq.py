@@ -54,6 +54,14 @@ def test_a_missing_virtual_host(doctor: Doctor, broker: Broker) -> None:
     assert "add_vhost" in finding(answer, "problem", "broker")
 
 
+def test_a_management_api_that_is_away(doctor: Doctor) -> None:
+    """Its setting is named: whoever reads the report in the console can give no flag."""
+    text = finding(doctor(), "warn", "management API")
+
+    assert "were not checked" in text
+    assert "--management-url (OUTBOX_MANAGEMENT_URL)" in text
+
+
 def test_a_missing_queue(doctor: Doctor, outbox: Outbox) -> None:
     """The queue, and how many messages wait for it."""
     outbox.add(queue="orders")

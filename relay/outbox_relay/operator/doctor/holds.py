@@ -45,6 +45,6 @@ def judge(pause: Paused) -> Finding:
     what = "--all" if pause.kind == "all" else f"--{pause.kind} '{printable(pause.pattern)}'"
     return warn(
         NAME,
-        f"{printable(pause.target)}, {pause.messages:,} message(s), {by}",
+        f"{printable(pause.target)}, {pause.messages:,} message(s) set aside, {by}",
         f"when it may flow again: outbox-relay resume {what}",
     )

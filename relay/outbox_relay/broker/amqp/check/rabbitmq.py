@@ -42,8 +42,8 @@ def check(url: str, settings: Settings, routes: Sequence[Route]) -> list[Finding
                 warn(
                     "management API",
                     f"{error}: policies, bindings and alarms were not checked",
-                    "give --management-url, or enable rabbitmq_management and give the user the "
-                    "tag monitoring",
+                    "give --management-url (OUTBOX_MANAGEMENT_URL), or enable rabbitmq_management "
+                    "and give the user the tag monitoring",
                 )
             )
         if api:
