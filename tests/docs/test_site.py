@@ -109,7 +109,7 @@ def test_each_release_has_its_site(tmp_path: Path) -> None:
 
     def git(*arguments: str) -> None:
         who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
-        subprocess.run(["git", "-C", str(checkout), *who, *arguments], check=True)
+        subprocess.run(["git", "-C", str(checkout), *who, *arguments], check=True, timeout=60)
 
     git("init", "--quiet")
     for tag in ("v0.1.0", "v0.2.0", "v0.2.1", "v0.10.0"):

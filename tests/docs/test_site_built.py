@@ -40,7 +40,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (ROOT / ".docs/.made").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         made = subprocess.run(
-            ["make", "docs"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            ["make", "docs"],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
         )
         assert made.returncode == 0, made.stdout + made.stderr
         return shutil.copytree(ROOT / "site", tmp_path_factory.mktemp("built") / "site")

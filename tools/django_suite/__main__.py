@@ -16,6 +16,8 @@ from django_suite.differences import DOCUMENTED
 from outbox_migrations import upgrade
 from servers import Postgres
 
+#: Seconds for all of the tests.
+DEADLINE = 1800
 TOOLS = Path(__file__).resolve().parents[1]
 
 
@@ -41,9 +43,8 @@ def main(suite: Path, options: list[str]) -> int:
         command += ["-p", "no:cacheprovider", "-q", "--tb=short", f"--junit-xml={report}"]
         command += ["--rootdir", str(suite / "tests"), "-c", os.devnull]
         command += ["--import-mode=importlib", "--override-ini=python_files=test_*.py"]
-        subprocess.run(
-            [*command, *(options or ["tasks"])], cwd=suite / "tests", env=environment, check=False
-        )
+        command += options or ["tasks"]
+        subprocess.run(command, cwd=suite / "tests", env=environment, check=False, timeout=DEADLINE)
         return judge(report)
 
 

@@ -16,6 +16,8 @@ from typing import Final
 
 from docs_site.stage import ROOT
 
+#: Seconds for the site of one release, with what has to be fetched to build it.
+_DEADLINE: Final = 900
 _RELEASE: Final = re.compile(r"v(\d+)\.(\d+)\.(\d+)")
 _START: Final = """<!doctype html>
 <meta charset="utf-8">
@@ -55,7 +57,7 @@ def build(checkout: Path, target: Path, url: str = "") -> list[str]:
 def _make(place: Path, version: str, tag: str, url: str) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     environment |= {"SITE_VERSION": version, "SITE_TAG": tag, "SITE_URL": url}
-    subprocess.run(["make", "docs"], cwd=place, env=environment, check=True)
+    subprocess.run(["make", "docs"], cwd=place, env=environment, check=True, timeout=_DEADLINE)
 
 
 def _write_start(target: Path, built: Sequence[str]) -> None:
@@ -68,7 +70,11 @@ def _write_start(target: Path, built: Sequence[str]) -> None:
 
 def _git(checkout: Path, *arguments: str) -> str:
     return subprocess.run(
-        ["git", "-C", str(checkout), *arguments], check=True, capture_output=True, text=True
+        ["git", "-C", str(checkout), *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=_DEADLINE,
     ).stdout
 
 
