@@ -7,7 +7,7 @@ browser loads and runs nothing but what this package serves.
 import asyncio
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
@@ -62,7 +62,7 @@ class Gate:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         host = headers.get("host", "")
         # Any name can be made to resolve to loopback, by who wants to reach what listens there.
-        if self._local_only and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+        if self._local_only and not is_loopback(_split(f"//{host}").hostname or ""):
             return _answer(403, f"This console answers on loopback alone, not as {host!r}.")
         if path.startswith(_OPEN) or (self._door and path.startswith(self._door)):
             return None
@@ -101,7 +101,15 @@ def _from_here(headers: Headers) -> bool:
     if site is not None:  # told by the browser: a proxy may have given us another name as Host
         return site in ("same-origin", "none")
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("host")
+    return origin is None or "" != _split(origin).netloc == headers.get("host")
+
+
+def _split(address: str) -> SplitResult:
+    """Its parts, which are empty where it is no address."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def _answer(status: int, text: str, headers: dict[str, str] | None = None) -> PlainTextResponse:

@@ -71,6 +71,14 @@ def test_another_name_for_loopback_is_no_way_in(visit: Visit, outbox: str) -> No
     assert browser.get("/healthz", headers={"host": "127.0.0.1.evil.example"}).status_code == 403
 
 
+def test_a_name_that_is_none_is_refused(visit: Visit, outbox: str) -> None:
+    """In words, and not as a failure of the console that fills its log."""
+    browser = visit(configured(outbox))
+
+    assert browser.get("/actions", headers={"host": "["}).status_code == 403
+    assert browser.post("/actions", headers={"origin": "http://["}).status_code == 403
+
+
 def test_people_sign_in_with_a_password(visit: Visit, outbox: str, tmp_path: Path) -> None:
     """The right one opens, each time; none, a wrong one and an unknown name do not."""
     file = tmp_path / "people"

@@ -135,6 +135,7 @@ def settle(address: str) -> None:
             return
         except URLError:
             time.sleep(0.1)
+    raise SystemExit(f"the console does not listen at {address}")
 
 
 def everything(folder: Path, kind: str) -> None:
