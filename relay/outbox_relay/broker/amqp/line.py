@@ -12,6 +12,7 @@ from typing import Final
 import amqp
 import structlog
 
+from outbox_relay.broker.amqp.apart import Apart
 from outbox_relay.broker.amqp.channel import Channel, unanswered
 from outbox_relay.broker.amqp.connection import POISON_CODES, AmqpConnection
 from outbox_relay.broker.amqp.encode import (
@@ -38,8 +39,6 @@ REPLACE_AFTER: Final = 5.0
 MAX_DRAINING: Final = 0.25
 #: What has been in flight for so long, in seconds, hangs: it is not waited for.
 HANGS: Final = 1.0
-#: The highest number of a channel for a single message.
-MAX_APART: Final = 2047
 #: RabbitMQ reads at least so many messages for a quorum queue that does not answer, and more for a
 #: classic one, before it reads nothing more from their connection.
 MIN_STALLED: Final = 32
@@ -54,9 +53,7 @@ class Line:
         self._outbound = outbound
         self._inbound = Inbound()
         self._shared: dict[int, Channel] = {}
-        self._apart: dict[int, Channel] = {}  # with one message each
-        self._hung: set[int] = set()  # channels that had such a message, and gave no answer
-        self._next_apart = 2 * self._count + 1
+        self._apart = Apart(self._connection, outbound, first=2 * self._count + 1)
         self._begin(range(1, self._count + 1), begun)
         self._dead: Channel | None = None
         self._replace_at = inf
@@ -101,26 +98,14 @@ class Line:
 
     def send_apart(self, messages: Sequence[Message], now: float) -> list[Refusal]:
         """Put each on a channel of its own, which may hang over it; returns what is not sent."""
-        refused: list[Refusal] = []
-        for message in messages:
-            if (number := self._number_apart()) is None:
-                refused.append(unanswered(message, 0))
-                continue
-            sent, frames, failed = self._outbound.frames([message], number, now)
-            refused += failed
-            if sent:
-                channel = self._apart[number] = Channel(number)
-                channel.take_off(sent, now)
-                self._connection.link.send(b"".join((channel_opening_frames(number), *frames)))
-        return refused
+        return self._apart.send(messages, now)
 
     def listen(self, timeout: float, confirmed: list[Message], refused: list[Refusal]) -> bool:
         """Add what the broker says within `timeout` seconds; whether it said anything."""
         arrived, now = self._connection.link.pump(timeout), monotonic()
         for event in self._inbound.feed(arrived):
             if isinstance(event, Confirm):
-                number = self._inbound.channel
-                if channel := self._shared.get(number) or self._apart.get(number):
+                if channel := self._channel(self._inbound.channel):
                     channel.flight.confirmed(event, confirmed, refused)
                     channel.heard = now
             else:
@@ -129,8 +114,7 @@ class Line:
                     break
         if any(refusal.reason is Reason.NACKED for refusal in refused):
             self._replace_at = min(self._replace_at, now + REPLACE_AFTER)
-        if self._apart:
-            self._end_apart()
+        self._apart.end()
         return bool(arrived)
 
     def landed(self, now: float) -> list[tuple[float, int]]:
@@ -203,30 +187,15 @@ class Line:
         """Drop the connection."""
         self._connection.close()
         # Let go of the bodies: this object may be garbage for long before it is collected.
-        self._shared, self._apart, self._dead = {}, {}, None
+        self._shared, self._dead = {}, None
+        self._apart.channels.clear()
 
     @property
     def _channels(self) -> list[Channel]:
-        return [*self._shared.values(), *self._apart.values()]
+        return [*self._shared.values(), *self._apart.channels.values()]
 
-    def _number_apart(self) -> int | None:
-        """The number of a channel that is not open, unless half of them are or hang."""
-        first, last = 2 * self._count + 1, min(MAX_APART, self._connection.channel_max)
-        if len(self._apart) + len(self._hung) > (last - first) // 2:
-            return None
-        while True:
-            number = self._next_apart
-            self._next_apart = number + 1 if number < last else first
-            if number not in self._apart and number not in self._hung:
-                return number
-
-    def _end_apart(self) -> None:
-        """End channels that have done what they were opened for; those that hang stay."""
-        for number in [number for number, channel in self._apart.items() if not channel.flight]:
-            if self._apart.pop(number).heard == -inf:
-                self._hung.add(number)
-            else:
-                self._connection.link.send(channel_closing_frame(number))
+    def _channel(self, number: int) -> Channel | None:
+        return self._shared.get(number) or self._apart.channels.get(number)
 
     @property
     def _count(self) -> int:
@@ -240,8 +209,7 @@ class Line:
 
     def _handle(self, event: Event) -> list[Refusal]:
         """Handle what is no confirm; returns what the broker will never take."""
-        number = self._inbound.channel
-        channel = self._shared.get(number) or self._apart.get(number)
+        channel = self._channel(self._inbound.channel)
         match event:
             case Returned() if channel is not None:
                 channel.flight.returned(event)
@@ -281,7 +249,9 @@ class Line:
         survivors = channel.flight.unconfirmed()
         self._outbound.max_body = limit
         number, now = channel.number, monotonic()
-        fresh = self._shared[number] = Channel(number)
+        fresh = Channel(number)
+        fresh.heard = now
+        (self._shared if number in self._shared else self._apart.channels)[number] = fresh
         sent, frames, refused = self._outbound.frames(survivors, number, now)
         opening = channel_closed_frame(number) + channel_opening_frames(number)
         self._connection.link.send(b"".join((opening, *frames)))

@@ -307,6 +307,23 @@ def test_messages_larger_than_the_broker_takes_cost_their_channel_alone(
     assert {m.body for m in broker.take_all("celery")} == {a_message().body, b"x" * 5000}
 
 
+def test_one_too_large_on_a_channel_of_its_own_is_refused_once(
+    open_line: OpenLine, broker: Broker
+) -> None:
+    """Nothing of it stays in flight, and the others go on in their channels."""
+    broker.declare("celery")
+    with largest_message(broker.node, 5000):
+        line = open_line(broker.url)
+        line.publisher._line.send_apart([a_message(id=1000, body=b"x" * 5001)], monotonic())
+        line.land()
+        line.publish(*messages(500))
+        line.land()
+
+    assert [(r.message.id, r.reason) for r in line.refused] == [(1000, Reason.TOO_LARGE)]
+    assert len(line.confirmed) == 500
+    wait_until(lambda: channels(broker) == [1, 2], DEADLINE, "no other channel")
+
+
 def test_a_queue_somebody_keeps_to_himself_harms_only_its_row(line: Line, broker: Broker) -> None:
     """405: an exclusive queue of another connection can be neither declared nor waited out."""
     with Connection(broker.url) as owner:
