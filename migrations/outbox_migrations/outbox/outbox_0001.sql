@@ -871,6 +871,8 @@ COMMENT ON COLUMN outbox.sent.created_at IS 'When it was inserted, by the clock 
 COMMENT ON COLUMN outbox.sent.sent_at IS
     'When the broker confirmed it; after a replay, the last time.';
 
+-- How many there are, of everything, in one row that is cheap on any backlog.
+
 -- At most so many of a table's rows, by an index: neither a drained backlog's dead rows nor a million
 -- others may hide the few that are asked for.
 CREATE FUNCTION outbox.count_few(source regclass, condition text, few bigint) RETURNS bigint
@@ -1607,7 +1609,8 @@ COMMENT ON FUNCTION outbox.enqueue IS 'Enqueues a Celery task from SQL; returns 
 -- portion at a time: what waits to be sent is not looked at, and no producer waits.
 
 -- The next portion, about twenty thousand messages: when its last batch was confirmed, and their ids
--- in the order in which an index has them. Neighbours are read as a range of ids, slot by slot. How long a batch is its size tells, without reading it.
+-- in the order in which an index has them. Neighbours are read as a range of ids, slot by slot. How
+-- many a batch has, its size tells: it is not read for that.
 CREATE FUNCTION outbox.confirmed_portion(
     after timestamptz, until timestamptz, task text DEFAULT NULL,
     OUT last timestamptz, OUT message_ids text[]

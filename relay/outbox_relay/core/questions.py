@@ -40,7 +40,7 @@ class Questions:
         due = [
             (asked.at, queue)
             for queue in queues
-            if now - (asked := self._asked.get(queue, _Asked(float("-inf")))).at >= asked.pause
+            if now - (asked := self._asked.get(queue, NEVER)).at >= asked.pause
         ]
         first = [queue for _, queue in due[: MAX_ASKED // 2]]
         in_turn = [queue for _, queue in sorted(due)[:MAX_ASKED]]

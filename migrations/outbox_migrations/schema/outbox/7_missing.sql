@@ -4,7 +4,8 @@
 -- portion at a time: what waits to be sent is not looked at, and no producer waits.
 
 -- The next portion, about twenty thousand messages: when its last batch was confirmed, and their ids
--- in the order in which an index has them. Neighbours are read as a range of ids, slot by slot. How long a batch is its size tells, without reading it.
+-- in the order in which an index has them. Neighbours are read as a range of ids, slot by slot. How
+-- many a batch has, its size tells: it is not read for that.
 CREATE FUNCTION outbox.confirmed_portion(
     after timestamptz, until timestamptz, task text DEFAULT NULL,
     OUT last timestamptz, OUT message_ids text[]
