@@ -22,7 +22,8 @@ from outbox_relay.core.fence import Fence, Waiting
 from outbox_relay.core.message import Message, Outcomes, Refusal
 from outbox_relay.loop.fenced import Fenced
 from outbox_relay.loop.quarantine import Quarantine
-from outbox_relay.loop.refused import CATCH_UP_EVERY, Refused
+from outbox_relay.loop.refused import Refused
+from outbox_relay.loop.settling import Settling
 from outbox_relay.loop.sleep import Sleep
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.observe.tracing.trail import Untraced
@@ -56,12 +57,10 @@ class Cycle:
         self._metrics = metrics
         self._fence, self._fenced = fence, Fenced(fence, metrics)
         self._trail = trail
-        self._forget = forget  # what is sent is not kept
         self._claimed: Claim | None = None
         self._fetched: Batch | None = None
         self._refused = Refused(core, metrics, trail)
-        self._unsettled: list[Message] = []  # confirmed; somebody's lock, or claim, is in the way
-        self._catch_up_at = 0.0
+        self._settling = Settling(forget=forget)
         self._suspects: frozenset[int] = frozenset()
         self._idle = False  # the last claim found nothing
         self.sleep = Sleep()
@@ -78,7 +77,7 @@ class Cycle:
     @property
     def at_rest(self) -> bool:
         """Whether nothing is held, and nothing is left to be settled or parked."""
-        return self._core.at_rest and not (self._refused.any or self._unsettled)
+        return self._core.at_rest and not (self._refused.any or self._settling.late)
 
     def resume(self) -> None:
         """Claim at the next step: a connection is a new one."""
@@ -97,8 +96,7 @@ class Cycle:
         if self.sleep.asleep and self.sleep.nap(store, self._core, self._next_turn):
             self._idle, self._next_turn = False, 0.0
         self._handle(self._quarantine.step(self._core, monotonic()))
-        if self._unsettled and monotonic() >= self._catch_up_at:
-            self._catch_up(store)
+        self._settling.catch_up(store, monotonic())
         self._park(store)
 
     def poll(self, publisher: Publisher, wait: float) -> None:
@@ -136,8 +134,8 @@ class Cycle:
         turn = self._core.turn(monotonic(), claiming=False, blocked=False, in_flight_bytes=0)
         if turn.done:
             self._turned(turn, store.round_trip(None, turn), monotonic())
-            self._forget_settled(turn, store)
-        self._catch_up(store)
+            self._settling.forget(store, turn.done)
+        self._settling.catch_up(store, monotonic(), again=True)
         self._park(store, again=True)
         cleared, suspected = self._core.held(self._suspects)
         for held, suspicious in ((cleared, False), (suspected, True)):
@@ -214,7 +212,7 @@ class Cycle:
                 self._fence.hold(reply.fetched, claimed)
             self._let_through(store)
             if turn:
-                self._forget_settled(turn, store)
+                self._settling.forget(store, turn.done)
 
     def _publish(self, publisher: Publisher) -> None:
         """Publish what was fetched, if it is still ours."""
@@ -251,10 +249,7 @@ class Cycle:
         """The turn is committed; the database was waited for so long."""
         self._last_turn = began
         self._core.turned(turn, reply, began, seconds)
-        if reply.unsettled:
-            late = set(reply.unsettled)
-            self._unsettled += [message for message in turn.done if message.id in late]
-            self._catch_up_at = 0.0
+        self._settling.passed_over(turn.done, reply.unsettled)
         if not turn.room:
             return
         rows = reply.claimed
@@ -274,24 +269,10 @@ class Cycle:
         self._metrics.batch.observe(len(rows))
         log.debug("batch", claimed=len(rows), settled=len(turn.done))
 
-    def _catch_up(self, store: Store) -> None:
-        """Settle what somebody's lock has kept us from, unless it still does."""
-        self._catch_up_at = monotonic() + CATCH_UP_EVERY
-        if not self._unsettled:
-            return
-        locked = store.settle_late(self._unsettled)
-        if self._forget:
-            store.forget([message for message in self._unsettled if message.id not in locked])
-        self._unsettled = [message for message in self._unsettled if message.id in locked]
-
     def _park(self, store: Store, *, again: bool = False) -> None:
         """Write down what was refused; `again` also what was locked a moment ago."""
         if self._refused.write(store, monotonic(), again=again):
             self.last_landed = monotonic()
-
-    def _forget_settled(self, turn: Turn, store: Store) -> None:
-        if turn.done and self._forget:
-            store.forget(turn.done)
 
     def _handle(self, outcomes: Outcomes) -> None:
         if not (outcomes.confirmed or outcomes.refused or outcomes.latencies):
