@@ -184,7 +184,7 @@ class Cycle:
             return 0.0
         now = monotonic()
         if (pause := self._next_turn - now) <= 0:
-            pause = IDLE_POLL if publisher.in_flight else BUSY_POLL
+            pause = IDLE_POLL if publisher.in_flight or publisher.blocked else BUSY_POLL
         return max(0.0, min(pause, self._fence.next_look(now)))
 
     def _round_trip(self, turn: Turn | None, store: Store, publisher: Publisher) -> None:

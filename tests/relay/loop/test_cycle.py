@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from outbox_relay.broker.publisher import Publisher
+from outbox_relay.core.backoff import IDLE_POLL
 from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
 from outbox_relay.core.fence import Fence
 from outbox_relay.core.message import NOTHING, Message, Outcomes, Refusal
@@ -30,6 +31,7 @@ class Servers:
         self.now, self.takes, self.publishing, self.last = 1_000.0, 0.0, 0.0, 0
         self.bell = SimpleNamespace(get_up=lambda: None)
         self.swept: list[float] = []
+        self.waits: list[float] = []
         self._reply = Reply(None, [])
         self._published: list[Message] = []
 
@@ -60,6 +62,7 @@ class Servers:
     def poll(self, wait: float) -> Outcomes:
         """The publisher's."""
         confirmed, self._published = self._published, []
+        self.waits.append(wait)
         self.now += max(wait, 0.05)
         return Outcomes(confirmed, [], []) if confirmed else NOTHING
 
@@ -94,3 +97,13 @@ def test_a_database_that_takes_long_does(monkeypatch: pytest.MonkeyPatch) -> Non
     swept = sweeps(monkeypatch, servers, 60.0)
 
     assert min(after - before for before, after in itertools.pairwise(swept)) >= 7.0
+
+
+def test_a_relay_that_waits_for_an_alarm_to_end_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks as often as one that has nothing to do, not as one that is busy."""
+    servers = Servers()
+    servers.blocked = True
+
+    assert sweeps(monkeypatch, servers, 1.0) == []
+
+    assert min(servers.waits) >= IDLE_POLL
