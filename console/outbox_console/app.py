@@ -94,10 +94,14 @@ def _application(
     more: Sequence[Route] = (),
 ) -> Starlette:
     database = Database(settings.database_url, settings.schema)
+    provider = settings.openid
     console = Console(
         database,
         Pulse(database),
-        Forms(settings.key or (settings.openid.client_secret() if settings.openid else "")),
+        Forms(
+            settings.key or (provider.client_secret() if provider else ""),
+            https_only=provider is not None and provider.url.startswith("https://"),
+        ),
         templates(),
         Doctor(settings.doctor, settings.database_url, settings.schema),
         Depths(settings.relay_metrics),

@@ -16,9 +16,10 @@ from starlette.routing import Route
 
 from outbox_console import settings
 from outbox_console.app import serve_app
+from outbox_console.people.cookies import Cookies
 from servers.ports import free_port
 from tests.console.conftest import Browser, served
-from tests.console.provider import Provider, environment
+from tests.console.provider import SECRET, Provider, environment
 
 HTML = {"accept": "text/html"}
 
@@ -61,6 +62,28 @@ def test_what_is_no_page_is_refused_without_a_detour(console: Browser) -> None:
         answer = console.get(path, headers={"accept": "*/*"}, follow_redirects=False)
         assert answer.status_code == 403
     assert console.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_cookies_are_for_https_where_browsers_come_by_it(
+    visit: Callable[..., Browser], provider: Provider, outbox: str, scheme: str
+) -> None:
+    """Each of them, also where the proxy in front tells nothing: the setting has said so."""
+    given = environment(outbox, provider.address, f"{scheme}://outbox.example")
+    browser = visit(serve_app(settings.read(given)), headers=HTML, follow_redirects=False)
+    signed_in = Response()
+    people = Cookies("person", lambda: SECRET, 60, "/", scheme == "https")
+    people.put(signed_in, "outbox_console_person", {"name": "ada", "held": ["ops"]})
+    person = signed_in.headers["set-cookie"]
+    page = browser.get("/actions", headers={"cookie": person.partition(";")[0]})
+    cookies = [person, page.headers["set-cookie"], browser.get("/sign-in").headers["set-cookie"]]
+
+    assert [each.partition("=")[0] for each in cookies[:2]] == [
+        "outbox_console_person",
+        "outbox_console",
+    ]
+    assert [("secure" in each.lower()) for each in cookies] == [scheme == "https"] * 3
+    assert all("httponly" in each.lower() for each in cookies)
 
 
 @pytest.mark.parametrize("wanted", ["//evil.example", "https://evil.example", "/\\evil.example"])

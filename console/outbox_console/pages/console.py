@@ -101,7 +101,8 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
             cookie,
             path=f"{common['base']}/",
             # A proxy that is believed by mistake only makes the cookie stricter.
-            secure="https" in (request.url.scheme, request.headers.get("x-forwarded-proto")),
+            secure=console.forms.https_only
+            or "https" in (request.url.scheme, request.headers.get("x-forwarded-proto")),
             httponly=True,
             samesite="strict",
         )

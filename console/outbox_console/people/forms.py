@@ -13,9 +13,10 @@ COOKIE: Final = "outbox_console"
 
 
 class Forms:
-    """Makes and checks the tokens of forms."""
+    """Makes and checks the tokens of forms. `https_only`: browsers reach us by https alone."""
 
-    def __init__(self, secret: str = "") -> None:
+    def __init__(self, secret: str = "", *, https_only: bool = False) -> None:
+        self.https_only = https_only
         derived = hmac.digest(secret.encode(), b"outbox-console forms", sha256)
         self._key = derived if secret else secrets.token_bytes(32)
 
