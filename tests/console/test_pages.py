@@ -105,6 +105,14 @@ def test_what_a_message_declares_is_shown_where_it_declares_something(
     assert "it declares" not in browser.get("/find", params={"id": plain}).text
 
 
+@pytest.mark.parametrize("number", [10, 2**63, 10**30])
+def test_a_number_that_no_row_has_is_no_message(browse: Browse, ten: str, number: int) -> None:
+    """However large it is; no table is read from end to end for it."""
+    page = browse(ten).get(f"/messages/{number}0")
+
+    assert (page.status_code, "There is no message" in page.text) == (404, True)
+
+
 def test_failures_are_grouped_by_cause(browse: Browse, outbox: str) -> None:
     """What differs from message to message is no cause of its own; each leads to its messages."""
     bury(outbox, commit_rows(outbox, 2), "message size 17000001 is larger than 16777216")

@@ -14,6 +14,9 @@ from outbox_console.pages.console import allow, console_of, page, person_of
 from outbox_console.postgres.database import Session
 from outbox_console.shown import life, payload
 
+#: No row has a higher number: that of a bigint.
+_MAX_ID: Final = 2**63 - 1
+
 
 async def messages(request: Request) -> Response:
     """A page of one state."""
@@ -50,6 +53,8 @@ async def one(request: Request) -> Response:
     slot = request.query_params.get("slot", "")
 
     async def work(session: Session) -> message.Found | None:
+        if id_ > _MAX_ID:
+            return None
         of = int(slot) if slot in map(str, range(16)) else None
         return await message.find(session, id_, of, payload=person.sees_payload)
 
