@@ -49,13 +49,13 @@ def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
         "asleep": lambda: _define(lab, rung),
     }
     try:
-        with _connections(lab) as connections:
+        with connections(lab) as opened:
             for turn in range(TURNS + 1):  # the first warms everything, and does not count
                 for name, prepare in ways.items():
                     prepare()
                     if name == "asleep":
                         lab.admin.execute(SLEEP.encode())
-                    seconds = _commit(connections, lab.scale.commits)
+                    seconds = commit(opened, lab.scale.commits)
                     if name == "asleep":
                         lab.admin.execute(WAKE.encode())
                     spent[name] = spent.get(name, 0.0) + (seconds if turn else 0.0)
@@ -70,18 +70,21 @@ def _define(lab: Lab, function: str) -> None:
     lab.admin.execute(function.encode())
 
 
-def _commit(connections: list[psycopg.Connection], count: int) -> float:
-    def commit(connection: psycopg.Connection) -> None:
+def commit(opened: list[psycopg.Connection], count: int) -> float:
+    """Commit so often on each connection at once; the seconds it took."""
+
+    def call(connection: psycopg.Connection) -> None:
         connection.execute(f"CALL public.bench_commits({int(count)})")
 
     began = perf_counter()
-    with ThreadPoolExecutor(len(connections)) as threads:
-        list(threads.map(commit, connections))
+    with ThreadPoolExecutor(len(opened)) as threads:
+        list(threads.map(call, opened))
     return perf_counter() - began
 
 
 @contextmanager
-def _connections(lab: Lab) -> Iterator[list[psycopg.Connection]]:
+def connections(lab: Lab) -> Iterator[list[psycopg.Connection]]:
+    """So many, for the length of the block."""
     opened = [psycopg.connect(lab.database_url, autocommit=True) for _ in range(CONNECTIONS)]
     try:
         yield opened

@@ -1,11 +1,14 @@
 """Measures how long the console's pages take over a very full outbox: `make console-bench`.
 
 Fills a private server with a million pending, a million dead and ten million sent messages (ARGS
-"--millions 1" for a tenth), asks for every page and search through HTTP, and prints the median and
-the 95th percentile of each. With `--keep FOLDER` the filled server is kept there for another run.
+"--millions 1" for a twelfth), asks for every page and search through HTTP, and prints the median
+and the 95th percentile of each. With `--keep FOLDER` the filled server is kept there for another
+run. `--viewers 10` measures the CPU time that those cost who watch instead, and `--beside 10` what
+a relay and producers notice of them.
 """
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -17,9 +20,12 @@ from typing import Final
 
 import httpx
 
+from bench import cpu
+from bench.__main__ import FOLDER
+from console_bench.beside import beside
 from console_bench.filling import SETTINGS, fill, places
 from console_bench.serving import served
-from console_bench.viewing import viewers
+from console_bench.viewing import cost
 from outbox_migrations import grant, upgrade
 from servers import Postgres
 
@@ -88,12 +94,6 @@ class Figure:
 def measure(address: str, paths: dict[str, str], times: int) -> Iterator[Figure]:
     """Each page so many times, one after another, and once before that."""
     with httpx.Client(base_url=address, timeout=30, follow_redirects=True) as client:
-        for _ in range(100):
-            try:
-                client.get("/")
-                break
-            except httpx.TransportError:
-                time.sleep(0.1)
         for name, path in paths.items():
             seconds, status = [], client.get(path).status_code
             for _ in range(times):
@@ -103,17 +103,20 @@ def measure(address: str, paths: dict[str, str], times: int) -> Iterator[Figure]
             yield Figure(name, seconds, status)
 
 
-def report(url: str, millions: float, times: int) -> bool:
+def report(url: str, folder: Path, millions: float, times: int) -> bool:
     """Print the tables; whether everything was quick enough."""
     known = places(url, int(millions * 1_000_000))
     fine = True
-    with served(url) as address:
+    began, others = time.monotonic(), cpu.foreign()
+    with served(url, folder) as console:
         for paths, most in ((PAGES, PAGE), (SEARCHES, NARROW)):
             filled = {name: path.format(**known) for name, path in paths.items()}
             print(f"{'page':28}{'p50, ms':>9}{'p95, ms':>9}  answer")
-            for figure in measure(address, filled, times):
+            for figure in measure(console.address, filled, times):
                 fine &= figure.p95 <= most
                 print(figure.row(most), flush=True)
+    others = (cpu.foreign() - others) / (time.monotonic() - began)
+    print(f"meanwhile others kept {others:.1f} of {os.cpu_count()} cores busy")
     return fine
 
 
@@ -124,7 +127,12 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=20, help="that each page is asked for (20)")
     parser.add_argument("--keep", type=Path, help="keep the filled server in this folder")
     parser.add_argument("--viewers", type=int, help="measure what so many people cost instead")
+    parser.add_argument("--beside", type=int, help="measure what is noticed of them instead")
+    parser.add_argument("--rounds", type=int, default=9, help="of that comparison (9)")
     given = parser.parse_args()
+    if given.beside:
+        beside(given.beside, given.rounds, FOLDER)
+        return 0
     folder = given.keep or Path(tempfile.mkdtemp(prefix="console-bench-"))
     is_new = not (folder / "filled").exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,9 +147,9 @@ def main() -> int:
             (folder / "filled").touch()
         url = server.dsn("shop")
         if given.viewers:
-            viewers(url, server, given.viewers, 60)
+            cost(url, server, given.viewers, 60)
             return 0
-        return 0 if report(url, given.millions, given.times) else 1
+        return 0 if report(url, folder, given.millions, given.times) else 1
     finally:
         server.stop() if given.keep else server.discard()
 
