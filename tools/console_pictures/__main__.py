@@ -8,14 +8,13 @@ import shutil
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from socket import socket
 from typing import Final
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import psycopg
@@ -91,6 +90,19 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+class Serving(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listens = threading.Event()
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """As always."""
+        await super().startup(sockets)
+        self.listens.set()
+
+
 @contextmanager
 def console(kind: str, folder: Path) -> Iterator[tuple[str, int]]:
     """The address of a console, and the id of a dead message."""
@@ -115,10 +127,13 @@ def console(kind: str, folder: Path) -> Iterator[tuple[str, int]]:
             history = an_hour(datetime.now(UTC))
             app.state.console = replace(known, pulse=Pulse(known.database, history))
         port = free_port()
-        serving = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off"))
+        config = uvicorn.Config(app, port=port, log_level="error", lifespan="off")
+        serving = Serving(config)
         thread = threading.Thread(target=serving.run, daemon=True)
         thread.start()
         address = f"http://127.0.0.1:{port}"
+        if not serving.listens.wait(30):
+            raise SystemExit(f"the console does not listen at {address}")
         settle(address)
         yield address, dead
         serving.should_exit = True
@@ -126,16 +141,10 @@ def console(kind: str, folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def settle(address: str) -> None:
-    """Wait until the console listens and has told a few samples, so that rates are right."""
-    for _ in range(100):
-        try:
-            with urlopen(f"{address}/events", timeout=10) as stream:
-                for _ in range(8):
-                    stream.readline()
-            return
-        except URLError:
-            time.sleep(0.1)
-    raise SystemExit(f"the console does not listen at {address}")
+    """Wait until the console has told a few samples, so that rates are right."""
+    with urlopen(f"{address}/events", timeout=30) as stream:
+        for _ in range(8):
+            stream.readline()
 
 
 def everything(folder: Path, kind: str) -> None:

@@ -81,7 +81,8 @@ ROWS: Final = {
     "none": {},
     "ten": {"sent": 3, "expired": 1, "dead": 5, "scheduled": 2, "pending": 2},
     "many": {
-        "sent": 100_000, "expired": 20_000, "dead": 30_000, "scheduled": 30_000, "pending": 100_000,
+        "sent": 600_000, "expired": 50_000, "dead": 100_000, "scheduled": 100_000,
+        "pending": 150_000,
     },
 }  # fmt: skip
 
