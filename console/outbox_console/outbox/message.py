@@ -25,6 +25,7 @@ SELECT m.id, m.slot, m.message_id, m.task, m.exchange, m.routing_key, m.created_
             WHEN p.state = 'retry' OR p.state = 'scheduled' AND p.available_at <= now()
             THEN 'pending' ELSE p.state END AS state,
        l.id IS NOT NULL AS in_lane, p.available_at AS parked_until,
+       left(p.route, 1) = chr(30) IS TRUE AS held_back,
        coalesce(r.attempts, p.attempts, e.attempts, 0) AS attempts,
        coalesce(r.last_error, p.last_error, e.last_error) AS last_error,
        CASE WHEN r.lease_until > now() THEN r.lease_until END AS claimed_until,
@@ -71,7 +72,11 @@ UNION SELECT m.id FROM {outbox}.message m WHERE m.id = %(row)s ORDER BY 1 LIMIT 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message without its payload; `state` is the view it is in."""
+    """A message without its payload; `state` is the view it is in.
+
+    What is `held_back` waits for a pause to end, a rate or a depth, as `last_error` says; a relay
+    looks again at `parked_until` at the latest.
+    """
 
     id: int
     slot: int
@@ -89,6 +94,7 @@ class Message:
     dedup_key: str | None
     state: str
     in_lane: bool
+    held_back: bool
     parked_until: datetime | None
     attempts: int
     last_error: str | None

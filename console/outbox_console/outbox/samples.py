@@ -7,8 +7,12 @@ from typing import Final
 from outbox_console.outbox import receipts
 from outbox_console.postgres.database import Session
 
-#: Counts are exact while small, and of a sample beyond (outbox.stats).
-COUNTS: Final = "SELECT pending, scheduled, dead, expired FROM {outbox}.stats"
+#: Counts are exact while small, and of a sample beyond (outbox.stats). What is paused is pending.
+COUNTS: Final = """
+SELECT pending, scheduled, dead, expired,
+       (SELECT coalesce(sum(messages), 0)::bigint FROM {outbox}.paused) AS paused
+  FROM {outbox}.stats
+"""
 #: From here on a count reads a thousand pages: it is taken anew for every fifth sample, so that
 #: nobody notices who looks.
 LARGE: Final = 50_000
@@ -50,12 +54,13 @@ SELECT clock_timestamp() AS at, coalesce(max(m.id), 0) AS newest FROM {outbox}.m
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many there are in each state."""
+    """How many there are in each state, and of the pending those that are paused."""
 
     pending: int
     scheduled: int
     dead: int
     expired: int
+    paused: int = 0
 
     @property
     def are_large(self) -> bool:
@@ -111,6 +116,7 @@ class Sample:
     quiet: float | None
     relays: int
     executed: float | None
+    paused: int = 0
 
 
 async def begin(session: Session) -> Mark:
@@ -150,4 +156,5 @@ def sample(flow: Flow, counts: Counts, mark: Mark, executed: int | None) -> Samp
         quiet=quiet,
         relays=flow.relays,
         executed=None if executed is None else executed / seconds,
+        paused=counts.paused,
     )

@@ -43,8 +43,9 @@ def steps(
     if message.eta and message.eta > message.created_at and message.state != "scheduled":
         life.append(Step("Due", message.eta, "its eta", "done"))
     if message.attempts and message.state != "dead":
-        note = f"{amount(message.attempts, 'time')}: {message.last_error or 'no reason given'}"
-        life.append(Step("Refused", None, note, "bad"))
+        # What is held back has its reason from whoever holds it, and no longer the broker's.
+        reason = "" if message.held_back else f": {message.last_error or 'no reason given'}"
+        life.append(Step("Refused", None, amount(message.attempts, "time") + reason, "bad"))
     life.append(_standing(message))
     if receipt is not None:
         life += _work(receipt)
@@ -79,6 +80,8 @@ def _standing(message: Message) -> Step:
     if message.in_lane:
         note = f"behind others with the ordering key {message.ordering_key}"
         return Step("In its lane", None, note, "now")
+    if message.held_back:
+        return Step("Held back", None, message.last_error or "", "later")
     if message.parked_until:
         return Step("Next attempt", message.parked_until, message.last_error or "", "later")
     return Step("To be published", None, "waits for a relay", "now")

@@ -1,9 +1,13 @@
 """One sentence for one glance: do tasks flow, and if not, what is to be looked at. Pure."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from outbox_console.outbox.samples import Sample
 from outbox_console.shown.words import amount, duration
+
+#: Where so much of what is pending is paused, somebody wants it to wait: as the alerts have it.
+_NEARLY_ALL: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,9 @@ def of(sample: Sample) -> Verdict:
             f"No relay is connected, and {amount(sample.pending, 'message')} wait",
             "Nothing is published until one runs: outbox-relay run. Nothing is lost meanwhile.",
         )
-    if sample.pending and sample.oldest > 60 and (sample.quiet is None or sample.quiet > 60):
+    is_held = 0 < _NEARLY_ALL * sample.pending <= sample.paused
+    is_quiet = sample.quiet is None or sample.quiet > 60
+    if sample.pending and sample.oldest > 60 and is_quiet and not is_held:
         return Verdict(
             "bad",
             f"Nothing was confirmed for {duration(sample.quiet or sample.oldest)}, "
@@ -34,13 +40,21 @@ def of(sample: Sample) -> Verdict:
         return Verdict(
             "bad",
             f"{amount(sample.dead, 'message')} given up",
-            "The others flow. See Failures for the causes, fix them, and retry.",
+            f"The others {'are paused' if is_held else 'flow'}. "
+            "See Failures for the causes, fix them, and retry.",
+        )
+    if is_held:
+        return Verdict(
+            "busy",
+            f"Paused: {amount(sample.paused, 'message')} wait",
+            "Somebody has paused where they go or what they are: see Routes for whom and why.",
         )
     if sample.oldest > 30:
         return Verdict(
             "busy",
             f"Behind by {duration(sample.oldest)}: {amount(sample.pending, 'message')} wait",
-            "Some wait for another attempt, or more comes than goes: see Pending and Failures.",
+            f"{'Some are paused (see Routes), some' if sample.paused else 'Some'} "
+            "wait for another attempt, or more comes than goes: see Pending and Failures.",
         )
     if sample.relays == 0:
         return Verdict(
