@@ -39,6 +39,7 @@ HOW_TO: Final[list[Entry]] = [
             "deploy.md",
             "rollout.md",
             "operations.md",
+            "how-to/many-outboxes.md",
             "console.md",
             "where-is-my-task.md",
             "queries.md",

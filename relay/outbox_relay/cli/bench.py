@@ -24,6 +24,7 @@ from outbox_relay.cli.flags import BROKER, DATABASE
 from outbox_relay.cli.output import print_json
 from outbox_relay.cli.values import limit
 from outbox_relay.core.message import Message, Outcomes
+from outbox_relay.core.thread import ContextThread
 from outbox_relay.loop.relay import Relay
 from outbox_relay.observe import logs
 from outbox_relay.observe.health import Health
@@ -179,7 +180,7 @@ def _latencies(settings: Settings, session: Session, queue: str) -> list[float]:
     """Seconds from insert to confirm, of single messages with a pause after each."""
     stopwatch = _Stopwatch()
     relay = _relay(settings, stopwatch)
-    running = threading.Thread(target=relay.run)
+    running = ContextThread(target=relay.run)
     running.start()
     try:
         pause = threading.Event()

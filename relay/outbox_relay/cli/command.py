@@ -11,7 +11,11 @@ from outbox_relay.settings.setting import Setting
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command. `run` returns the exit code: 0 done, 1 found or left a problem."""
+    """One command. `run` returns the exit code: 0 done, 1 found or left a problem.
+
+    `run_many` does the same for every outbox of OUTBOX_DATABASES_FILE. A command without it is for
+    one, which `--outbox` names.
+    """
 
     name: str
     help: str
@@ -19,3 +23,4 @@ class Command:
     arguments: Callable[[ArgumentParser], None] = lambda _: None
     settings: Sequence[Setting[Any]] = ()
     need_broker: bool = False
+    run_many: Callable[[Namespace, Settings], int] | None = None

@@ -13,6 +13,7 @@ from outbox_relay.settings.setting import PREFIX, Setting, flag_of
 from outbox_relay.settings.table import (
     BROKER_TRANSPORT_OPTIONS,
     DATABASE_URL,
+    DATABASES_FILE,
     DECLARE,
     INBOX_URL,
     SCHEMA,
@@ -21,7 +22,7 @@ from outbox_relay.settings.table import (
 
 Settings = tuple[Setting[Any], ...]
 
-DATABASE: Final[Settings] = (DATABASE_URL, SCHEMA, STATEMENT_TIMEOUT)
+DATABASE: Final[Settings] = (DATABASE_URL, SCHEMA, DATABASES_FILE, STATEMENT_TIMEOUT)
 INBOX: Final = INBOX_URL
 BROKER: Final[Settings] = (BROKER_URL, BROKER_TRANSPORT_OPTIONS, DECLARE, *OF_BROKERS)
 CHECKS: Final[Settings] = OF_CHECKS

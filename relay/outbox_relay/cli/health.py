@@ -23,7 +23,9 @@ _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 def command() -> Command:
     """The command."""
-    return Command("health", "is the relay here ready", _health, settings=[HTTP_ADDRESS])
+    return Command(
+        "health", "is the relay here ready", _health, settings=[HTTP_ADDRESS], run_many=_health
+    )
 
 
 def main() -> int:

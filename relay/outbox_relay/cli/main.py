@@ -28,6 +28,7 @@ from outbox_relay.cli import (
 )
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import add_flags, given
+from outbox_relay.cli.which import add_outbox, one_or_many
 from outbox_relay.configuration import from_environment
 from outbox_relay.errors import RelayError, SettingsError
 from outbox_relay.observe import logs
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.environ, need_broker=command.need_broker, flags=given(arguments)
         )
         logs.configure(settings.log_format, settings.log_level)
-        return command.run(arguments, settings)
+        return one_or_many(command, arguments, settings)
     except SettingsError as error:
         print(f"outbox-relay: {error}", file=sys.stderr)
         return 2
@@ -94,5 +95,6 @@ def _parser() -> argparse.ArgumentParser:
         own = commands.add_parser(command.name, help=command.help, description=command.help)
         own.set_defaults(command=command)
         command.arguments(own)
+        add_outbox(own, command)
         add_flags(own, command.settings)
     return parser

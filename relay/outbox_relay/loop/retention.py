@@ -3,12 +3,12 @@
 It may take long, and fail: no claim waits for it, and no claim is lost with its connection.
 """
 
-import threading
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
+from outbox_relay.core.thread import ContextThread
 from outbox_relay.errors import RelayError
 
 log = structlog.get_logger()
@@ -23,7 +23,7 @@ class Retention:
     def __init__(self, purge: Callable[[], int], now: float) -> None:
         self._purge = purge
         self._begun = now
-        self._thread: threading.Thread | None = None
+        self._thread: ContextThread | None = None
 
     @property
     def running(self) -> bool:
@@ -36,7 +36,7 @@ class Retention:
             return
         self._begun = now
         # A daemon: the end of the process does not wait for it, and what it has committed stays.
-        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
+        self._thread = ContextThread(target=self._run, name="retention", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:

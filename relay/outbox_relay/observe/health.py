@@ -6,7 +6,6 @@ Alive means that a round of the loop has begun lately. Ready means broker and da
 
 import errno
 import socket
-import threading
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +15,7 @@ from typing import Any, ClassVar, Final
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from outbox_relay.core.thread import ContextThread
 from outbox_relay.errors import SettingsError
 
 #: Longer than any single wait of the loop (a statement, a connection attempt, a back-off).
@@ -71,7 +71,7 @@ class Endpoint:
                 f"OUTBOX_HTTP_ADDRESS: cannot listen on {host}:{port}: {error.strerror}"
                 f"{TAKEN.format(port=port) if taken else ''}"
             ) from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+        self._thread = ContextThread(target=self._server.serve_forever, name="http", daemon=True)
 
     def __enter__(self) -> "Endpoint":
         self._thread.start()

@@ -4,6 +4,8 @@ import threading
 from abc import ABC, abstractmethod
 from typing import Self
 
+from outbox_relay.core.thread import ContextThread
+
 
 class Watch(ABC):
     """A context manager that starts the thread, and tells it to stop, but does not wait for it.
@@ -13,7 +15,7 @@ class Watch(ABC):
 
     def __init__(self, name: str) -> None:
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = ContextThread(target=self._run, name=name, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -5,6 +5,7 @@ Environment, flags, `--help` and the table in docs/operations.md are all made of
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from outbox_relay.settings.durations import duration
@@ -22,6 +23,7 @@ from outbox_relay.settings.values import (
     declare,
     doorbell,
     fence,
+    file_path,
     identifier,
     log_format,
     log_level,
@@ -47,6 +49,13 @@ INBOX_URL: Final = secret(
     "libpq URL or conninfo of the database that holds the inbox, where it is another one",
 )
 SCHEMA: Final = Setting("OUTBOX_SCHEMA", identifier, "outbox", "Postgres schema of the tables")
+DATABASES_FILE: Final = Setting(
+    "OUTBOX_DATABASES_FILE",
+    file_path,
+    "",
+    "a file of databases, one a line, whose outboxes one relay serves",
+    note="[Many outboxes](how-to/many-outboxes.md)",
+)
 STATEMENT_TIMEOUT: Final = Setting(
     "OUTBOX_STATEMENT_TIMEOUT",
     positive_duration,
@@ -190,6 +199,7 @@ OWN: Final[tuple[Setting[Any], ...]] = (
     DATABASE_URL,
     INBOX_URL,
     SCHEMA,
+    DATABASES_FILE,
     STATEMENT_TIMEOUT,
     DOORBELL,
     DECLARE,
@@ -223,6 +233,7 @@ class Settings:
     broker_url: Secret
     inbox_url: Secret = INBOX_URL.initial
     schema: str = SCHEMA.initial
+    databases_file: Path | None = DATABASES_FILE.initial
     statement_timeout: float = STATEMENT_TIMEOUT.initial
     doorbell: Doorbell = DOORBELL.initial
     declare: Declare = DECLARE.initial

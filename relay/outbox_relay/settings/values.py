@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 from outbox_relay.settings.durations import duration
@@ -116,6 +117,11 @@ def off_or_on(text: str) -> bool:
     if text in ("off", "on"):
         return text == "on"
     raise ValueError("say off or on")
+
+
+def file_path(text: str) -> Path | None:
+    """Where a file is; None from nothing."""
+    return Path(text) if text else None
 
 
 def queue_names(text: str) -> tuple[str, ...]:

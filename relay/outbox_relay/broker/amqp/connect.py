@@ -2,7 +2,6 @@
 
 import ssl
 from concurrent.futures import Future
-from threading import Thread
 from typing import Any, Final
 
 import amqp
@@ -10,6 +9,7 @@ import kombu
 from amqp.exceptions import AMQPError
 from kombu.utils.url import parse_url
 
+from outbox_relay.core.thread import ContextThread
 from outbox_relay.errors import BrokerLost, SettingsError
 
 CONNECT_TIMEOUT: Final = 5.0
@@ -54,7 +54,7 @@ class BackgroundOpening:
         self._future: Future[amqp.Connection] = Future()
         self._url = url
         # A daemon: the end of the process does not wait for a broker that hangs.
-        Thread(target=self._open, name="opening", daemon=True).start()
+        ContextThread(target=self._open, name="opening", daemon=True).start()
 
     def result(self) -> amqp.Connection | None:
         """The connection, or None as long as there is none. Raises BrokerLost if it failed."""

@@ -13,6 +13,7 @@ from typing import Final, Protocol, Self
 
 import structlog
 
+from outbox_relay.core.thread import ContextThread
 from outbox_relay.errors import RelayError
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.observe.tracing.spans import Plan, plan
@@ -80,7 +81,7 @@ class Recorder:
         self._counted = self._told = 0
         self._logged = float("-inf")
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
+        self._thread = ContextThread(target=self._run, name="traces", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -1,0 +1,1 @@
+"""Many outboxes in one process: which there are, who serves them, and what is shown of them."""

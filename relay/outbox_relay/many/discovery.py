@@ -1,0 +1,124 @@
+"""Which schemas of a database hold an outbox; many databases are asked side by side.
+
+One that is away holds up no other, and none is asked again while its answer is still waited for.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Final
+
+from outbox_relay.core.thread import ContextThread
+from outbox_relay.errors import RelayError
+from outbox_relay.many.lines import Place
+from outbox_relay.postgres.database import connect, current_url, translated
+from outbox_relay.settings import Settings
+from outbox_relay.settings.values import identifier
+
+APPLICATION_NAME: Final = "outbox-relay discovery"
+#: Connections at a time, each for as long as one query takes.
+MAX_AT_ONCE: Final = 16
+#: Seconds until those that have not answered are as good as away.
+DEADLINE: Final = 3.0
+
+#: A migration is one transaction: where these tables are, the rest of the outbox is. Postgres lets
+#: every login see which tables there are.
+SCHEMAS: Final = """
+SELECT n.nspname FROM pg_catalog.pg_namespace n
+WHERE 3 = (SELECT count(*) FROM pg_catalog.pg_class c
+           WHERE c.relnamespace = n.oid AND c.relname IN ('message', 'ready', 'receipt')
+             AND c.relkind IN ('r', 'p'))
+ORDER BY n.nspname
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The schemas of one database; `trouble` says why they are not known."""
+
+    schemas: tuple[str, ...] = ()
+    trouble: str = ""
+
+
+class Discovery:
+    """Asks databases for their schemas."""
+
+    def __init__(self, *, deadline: float = DEADLINE, at_once: int = MAX_AT_ONCE) -> None:
+        self._deadline, self._at_once = deadline, at_once
+        self._lock = threading.Lock()
+        self._asked: set[Place] = set()
+        self._trouble: dict[Place, str] = {}
+
+    def ask(self, databases: Mapping[Place, Settings]) -> dict[Place, Answer]:
+        """An answer of each, after the deadline at the latest."""
+        give_up = monotonic() + self._deadline
+        with self._lock:
+            due = [place for place in databases if place not in self._asked]
+            due.sort(key=lambda place: place in self._trouble)  # first those that answered before
+            free = max(0, self._at_once - len(self._asked))
+        waiting, answers = deque(due), SimpleQueue[tuple[Place, Answer]]()
+        for number in range(min(free, len(due))):
+            ContextThread(
+                target=self._work,
+                args=(waiting, databases, answers, give_up),
+                name=f"discovery-{number}",
+                daemon=True,  # the end of the process waits for no server that hangs
+            ).start()
+        found: dict[Place, Answer] = {}
+        while len(found) < len(due) and free:
+            try:
+                place, answer = answers.get(timeout=max(0.0, give_up - monotonic()))
+            except Empty:
+                break
+            found[place] = answer
+        for place in databases:
+            if place not in found:
+                silent = f"it did not answer within {self._deadline:g} s"
+                found[place] = Answer(trouble=self._trouble.get(place) or silent)
+        self._trouble = {p: answer.trouble for p, answer in found.items() if answer.trouble}
+        return found
+
+    def _work(
+        self,
+        waiting: deque[Place],
+        databases: Mapping[Place, Settings],
+        answers: SimpleQueue[tuple[Place, Answer]],
+        give_up: float,
+    ) -> None:
+        while monotonic() < give_up:
+            with self._lock:
+                if not waiting:
+                    return
+                place = waiting.popleft()
+                self._asked.add(place)
+            try:
+                answer = Answer(schemas_of(databases[place]))
+            except RelayError as error:
+                answer = Answer(trouble=str(error))
+            finally:
+                with self._lock:
+                    self._asked.discard(place)
+            answers.put((place, answer))
+
+
+def schemas_of(settings: Settings) -> tuple[str, ...]:
+    """The schemas of that database that hold an outbox. Raises a RelayError."""
+    url = current_url(settings)
+    with (
+        closing(connect(url, APPLICATION_NAME, settings.statement_timeout)) as connection,
+        translated(),
+    ):
+        names = [name for (name,) in connection.execute(SCHEMAS)]
+    return tuple(filter(_servable, names))
+
+
+def _servable(name: str) -> bool:
+    """Whether settings could name it: `outbox-migrate` makes no others."""
+    try:
+        return bool(identifier(name))
+    except ValueError:
+        return False
