@@ -14,6 +14,10 @@ from psycopg.pq import TransactionStatus
 
 from celery_outbox import RowRefused, UnusableTarget
 from tests.producer.conftest import Connection, Shop, Stored
+from tests.producer.drivers import ASYNCHRONOUS, SYNCHRONOUS, Driver, Talk, opened
+
+#: Whoever hears of its notice can send while it runs.
+FAILS = "DO $$ BEGIN RAISE NOTICE 'it fails'; RAISE division_by_zero; END $$"
 
 
 def test_commits(shop: Shop, connection: Connection, stored: Stored) -> None:
@@ -214,6 +218,30 @@ def test_a_failure_nobody_told_of(
     with pytest.raises(UnusableTarget, match="its transaction has failed"):
         asyncio.run(swallowing_there()) if asynchronous else swallowing()
     assert stored.rows() == []
+
+
+@pytest.mark.parametrize("driver", [SYNCHRONOUS[0], ASYNCHRONOUS[0]], ids=str)
+def test_sent_as_a_statement_fails(
+    shop: Shop, database: str, stored: Stored, driver: Driver
+) -> None:
+    """It rolls back with that, and is not left for the connection's next transaction."""
+
+    async def failing(talk: Talk) -> None:
+        async with talk.transaction(shop.app.outbox):
+            with suppress(psycopg.errors.DivisionByZero):
+                await talk.execute(FAILS)
+
+    async def run() -> None:
+        talk = await opened(driver, database)
+        talk.target.add_notice_handler(lambda _: shop.add.apply_async((1, 0), outbox=talk.target))
+        with pytest.raises(UnusableTarget, match="its transaction has failed"):
+            await failing(talk)
+        async with talk.transaction(shop.app.outbox):
+            shop.add.delay(2, 0)
+        await talk.close()
+
+    asyncio.run(run())
+    assert stored.args() == [2]
 
 
 def test_a_connection_closed_by_another_thread(

@@ -68,8 +68,10 @@ class Buffer:
         wait = self._beneath or partial(type(connection).wait, connection)
         if commits := self._commit is not None and self._commit() is operation:
             self._commit = None
-            if connection.pgconn.transaction_status == TransactionStatus.INERROR:
-                return wait(_in_vain(connection, operation), *args, **kwargs)
+        if connection.pgconn.transaction_status == TransactionStatus.INERROR:
+            self.entries.clear()  # sent as the operation failed that they roll back with
+            ends = _in_vain(connection, operation) if commits else operation
+            return wait(ends, *args, **kwargs)
         # With a timeout psycopg waits for notifications: the INSERT is not to be broken off.
         if not self.entries or kwargs.get("timeout") is not None or not self._due(connection):
             return wait(operation, *args, **kwargs)
@@ -101,9 +103,6 @@ class Buffer:
 
     def _due(self, connection: AnyConnection) -> bool:
         match connection.pgconn.transaction_status:
-            case TransactionStatus.INERROR:
-                self.entries.clear()  # sent as the operation failed that they roll back with
-                return False
             case TransactionStatus.ACTIVE:
                 # In the middle of a COPY or stream nothing else can run; nor can a savepoint.
                 return in_pipeline(connection)
