@@ -2,7 +2,6 @@
 
 import asyncio
 import pickle
-from collections.abc import Iterator
 from contextlib import suppress
 from copy import copy
 from typing import Any
@@ -13,43 +12,13 @@ from celery import Task
 from celery.exceptions import TaskRevokedError
 
 from celery_outbox import OutboxCelery
-from tests.producer.conftest import Connection, make_shop
+from tests.producer.conftest import Connection
 from tests.producer.drivers import ASYNCHRONOUS, DJANGO, SYNCHRONOUS, Django, Driver, opened
+from tests.producer.eager_app import app as app
+from tests.producer.eager_app import note as note
+from tests.producer.eager_app import open_connection as open_connection
+from tests.producer.eager_app import ran as ran
 from tests.producer.soaking import finished
-
-
-@pytest.fixture
-def app() -> OutboxCelery:
-    """An app that runs its tasks where they are sent."""
-    return make_shop(None, task_always_eager=True).app
-
-
-@pytest.fixture
-def ran(app: OutboxCelery) -> list[Any]:
-    """What `note` was called with, in order."""
-    ran: list[Any] = []
-
-    @app.task(name="note", shared=False)
-    def note(what: Any) -> Any:
-        ran.append(what)
-        if what == "bad":
-            raise KeyError(what)
-        return what
-
-    return ran
-
-
-@pytest.fixture
-def note(app: OutboxCelery, ran: list[Any]) -> Any:
-    """A task that notes its argument and returns it."""
-    return app.tasks["note"]
-
-
-@pytest.fixture
-def open_connection(database: str) -> Iterator[Connection]:
-    """A connection with no transaction begun."""
-    with psycopg.connect(database) as connection:
-        yield connection
 
 
 @pytest.mark.parametrize("driver", [*SYNCHRONOUS, *ASYNCHRONOUS, DJANGO], ids=str)

@@ -1,7 +1,7 @@
 """An eager chain, group or chord sent in a `transaction()` block waits whole for its commit."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -12,34 +12,11 @@ from celery.exceptions import TaskRevokedError
 from celery.result import GroupResult
 
 from celery_outbox import OutboxCelery
-from tests.producer.conftest import Connection, make_shop
-
-
-@pytest.fixture
-def app() -> OutboxCelery:
-    """An app that runs its tasks where they are sent."""
-    return make_shop(None, task_always_eager=True).app
-
-
-@pytest.fixture
-def ran(app: OutboxCelery) -> list[Any]:
-    """What `note` was called with, in order."""
-    ran: list[Any] = []
-
-    @app.task(name="note", shared=False)
-    def note(what: Any) -> Any:
-        ran.append(what)
-        if what == "bad":
-            raise KeyError(what)
-        return what
-
-    return ran
-
-
-@pytest.fixture
-def note(app: OutboxCelery, ran: list[Any]) -> Any:
-    """A task that notes its argument and returns it."""
-    return app.tasks["note"]
+from tests.producer.conftest import Connection
+from tests.producer.eager_app import app as app
+from tests.producer.eager_app import note as note
+from tests.producer.eager_app import open_connection as open_connection
+from tests.producer.eager_app import ran as ran
 
 
 @pytest.fixture
@@ -51,13 +28,6 @@ def tell_id(app: OutboxCelery) -> Any:
         return str(self.request.id)
 
     return tell_id
-
-
-@pytest.fixture
-def open_connection(database: str) -> Iterator[Connection]:
-    """A connection with no transaction begun."""
-    with psycopg.connect(database) as connection:
-        yield connection
 
 
 def test_canvas(app: OutboxCelery, note: Any, ran: list[Any], open_connection: Connection) -> None:
