@@ -16,6 +16,7 @@ from kombu import Producer
 
 from celery_outbox import overrides
 from celery_outbox.backend import keep_quiet
+from celery_outbox.dispatch import dispatch_of
 from celery_outbox.errors import InvalidSetting
 from celery_outbox.outbox import Outbox
 from celery_outbox.routing import Passage
@@ -139,7 +140,7 @@ def _installed(kind: type[Celery], keys: dict[str, Any]) -> OutboxCelery:
 def _begin(app: OutboxCelery) -> None:
     """Begin the work of a worker or of beat, or end the process: signals let nothing less pass."""
     try:
-        app.outbox.begin_work()
+        dispatch_of(app).begin_work()
     except InvalidSetting as error:
         sys.exit(f"celery-outbox: {error}")
 
@@ -149,7 +150,7 @@ def _begin_work(sender: Any, **_: Any) -> None:
     if not isinstance(sender.app, OutboxCelery):
         return
     _begin(sender.app)
-    if not sender.app.outbox.has_database():
+    if not dispatch_of(sender.app).has_database():
         logger.warning(
             "OUTBOX_DATABASE_URL is not set: this worker sends retries and the continuation of"
             " chains, groups and chords directly to the broker, as Celery does, not through the"

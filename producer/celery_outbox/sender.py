@@ -15,6 +15,7 @@ from celery_outbox.capture import row
 from celery_outbox.capture.channel import Captured, OutboxProducer
 from celery_outbox.capture.row import Keys
 from celery_outbox.decision import ENDINGS, Destination, Origin
+from celery_outbox.dispatch import dispatch_of
 from celery_outbox.errors import UnsupportedOption
 from celery_outbox.locks import LockWarnings
 from celery_outbox.many.noting import Sent, note
@@ -47,8 +48,8 @@ class TaskSender:
         _refuse_connection(name, producer)
         keys = Keys(options.pop("ordering_key", None), options.pop("dedup_key", None))
         passage: routing.Passage | None = options.pop(routing.PASSAGE, None)
-        outbox = self._app.outbox
-        decision = outbox.decide(name, message, options.pop("outbox", None))
+        dispatch = dispatch_of(self._app)
+        decision = dispatch.decide(name, message, options.pop("outbox", None))
         if decision.origin in ENDINGS:
             keys = keys._replace(dedup_key=None)  # not sent, the running task would never end
         route = routing.undelayed(passage.noted if passage else {}, options, self._amqp.queues)
@@ -62,7 +63,7 @@ class TaskSender:
         captured = self._captured(name, message, options)
         replies = [] if message.headers.get("ignore_result") else reply_queues(self._app.backend)
         stored = row.task_message(self._app, name, message, captured, options, keys, replies)
-        outcome = outbox.carry_out(decision, stored)
+        outcome = dispatch.carry_out(decision, stored)
         if decision.destination is not Destination.STORE_APART:
             note(Sent(message.body, stored, decision))
         if passage is not None:
@@ -74,7 +75,8 @@ class TaskSender:
         message = message._replace(sent_event=None)
         options = {**options, "retry": False}
         try:
-            captured: Captured = self._publish(self._app.outbox.capturing, name, message, **options)
+            capturing = dispatch_of(self._app).capturing
+            captured: Captured = self._publish(capturing, name, message, **options)
         except EncodeError as error:
             failure = row.unencodable(name, error)
         else:

@@ -15,6 +15,7 @@ from kombu.entity import binding
 
 from celery_outbox import Message, OutboxCelery
 from celery_outbox.capture.channel import PUBLISH
+from celery_outbox.dispatch import dispatch_of
 
 
 def send(
@@ -24,7 +25,7 @@ def send(
     app = OutboxCelery("shop", broker="amqp://", set_as_current=False, changes=settings or {})
     rows: list[Message] = []
     app.conf.outbox_database_url = "postgresql:///none"
-    object.__setattr__(app.outbox, "carry_out", lambda _, row: rows.append(row))
+    object.__setattr__(dispatch_of(app), "carry_out", lambda _, row: rows.append(row))
     app.send_task(name, (1,), **options)
     return rows[0]
 

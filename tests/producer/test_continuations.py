@@ -9,6 +9,7 @@ from celery import chain, chord, group, signature
 from celery.app.task import Context
 
 from celery_outbox import NoTransaction
+from celery_outbox.dispatch import dispatch_of
 from tests.producer.conftest import Shop, Stored, make_shop
 from tests.producer.test_patience import NOWHERE, on_first_pause
 from tests.producer.test_worker import arrived, deliver
@@ -133,7 +134,7 @@ def test_errbacks_through_an_outage(outage: Shop, stored: Stored, kind: str) -> 
 @pytest.mark.parametrize("kind", AFTER_FAILURE)
 def test_errbacks_of_the_main_process(outage: Shop, stored: Stored, kind: str) -> None:
     """They wait too where no child can tell of the failure: it was killed, or took too long."""
-    outage.app.outbox.begin_work()
+    dispatch_of(outage.app).begin_work()
     make, count = AFTER_FAILURE[kind]
     request = Context({"id": "lost", "errbacks": [dict(make(outage))], "delivery_info": {}})
     outage.app.backend.mark_as_failure("lost", TimeLimitExceeded(1), request=request)

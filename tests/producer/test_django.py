@@ -13,6 +13,7 @@ from django.db import connections, transaction  # type: ignore[import-untyped]  
 from django.db.utils import ProgrammingError  # type: ignore[import-untyped]  # the same
 
 from celery_outbox import InvalidSetting, NoTransaction, OutboxNotReady, UnusableTarget
+from celery_outbox.dispatch import dispatch_of
 from outbox_migrations import upgrade
 from tests.fixtures.django import forget
 from tests.producer.conftest import Shop, Stored, make_shop
@@ -304,7 +305,7 @@ def test_a_retry_without_autocommit(
 
 def test_workers_need_no_warning(shop: Shop) -> None:
     """Django's connection is a database for what a worker sends by itself."""
-    assert shop.app.outbox.has_database()
+    assert dispatch_of(shop.app).has_database()
 
 
 def test_a_block_of_another_thread(shop: Shop, stored: Stored) -> None:

@@ -11,6 +11,7 @@ from django.db import connections  # type: ignore[import-untyped]  # Django ship
 from kombu.exceptions import OperationalError
 
 from celery_outbox import DatabaseUnavailable, OutboxCelery, OutboxNotReady
+from celery_outbox.dispatch import dispatch_of
 from servers import Postgres
 from tests.fixtures.postgres import OwnPostgres, migrated_database
 from tests.fixtures.programs import WorkerFactory
@@ -146,7 +147,7 @@ def test_without_a_process_to_reject_for(trap: str) -> None:
     """Threads cannot reject once the body is over: there what follows is a recorded failure."""
     shop = make_shop(trap, outbox_database_url=NOWHERE)
     predecessor(shop.app, acks_late=True)
-    shop.app.outbox.begin_work()
+    dispatch_of(shop.app).begin_work()
 
     assert isinstance(ended(shop.app, FOLLOWED), DatabaseUnavailable)
 

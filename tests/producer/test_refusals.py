@@ -17,6 +17,7 @@ from celery_outbox import (
     UnpublishableMessage,
     UnsupportedOption,
 )
+from celery_outbox.dispatch import dispatch_of
 from tests.producer.conftest import Connection, Shop, Stored
 
 DEEP: dict[str, Any] = {"a": [{"b": uuid4()}]}
@@ -88,7 +89,7 @@ def test_unpublishable(shop: Shop, connection: Connection, stored: Stored, case:
 def test_a_body_over_the_limit(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body no broker takes is refused before it crosses the network, with both sizes named."""
     shop.app.conf.outbox_database_url = "postgresql:///none"
-    monkeypatch.setattr(shop.app.outbox, "carry_out", lambda *_: pytest.fail("stored"))
+    monkeypatch.setattr(dispatch_of(shop.app), "carry_out", lambda *_: pytest.fail("stored"))
     with pytest.raises(
         UnpublishableMessage,
         match=r"the body has 167772\d\d bytes, more than the 16777216 of outbox_max_body",
@@ -118,11 +119,11 @@ def test_a_malformed_limit_is_named(
     """A send says what is wrong, and so does a worker as it starts."""
     monkeypatch.setitem(shop.app.conf, "outbox_max_body", value)
     shop.app.conf.outbox_database_url = "postgresql:///none"
-    monkeypatch.setattr(shop.app.outbox, "carry_out", lambda *_: pytest.fail("stored"))
+    monkeypatch.setattr(dispatch_of(shop.app), "carry_out", lambda *_: pytest.fail("stored"))
     with pytest.raises(InvalidSetting, match="outbox_max_body must be a number of bytes from 1 to"):
         shop.add.delay(1, 0)
     with pytest.raises(InvalidSetting, match="outbox_max_body"):
-        shop.app.outbox.begin_work()
+        dispatch_of(shop.app).begin_work()
 
 
 def test_limits_are_accepted(shop: Shop, connection: Connection, stored: Stored) -> None:

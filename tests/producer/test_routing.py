@@ -10,7 +10,7 @@ from kombu import Exchange, Queue
 
 from celery_outbox import Message, OutboxCelery
 from celery_outbox.decision import Destination, Origin
-from celery_outbox.outbox import Decision
+from celery_outbox.dispatch import Decision, dispatch_of
 from celery_outbox.routing import DELIVERY
 
 QUORUM = {"x-queue-type": "quorum"}
@@ -24,7 +24,7 @@ def send(app: OutboxCelery, **options: Any) -> Message:
     """Return the row that a send makes."""
     rows: list[Message] = []
     app.conf.outbox_database_url = "postgresql:///none"
-    object.__setattr__(app.outbox, "carry_out", lambda _, row: rows.append(row))
+    object.__setattr__(dispatch_of(app), "carry_out", lambda _, row: rows.append(row))
     app.send_task("any.task", (1,), **options)
     return rows[0]
 
@@ -141,7 +141,7 @@ def test_a_retry_for_a_queue_unknown_here_goes_the_way_it_came(app: OutboxCelery
 def test_what_a_worker_sends_directly_goes_as_celery_sends_it(app: OutboxCelery) -> None:
     """Without an outbox to hold it, the broker delays it, unless that is less than a second."""
     directly = Decision(Origin.CONTINUATION, Destination.BROKER, None, None)
-    object.__setattr__(app.outbox, "decide", lambda *_: directly)
+    object.__setattr__(dispatch_of(app), "decide", lambda *_: directly)
     sent: list[tuple[Any, Any]] = []
     app.amqp.send_task_message.__dict__["_publish"] = lambda _, __, ___, **options: sent.append(
         (getattr(options.get("exchange"), "name", options.get("exchange")), options.get("queue"))

@@ -14,6 +14,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from celery_outbox import DatabaseUnavailable, InvalidSetting, OutboxCelery, OutboxNotReady
+from celery_outbox.dispatch import dispatch_of
 from outbox_migrations import grant, upgrade
 from servers import Postgres
 from tests.fixtures.postgres import OwnPostgres, migrated_database
@@ -53,7 +54,7 @@ def test_a_block_comes_first(trap: str, database: str, stored: Stored) -> None:
 def test_is_pointed_out_once(trap: str, database: str, caplog: pytest.LogCaptureFixture) -> None:
     """In a web process it may be a block that was forgotten; in a worker or beat it is meant."""
     shops = [make_shop(trap, outbox_database_url=database) for _ in range(2)]
-    shops[0].app.outbox.begin_work()
+    dispatch_of(shops[0].app).begin_work()
     for shop in shops:
         shop.add.delay(1, 0)
         shop.add.delay(2, 0)

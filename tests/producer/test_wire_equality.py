@@ -16,6 +16,7 @@ from kombu.utils.json import loads
 
 from celery_outbox import Message, OutboxCelery
 from celery_outbox.capture.channel import LazyConnection
+from celery_outbox.dispatch import dispatch_of
 from celery_outbox.statements.commands import Outcome
 
 NOW = datetime(2029, 12, 1, tzinfo=UTC)
@@ -173,7 +174,7 @@ def captured_by_us(send: Send) -> Message:
         rows.append(row)
         return Outcome(row)
 
-    app.outbox.carry_out = carry_out
+    object.__setattr__(dispatch_of(app), "carry_out", carry_out)
     send(app)
     return rows[0]
 

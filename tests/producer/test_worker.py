@@ -16,6 +16,7 @@ from celery.exceptions import Ignore
 from kombu import Connection as Broker
 
 from celery_outbox import NoTransaction, OutboxCelery
+from celery_outbox.dispatch import dispatch_of
 from tests.producer.conftest import Shop, Stored, make_shop
 
 OWN_ID = "the-running-task"
@@ -252,7 +253,7 @@ def test_outside_a_worker(plain_broker: str) -> None:
         shop.add.apply((1, 0), link=shop.add.s(1))
     assert arrived(plain_broker) == []
 
-    shop.app.outbox.begin_work()
+    dispatch_of(shop.app).begin_work()
     shop.add.apply_async((1, 0), parent_id="p")
     with pytest.raises(NoTransaction):
         shop.add.apply((1, 0), link=shop.add.s(1))

@@ -13,7 +13,7 @@ from kombu.exceptions import EncodeError
 
 from celery_outbox import settings
 from celery_outbox.capture import row, wire
-from celery_outbox.capture.channel import PUBLISH, Captured
+from celery_outbox.capture.channel import PUBLISH, Captured, CapturingProducer
 from celery_outbox.errors import UnsupportedOption
 from celery_outbox.message import Message
 
@@ -30,6 +30,7 @@ def name_of(exchange: str | Exchange, routing_key: str, headers: Mapping[str, An
 
 def event(
     app: Celery,
+    capturing: CapturingProducer,
     name: str,
     payload: Any,
     *,
@@ -53,7 +54,7 @@ def event(
     given = {**options, "exchange": exchange, "declare": declare, "headers": dict(headers)}
     if not is_task:
         given.setdefault("message_id", str(uuid4()))
-    captured = _captured(app, name, payload, given)
+    captured = _captured(capturing, name, payload, given)
     keys = row.Keys(ordering_key, dedup_key)
     if is_task:
         return row.task_message(app, name, None, captured, {**given, "mandatory": mandatory}, keys)
@@ -74,7 +75,9 @@ def _is_task(headers: Mapping[str, Any]) -> bool:
     return {"task", "id", "eta", "expires"} <= headers.keys()
 
 
-def _captured(app: Any, name: str, payload: Any, options: Mapping[str, Any]) -> Captured:
+def _captured(
+    capturing: CapturingProducer, name: str, payload: Any, options: Mapping[str, Any]
+) -> Captured:
     if unknown := sorted(options.keys() - OPTIONS):
         raise UnsupportedOption.about(
             task=name,
@@ -82,7 +85,7 @@ def _captured(app: Any, name: str, payload: Any, options: Mapping[str, Any]) -> 
             reason="this is neither an option of kombu.Producer.publish nor a property of AMQP",
         )
     try:
-        captured: Captured = app.outbox.capturing.publish(payload, **options)
+        captured: Captured = capturing.publish(payload, **options)
     except EncodeError as error:
         failure = row.unencodable(name, error)
     else:

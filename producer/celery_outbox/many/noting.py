@@ -14,7 +14,7 @@ class Sent(NamedTuple):
     #: As Celery made it, before it was serialised.
     body: Any
     stored: Message
-    #: Where it went, as `Outbox.decide` says it.
+    #: Where it went: the Decision of dispatch.py.
     decision: Any
 
 

@@ -31,10 +31,10 @@ Call = tuple[Any, Any]
 
 
 def send_many(
-    app: Any, task: Any, calls: Iterable[tuple[Any, ...]], options: dict[str, Any]
+    app: Any, dispatch: Any, task: Any, calls: Iterable[tuple[Any, ...]], options: dict[str, Any]
 ) -> TaskIds:
     """Send `task`, once for each of `calls`. See `Outbox.send_many`."""
-    sending = _Sending(app, _own(app, task), options)
+    sending = _Sending(app, dispatch, _own(app, task), options)
     iterator = iter(calls)
     sending.inert = type(iterator) in INERT
     with unfinished(sending.finish), _finishing(sending):
@@ -67,11 +67,13 @@ def _also_failed(failure: Exception) -> str:
 class _Sending:
     """One call of send_many."""
 
-    def __init__(self, app: Any, task: Any, options: dict[str, Any]) -> None:
+    def __init__(self, app: Any, dispatch: Any, task: Any, options: dict[str, Any]) -> None:
         self.ids = TaskIds()
         #: Whether none of the caller's code runs between two calls.
         self.inert = False
         self._app = app
+        #: The Dispatch of the app.
+        self._dispatch = dispatch
         self._task = task
         self._options = options
         self._making = _making(app, task, options)
@@ -127,7 +129,7 @@ class _Sending:
 
     def _learn(self, args: Any, kwargs: Any) -> None:
         """Send the long way; the second time, follow that if it is like the first."""
-        if self._making is None or not shortcut.is_open(self._app, self._task, self._options):
+        if self._making is None or not self._is_open():
             self._send(args, kwargs)
             return
         with noting() as noted:
@@ -142,10 +144,16 @@ class _Sending:
         if self._first is not None and pattern.is_like(self._first):
             self._pattern, self._left, self._blocks = pattern, FOLLOWERS, open_blocks()
             decision = noted[0].decision
-            self._storing = self._app.outbox.storing(decision, pattern.like, inert=self.inert)
+            self._storing = self._dispatch.storing(decision, pattern.like, inert=self.inert)
             follows = self._options.get("add_to_parent", True)
             self._trail = self._app.current_worker_task if follows else None
         self._first = pattern
+
+    def _is_open(self) -> bool:
+        """Tell whether nobody would notice that messages are made by a pattern."""
+        if self._dispatch.is_heard():
+            return False
+        return shortcut.is_open(self._app, self._task, self._options)
 
     def _send(self, args: Any, kwargs: Any) -> None:
         """Send a task the long way."""

@@ -10,10 +10,10 @@ from typing import Final, TypeVar, overload
 
 from celery import Celery, states
 
+from celery_outbox.dispatch import dispatch_of
 from celery_outbox.errors import OutboxError, UnusableTarget
 from celery_outbox.message import Alike, Parcel
 from celery_outbox.nesting import outside_all
-from celery_outbox.outbox import Outbox
 from celery_outbox.testing.desk import Desk
 from celery_outbox.testing.execution import TaskRun, execute
 from celery_outbox.testing.kept import Kept
@@ -109,9 +109,8 @@ class Drain:
 
     async def all(self) -> Drained:
         """Run in rounds: what a task sends comes after what waited with it."""
-        outbox: Outbox = getattr(self._app, "outbox")  # noqa: B009 - Celery's type has none
         unlocked = -1
-        with outbox.storing_in(self._kept):
+        with dispatch_of(self._app).storing_in(self._kept):
             while True:
                 rows = await self._waiting()
                 due = self._first([row for row in rows if self._is_due(row)])

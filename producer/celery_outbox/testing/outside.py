@@ -16,8 +16,8 @@ from celery import Celery
 
 from celery_outbox import settings
 from celery_outbox.decision import Destination, Origin
+from celery_outbox.dispatch import Decision
 from celery_outbox.message import Alike, Parcel
-from celery_outbox.outbox import Decision
 
 #: Whose frames are not the code that sends.
 BETWEEN: Final = frozenset(

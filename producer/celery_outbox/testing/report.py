@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import pytest
 
-from celery_outbox.outbox import listeners
+from celery_outbox.dispatch import listeners
 from celery_outbox.testing.outside import Outside
 
 #: The setting of pytest that leaves the report out.

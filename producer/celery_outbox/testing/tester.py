@@ -8,8 +8,9 @@ from typing import Any, Final, Literal, Self, TypeVar, overload
 
 from celery import Celery, current_app
 
+from celery_outbox.dispatch import Decision, listeners
 from celery_outbox.message import Parcel
-from celery_outbox.outbox import Decision, Outbox, listeners
+from celery_outbox.outbox import Outbox
 from celery_outbox.targets.target import AsyncTarget, SyncTarget
 from celery_outbox.testing.asserting import Claim, by_id, check_nothing_sent, check_sent, task_name
 from celery_outbox.testing.desk import Desk, finished
