@@ -162,9 +162,10 @@ class Depths:
     def claimed(self, asked: Iterable[str], found: Iterable[str]) -> None:
         """A claim asked for these keys, and found messages under those: the others are empty."""
         there = set(found)
-        for key in asked:
-            if key not in there:
-                self._waiting.pop(key.removeprefix(key_of(DEPTH)), None)
+        with self._lock:
+            for key in asked:
+                if key not in there:
+                    self._waiting.pop(key.removeprefix(key_of(DEPTH)), None)
 
     def _needed(self, queue: str, level: _Level) -> bool:
         """Whether an answer would say something new, or is waited for."""

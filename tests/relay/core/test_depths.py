@@ -1,6 +1,8 @@
 """No queue gets more than its limit and what is in flight; none starves, whatever a broker says."""
 
 import json
+import sys
+from threading import Event, Thread
 
 import pytest
 from hypothesis import given
@@ -203,3 +205,31 @@ def test_where_nothing_passes_nothing_is_asked() -> None:
 
     assert passed(depths, 500, 1_000.0) == AT_FIRST
     assert depths.watched() == {"mail": 50 + AT_FIRST}
+
+
+def test_another_thread_may_ask_at_any_moment() -> None:
+    """Which queues to ask about, while what waits for them is claimed."""
+    depths, keys = Depths(10), [f"depth:{n}" for n in range(1_000)]
+    over, answered = Event(), Event()
+
+    def ask_again_and_again() -> None:
+        while not over.is_set():
+            depths.watched()
+        answered.set()
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        asking = Thread(target=ask_again_and_again)
+        asking.start()
+        for _ in range(100):
+            depths.found(keys)
+            for key in keys:
+                depths.claimed([key_of(key)], [])
+        over.set()
+        asking.join(30)
+    finally:
+        over.set()
+        sys.setswitchinterval(usual)
+
+    assert answered.is_set()
