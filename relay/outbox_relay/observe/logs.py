@@ -31,6 +31,7 @@
 | effects_unread | debug | what became of messages could not be asked for |
 | depths_unread | warning | OUTBOX_MAX_DEPTH: the broker could not be asked; once, while it lasts |
 | queues_unread | debug | depth and consumers of the queues could not be asked for |
+| watch_failed | error | a fault of ours: what is looked at beside the loop waits for a minute |
 | traces_incomplete | warning | no collector took spans: how many, and why; once a minute |
 | replays_unknown | debug | of traced messages: whether they were sent before could not be asked |
 | batch | debug | a batch was claimed and published |
