@@ -8,7 +8,7 @@ Exit codes: 0 done, 1 failed or not up to date, 2 wrong usage or settings.
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -110,20 +110,25 @@ def _one(arguments: argparse.Namespace, url: str, component: commands.Which) -> 
 def _many(arguments: argparse.Namespace, url: str) -> int:
     """One command for the outboxes of many schemas; a line for each, what failed on stderr."""
     schemas = fleet.matching(url, arguments.schemas)
+    outcomes: Iterator[fleet.Outcome]
     if arguments.command == "up":
         outcomes = fleet.upgrade_all(url, schemas, arguments.jobs)
     elif arguments.command == "grant":
         outcomes = fleet.each(schemas, lambda name: grant(url, name, "outbox"))
     else:
         outcomes = (fleet.Outcome(name, None) for name in schemas)
-    exit_code = 0
-    for outcome in outcomes:
+    return max(_told(url, outcome) for outcome in outcomes)
+
+
+def _told(url: str, outcome: fleet.Outcome) -> int:
+    """Say what became of one schema; its exit code."""
+    try:
         if outcome.error is not None:
-            print(f"outbox-migrate: {outcome.schema}: {outcome.error}", file=sys.stderr)
-            exit_code = 1
-        elif _report(commands.status(url, outcome.schema, "outbox"), expect_current=True):
-            exit_code = 1
-    return exit_code
+            raise outcome.error
+        return _report(commands.status(url, outcome.schema, "outbox"), expect_current=True)
+    except MigrationError as error:
+        print(f"outbox-migrate: {outcome.schema}: {error}", file=sys.stderr)
+        return 1
 
 
 def _database_url(arguments: argparse.Namespace) -> str:

@@ -5,8 +5,9 @@ run that was interrupted is simply run again. Alembic keeps its state in the mod
 a time are processes, not threads.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from multiprocessing import get_context
@@ -30,6 +31,10 @@ ORDER BY nspname
 
 
 NOT_BEGUN: Final = "not begun, as the database did not answer for another"
+KILLED: Final = (
+    "a process of this command was killed, for want of memory perhaps; nothing is half done: run it"
+    " again, with fewer --jobs"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +61,16 @@ def matching(database_url: str, pattern: str) -> list[str]:
     return found
 
 
-def upgrade_all(database_url: str, schemas: list[str], jobs: int = JOBS) -> Iterator[Outcome]:
+def upgrade_all(
+    database_url: str, schemas: list[str], jobs: int = JOBS
+) -> Generator[Outcome, None, None]:
     """Migrate the outbox in each of these schemas, `jobs` at a time; tells of each as it ends.
 
-    Once the database does not answer, those not begun are not tried; the outcome says so.
+    Once the database does not answer, those not begun are not tried; the outcome says so. Closed
+    before its end, it begins no other.
     """
-    workers = min(jobs, len(schemas))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(min(jobs, len(schemas)), mp_context=get_context("spawn"))
+    try:
         running = {pool.submit(upgrade, database_url, name, "outbox"): name for name in schemas}
         for ended in as_completed(running):
             if ended.cancelled():
@@ -73,6 +81,8 @@ def upgrade_all(database_url: str, schemas: list[str], jobs: int = JOBS) -> Iter
                 for waiting in running:
                     waiting.cancel()
             yield Outcome(running[ended], error)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def each(schemas: list[str], action: Callable[[str], object]) -> Iterator[Outcome]:
@@ -88,6 +98,8 @@ def each(schemas: list[str], action: Callable[[str], object]) -> Iterator[Outcom
 
 def _error(ended: Future[None]) -> MigrationError | None:
     error = ended.exception()
+    if isinstance(error, BrokenProcessPool):
+        return MigrationError(KILLED)
     if error is None or isinstance(error, MigrationError):
         return error
     raise error

@@ -1,6 +1,8 @@
 """The outboxes of many schemas are migrated together, and what one meets stops no other."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -77,6 +79,49 @@ def test_a_database_that_does_not_answer_ends_it() -> None:
     assert {type(each.error) for each in outcomes} == {DatabaseUnreachable}
     assert len(outcomes) == 40
     assert sum(str(each.error) == fleet.NOT_BEGUN for each in outcomes) > 30
+
+
+def killed(_url: str, schema: str, _component: str) -> None:
+    """As by a system that is short of memory."""
+    os._exit(9)
+
+
+def test_a_process_that_was_killed_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a sentence for each schema that was not begun, and no traceback."""
+    monkeypatch.setattr(fleet, "upgrade", killed)
+
+    outcomes = list(fleet.upgrade_all("", TENANTS, jobs=2))
+
+    assert [str(each.error) for each in outcomes] == [fleet.KILLED] * len(TENANTS)
+
+
+def noted(folder: str, schema: str, _component: str) -> None:
+    """A file for each that was begun."""
+    (Path(folder) / schema).touch()
+
+
+def test_who_interrupts_it_wants_no_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is being migrated ends; no other schema is begun."""
+    monkeypatch.setattr(fleet, "upgrade", noted)
+    names = [f"tenant_{n}" for n in range(5_000)]
+    outcomes = fleet.upgrade_all(str(tmp_path), names, jobs=1)
+    assert next(outcomes).error is None
+
+    outcomes.close()
+
+    assert len(list(tmp_path.iterdir())) < len(names)
+
+
+def test_one_that_cannot_be_read_hides_no_other(tenants: str, capsys: Printed) -> None:
+    """A table of that name that is none of ours: the schema is named, and the rest is told."""
+    with psycopg.connect(tenants) as connection:
+        connection.execute("CREATE TABLE tenant_3.schema_version (id int)")
+
+    assert main(["status", "outbox", "--database-url", tenants, "--schemas", "tenant_*"]) == 1
+
+    printed = capsys.readouterr()
+    assert "outbox-migrate: tenant_3: " in printed.err
+    assert printed.out.count("not migrated") == len(TENANTS) - 1
 
 
 def test_nothing_so_named_is_an_error(tenants: str) -> None:
