@@ -3,8 +3,11 @@
 A broker that closes a channel does not say over which message. Each suspect gets a channel of its
 own: the poison message closes it again, and is refused; the others are confirmed. Where one closes
 the whole connection, those that shared it are tried again one at a time.
+
+The connection is opened on a thread of its own: no message waits for that either.
 """
 
+from outbox_relay.broker.opening import Background, Opening
 from outbox_relay.broker.publisher import MAX_SUSPECTS, Open, Publisher
 from outbox_relay.core.decide import Core
 from outbox_relay.core.message import NOTHING, Message, Outcomes, Reason, Refusal
@@ -20,6 +23,7 @@ class Quarantine:
 
     def __init__(self, open_publisher: Open) -> None:
         self._open = open_publisher
+        self._opening: Opening[Publisher] | None = None
         self._publisher: Publisher | None = None
         self._width = MAX_SUSPECTS
 
@@ -36,19 +40,28 @@ class Quarantine:
         suspects: list[Message] = []
         refused: list[Refusal] = []
         try:
-            if self._publisher is None:
-                self._publisher = self._open(for_suspects=True)
-            room = min(self._width, self._publisher.max_suspects) - self._publisher.in_flight
+            if (publisher := self._publisher or self._opened()) is None:
+                return NOTHING
+            room = min(self._width, publisher.max_suspects) - publisher.in_flight
             suspects, refused = core.next_suspects(room, now)
-            refused += self._publisher.publish(suspects)
+            refused += publisher.publish(suspects)
             suspects = []
-            outcomes = self._publisher.poll(0)
+            outcomes = publisher.poll(0)
         except BrokerLost as error:
             core.suspect_again(suspects)  # they were not in flight
             outcomes = self._lost(error, core)
         if outcomes.confirmed or outcomes.refused:
             self._width = min(MAX_SUSPECTS, 2 * self._width)
         return Outcomes(outcomes.confirmed, refused + outcomes.refused, outcomes.latencies)
+
+    def _opened(self) -> Publisher | None:
+        """The publisher, as soon as it is connected."""
+        if self._opening is None:
+            opening = Background(lambda: self._open(for_suspects=True), _close)
+            self._opening = opening
+        if (publisher := self._opening.result()) is not None:
+            self._opening, self._publisher = None, publisher
+        return publisher
 
     def _lost(self, error: BrokerLost, core: Core) -> Outcomes:
         """The connection was lost: over its only suspect, one of several, or another reason."""
@@ -66,6 +79,12 @@ class Quarantine:
 
     def close(self) -> None:
         """Forget the suspects in flight, whose claims the caller gives back, and disconnect."""
+        if self._opening:
+            self._opening.abandon()
         if self._publisher:
             self._publisher.close()
-        self._publisher = None
+        self._opening = self._publisher = None
+
+
+def _close(publisher: Publisher) -> None:
+    publisher.close()

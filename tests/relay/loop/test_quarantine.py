@@ -1,6 +1,8 @@
 """Suspects between a real core and a real RabbitMQ: each gets its own verdict, and no other's."""
 
 from collections.abc import Callable, Iterator
+from threading import Event
+from typing import cast
 
 import pytest
 
@@ -104,6 +106,37 @@ def test_its_connection_is_there_while_it_is_needed(trial: Trial) -> None:
     assert len(trial.cleared) == 6
 
 
+def test_nobody_waits_until_it_is_connected() -> None:
+    """A step takes no time for it; a connection that comes too late is closed."""
+    let, publisher = Event(), Closing()
+
+    def open_late(*, for_suspects: bool = False, elsewhere: bool = False) -> Publisher:
+        assert let.wait(DEADLINE)
+        return cast("Publisher", publisher)
+
+    trial = Trial(open_late)
+    trial.suspect(messages(3))
+    for _ in range(3):
+        trial.step()
+    assert trial.core.holding == 3
+    assert not trial.quarantine.busy
+
+    trial.quarantine.close()
+    let.set()
+    assert publisher.closed.wait(DEADLINE)
+
+
+class Closing:
+    """A publisher that is only closed."""
+
+    def __init__(self) -> None:
+        self.closed = Event()
+
+    def close(self) -> None:
+        """It was."""
+        self.closed.set()
+
+
 def test_without_a_connection_suspects_wait_and_pay_nothing() -> None:
     """The broker lets this user open no second one, say: that is no outage, and nobody's fault."""
 
@@ -113,7 +146,7 @@ def test_without_a_connection_suspects_wait_and_pay_nothing() -> None:
     trial = Trial(refuse)
     trial.suspect(messages(50))
 
-    trial.step()
+    trial.until_over()
 
     assert trial.core.holding == 0
     assert {p.attempts for p in trial.parked.values()} == {0}

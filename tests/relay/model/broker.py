@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 from struct import pack, unpack_from
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from outbox_relay.errors import BrokerLost
 from tests.relay.model.hub import Process
+
+Opened = TypeVar("Opened")
 
 END = b"\xce"
 #: Over the first two it closes the channel, and the whole connection.
@@ -283,13 +285,13 @@ class Connection:
         self._outgoing += pack(">BHI", 1, channel, len(payload)) + payload + END
 
 
-class ModelOpening:
-    """A connection for declarations: open, or refused, at once."""
+class ModelOpening(Generic[Opened]):
+    """A connection beside that of the messages: open, or refused, at once."""
 
-    def __init__(self, connect: Callable[[], Connection]) -> None:
+    def __init__(self, connect: Callable[[], Opened]) -> None:
         self._connect = connect
 
-    def result(self) -> Connection:
+    def result(self) -> Opened:
         """The connection."""
         return self._connect()
 

@@ -23,6 +23,7 @@ from outbox_relay.broker.amqp.suspects import SuspectPublisher
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.broker.publisher import Publisher
 from outbox_relay.loop import cycle as cycle_module
+from outbox_relay.loop import quarantine as quarantine_module
 from outbox_relay.loop import relay as relay_module
 from outbox_relay.loop.relay import Relay
 from outbox_relay.observe.health import Health
@@ -247,12 +248,15 @@ def worlds() -> Iterator[Callable[[], World]]:
     def connect(url: str) -> broker_module.Connection:
         return current[0].broker.connect(current[0].running)
 
-    def opening(_: str) -> ModelOpening:
+    def opening(_: str) -> ModelOpening[broker_module.Connection]:
         world = current[0]
         return ModelOpening(lambda: world.broker.connect(world.running, for_messages=False))
 
-    def bypass(_: str) -> ModelOpening:
+    def bypass(_: str) -> ModelOpening[broker_module.Connection]:
         return ModelOpening(lambda: current[0].broker.connect(current[0].running))
+
+    def suspects(open_publisher: Callable[[], Publisher], _: object) -> ModelOpening[Publisher]:
+        return ModelOpening(open_publisher)
 
     def event() -> Event:
         return Event(current[0].running)
@@ -267,6 +271,7 @@ def worlds() -> Iterator[Callable[[], World]]:
             patch.object(line_module, "monotonic", now),
             patch.object(publisher_module, "open_connection", connect),
             patch.object(publisher_module, "BackgroundOpening", bypass),
+            patch.object(quarantine_module, "Background", suspects),
             patch.object(suspects_module, "open_connection", connect),
             patch.object(suspects_module, "monotonic", now),
             patch.object(topology_module, "BackgroundOpening", opening),

@@ -1,7 +1,6 @@
 """Opens connections through kombu: addresses, TLS with the host name checked, login."""
 
 import ssl
-from concurrent.futures import Future
 from typing import Any, Final
 
 import amqp
@@ -9,7 +8,7 @@ import kombu
 from amqp.exceptions import AMQPError
 from kombu.utils.url import parse_url
 
-from outbox_relay.core.thread import ContextThread
+from outbox_relay.broker.opening import Background
 from outbox_relay.errors import BrokerLost, SettingsError
 
 CONNECT_TIMEOUT: Final = 5.0
@@ -47,33 +46,11 @@ def open_connection(url: str) -> amqp.Connection:
     return connection
 
 
-class BackgroundOpening:
-    """Opens a connection on a thread of its own, which ends with that."""
+class BackgroundOpening(Background[amqp.Connection]):
+    """Opens a connection while others work."""
 
     def __init__(self, url: str) -> None:
-        self._future: Future[amqp.Connection] = Future()
-        self._url = url
-        # A daemon: the end of the process does not wait for a broker that hangs.
-        ContextThread(target=self._open, name="opening", daemon=True).start()
-
-    def result(self) -> amqp.Connection | None:
-        """The connection, or None as long as there is none. Raises BrokerLost if it failed."""
-        return self._future.result() if self._future.done() else None
-
-    def abandon(self) -> None:
-        """It is not needed any more: close it as soon as it is open."""
-        self._future.add_done_callback(_collect)
-
-    def _open(self) -> None:
-        try:
-            self._future.set_result(open_connection(self._url))
-        except (BrokerLost, SettingsError) as error:
-            self._future.set_exception(error)
-
-
-def _collect(future: "Future[amqp.Connection]") -> None:
-    if future.exception() is None:
-        future.result().collect()
+        super().__init__(lambda: open_connection(url), amqp.Connection.collect)
 
 
 def _tls(parts: dict[str, Any]) -> dict[str, Any]:
