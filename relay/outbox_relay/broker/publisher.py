@@ -39,6 +39,10 @@ class Publisher(Protocol):
         """How many of these wait for routes that do not answer, and get nothing more."""
 
     @property
+    def hangs(self) -> bool:
+        """Whether all that is in flight has been for so long that its fate may be heard later."""
+
+    @property
     def in_flight_bytes(self) -> int:
         """The size of the others: all of a message counts that can be large."""
 

@@ -79,9 +79,12 @@ class Core:
         """Whether nothing is claimed, and nothing confirmed is still to be settled."""
         return not self._held and not self._done
 
-    def may_sleep(self, now: float) -> bool:
-        """Whether there is nothing to do but to wait: for new work, a token, a route, or room."""
-        return self.at_rest and not self.waiting.ready(now)
+    def may_sleep(self, now: float, hanging: int = 0) -> bool:
+        """Whether there is nothing to do but to wait: for new work, a token, a route, or room.
+
+        So many messages in flight hang, and need not be waited for closely.
+        """
+        return len(self._held) <= hanging and not (self._done or self.waiting.ready(now))
 
     def look_in_lanes(self) -> None:
         """The next turn claims from lanes as well, if only to find nothing."""

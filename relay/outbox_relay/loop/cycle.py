@@ -157,9 +157,8 @@ class Cycle:
         called = self.sleep.asleep and self._core.waiting.ready(now)
         if now < self._next_turn and not called:
             return None
-        quiet = self._idle and self._core.may_sleep(now) and self.at_rest
-        quiet = quiet and not self._quarantine.busy
-        if sleeping and quiet and self.sleep.lie_down(store, now, now - self.last_message):
+        sleeping = sleeping and self._only_waits(publisher, now)
+        if sleeping and self.sleep.lie_down(store, now, now - self.last_message):
             self._core.look_in_lanes()
         turn = self._core.turn(
             now,
@@ -177,6 +176,14 @@ class Cycle:
             return None
         self.sleep.get_up()
         return turn if turn.room else None
+
+    def _only_waits(self, publisher: Publisher, now: float) -> bool:
+        """Whether there is nothing to do but to wait: for new work, and for what hangs."""
+        busy = self._claimed or self._fetched or self._refused.any or self._settling.late
+        if busy or publisher.blocked or not self._idle:
+            return False
+        hanging = publisher.in_flight if self._core.holding and publisher.hangs else 0
+        return self._core.may_sleep(now, hanging)
 
     def _pause(self, publisher: Publisher) -> float:
         """How long to wait for the broker: until there is something else to do."""
@@ -277,6 +284,8 @@ class Cycle:
     def _handle(self, outcomes: Outcomes) -> None:
         if not (outcomes.confirmed or outcomes.refused or outcomes.latencies):
             return
+        if self.sleep.get_up():  # what hung does so no more
+            self._next_turn = 0.0
         if outcomes.confirmed:
             self.last_message = self.last_landed = monotonic()
             self._core.confirmed(outcomes.confirmed, self.last_landed)

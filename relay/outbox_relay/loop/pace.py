@@ -28,12 +28,16 @@ class Pace:
         """Have them looked after at once."""
         self._last = float("-inf")
 
-    def are_due(self, now: float, sleep: Sleep, *, quiet: bool) -> bool:
-        """Whether to look after them now; the next time is counted from here."""
+    def are_due(self, now: float, sleep: Sleep, *, quiet: bool, holding: bool = False) -> bool:
+        """Whether to look after them now; the next time is counted from here.
+
+        Who is `holding` messages has their claims to renew, asleep or not.
+        """
         if self._slept and not sleep.asleep and sleep.rung:
             self._last = now - CHORES_EVERY + CHORES_AFTER_CALL
         self._slept = sleep.asleep
-        if now - self._last < _every(sleep, quiet=quiet):
+        every = CHORES_EVERY if holding else _every(sleep, quiet=quiet)
+        if now - self._last < every:
             return False
         self._last = now
         return True

@@ -207,11 +207,13 @@ class Relay:
 
     def _step(self, store: Store, publisher: Publisher) -> None:
         # Chores first: after a pause of this process, claims are renewed before others take them.
-        if self._pace.are_due(now := monotonic(), self._cycle.sleep, quiet=self.quiet()):
+        sleep, holding = self._cycle.sleep, self._cycle.holding > 0
+        if self._pace.are_due(now := monotonic(), sleep, quiet=self.quiet(), holding=holding):
             self._do_chores(store, now)
-        self._holds.look(store, now, asleep=self._cycle.sleep.asleep)
+        self._holds.look(store, now, asleep=sleep.asleep)
         claiming = not self._stopping.is_set()
-        self._cycle.step(store, publisher, claiming=claiming, sleeping=not self._draining)
+        sleeping = claiming and not self._draining
+        self._cycle.step(store, publisher, claiming=claiming, sleeping=sleeping)
 
     def _do_chores(self, store: Store, now: float) -> None:
         """The chores beside publishing."""

@@ -47,6 +47,7 @@ class Sleep:
         self._called = False
         self._steps_rung = 0
         self._nap = NAP
+        self._alarmed = float("-inf")
         #: Whether the bell woke it the last time, not the alarm.
         self.rung = False
 
@@ -54,6 +55,8 @@ class Sleep:
         """Whether it sleeps from now on: look once more before you believe it."""
         if self.asleep or idle < LIE_DOWN_AFTER:
             return self.asleep
+        if idle > (since := now - self._alarmed) and since < TRY_EVERY:
+            return False  # the alarm brought nothing: what is due is locked, say, and still is
         if not store.bell.watching and now >= self._next_try:
             self._next_try = now + (TRY_EVERY if idle < QUIET_AFTER else TRY_EVERY_QUIET)
             if reason := store.bell.watch():
@@ -91,6 +94,8 @@ class Sleep:
         self.rung = store.bell.wait(seconds) and monotonic() < self._due
         if not self.rung and monotonic() < self._due:
             return False
+        if not self.rung:
+            self._alarmed = monotonic()
         self.get_up()
         core.look_in_lanes()
         self._called = True
@@ -101,11 +106,12 @@ class Sleep:
         called, self._called = self._called, False
         return called
 
-    def get_up(self) -> None:
-        """Work as usual."""
-        self._resting = False
+    def get_up(self) -> bool:
+        """Work as usual; whether it did not."""
+        eased, self._resting = self.at_ease, False
         if self.asleep:
             self.asleep, self._steps_rung = False, STEPS_RUNG
+        return eased
 
     def take_bell_down(self, store: Store) -> None:
         """Have nobody ring any more, a few steps after it got up; call it in each step."""

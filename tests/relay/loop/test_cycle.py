@@ -25,7 +25,7 @@ class Servers:
     """A database that always has more, and answers in `takes` seconds; a broker that confirms."""
 
     in_flight = in_flight_bytes = stuck = 0
-    blocked, max_body = False, None
+    blocked, hangs, max_body = False, False, None
 
     def __init__(self) -> None:
         self.now, self.takes, self.publishing, self.last = 1_000.0, 0.0, 0.0, 0

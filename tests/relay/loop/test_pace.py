@@ -4,10 +4,12 @@ from outbox_relay.loop.pace import CHORES_AFTER_CALL, Pace
 from outbox_relay.loop.sleep import Sleep
 
 
-def times(pace: Pace, sleep: Sleep, seconds: float, *, quiet: bool = False) -> int:
+def times(
+    pace: Pace, sleep: Sleep, seconds: float, *, quiet: bool = False, holding: bool = False
+) -> int:
     """How often chores are due within so many seconds, asked a hundred times each."""
     moments = (number / 100 for number in range(int(seconds * 100)))
-    return sum(pace.are_due(moment, sleep, quiet=quiet) for moment in moments)
+    return sum(pace.are_due(moment, sleep, quiet=quiet, holding=holding) for moment in moments)
 
 
 def test_the_less_there_is_to_do() -> None:
@@ -17,6 +19,13 @@ def test_the_less_there_is_to_do() -> None:
     sleep.asleep = True
     assert times(Pace(), sleep, 60) == 6
     assert times(Pace(), sleep, 60, quiet=True) == 2
+
+
+def test_who_holds_something_keeps_it() -> None:
+    """Asleep beside a queue that hangs, claims are renewed as often as at work."""
+    sleep = Sleep()
+    sleep.asleep = True
+    assert 55 <= times(Pace(), sleep, 6, quiet=True, holding=True) <= 60
 
 
 def test_the_bell() -> None:

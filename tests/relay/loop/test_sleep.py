@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.fixtures.broker import Broker
+from tests.fixtures.broker import Broker, frozen_queue
 from tests.fixtures.programs import Relay, RelayFactory
 from tests.fixtures.rows import commit_rows, insert_rows, states
 from tests.fixtures.waiting import wait_until
@@ -134,6 +134,28 @@ def test_it_sleeps_while_messages_wait_for_a_token(
         wait_for_sleep(database)
         connection.execute("SELECT outbox.set_rate(1000, everything => true)")
         wait_for_sent(database, 6)
+
+
+def test_it_sleeps_while_a_queue_hangs(start: StartRelay, database: str, broker: Broker) -> None:
+    """And keeps its claim of what it has sent there; other messages wake it, and the answer."""
+    broker.declare("frozen")
+    relay = start(OUTBOX_LEASE="1s")
+    with frozen_queue(broker, "frozen"), psycopg.connect(database, autocommit=True) as connection:
+        commit_rows(database, 1, routing_key="frozen")
+        wait_until(lambda: "in_flight_messages 1.0" in relay.metrics(), DEADLINE, "it in flight")
+        for sent in range(1, 4):
+            wait_for_sleep(database)
+            commit_rows(database, 1, declare=QUEUE)
+            wait_for_sent(database, sent)
+        wait_for_sleep(database)
+        row = connection.execute("SELECT lease_until FROM outbox.ready").fetchone()
+        assert row
+        renewed = "SELECT FROM outbox.ready WHERE lease_until > %s + interval '2 seconds'"
+        wait_until(lambda: connection.execute(renewed, row).rowcount, DEADLINE, "renewals")
+        assert sleepers(database) == 1
+
+    wait_for_sent(database, 4)
+    assert broker.depth("frozen") == 1
 
 
 def test_it_sleeps_while_messages_wait_for_room(

@@ -7,13 +7,14 @@ The others wait where they are, and until then each has no more than that one me
 """
 
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final
 
 import amqp
 import structlog
 
 from outbox_relay.broker.amqp.channel import unanswered
 from outbox_relay.broker.amqp.line import Line
+from outbox_relay.broker.opening import Opening
 from outbox_relay.core.message import Message, Refusal
 from outbox_relay.core.pauses import Route, route_of
 from outbox_relay.errors import BrokerLost
@@ -29,28 +30,18 @@ GRACE: Final = 0.1
 MAX_TRIED: Final = 1000
 
 
-class Opening(Protocol):
-    """A connection that is being opened while others work."""
-
-    def result(self) -> amqp.Connection | None:
-        """The connection, or None as long as there is none. Raises BrokerLost if it failed."""
-
-    def abandon(self) -> None:
-        """It is not needed any more: close it as soon as it is open."""
-
-
 class Bypass:
     """The connection that stands still, if there is one, and what is known of its routes."""
 
     def __init__(
         self,
-        begin_opening: Callable[[], Opening],
+        begin_opening: Callable[[], Opening[amqp.Connection]],
         new_line: Callable[[amqp.Connection], Line],
         confirm_timeout: float,
     ) -> None:
         self._begin_opening, self._new_line = begin_opening, new_line
         self._confirm_timeout = confirm_timeout
-        self._opening: Opening | None = None
+        self._opening: Opening[amqp.Connection] | None = None
         self._reopen_at = 0.0
         self.stalled: Line | None = None
         self._proven_at: float | None = None  # when the broker first confirmed what goes around
@@ -62,6 +53,11 @@ class Bypass:
     def stuck(self) -> int:
         """How many messages are in flight on the connection that stands still."""
         return self.stalled.in_flight if self.stalled else 0
+
+    @property
+    def moving(self) -> bool:
+        """Whether it has something to do soon: to open a connection, or to send on what is well."""
+        return self._opening is not None or bool(self._healthy)
 
     def open(self, line: Line, now: float) -> tuple[Line, list[Refusal]]:
         """Return the line to go on with, in place of one that stands still; and what is refused."""

@@ -34,6 +34,12 @@ class Channel:
         """For how long the oldest batch in flight has waited for its confirms."""
         return now - self._batches[0][2] if self._batches else 0.0
 
+    def hangs(self, now: float, after: float) -> bool:
+        """Whether all that is in flight was written so long ago, if anything is."""
+        newest = self.flight.newest_tag
+        when = next((when for last, _, when in self._batches if last >= newest), now)
+        return not self.flight or now - when > after
+
     def silent(self, now: float, after: float) -> list[Message]:
         """Messages without a confirm for so long, though later ones were confirmed."""
         late = [last for last, _, when in self._batches if now - when > after]

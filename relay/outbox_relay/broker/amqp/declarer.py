@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from math import inf
 from struct import Struct
-from typing import Final, Protocol
+from typing import Final
 
 import amqp
 
@@ -17,6 +17,7 @@ from outbox_relay.broker.amqp.encode import channel_closed_frame, method_frame
 from outbox_relay.broker.amqp.errand import Errand, Need, Verdict
 from outbox_relay.broker.amqp.inbound import Answered, Closed, Inbound
 from outbox_relay.broker.amqp.methods import Step
+from outbox_relay.broker.opening import Opening
 from outbox_relay.core.message import Reason
 from outbox_relay.errors import BrokerLost
 
@@ -37,22 +38,12 @@ CHECK_EVERY: Final = 0.05
 _open: Final = Struct(">HHB").pack(20, 10, 0)
 
 
-class Opening(Protocol):
-    """A connection that is being opened while others work."""
-
-    def result(self) -> amqp.Connection | None:
-        """The connection, or None as long as there is none. Raises BrokerLost if it failed."""
-
-    def abandon(self) -> None:
-        """It is not needed any more: close it as soon as it is open."""
-
-
 class Declarer:
     """Runs errands; `step` returns those that have ended."""
 
-    def __init__(self, begin_opening: Callable[[], Opening]) -> None:
+    def __init__(self, begin_opening: Callable[[], Opening[amqp.Connection]]) -> None:
         self._begin_opening = begin_opening
-        self._opening: Opening | None = None
+        self._opening: Opening[amqp.Connection] | None = None
         self._connection: AmqpConnection | None = None
         self._inbound = Inbound()
         self._queue: OrderedDict[Need, Errand] = OrderedDict()
@@ -66,6 +57,10 @@ class Declarer:
     def busy(self) -> bool:
         """Whether any errand has not ended."""
         return bool(self._queue or self._out)
+
+    def hangs(self, now: float) -> bool:
+        """Whether it only waits, for answers that are late."""
+        return not self._queue and all(now - each.since > SLOW for each in self._out.values())
 
     def begin(self, need: Need, steps: Sequence[Step]) -> None:
         """Run this errand as soon as there is room for it."""

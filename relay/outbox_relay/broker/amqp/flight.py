@@ -36,6 +36,11 @@ class Flight:
             self._lowest += 1
         return self._lowest
 
+    @property
+    def newest_tag(self) -> int:
+        """The tag of the newest message in flight, 0 where none is."""
+        return next(reversed(self._messages), 0)
+
     def take_off(self, messages: Iterable[Message]) -> None:
         """Number the messages about to be written, in the order they will be written."""
         for message in messages:

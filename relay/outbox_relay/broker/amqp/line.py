@@ -125,6 +125,10 @@ class Line:
         """For how long the oldest batch in flight has waited for its confirms."""
         return max(channel.waiting(now) for channel in self._channels)
 
+    def hangs(self, now: float) -> bool:
+        """Whether all that is in flight hangs."""
+        return all(channel.hangs(now, HANGS) for channel in self._channels)
+
     def stalled(self, now: float, after: float) -> bool:
         """Whether messages have waited for so long on a channel on which nothing is confirmed."""
         link = self._connection.link

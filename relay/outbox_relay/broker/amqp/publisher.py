@@ -83,6 +83,13 @@ class AmqpPublisher:
         return self._bypass.stuck
 
     @property
+    def hangs(self) -> bool:
+        """Whether none of it, nor of what is declared, has a quick answer to come."""
+        now = monotonic()
+        late = self._line.hangs(now) and self._topology.hangs(now)
+        return late and not self._bypass.moving
+
+    @property
     def in_flight_bytes(self) -> int:
         """The size of all but what is stuck."""
         return self._line.bytes + self._topology.waiting_bytes

@@ -63,6 +63,11 @@ class SuspectPublisher:
         return 0
 
     @property
+    def hangs(self) -> bool:
+        """Nobody asks: a suspect is waited for closely."""
+        return False
+
+    @property
     def in_flight_bytes(self) -> int:
         """Their size."""
         on_the_wire = sum(channel.flight.bytes for channel in self._busy.values())

@@ -71,6 +71,10 @@ class Topology:
         """Whether anything is being declared."""
         return self._declarer.busy
 
+    def hangs(self, now: float) -> bool:
+        """Whether nothing but late answers is waited for, if anything is."""
+        return self._declarer.hangs(now)
+
     @property
     def waiting(self) -> int:
         """How many messages wait for a declaration."""

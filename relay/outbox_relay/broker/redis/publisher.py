@@ -90,6 +90,7 @@ class RedisPublisher:
         self._retried = self._spoke = monotonic()
         self._outcomes = Outcomes([], [], [])
         self.in_flight_bytes = self.stuck = 0
+        self.hangs = False  # what is in flight is waited for closely
         self.max_body: int | None = None  # 512 MB, more than the table takes
         try:
             if why := handshake(self._link, self._marker, durability, in_doubt):

@@ -15,7 +15,7 @@ from outbox_relay.broker.amqp.publisher import AmqpPublisher
 from outbox_relay.broker.amqp.topology import Topology
 from outbox_relay.core.message import Reason
 from outbox_relay.errors import BrokerLost
-from tests.fixtures.broker import Broker, largest_message
+from tests.fixtures.broker import Broker, frozen_queue, largest_message
 from tests.fixtures.waiting import wait_until
 from tests.relay.broker.amqp.line import Line
 from tests.relay.messages import a_message, messages
@@ -215,6 +215,31 @@ def test_nothing_is_waited_for_that_may_hang(
     assert line.publisher.blocked
     monkeypatch.setattr(line_module, "HANGS", 0.0)
     assert not line.publisher.blocked
+    line.land()
+
+
+def test_what_hangs_is_told_from_what_is_on_its_way(line: Line, broker: Broker) -> None:
+    """A message that has been in flight for long, and a declaration; not what was sent just now."""
+    broker.declare("frozen")
+    publisher = line.publisher
+    with frozen_queue(broker, "frozen"):
+        line.publish(a_message(id=1, routing_key="frozen"))
+        assert not publisher.hangs
+        wait_until(lambda: line.hears() and publisher.hangs, DEADLINE, "the message to hang")
+
+        line.publish(a_message(id=2))
+        assert not publisher.hangs
+        wait_until(lambda: line.hears() and line.confirmed, DEADLINE, "the other message")
+        assert publisher.hangs
+
+        declare = '[{"kind": "queue", "name": "frozen", "routing_key": "frozen"}]'
+        line.publish(a_message(id=3, routing_key="frozen", declare=declare))
+        assert not publisher.hangs
+        wait_until(
+            lambda: line.hears() and publisher.hangs and publisher.in_flight == 2,
+            DEADLINE,
+            "the declaration to hang",
+        )
     line.land()
 
 
