@@ -54,6 +54,15 @@ class Health:
         """Whether messages can be published now."""
         return self.alive and self.broker_up and self.database_up
 
+    @property
+    def summary(self) -> str:
+        """Whether it is ready, and else why not, as `/readyz` answers."""
+        if self.ready:
+            return "ready"
+        servers = (("broker", self.broker_up), ("database", self.database_up))
+        missing = [name for name, up in servers if not up]
+        return f"no connection to: {', '.join(missing)}" if missing else "stalled"
+
 
 class Endpoint:
     """The HTTP server; a context manager that stops it."""
@@ -130,18 +139,10 @@ class _Handler(BaseHTTPRequestHandler):
             case "/metrics":
                 self._answer(HTTPStatus.OK, generate_latest(self.registry), CONTENT_TYPE_LATEST)
             case "/livez":
-                self._verdict(self.health.alive, "alive", "the loop has stalled")
+                alive = self.health.alive
+                self._verdict(alive, "alive" if alive else "the loop has stalled")
             case "/readyz":
-                missing = [
-                    name
-                    for name, up in (
-                        ("broker", self.health.broker_up),
-                        ("database", self.health.database_up),
-                    )
-                    if not up
-                ]
-                reason = f"no connection to: {', '.join(missing)}" if missing else "stalled"
-                self._verdict(self.health.ready, "ready", reason)
+                self._verdict(self.health.ready, self.health.summary)
             case _:
                 self._answer(HTTPStatus.NOT_FOUND, b"/metrics, /livez or /readyz\n")
 
@@ -155,9 +156,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = do_POST
 
-    def _verdict(self, good: bool, yes: str, no: str) -> None:
+    def _verdict(self, good: bool, text: str) -> None:
         status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
-        self._answer(status, f"{yes if good else no}\n".encode())
+        self._answer(status, f"{text}\n".encode())
 
     def _answer(self, status: HTTPStatus, body: bytes, kind: str = "text/plain") -> None:
         self.send_response(status)

@@ -122,12 +122,23 @@ class BulkHistogram(Collector):
         yield HistogramMetricFamily(self._name, self._text, buckets=buckets, sum_value=self._sum)
 
 
-class Metrics:
-    """What one relay process measures."""
+def build_info(registry: CollectorRegistry) -> None:
+    """Have the registry show the version."""
+    info = Gauge("outbox_build_info", "Version", ["version"], registry=registry)
+    info.labels(version("outbox-relay")).set(1)
 
-    def __init__(self) -> None:
+
+class Metrics:
+    """What one relay measures. One of many in a process has those of the process beside it.
+
+    So many routes are counted by name.
+    """
+
+    def __init__(self, *, alone: bool = True, max_routes: int = MAX_ROUTES) -> None:
         self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        self._max_routes = max_routes
+        if alone:
+            ProcessCollector(registry=registry)
 
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(f"outbox_{name}", text, registry=registry)
@@ -197,8 +208,8 @@ class Metrics:
         self.spans_dropped = Counter(
             "outbox_spans_dropped", "No collector took them", registry=registry
         )
-        info = Gauge("outbox_build_info", "Version", ["version"], registry=registry)
-        info.labels(version("outbox-relay")).set(1)
+        if alone:
+            build_info(registry)
         for reason in Reason:
             self.failures.labels(reason)
         self.database_lost()
@@ -232,7 +243,7 @@ class Metrics:
     def _bounded(self, route: tuple[str, str]) -> tuple[str, str]:
         if route in self._routes:
             return route
-        if len(self._routes) >= MAX_ROUTES:
+        if len(self._routes) >= self._max_routes:
             return ("other", "other")
         self._routes.add(route)
         return route
