@@ -4,14 +4,14 @@ import argparse
 import contextlib
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from celery_outbox.check import edits, report, walk
 from celery_outbox.check.finding import Edit, Finding, Unread
-from celery_outbox.check.index import Index
+from celery_outbox.check.index import Index, Locked
 from celery_outbox.check.source import Source, find, read
 
 DESCRIPTION: Final = (
@@ -36,6 +36,7 @@ class Seen:
     found: Sequence[Finding]
     atomic_requests: str | None
     outbox: bool
+    locked: Sequence[Locked]
 
     def changes(self) -> dict[str, list[Edit]]:
         """Return the mechanical changes of each file."""
@@ -85,7 +86,12 @@ def run(options: argparse.Namespace) -> int:
 
 def look(root: Path) -> Seen:
     """Read everything."""
-    files = [read(path, root) for path in find(root)]
+    return look_at(read(path, root) for path in find(root))
+
+
+def look_at(read_files: Iterable[Source | Unread]) -> Seen:
+    """Look at files that were read."""
+    files = list(read_files)
     sources = [file for file in files if isinstance(file, Source)]
     unread = [file for file in files if isinstance(file, Unread)]
     index = Index(sources)
@@ -96,7 +102,7 @@ def look(root: Path) -> Seen:
                 found += walk.findings(source, index)
             except RecursionError:
                 unread.append(Unread(source.shown, "cannot be read: it is nested too deeply"))
-    return Seen(sources, unread, found, index.atomic_requests, index.outbox)
+    return Seen(sources, unread, found, index.atomic_requests, index.outbox, index.locked)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,16 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
+class Locked:
+    """A task that a library locks before it is sent, or a base class of such tasks."""
+
+    task: str
+    library: str
+    path: str
+    line: int
+
+
+@dataclass(frozen=True)
 class Task:
     """A task of the code base."""
 
@@ -44,6 +54,7 @@ class Index:
         self.celery = False
         self.django = False
         self.outbox = False
+        self.locked: list[Locked] = []
         self._tasks: dict[str, list[Task]] = defaultdict(list)
         #: Functions that a callback of `on_commit` calls, and where it does, by their last name.
         self._after_commit: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -101,9 +112,8 @@ class Index:
             elif isinstance(node, ast.ClassDef):
                 path = f"{source.module}.{node.name}"
                 if self._derives(path):
-                    self._add(
-                        node, Task(path, _own_name(node) or path, True, lock=self._lock(path))
-                    )
+                    task = Task(path, _own_name(node) or path, True, lock=self._lock(path))
+                    self._add(node, task, source)
             elif isinstance(node, ast.Assign):
                 self._note_assignment(node, source, names)
             elif isinstance(node, ast.Call):
@@ -121,20 +131,18 @@ class Index:
             if made_by.startswith("contextlib.") and _yields_in_atomic(node, names):
                 self._blocks[path] = True
             elif made_by in DJANGO_TASK:
-                self._add(node, Task(path, path, True, django=True))
+                self._add(node, Task(path, path, True, django=True), source)
             elif name in ("task", "shared_task", "periodic_task") or "task" in name.lower():
                 base = keyword(call, "base") if call else None
                 base_path = (names.resolve(base) or last(base) or "") if base else ""
-                self._add(
-                    node,
-                    Task(
-                        path,
-                        (text(keyword(call, "name")) if call else None) or path,
-                        certain=name in ("task", "shared_task"),
-                        bound=bool(call) and _true(keyword(call, "bind")) if call else False,
-                        lock=self._lock(base_path) if base_path else None,
-                    ),
+                task = Task(
+                    path,
+                    (text(keyword(call, "name")) if call else None) or path,
+                    certain=name in ("task", "shared_task"),
+                    bound=bool(call) and _true(keyword(call, "bind")) if call else False,
+                    lock=self._lock(base_path) if base_path else None,
                 )
+                self._add(node, task, source)
 
     def _note_assignment(self, node: ast.Assign, source: Source, names: Names) -> None:
         """Note tasks that are made by a call, and ATOMIC_REQUESTS."""
@@ -178,10 +186,13 @@ class Index:
         if key is not None and text(key) == "ATOMIC_REQUESTS" and self.atomic_requests is None:
             self.atomic_requests = f"{source.shown}:{key.lineno}"
 
-    def _add(self, node: ast.AST, task: Task) -> None:
-        if id(node) not in self._of_node:
-            self._of_node[id(node)] = task
-            self._tasks[task.path.rpartition(".")[2]].append(task)
+    def _add(self, node: Function | ast.ClassDef, task: Task, source: Source) -> None:
+        if id(node) in self._of_node:
+            return
+        self._of_node[id(node)] = task
+        self._tasks[task.path.rpartition(".")[2]].append(task)
+        if task.lock:
+            self.locked.append(Locked(task.name, task.lock, source.shown, node.lineno))
 
     def _derives(self, path: str, seen: frozenset[str] = frozenset()) -> bool:
         """Tell whether a class is one of Celery's tasks."""

@@ -1,0 +1,163 @@
+"""Django's system checks tell what is lost although there is an outbox."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery, _state
+from django.core import checks  # type: ignore[import-untyped]  # Django ships no types
+from django.test import override_settings  # type: ignore[import-untyped]  # the same
+
+from celery_outbox import OutboxCelery
+from celery_outbox.django.checking import check_sends
+
+pytestmark = pytest.mark.usefixtures("django_database")
+
+TASKS = """
+    from celery import shared_task
+
+    @shared_task
+    def bill(order_id): ...
+"""
+VIEWS = """
+    from django.db import transaction
+    from shop.tasks import bill
+
+    def place(order):
+        transaction.on_commit(lambda: bill.delay(order.pk))
+
+    def join(order):
+        with transaction.atomic():
+            bill.delay(order.pk)
+"""
+
+
+@pytest.fixture
+def current(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The project's app, or another class of app that the test asks for."""
+    state: Any = _state
+    before, default = state._tls.current_app, state.default_app
+    app = getattr(request, "param", OutboxCelery)("shop")
+    app.set_default()
+    yield app
+    app.close()
+    state._tls.current_app, state.default_app = before, default
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Write files of an app and check it: ``project(tasks=..., views=...)``."""
+    monkeypatch.chdir(tmp_path)
+
+    def check(folder: str = "shop", **files: str) -> list[Any]:
+        root = tmp_path / folder
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "__init__.py").touch()
+        for name, text in files.items():
+            path = root / f"{name}.py"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(dedent(text))
+        found = check_sends([SimpleNamespace(name=root.name, path=str(root))])
+        return [(each.id, str(each.obj), each.msg) for each in found]
+
+    return check
+
+
+def test_it_is_one_of_the_projects_checks(current: Any) -> None:
+    """Installed, it is asked with the others, and says nothing where nothing is to be said."""
+    with override_settings(INSTALLED_APPS=["celery_outbox.django"]):
+        assert "celery_outbox" in checks.registry.registry.tags_available()
+        assert checks.run_checks(tags=["celery_outbox"]) == []
+
+
+@pytest.mark.parametrize("current", [Celery], indirect=True)
+def test_an_app_without_an_outbox(current: Any, project: Any) -> None:
+    """What it sends goes directly: on_commit is right there, and not warned of."""
+    ((code, _, said),) = project(tasks=TASKS, views=VIEWS)
+
+    assert code == "celery_outbox.W005"
+    assert "not an OutboxCelery" in said
+
+
+@pytest.mark.parametrize("current", [Celery], indirect=True)
+def test_of_tasks_with_such_an_app_an_error_tells(current: Any, project: Any) -> None:
+    """TASKS has a check of its own."""
+    backend = {"BACKEND": "celery_outbox.django.tasks.OutboxBackend"}
+    with override_settings(TASKS={"default": backend}):
+        assert project(tasks=TASKS) == []
+
+
+def test_what_waits_for_the_commit(current: Any, project: Any) -> None:
+    """Is named with file and line; what joins its transaction is not."""
+    ((code, _, said),) = project(tasks=TASKS, views=VIEWS)
+
+    assert code == "celery_outbox.W004"
+    assert said.endswith(f": {Path('shop', 'views.py')}:6.")
+
+
+def test_many_are_counted(current: Any, project: Any) -> None:
+    """Five are named: a project that begins has hundreds."""
+    line = "    transaction.on_commit(lambda: bill.delay(1))\n"
+    head = "from django.db import transaction\nfrom shop.tasks import bill\ndef place():\n"
+    ((_, _, said),) = project(tasks=TASKS, views=head + line * 7)
+
+    assert said.count("views.py:") == 5
+    assert said.endswith(" and 2 more.")
+
+
+@pytest.mark.parametrize(
+    ("package", "base", "library"),
+    [
+        ("celery_singleton", "Singleton", "celery-singleton"),
+        ("celery_once", "QueueOnce", "celery-once"),
+    ],
+)
+def test_tasks_that_are_locked(
+    current: Any, project: Any, package: str, base: str, library: str
+) -> None:
+    """Each is named; of an own base class its tasks in other modules are as well."""
+    own = f"from {package} import {base}\n\nclass Once({base}):\n    abstract = True\n"
+    tasks = """
+        from celery import shared_task
+        from shop.base import Once
+
+        @shared_task(base=Once, name="rebuild")
+        def rebuild(shelf): ...
+
+        @shared_task
+        def bill(order_id): ...
+    """
+    found = project(base=own, tasks=tasks)
+
+    assert [code for code, _, _ in found] == ["celery_outbox.W003"] * 2
+    assert [where for _, where, _ in found] == [
+        f"{Path('shop', 'base.py')}:3",
+        f"{Path('shop', 'tasks.py')}:6",
+    ]
+    assert found[1][2].startswith(f"rebuild is locked by {library} ")
+
+
+def test_nothing_is_imported_or_run(current: Any, project: Any) -> None:
+    """Sources are read, those alone in which there is something."""
+    raising = f"{dedent(VIEWS)}\nraise SystemExit(7)\n"
+    assert len(project(tasks=TASKS, views=raising)) == 1
+    assert "shop" not in sys.modules
+
+
+@pytest.mark.parametrize("folder", ["lib/site-packages/shop", "shop"])
+def test_other_peoples_code_and_tests_are_left_out(current: Any, project: Any, folder: str) -> None:
+    """What nobody here can change, and what no user waits for."""
+    files = {"views": VIEWS} if "/" in folder else {"test_views": VIEWS, "tests/views": VIEWS}
+    assert project(folder, tasks=TASKS, **files) == []
+
+
+def test_what_cannot_be_read_is_left_out(current: Any, project: Any, tmp_path: Path) -> None:
+    """A link that leads nowhere, and a file that is no Python, keep no project from starting."""
+    assert project(views="on_commit = (\n") == []
+    os.symlink(tmp_path / "nowhere", tmp_path / "shop" / "gone.py")  # noqa: PTH211 - plainer
+    assert project(tasks=TASKS) == []
