@@ -43,7 +43,7 @@ demo: .venv/.synced ## Run a small shop on the outbox, servers and console inclu
 
 test: .venv/.synced ## Run the tests on private servers (ARGS="-k name"; RABBITMQ=auto, require or off; RABBITMQ_VERSION=3.10)
 	@$(RABBITMQ_ROOT) $(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal -m "not long" \
-		--ignore=tests/containers --ignore=tests/apm --cov --cov-report= --cov-report=json:.coverage.json $(ARGS)
+		--ignore=tests/containers --ignore=tests/apm --ignore=tests/ecosystem --cov --cov-report= --cov-report=json:.coverage.json $(ARGS)
 
 test-faults: .venv/.synced ## Run the long tests that kill everything (FAULTS_SEED=n repeats a run)
 	@$(BIN)/pytest --capture=no tests/faults -m "not soak" $(ARGS)
@@ -198,6 +198,46 @@ test-apm: $(APM:%=.apm/%/.made) ## Test beside agents that watch databases (APM=
 	@$(UV) pip install --quiet --python .apm/$*/bin/python $(APM_$*)
 	@touch $@
 
+# What people run with Celery, as released: each row of docs/ecosystem.md has an environment of its own,
+# with all else as locked, and its file in tests/ecosystem. Agents have theirs above.
+ECOSYSTEM_beat := django-celery-beat==2.9.0
+ECOSYSTEM_results := django-celery-results==2.6.0
+ECOSYSTEM_redbeat := celery-redbeat==2.4.2
+ECOSYSTEM_flower := flower==2.2.0
+ECOSYSTEM_singleton := celery-singleton==0.3.1
+ECOSYSTEM_once := celery-once==3.0.1
+ECOSYSTEM_batches := celery-batches==0.11
+ECOSYSTEM_structlog := django-structlog[celery]==11.0.0
+ECOSYSTEM_types := celery-types==0.26.0 mypy==2.4.1
+ECOSYSTEM_pytest-celery := pytest-celery==1.3.0
+ECOSYSTEM_flask-sqlalchemy := flask-sqlalchemy==3.1.1
+ECOSYSTEM_sqlmodel := sqlmodel==0.0.50
+ECOSYSTEM_fastapi := fastapi==0.165.0
+ECOSYSTEM_gevent := gevent==26.9.0
+ECOSYSTEM_eventlet := eventlet==0.41.3
+ECOSYSTEM_psycopg-pool := psycopg-pool==3.3.3
+ECOSYSTEM_django-pool := django==5.2.19 psycopg-pool==3.3.3
+ECOSYSTEM := $(patsubst ECOSYSTEM_%,%,$(filter ECOSYSTEM_%,$(.VARIABLES)))
+ROWS = $(sort $(or $(ONLY),$(ECOSYSTEM) $(APM)))
+.PHONY: test-ecosystem
+test-ecosystem: .venv/.synced ## Test beside what people run with Celery, each as released (ONLY="redbeat flower" for some; ARGS)
+	@$(foreach row,$(filter-out $(ECOSYSTEM) $(APM),$(ROWS)),echo "ONLY: $(row) is none of $(sort $(ECOSYSTEM) $(APM))"; exit 1;) true
+	@$(RABBITMQ_ROOT) $(MAKE) --jobs=2 --keep-going --output-sync=target $(ROWS:%=ecosystem-%)
+
+.PHONY: $(ECOSYSTEM:%=ecosystem-%) $(APM:%=ecosystem-%)
+$(ECOSYSTEM:%=ecosystem-%): ecosystem-%: .ecosystem/%/.made
+	@echo "$*: $(ECOSYSTEM_$*) with $$($(UV) pip freeze --quiet --python .ecosystem/$*/bin/python | grep ^celery==)"
+	@.ecosystem/$*/bin/pytest --quiet tests/ecosystem/test_$(subst -,_,$*).py $(ARGS)
+
+$(APM:%=ecosystem-%): ecosystem-%: .apm/%/.made
+	@echo "$*: $(APM_$*) with $$($(UV) pip freeze --quiet --python .apm/$*/bin/python | grep ^celery==)"
+	@APM_AGENT=$* PYTHONPATH=$(CURDIR)/tools/apm:$(CURDIR)/tools:$(CURDIR) .apm/$*/bin/pytest --quiet tests/apm $(ARGS)
+
+.ecosystem/%/.made: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)
+	@UV_PROJECT_ENVIRONMENT=$(CURDIR)/.ecosystem/$* $(UV) sync --frozen --quiet
+	@$(UV) pip install --quiet --python .ecosystem/$*/bin/python $(ECOSYSTEM_$*)
+	@touch $@
+
 # The Djangos that have tasks, each in an environment of its own with a Python that it runs on, and
 # their source distributions, with the tests in them.
 DJANGO_TASKS := 6.0.10 6.1.3
@@ -278,7 +318,7 @@ console-bench: .venv/.synced ## Measure the console's pages over twelve million 
 	@PYTHONPATH=tools $(BIN)/python -m console_bench $(ARGS)
 
 clean: ## Remove everything that make made
-	rm -rf .venv .apm .compat .docs .site site .helm .matrix .patroni .celery-suite .django .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
+	rm -rf .venv .apm .ecosystem .compat .docs .site site .helm .matrix .patroni .celery-suite .django .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
 
 # Only a changed lock file or project file makes it again.
 .venv/.synced: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)

@@ -1,0 +1,61 @@
+"""celery-batches: messages of the outbox come in batches; a batch that raised is acknowledged."""
+
+import os
+from typing import Any
+
+import psycopg
+import redis
+from celery_batches import Batches
+
+from celery_outbox import OutboxCelery
+from tests.fixtures.programs import RelayFactory, WorkerFactory
+from tests.fixtures.rows import states
+from tests.fixtures.waiting import wait_until
+
+SECONDS = 60
+MODULE = "tests.ecosystem.test_batches"
+
+app = OutboxCelery("shop", broker=os.environ.get("BROKER_URL"), set_as_current=False)
+app.conf.worker_prefetch_multiplier = 10
+app.conf.task_acks_late = True
+app.conf.task_acks_on_failure_or_timeout = False
+
+
+@app.task(base=Batches, flush_every=3, flush_interval=60, name="shop.count")
+def count(requests: Any) -> None:
+    """Write down how many came together."""
+    with psycopg.connect(os.environ["OUTBOX_DATABASE_URL"]) as connection:
+        connection.execute("INSERT INTO effect VALUES (%s)", (f"{len(requests)} together",))
+
+
+@app.task(base=Batches, flush_every=2, flush_interval=60, name="shop.fail")
+def fail(requests: Any) -> None:
+    """Raise: of a plain task, these settings would put the message back."""
+    raise ValueError(f"{len(requests)} at once")
+
+
+def test_batches(
+    relay: RelayFactory,
+    celery_worker: WorkerFactory,
+    database: str,
+    valkey_url: str,
+    effects: Any,
+) -> None:
+    """What one transaction has sent is one batch; what raised is not delivered again."""
+    relay(OUTBOX_DATABASE_URL=database, OUTBOX_BROKER_URL=valkey_url)
+    worker = celery_worker(MODULE, BROKER_URL=valkey_url, OUTBOX_DATABASE_URL=database)
+    with psycopg.connect(database) as connection, app.outbox.using(connection):
+        for shelf in range(3):
+            count.delay(shelf)
+    wait_until(lambda: effects() == ["3 together"], SECONDS, "a batch")
+
+    with psycopg.connect(database) as connection, app.outbox.using(connection):
+        for shelf in range(2):
+            fail.delay(shelf)
+    worker.wait_for_output("2 at once", SECONDS)
+    wait_until(lambda: states(database)["sent"] == 5, SECONDS, "all sent")
+    broker = redis.Redis.from_url(valkey_url)
+    left = wait_until(
+        lambda: broker.hlen("unacked") == 0 and [broker.llen("celery")], SECONDS, "acknowledgements"
+    )
+    assert left == [0]
