@@ -10,7 +10,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 ALERTS: Final = ROOT / "deploy/prometheus/alerts.yaml"
 
 #: What Grafana puts in for its variables.
-VARIABLES: Final = {"__rate_interval": "10s", "job": "outbox-relay"}
+VARIABLES: Final = {"__rate_interval": "10s", "job": "outbox-relay", "outbox": ".*"}
 
 
 def dashboard() -> dict[str, Any]:

@@ -55,12 +55,14 @@ def test_a_panel_explains_itself(panel: dict[str, Any]) -> None:
 
 
 def test_the_variables_are_there() -> None:
-    """One chooses the Prometheus, one the outbox."""
+    """One chooses the Prometheus, one the relays, one the outboxes of those that serve many."""
     variables = {each["name"]: each for each in dashboard()["templating"]["list"]}
 
-    assert set(variables) == {"datasource", "job"}
+    assert set(variables) == {"datasource", "job", "outbox"}
     assert variables["datasource"]["query"] == "prometheus"
     assert variables["job"]["query"] == "label_values(outbox_build_info, job)"
+    assert variables["outbox"]["allValue"] == ".*"  # also of a relay that has no such label
+    assert variables["outbox"]["current"]["value"] == "$__all"
 
 
 def test_every_row_has_panels() -> None:

@@ -7,7 +7,7 @@ from grafana_foundation_sdk.builders.dashboard import (
     Row,
 )
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.dashboard import VariableRefresh
+from grafana_foundation_sdk.models.dashboard import VariableOption, VariableRefresh
 
 from grafana.panels import SOURCE
 from grafana.rows import ROWS
@@ -18,17 +18,30 @@ def as_json() -> str:
     board = (
         Dashboard("Outbox")
         .uid("outbox")
-        .description("The transactional outbox for Celery; one job in Prometheus is one outbox.")
+        .description(
+            "The transactional outbox for Celery; one job in Prometheus is one outbox, or many."
+        )
         .tags(["outbox", "celery"])
         .refresh("10s")
         .time("now-1h", "now")
         .with_variable(DatasourceVariable("datasource").type("prometheus").label("Prometheus"))
         .with_variable(
             QueryVariable("job")
-            .label("Outbox")
+            .label("Relays")
             .datasource(SOURCE)
             .query("label_values(outbox_build_info, job)")
             .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        )
+        .with_variable(
+            QueryVariable("outbox")
+            .label("Outbox")
+            .datasource(SOURCE)
+            .query('label_values(outbox_database_up{job="$job"}, outbox)')
+            .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+            .multi(True)
+            .include_all(True)
+            .all_value(".*")
+            .current(VariableOption(text="All", value="$__all", selected=True))
         )
     )
     for title, panels in ROWS:

@@ -1,6 +1,7 @@
 """The two kinds of panel on the dashboard, so that all of a kind look and behave alike.
 
-Every query asks the data source that `datasource` names about the relays that `job` names.
+Every query asks the data source that `datasource` names, about the outboxes that `job` and `outbox`
+name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
+#: Of the outboxes that are chosen, one or many.
+SERIES: Final = '{job="$job", outbox=~"$outbox"}'
 #: Grid cells, of 24 in a row.
 HALF, THIRD, SIXTH = 12, 8, 4
 CURVES_HEIGHT: Final = 7
@@ -93,7 +96,7 @@ def curves(
 
 def quantiles(histogram: str) -> list[tuple[str, str]]:
     """The median and what one in twenty and one in a hundred exceeds."""
-    rate = f'sum by (le) (rate({histogram}_bucket{{job="$job"}}[$__rate_interval]))'
+    rate = f"sum by (le) (rate({histogram}_bucket{SERIES}[$__rate_interval]))"
     return [(f"histogram_quantile({q}, {rate})", f"p{q * 100:g}") for q in (0.5, 0.95, 0.99)]
 
 

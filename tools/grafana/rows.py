@@ -1,7 +1,8 @@
 """What the dashboard shows, from top to bottom: the answers first, then where to look for the why.
 
-Each relay reports the whole backlog, so that backlogs are the highest number any relay shows, and
-rates are sums over all relays.
+Each relay reports the whole backlog, so that backlogs are the highest number any relay shows of an
+outbox, and rates are sums over all relays. Where a relay serves many outboxes, numbers are of all
+those that are chosen; where it serves one, there is no label `outbox`, and it is chosen.
 """
 
 from collections.abc import Sequence
@@ -9,10 +10,11 @@ from typing import Final
 
 from grafana_foundation_sdk.builders import stat, timeseries
 
-from grafana.panels import THIRD, curves, number, quantiles
+from grafana.panels import SERIES, THIRD, curves, number, quantiles
 
+#: Of the process, whatever it serves.
 JOB: Final = '{job="$job"}'
-RATE: Final = f"{JOB}[$__rate_interval]"
+RATE: Final = f"{SERIES}[$__rate_interval]"
 
 Panel = stat.Panel | timeseries.Panel
 
@@ -20,14 +22,14 @@ ANSWERS: Final = (
     number(
         "Lag",
         "Age of the oldest message that is due and not confirmed.",
-        f"max(outbox_oldest_pending_age_seconds{JOB})",
+        f"max(outbox_oldest_pending_age_seconds{SERIES})",
         "s",
         {"yellow": 10, "red": 60},
     ),
     number(
         "Pending",
         "Messages to be published now, or after another attempt's pause.",
-        f"max(outbox_pending_messages{JOB})",
+        f"sum(max by (outbox) (outbox_pending_messages{SERIES}))",
         "short",
         {"yellow": 10_000, "red": 100_000},
     ),
@@ -41,14 +43,14 @@ ANSWERS: Final = (
     number(
         "Last confirm",
         "Time since the broker last confirmed anything. Long is fine while nothing is pending.",
-        f"time() - (max(outbox_last_confirm_timestamp_seconds{JOB}) > 0)",
+        f"time() - (max(outbox_last_confirm_timestamp_seconds{SERIES}) > 0)",
         "s",
         {},
     ),
     number(
         "Dead",
         "Messages given up: somebody has to look (outbox-relay dead).",
-        f"max(outbox_dead_messages{JOB})",
+        f"sum(max by (outbox) (outbox_dead_messages{SERIES}))",
         "short",
         {"red": 1},
     ),
@@ -78,8 +80,8 @@ FLOW: Final = (
         "Backlog",
         "Messages to be published, and messages held until their eta.",
         [
-            (f"max(outbox_pending_messages{JOB})", "pending"),
-            (f"max(outbox_scheduled_messages{JOB})", "scheduled"),
+            (f"sum(max by (outbox) (outbox_pending_messages{SERIES}))", "pending"),
+            (f"sum(max by (outbox) (outbox_scheduled_messages{SERIES}))", "scheduled"),
         ],
         "short",
     ),
@@ -89,7 +91,7 @@ LAG: Final = (
     curves(
         "Oldest pending message",
         "Age of the oldest message that is due and not confirmed.",
-        [(f"max(outbox_oldest_pending_age_seconds{JOB})", "oldest")],
+        [(f"max(outbox_oldest_pending_age_seconds{SERIES})", "oldest")],
         "s",
     ),
     curves(
@@ -113,8 +115,11 @@ CONFIRMS: Final = (
         "Messages published and not yet confirmed, by relay. At the window, the broker is slow. "
         "Before the fence: claimed, and waiting for standbys.",
         [
-            (f"outbox_in_flight_messages{JOB}", "{{instance}}"),
-            (f"outbox_fenced_messages{JOB}", "{{instance}}, before the fence"),
+            (f"sum by (instance) (outbox_in_flight_messages{SERIES})", "{{instance}}"),
+            (
+                f"sum by (instance) (outbox_fenced_messages{SERIES})",
+                "{{instance}}, before the fence",
+            ),
         ],
         "short",
         THIRD,
@@ -151,7 +156,7 @@ FAILURES: Final = (
     curves(
         "Dead letters",
         "Messages given up, until somebody retries or discards them.",
-        [(f"max(outbox_dead_messages{JOB})", "dead")],
+        [(f"sum(max by (outbox) (outbox_dead_messages{SERIES}))", "dead")],
         "short",
         THIRD,
     ),
@@ -161,7 +166,7 @@ HEALTH: Final = (
     curves(
         "Broker connected",
         "1 while the relay is connected to the broker.",
-        [(f"outbox_broker_up{JOB}", "{{instance}}")],
+        [(f"min by (instance) (outbox_broker_up{SERIES})", "{{instance}}")],
         "bool_yes_no",
         THIRD,
         most=1,
@@ -169,7 +174,7 @@ HEALTH: Final = (
     curves(
         "Broker blocked",
         "1 while the broker takes nothing: a memory or disk alarm, or a full Redis.",
-        [(f"outbox_broker_blocked{JOB}", "{{instance}}")],
+        [(f"max by (instance) (outbox_broker_blocked{SERIES})", "{{instance}}")],
         "bool_yes_no",
         THIRD,
         most=1,
@@ -177,7 +182,7 @@ HEALTH: Final = (
     curves(
         "Database connected",
         "1 while the relay is connected to Postgres.",
-        [(f"outbox_database_up{JOB}", "{{instance}}")],
+        [(f"min by (instance) (outbox_database_up{SERIES})", "{{instance}}")],
         "bool_yes_no",
         THIRD,
         most=1,
@@ -186,16 +191,30 @@ HEALTH: Final = (
 
 RELAYS: Final = (
     curves(
+        "Furthest behind",
+        "Age of the oldest message that is due, and not confirmed: the ten oldest outboxes.",
+        [
+            (
+                f"topk(10, max by (job, outbox) (outbox_oldest_pending_age_seconds{SERIES}))",
+                "{{job}} {{outbox}}",
+            )
+        ],
+        "s",
+        THIRD,
+    ),
+    curves(
         "Published by relay",
         "Confirmed messages per second, by relay.",
         [(f"sum by (instance) (rate(outbox_confirm_seconds_count{RATE}))", "{{instance}}")],
         "mps",
+        THIRD,
     ),
     curves(
         "Relays by version",
         "Relays that run, by version: two versions only during an upgrade.",
         [(f"count by (version) (outbox_build_info{JOB})", "{{version}}")],
         "short",
+        THIRD,
     ),
 )
 
@@ -203,14 +222,24 @@ POSTGRES: Final = (
     curves(
         "Size of the hot tables",
         "They should be as large as the backlog. Large without a backlog is bloat.",
-        [(f"max by (table) (outbox_work_table_bytes{JOB})", "{{table}}")],
+        [
+            (
+                f"sum by (table) (max by (outbox, table) (outbox_work_table_bytes{SERIES}))",
+                "{{table}}",
+            )
+        ],
         "bytes",
         THIRD,
     ),
     curves(
         "Rows to be vacuumed",
         "Dead rows in the hot tables: a saw-tooth is right, a steady climb is not.",
-        [(f"max by (table) (outbox_work_table_dead_tuples{JOB})", "{{table}}")],
+        [
+            (
+                f"sum by (table) (max by (outbox, table) (outbox_work_table_dead_tuples{SERIES}))",
+                "{{table}}",
+            )
+        ],
         "short",
         THIRD,
     ),
@@ -218,7 +247,7 @@ POSTGRES: Final = (
         "Horizon",
         "How long an open transaction has kept vacuum from removing dead rows. Without "
         "pg_read_all_stats the relay cannot see it and the panel stays empty.",
-        [(f"max(outbox_horizon_age_seconds{JOB})", "oldest transaction")],
+        [(f"max(outbox_horizon_age_seconds{SERIES})", "oldest transaction")],
         "s",
         THIRD,
     ),
@@ -236,7 +265,12 @@ EFFECTS: Final = (
         "Missing",
         "Confirmed five minutes ago or longer, and finished by no worker, by where they are. "
         "What is gone wants outbox-relay audit, and replay --missing.",
-        [(f"max by (place) (outbox_missing_messages{JOB})", "{{place}}")],
+        [
+            (
+                f"sum by (place) (max by (outbox, place) (outbox_missing_messages{SERIES}))",
+                "{{place}}",
+            )
+        ],
         "short",
         THIRD,
     ),
@@ -245,7 +279,8 @@ EFFECTS: Final = (
         "Messages that wait, of a sample, whose task no live worker of their queue knows.",
         [
             (
-                f"max by (task, queue) (outbox_unknown_task_messages{JOB})",
+                "sum by (task, queue) "
+                f"(max by (outbox, task, queue) (outbox_unknown_task_messages{SERIES}))",
                 "{{task}} for {{queue}}",
             )
         ],
@@ -262,6 +297,6 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
     ("Failures and dead letters", FAILURES),
     ("Workers: what became of it", EFFECTS),
     ("Broker and database", HEALTH),
-    ("Relays", RELAYS),
+    ("Relays and their outboxes", RELAYS),
     ("Postgres: bloat and horizon", POSTGRES),
 )
