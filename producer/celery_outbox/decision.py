@@ -22,6 +22,7 @@ class Origin(Enum):
     USER = "code that calls delay() and the like"
     RETRY = "the running task's own retry(), whose exception ends its transaction"
     REPLACEMENT = "the running task's own replace(), whose exception ends its transaction"
+    MEMBER = "the running task's own add_to_chord(), which has counted it whatever rolls back"
     CONTINUATION = "what follows a task: links, the next step of a chain, the body of a chord"
 
 
@@ -60,13 +61,18 @@ TABLE: Final[dict[tuple[Origin, Scope], tuple[Destination, Destination]]] = {
     (Origin.REPLACEMENT, Scope.NONE): (Destination.STORE_APART, Destination.BROKER),
     (Origin.REPLACEMENT, Scope.TRANSACTION): (Destination.STORE_APART, Destination.BROKER),
     (Origin.REPLACEMENT, Scope.COMMITTING): (Destination.JOIN, Destination.JOIN),
+    (Origin.MEMBER, Scope.NONE): (Destination.STORE_APART, Destination.BROKER),
+    (Origin.MEMBER, Scope.TRANSACTION): (Destination.STORE_APART, Destination.BROKER),
+    (Origin.MEMBER, Scope.COMMITTING): (Destination.STORE_APART, Destination.BROKER),
     (Origin.CONTINUATION, Scope.NONE): (Destination.STORE_APART, Destination.BROKER),
     (Origin.CONTINUATION, Scope.TRANSACTION): (Destination.JOIN, Destination.JOIN),
     (Origin.CONTINUATION, Scope.COMMITTING): (Destination.JOIN, Destination.JOIN),
 }
 
-#: What a task says by raising: sent within its body, under its own id.
+#: What a task says by raising: sent under its own id.
 ENDINGS: Final = frozenset({Origin.RETRY, Origin.REPLACEMENT})
+#: What is sent within the body of a task, which can still be rejected.
+WITHIN_BODY: Final = ENDINGS | {Origin.MEMBER}
 #: Those of Celery's own tasks that send others. Not celery.map and its like, which run your code.
 CANVAS_TASKS: Final = frozenset({"celery.chord_unlock", "celery.chord", "celery.group"})
 
@@ -90,12 +96,20 @@ def origin_of(process: Process, running: Any, task: Any, *, follows: bool) -> Or
         if _is_replacement(running.request, task):
             return Origin.REPLACEMENT
         follows = follows or running.name in CANVAS_TASKS
+        if not follows and _is_member(running.request, task):
+            return Origin.MEMBER
     return Origin.CONTINUATION if follows else Origin.USER
 
 
 def _is_retry(request: Any, task: Any) -> bool:
     facts = task.headers if "id" in task.headers else task.body  # task protocol 1
     return bool(facts["id"] == request.id and (facts["retries"] or 0) > (request.retries or 0))
+
+
+def _is_member(request: Any, task: Any) -> bool:
+    facts = task.headers if "id" in task.headers else task.body  # task protocol 1
+    group = facts.get("group") or facts.get("taskset")
+    return bool(request.chord and group and group == request.group)
 
 
 def _is_replacement(request: Any, task: Any) -> bool:

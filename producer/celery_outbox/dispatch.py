@@ -17,7 +17,7 @@ from celery import Celery
 from celery_outbox import settings, worker
 from celery_outbox.block import Using, current_block
 from celery_outbox.capture.channel import CapturingProducer
-from celery_outbox.decision import ENDINGS, Destination, Origin, Scope, destination, origin_of
+from celery_outbox.decision import WITHIN_BODY, Destination, Origin, Scope, destination, origin_of
 from celery_outbox.errors import NoTransaction
 from celery_outbox.many.storing import Buffered, Joined, Portions, Storing, finish_earlier
 from celery_outbox.message import Alike, Message, Parcel
@@ -76,7 +76,7 @@ class Dispatch:
         if running is None or not running.acks_late:
             return decision
         # Within its body a task can be rejected; after it, only by the parent of its process.
-        return replace(decision, requeue=origin in ENDINGS or not is_main)
+        return replace(decision, requeue=origin in WITHIN_BODY or not is_main)
 
     def decide_event(self, name: str, target: object | None) -> Decision:
         """Decide where a message goes that is no task. Raises NoTransaction or AmbiguousBlock."""

@@ -50,6 +50,15 @@ def test_what_ends_a_task_outlives_its_transaction(origin: Origin, scope: Scope)
     assert where is (Destination.JOIN if commits else Destination.STORE_APART)
 
 
+@pytest.mark.parametrize("scope", Scope)
+def test_what_a_chord_has_counted_outlives_every_transaction(scope: Scope) -> None:
+    """The result backend waits for it, and takes no count back."""
+    stored = destination(Origin.MEMBER, scope, has_database=lambda: True)
+    sent = destination(Origin.MEMBER, scope, has_database=lambda: False)
+
+    assert (stored, sent) == (Destination.STORE_APART, Destination.BROKER)
+
+
 @pytest.mark.parametrize("message", [task("own", 2), task(replaced_task_nesting=1), task()])
 def test_only_workers_send_what_is_not_users(message: Any) -> None:
     """In the web, or in a task that runs eagerly, everything is the user's."""
@@ -72,6 +81,30 @@ def test_who_sends_while_a_task_runs(case: str) -> None:
     message, follows, origin = ORIGINS[case]
 
     assert origin_of(Process.TASK, RUNNING, message, follows=follows) is origin
+
+
+IN_CHORD = Context({"id": "own", "group": "g", "chord": {"task": "shop.total"}})
+IN_GROUP = Context({"id": "own", "group": "g"})
+
+
+@pytest.mark.parametrize(
+    ("request_", "message", "follows", "origin"),
+    [
+        (IN_CHORD, task(group="g"), False, Origin.MEMBER),
+        (IN_CHORD, task(group="g", replaced_task_nesting=1), False, Origin.REPLACEMENT),
+        (IN_CHORD, task(group="g"), True, Origin.CONTINUATION),
+        (IN_CHORD, task(group="another"), False, Origin.USER),
+        (IN_CHORD, task(), False, Origin.USER),
+        (IN_GROUP, task(group="g"), False, Origin.USER),
+    ],
+)
+def test_who_is_added_to_a_chord(
+    request_: Context, message: Any, follows: bool, origin: Origin
+) -> None:
+    """A task of the chord that the running one is in, and nothing else."""
+    running = SimpleNamespace(name="shop.add", request=request_)
+
+    assert origin_of(Process.TASK, running, message, follows=follows) is origin
 
 
 @pytest.mark.parametrize("name", ["celery.chord_unlock", "celery.group"])

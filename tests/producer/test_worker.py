@@ -148,6 +148,43 @@ def test_replacement_commits_with_the_data(
     assert stored.args() == [1, 2]
 
 
+@pytest.mark.parametrize("block", [using, owned])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_what_is_added_to_a_chord_survives_the_rollback(
+    trap: str, database: str, valkey_url: str, stored: Stored, block: Any, lazy: bool
+) -> None:
+    """The result backend has counted it by then: without its row the chord would never end."""
+    shop = make_shop(trap, result_backend=valkey_url, outbox_database_url=database)
+    app = shop.app
+
+    @app.task(name="shop.growing", shared=False, bind=True)
+    def growing(self: Any) -> None:
+        with psycopg.connect(database) as connection, block(app, connection):
+            shop.add.delay("rolled back", 0)
+            added = self.add_to_chord(shop.add.s(1, 0), lazy=lazy)
+            if lazy:
+                added.delay()
+            raise Ignore
+
+    deliver(app, "shop.growing", group="g", chord=dict(shop.total.s()))
+
+    assert stored.args() == [1]
+
+
+def test_what_is_added_to_a_chord_without_database(plain_broker: str, valkey_url: str) -> None:
+    """The worker sends it as Celery does."""
+    shop = make_shop(plain_broker, result_backend=valkey_url)
+
+    @shop.app.task(name="shop.growing", shared=False, bind=True)
+    def growing(self: Any) -> None:
+        self.add_to_chord(shop.add.s(1, 0))
+        raise Ignore
+
+    deliver(shop.app, "shop.growing", group="g", chord=dict(shop.total.s()))
+
+    assert arrived(plain_broker) == ["shop.add"]
+
+
 def test_ignore_alone_rolls_back(worker_shop: Shop, database: str, stored: Stored) -> None:
     """Ignore that no replacement raised is an error like any other."""
     app = worker_shop.app
