@@ -1,0 +1,23 @@
+"""`celery -A tests.end_to_end.canvas.worker worker`: the worker of the line in CANVAS_PLAN."""
+
+import json
+import os
+from typing import Any
+
+from celery.signals import before_task_publish, task_postrun
+
+from tests.end_to_end.canvas.apps import Plan, make_app
+
+app, journal = make_app(Plan(**json.loads(os.environ["CANVAS_PLAN"])))
+
+
+@before_task_publish.connect
+def count_sent(*_: Any, **__: Any) -> None:
+    """What goes on with a canvas."""
+    journal.sent()
+
+
+@task_postrun.connect
+def count_done(*_: Any, **__: Any) -> None:
+    """Sent by Celery once all that follows has been sent."""
+    journal.done()
