@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Delete, Engine, Update, column, create_engine, event, table, text, update
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
@@ -14,6 +14,7 @@ from tests.fixtures.postgres import OwnPostgres, migrated_database
 from tests.producer.conftest import Shop, Stored
 
 COUNT = text("SELECT count(*) FROM outbox.message")
+READ_ONLY = "-c default_transaction_read_only=on"
 KINDS: dict[str, Callable[[Engine], Any]] = {
     "Session": Session,
     "scoped_session": lambda engine: scoped_session(sessionmaker(engine)),
@@ -269,6 +270,32 @@ def test_refuses_a_session_without_a_database(shop: Shop) -> None:
         pytest.raises(UnusableTarget, match="bind_arguments"),
     ):
         shop.add.delay(1, 0)
+
+
+def test_a_session_that_reads_elsewhere(shop: Shop, engine: Engine, stored: Stored) -> None:
+    """What routes writes to a primary has its tasks there too, in the transaction of its data."""
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE effect AS SELECT 0 AS n"))
+    replica = create_engine(engine.url, connect_args={"options": READ_ONLY})
+
+    class Routing(Session):
+        def get_bind(self, *_: Any, clause: Any = None, **__: Any) -> Engine:
+            writes = self._flushing or isinstance(clause, Update | Delete)
+            return engine if writes else replica
+
+    with Routing() as session, shop.app.outbox.using(session):
+        assert session.execute(COUNT).scalar() == 0
+        shop.add.delay(1, 0)
+        session.execute(update(table("effect", column("n"))).values(n=1))
+        shop.add.apply_async((2, 0), outbox=session)
+        session.commit()
+        shop.add.delay(3, 0)
+        session.rollback()
+    replica.dispose()
+
+    assert stored.args() == [1, 2]
+    versions = stored.fetch("SELECT xmin FROM outbox.message UNION SELECT xmin FROM effect")
+    assert len(versions) == 1
 
 
 @pytest.mark.parametrize("end", ["leave", "query", "commit", "savepoint"])

@@ -21,7 +21,13 @@ from celery_outbox.message import Parcel
 from celery_outbox.statements.commands import Entry, Outcome, Rows
 from celery_outbox.statements.insert import explain, statement
 from celery_outbox.targets.sqlalchemy_buffer import STYLES, ConnectionBuffer, check_autocommit
-from celery_outbox.targets.sqlalchemy_session import SessionBuffer, connection_of, is_connecting
+from celery_outbox.targets.sqlalchemy_session import (
+    SessionBuffer,
+    bind_of,
+    connect,
+    connection_of,
+    is_connecting,
+)
 from celery_outbox.targets.target import (
     ASYNCHRONOUS,
     CLOSED,
@@ -173,7 +179,7 @@ class SQLAlchemyTarget:
         return self._fetch(self._behind, query, parameters)
 
     def _fetch(self, behind: Session | Connection, query: str, parameters: Any) -> Rows:
-        connection = behind.connection() if isinstance(behind, Session) else behind
+        connection = connect(behind) if isinstance(behind, Session) else behind
         text = statement(query, self._schema, STYLES[connection.dialect.driver])
         try:
             return [tuple(row) for row in connection.exec_driver_sql(text, parameters)]
@@ -226,7 +232,7 @@ class SQLAlchemyTarget:
     @property
     def _dialect(self) -> Any:
         try:
-            bind = self._behind.get_bind() if isinstance(self._behind, Session) else self._behind
+            bind = bind_of(self._behind) if isinstance(self._behind, Session) else self._behind
         except UnboundExecutionError:
             return None
         return bind.dialect

@@ -12,7 +12,7 @@ from contextlib import suppress
 from threading import Lock, RLock
 from typing import Any, Final, cast
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, table, update
 from sqlalchemy.exc import InvalidRequestError, UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.session import SessionTransactionState
@@ -24,6 +24,9 @@ from celery_outbox.targets.sqlalchemy_buffer import ConnectionBuffer
 logger = logging.getLogger(__name__)
 
 _KEY: Final = "_celery_outbox"
+#: By what a session that reads and writes on several databases tells them apart. Those that follow
+#: SQLAlchemy's own example know UPDATE and DELETE, and take a bare INSERT for something to read.
+_WRITING: Final = update(table("message"))
 
 
 class SessionBuffer:
@@ -106,7 +109,7 @@ class SessionBuffer:
         if not self.has_entries(session) or not self._asking.acquire(blocking=False):
             return
         try:
-            connection = session.connection()
+            connection = connect(session)
         except InvalidRequestError as error:
             if error.code != "isce":  # "concurrent operations are not permitted"
                 raise
@@ -120,7 +123,7 @@ class SessionBuffer:
     def insert(self, session: Session) -> None:
         """Insert what is buffered; the session begins what it has not begun yet."""
         if self.has_entries(session):
-            connection = session.connection()
+            connection = connect(session)
             buffer = ConnectionBuffer.of(connection)
             self._move_to(buffer)
             buffer.insert(connection)
@@ -140,7 +143,7 @@ class SessionBuffer:
     def _after_create(self, session: Session, transaction: SessionTransaction) -> None:
         """Begin a savepoint at once, so that what was sent before it is inserted before it."""
         if transaction.nested and self.has_entries(session):
-            session.connection()
+            connect(session)
 
     def _after_begin(
         self, session: Session, transaction: SessionTransaction, connection: Connection
@@ -196,12 +199,25 @@ def _left_behind(transaction: SessionTransaction) -> list[Entry]:
 SessionBuffer.listen()
 
 
+def bind_of(session: Session) -> Any:
+    """Return the engine or connection that the session writes to.
+
+    Raises UnboundExecutionError where it knows only the databases of its mappers.
+    """
+    return session.get_bind(clause=_WRITING)
+
+
+def connect(session: Session) -> Connection:
+    """Return the connection that the session writes on, in its transaction."""
+    return session.connection(bind_arguments={"clause": _WRITING})
+
+
 def connection_of(session: Session, transaction: SessionTransaction | None) -> Connection | None:
     """Return the connection that `transaction` has begun itself, if it has."""
     if transaction is None:
         return None
     try:
-        begun: Any = transaction._connections.get(session.get_bind())
+        begun: Any = transaction._connections.get(bind_of(session))
     except UnboundExecutionError:  # of its mappers' databases only, and so not of ours
         return None
     return None if begun is None else cast(Connection, begun[0])
