@@ -79,6 +79,11 @@ class Cycle:
         """Whether nothing is held, and nothing is left to be settled or parked."""
         return self._core.at_rest and not (self._refused.any or self._settling.late)
 
+    @property
+    def idle(self) -> bool:
+        """Whether it is at rest, and the last look found nothing to claim."""
+        return self._idle and self.at_rest and not self._quarantine.busy
+
     def resume(self) -> None:
         """Claim at the next step: a connection is a new one."""
         self._next_turn = 0.0

@@ -47,6 +47,11 @@ class Outage:
             log.info(f"{self._server}_up")
 
 
+def outages(clock: Callable[[], float]) -> tuple[Outage, Outage]:
+    """Of a database and of a broker."""
+    return Outage("database", clock), Outage("broker", clock)
+
+
 class Refusals:
     """Counts refusals by reason, and logs the sums."""
 

@@ -12,7 +12,6 @@ from tenacity import (
     retry_if_exception_type,
     stop_after_delay,
     stop_when_event_set,
-    wait_random_exponential,
 )
 
 from outbox_relay.broker.publisher import Open, Publisher
@@ -22,13 +21,14 @@ from outbox_relay.core.decide import Core
 from outbox_relay.core.depths import Depths
 from outbox_relay.core.fence import Fence
 from outbox_relay.core.guard import Guard
-from outbox_relay.errors import BrokerLost, RelayError, SchemaError, StoreLost
+from outbox_relay.errors import BrokerLost, RelayError, StoreLost
 from outbox_relay.loop.cycle import Cycle
 from outbox_relay.loop.holds import HoldReader
 from outbox_relay.loop.housekeeping import Housekeeping
-from outbox_relay.loop.incidents import Outage
+from outbox_relay.loop.incidents import Outage, outages
 from outbox_relay.loop.pace import Pace
 from outbox_relay.loop.quarantine import Quarantine
+from outbox_relay.loop.reconnect import RECONNECT, TRANSIENT
 from outbox_relay.loop.retention import Retention
 from outbox_relay.observe.health import Health
 from outbox_relay.observe.metrics import Metrics
@@ -38,14 +38,6 @@ from outbox_relay.settings import Settings
 
 log = structlog.get_logger()
 
-#: The longest pause between two attempts to reach a server, in seconds.
-MAX_RECONNECT_DELAY: Final = 5.0
-
-#: Full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog), so that a fleet of relays
-#: does not come back as one.
-RECONNECT: Final = wait_random_exponential(multiplier=0.1, max=MAX_RECONNECT_DELAY)
-#: What the relay waits out. A schema that was right once and is not now is being migrated.
-TRANSIENT: Final = (StoreLost, BrokerLost, SchemaError)
 #: How often the relay checks that the database is still the one it was, in seconds.
 LOOK_BACK_EVERY: Final = 5.0
 #: A drain gives up so many seconds after its last progress: longer than other relays' leases.
@@ -67,6 +59,7 @@ class Relay:
         guard: Guard | None = None,
         depths: Depths | None = None,
         trail: Untraced | None = None,
+        shared: tuple[Outage, Outage] | None = None,
     ) -> None:
         self._settings = settings
         self._trail = trail or Untraced()
@@ -81,8 +74,7 @@ class Relay:
         self._looked_back = 0.0
         self._publisher: Publisher | None = None
         self._elsewhere = False  # whether to leave the node that was connected to last
-        self._database = Outage("database", monotonic)
-        self._broker = Outage("broker", monotonic)
+        self._database, self._broker = shared or outages(monotonic)
         self._stopping = threading.Event()
         self._draining = False
         self._pace = Pace()
@@ -101,6 +93,11 @@ class Relay:
         """Whether it has nothing to do but to look, and nothing has moved for a while."""
         return self._cycle.sleep.at_ease and monotonic() - self._cycle.last_message >= QUIET_AFTER
 
+    @property
+    def idle_since(self) -> float | None:
+        """When the last message moved, 0 if none has; None while there is something to do."""
+        return None if self._core.waiting or not self._cycle.idle else self._cycle.last_message
+
     def stop(self) -> None:
         """Claim no more; `run` returns when nothing is in flight, or the grace period is over."""
         self._stopping.set()
@@ -109,13 +106,21 @@ class Relay:
         """Publish until `stop` is called. Raises SchemaError if the tables are not ours to use."""
         self._begin()
         log.info("relay_started", window=self._settings.window, batch=self._settings.batch_size)
+        self._work()
+        log.info("relay_stopped", left_behind=self._cycle.holding)
+
+    def serve(self) -> None:
+        """Do the same where its begin and its end are no news."""
+        self._begin()
+        self._work()
+
+    def _work(self) -> None:
         while not self._stopping.is_set():
             self._round()
         deadline = monotonic() + self._settings.grace_period
         while not self._cycle.at_rest and monotonic() < deadline:
             self._round()
         self._leave()
-        log.info("relay_stopped", left_behind=self._cycle.holding)
 
     def drain(self) -> bool:
         """Publish what is due; whether all of it was. Raises SchemaError as `run` does."""

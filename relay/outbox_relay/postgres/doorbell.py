@@ -43,6 +43,15 @@ SELECT EXISTS (SELECT FROM {outbox}.ready WHERE id > %(floor)s AND lease_until <
 )
 
 
+def obstacle(connection: BoundedConnection, process: int, prepared: int) -> str | None:
+    """Why nobody can be rung on this connection, given what BELL has told."""
+    if process != connection.pgconn.backend_pid:
+        return "a pooler is in between"
+    if prepared:
+        return "max_prepared_transactions is not 0, and no prepared transaction can notify"
+    return None
+
+
 class Look(NamedTuple):
     """Whether there is work, and the seconds until something is due; None while nothing waits."""
 
@@ -78,7 +87,7 @@ class Bell:
         if self._wanted == "off":
             return None
         bell, watch, channel, process, prepared = self._run(BELL)[0]
-        if self._wanted == "auto" and (reason := self._obstacle(process, prepared)):
+        if self._wanted == "auto" and (reason := obstacle(self._connection, process, prepared)):
             self._wanted = "off"
             return reason
         self.watching = self._try_lock(watch)
@@ -126,13 +135,6 @@ class Bell:
 
     def _hear(self, _: object) -> None:
         self._rung = True
-
-    def _obstacle(self, process: int, prepared: int) -> str | None:
-        if process != self._connection.pgconn.backend_pid:
-            return "a pooler is in between"
-        if prepared:
-            return "max_prepared_transactions is not 0, and no prepared transaction can notify"
-        return None
 
     def _try_lock(self, key: int) -> bool:
         return bool(self._run(TRY_LOCK, {"key": key})[0][0])

@@ -1,5 +1,7 @@
 """Forgets what was sent long ago, on a connection of its own, portion by portion.
 
+`tidy` also gives messages that have lost their work their work back, with the same connection.
+
 Each portion is committed: what was done stays done, however the run ends.
 """
 
@@ -7,8 +9,13 @@ from contextlib import closing
 from time import monotonic
 from typing import Final
 
-from outbox_relay.postgres.chores import PURGE
-from outbox_relay.postgres.database import connect, current_url, translated
+from outbox_relay.postgres.chores import PURGE, RESTORE_WORK
+from outbox_relay.postgres.database import (
+    BoundedConnection,
+    connect,
+    current_url,
+    translated,
+)
 from outbox_relay.settings import Settings
 
 NAME: Final = "outbox-relay retention"
@@ -22,16 +29,28 @@ def purge(settings: Settings) -> int:
     Raises StoreLost or SchemaError.
     """
     url = current_url(settings)
+    with closing(connect(url, NAME, settings.statement_timeout)) as connection, translated():
+        return _purged(connection, settings, BUDGET)
+
+
+def tidy(settings: Settings, budget: float) -> tuple[int, int]:
+    """How many messages have their work back, and about how many were forgotten in that time.
+
+    Raises StoreLost or SchemaError.
+    """
+    url, restore = current_url(settings), RESTORE_WORK.in_schema(settings.schema).text
+    with closing(connect(url, NAME, settings.statement_timeout)) as connection, translated():
+        row = connection.execute(restore.encode()).fetchone()
+        return int(row[0]) if row else 0, _purged(connection, settings, budget)
+
+
+def _purged(connection: BoundedConnection, settings: Settings, budget: float) -> int:
     statement = PURGE.in_schema(settings.schema).text
-    total, until = 0, monotonic() + BUDGET
-    with (
-        closing(connect(url, NAME, settings.statement_timeout)) as connection,
-        translated(),
-    ):
-        while monotonic() < until:
-            row = connection.execute(statement, {"older_than": settings.retention}).fetchone()
-            gone = int(row[0]) if row else 0
-            total += gone
-            if not gone:
-                break
+    total, until = 0, monotonic() + budget
+    while monotonic() < until:
+        row = connection.execute(statement.encode(), {"older_than": settings.retention}).fetchone()
+        gone = int(row[0]) if row else 0
+        total += gone
+        if not gone:
+            break
     return total

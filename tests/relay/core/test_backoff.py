@@ -15,7 +15,7 @@ from outbox_relay.core.backoff import (
     poll_interval,
     retry_delay,
 )
-from outbox_relay.loop.relay import MAX_RECONNECT_DELAY, RECONNECT
+from outbox_relay.loop.reconnect import MAX_RECONNECT_DELAY, RECONNECT
 
 
 @given(st.floats(0, 1e6))
