@@ -15,6 +15,7 @@ from bench import (
     limit,
     many,
     naive,
+    outboxes,
     peers,
     plain,
     producer,
@@ -73,6 +74,7 @@ def catalogue(scale: Scale, has: Brokers) -> list[Experiment]:
         Experiment("audit", _named_each("audit", audit.measure), heavy=True),
         *(_latency(scale) if has.rabbitmq else ()),
         *(_refusals() if has.rabbitmq else ()),
+        *(_outboxes() if has.rabbitmq else ()),
         *(_fence() if has.rabbitmq else ()),
     ]
 
@@ -168,6 +170,11 @@ def _latency(scale: Scale) -> Iterator[Experiment]:
 
 def _refusals() -> Iterator[Experiment]:
     yield Experiment("refusals", _named_each("refusals", refusals.measure), heavy=True)
+
+
+def _outboxes() -> Iterator[Experiment]:
+    name = "many outboxes"
+    yield Experiment(name, _named_each(name, outboxes.measure), heavy=True)
 
 
 def _fence() -> Iterator[Experiment]:

@@ -26,6 +26,7 @@ UNITS: Final = {
     "lines": "/min",
     "channels": "/min",
     "others": "cores",
+    "number": "",
 }
 
 

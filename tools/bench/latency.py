@@ -57,8 +57,8 @@ def measure(
     settled: dict[str, float] = dict(lab.admin.execute(SETTLED_AT).fetchall())
     queues.delete(url, routes)
     return {
-        "commit to settled": _percentiles(settled[id_] - at for id_, at in committed.items()),
-        "commit to received": _percentiles(arrivals[id_] - at for id_, at in committed.items()),
+        "commit to settled": percentiles(settled[id_] - at for id_, at in committed.items()),
+        "commit to received": percentiles(arrivals[id_] - at for id_, at in committed.items()),
     }
 
 
@@ -118,6 +118,7 @@ def _await_settled(lab: Lab, expected: int) -> None:
         sleep(POLL_SECONDS)
 
 
-def _percentiles(seconds: Iterable[float]) -> dict[str, float]:
+def percentiles(seconds: Iterable[float]) -> dict[str, float]:
+    """The median and the 99th of a hundred, in milliseconds."""
     ordered = sorted(1000 * each for each in seconds)
     return {"p50": ordered[len(ordered) // 2], "p99": ordered[int(len(ordered) * 0.99)]}

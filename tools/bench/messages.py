@@ -5,7 +5,7 @@ About 570 bytes of properties and 190 of body on the wire, as Celery's protocol 
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 
@@ -55,16 +55,25 @@ def settle(lab: Lab) -> None:
 
 def fill(lab: Lab, messages: int, routes: Sequence[Route]) -> None:
     """Add pending messages to the outbox."""
-    lab.admin.execute(
-        FILL,
-        {
-            **_written(lab.database_url),
-            "messages": messages,
-            "queues": [route.queue for route in routes],
-            "declares": [route.declare for route in routes],
-            "count": len(routes),
-        },
-    )
+    lab.admin.execute(FILL, _filling(lab, messages, routes))
+
+
+def fill_schema(
+    connection: psycopg.Connection[Any], lab: Lab, schema: str, messages: int, route: Route
+) -> None:
+    """Add pending messages to the outbox in a schema of another database."""
+    text = FILL.replace("outbox.message", f"{schema}.message")
+    connection.execute(text.encode(), _filling(lab, messages, [route]))
+
+
+def _filling(lab: Lab, messages: int, routes: Sequence[Route]) -> dict[str, object]:
+    return {
+        **_written(lab.database_url),
+        "messages": messages,
+        "queues": [route.queue for route in routes],
+        "declares": [route.declare for route in routes],
+        "count": len(routes),
+    }
 
 
 @cache

@@ -36,6 +36,8 @@ class Scale:
     #: Tasks sent in one transaction, and those after which memory is read.
     many: int
     remembered: int
+    #: Messages of one tenant among many.
+    tenant: int
     #: Commits of each connection in a turn.
     commits: int
     #: Messages that wait for each route that takes nothing, and for how long others go by.
@@ -73,6 +75,7 @@ QUICK: Final = Scale(
     kept=50_000,
     many=100_000,
     remembered=100_000,
+    tenant=1_000_000,
     commits=500,
     refused=500,
     refusals_seconds=60,
@@ -105,6 +108,7 @@ FULL: Final = Scale(
     kept=1_400_000,
     many=100_000,
     remembered=1_000_000,
+    tenant=1_000_000,
     commits=2000,
     refused=1_000,
     refusals_seconds=600,
@@ -138,6 +142,7 @@ SMOKE: Final = Scale(
     kept=60,
     many=300,
     remembered=300,
+    tenant=300,
     commits=20,
     refused=20,
     refusals_seconds=4,
