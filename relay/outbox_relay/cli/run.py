@@ -1,17 +1,11 @@
 """`run`: the daemon, and `run --drain`, which publishes what is due and ends."""
 
-import gc
-import os
 import secrets
-import signal
-import threading
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Final
-
-import structlog
 
 from outbox_relay.broker.registry import (
     broker_of,
@@ -21,6 +15,8 @@ from outbox_relay.broker.registry import (
 )
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import DAEMON
+from outbox_relay.cli.lifetime import LANDING, on_signals, spare_the_collector
+from outbox_relay.cli.run_many import run_many
 from outbox_relay.core.depths import Depths
 from outbox_relay.core.guard import Guard
 from outbox_relay.errors import SettingsError
@@ -44,17 +40,21 @@ from outbox_relay.postgres.replays import Replays
 from outbox_relay.postgres.workers import Workers
 from outbox_relay.settings import Settings
 
-log = structlog.get_logger()
-
-#: The share of the grace period for what is in flight. The rest is for settling and giving back.
-LANDING: Final = 0.8
 #: The share of it for spans that no collector has yet.
 FLUSHING: Final = 0.1
 
 
 def command() -> Command:
     """The command."""
-    return Command("run", "publish until told to stop", _run, _arguments, DAEMON, need_broker=True)
+    return Command(
+        "run",
+        "publish until told to stop",
+        _run,
+        _arguments,
+        DAEMON,
+        need_broker=True,
+        run_many=run_many,
+    )
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -81,13 +81,8 @@ def _run(arguments: Namespace, settings: Settings) -> int:
         trail=Trail(recorder.take) if recorder else None,
     )
 
-    def stop(*_: object) -> None:
-        relay.stop()
-        _end_within(settings.grace_period)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    _spare_the_collector()
+    on_signals(relay.stop, settings.grace_period)
+    spare_the_collector()
     address = settings.http_address
     with ExitStack() as beside:
         if recorder is not None:
@@ -146,21 +141,3 @@ def _recorder(settings: Settings, metrics: Metrics) -> Recorder:
         system=broker_of(url.strip()).name.lower(),  # as OpenTelemetry writes them
         flush_seconds=FLUSHING * settings.grace_period,
     )
-
-
-def _end_within(seconds: float) -> None:
-    """End the process then, whatever it waits for: the leases of its claims end by themselves."""
-
-    def end() -> None:
-        log.warning("grace_over", seconds=seconds)
-        os._exit(1)
-
-    guard = threading.Timer(seconds, end)
-    guard.daemon = True
-    guard.start()
-
-
-def _spare_the_collector() -> None:
-    """Collect garbage less often: messages come and go by the thousand and make no cycles."""
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)

@@ -34,12 +34,13 @@ from outbox_relay.settings.table import (
     HTTP_ADDRESS,
     LOG_FORMAT,
     LOG_LEVEL,
+    MAX_CONNECTIONS,
     SCHEMA,
     TRACING,
 )
 
 #: Of the whole process, whatever it serves.
-OF_PROCESS: Final = (GRACE_PERIOD, HTTP_ADDRESS, LOG_FORMAT, LOG_LEVEL, TRACING)
+OF_PROCESS: Final = (GRACE_PERIOD, HTTP_ADDRESS, LOG_FORMAT, LOG_LEVEL, MAX_CONNECTIONS, TRACING)
 #: What may be set on a line, by its word there.
 SETTABLE: Final[Mapping[str, Setting[Any]]] = {
     each.field: each for each in TABLE if each not in (*OF_PROCESS, SCHEMA, DATABASES_FILE)

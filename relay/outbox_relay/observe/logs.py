@@ -34,6 +34,11 @@
 | watch_failed | error | a fault of ours: what is looked at beside the loop waits for a minute |
 | traces_incomplete | warning | no collector took spans: how many, and why; once a minute |
 | replays_unknown | debug | of traced messages: whether they were sent before could not be asked |
+| outboxes_listed | info | of many outboxes: how many there are, and how many came and went |
+| outboxes_unread | warning | file or database could not be read: why; once, while it lasts |
+| outbox_apart | warning | one of many cannot be looked at, the others go on: which, and why |
+| outbox_back | info | it can be looked at again |
+| outbox_failed | error | one of many: what served it ended over an error; once a minute |
 | batch | debug | a batch was claimed and published |
 """
 

@@ -56,6 +56,13 @@ DATABASES_FILE: Final = Setting(
     "a file of databases, one a line, whose outboxes one relay serves",
     note="[Many outboxes](how-to/many-outboxes.md)",
 )
+MAX_CONNECTIONS: Final = Setting(
+    "OUTBOX_MAX_CONNECTIONS",
+    between(10, 10_000),
+    "60",
+    "most connections to databases of a relay that serves many outboxes",
+    note="One for each database, the rest for outboxes with work",
+)
 STATEMENT_TIMEOUT: Final = Setting(
     "OUTBOX_STATEMENT_TIMEOUT",
     positive_duration,
@@ -200,6 +207,7 @@ OWN: Final[tuple[Setting[Any], ...]] = (
     INBOX_URL,
     SCHEMA,
     DATABASES_FILE,
+    MAX_CONNECTIONS,
     STATEMENT_TIMEOUT,
     DOORBELL,
     DECLARE,
@@ -234,6 +242,7 @@ class Settings:
     inbox_url: Secret = INBOX_URL.initial
     schema: str = SCHEMA.initial
     databases_file: Path | None = DATABASES_FILE.initial
+    max_connections: int = MAX_CONNECTIONS.initial
     statement_timeout: float = STATEMENT_TIMEOUT.initial
     doorbell: Doorbell = DOORBELL.initial
     declare: Declare = DECLARE.initial

@@ -1,0 +1,98 @@
+"""The chores of all outboxes, one outbox after another, whether or not it has a seat.
+
+What a relay that runs alone does beside publishing, on threads of its own: forget what is old, give
+messages without work their work back, bring dead letters home, see what became of messages. Each
+has its turn within a few minutes; two at a time, so that one database that hangs does not stop all.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from threading import Lock
+from time import monotonic
+from typing import Final
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from outbox_relay.broker.registry import open_dead_letters
+from outbox_relay.errors import RelayError
+from outbox_relay.loop.homecoming import Homecoming
+from outbox_relay.many.rota import Rota
+from outbox_relay.many.seat import Desk
+from outbox_relay.observe.metrics import Metrics
+from outbox_relay.observe.watch import Watch
+from outbox_relay.operator.effects import Effects
+from outbox_relay.postgres.home import Home
+from outbox_relay.postgres.purge import tidy
+from outbox_relay.settings import Settings
+
+log = structlog.get_logger()
+
+#: How many outboxes have a turn at a time. A turn takes a connection; for effects with an inbox
+#: elsewhere, two.
+AT_ONCE: Final = 2
+#: How often each has a turn, in seconds: one that has published since the last, and one that rests.
+EVERY: Final = 120.0
+EVERY_IDLE: Final = 900.0
+#: Between two looks at whose turn it is.
+PAUSE: Final = 0.5
+#: No further portion of one outbox is forgotten after so many seconds.
+BUDGET: Final = 5.0
+
+Chore = tuple[str, Callable[[], object]]
+
+
+class Chores(Watch):
+    """Has turns, one after another; `rota` and `lock` are common to all that do."""
+
+    def __init__(self, desks: Callable[[], Sequence[Desk]], rota: Rota, lock: Lock) -> None:
+        super().__init__("chores")
+        self._desks, self._rota, self._lock = desks, rota, lock
+
+    def _run(self) -> None:
+        while not self._stopped.wait(PAUSE):
+            desks = {desk.outbox.name: desk for desk in self._desks() if desk.health.database_up}
+            often = {name: EVERY if desk.active else EVERY_IDLE for name, desk in desks.items()}
+            with self._lock:
+                name = self._rota.next(often, monotonic())
+            if name is not None:
+                with bound_contextvars(outbox=name):
+                    self._turn(desks[name])
+
+    def _turn(self, desk: Desk) -> None:
+        desk.active = False
+        for chore, do in chores_of(desk):
+            if self._stopped.is_set():
+                return
+            try:
+                do()
+            except RelayError as error:
+                log.error("chore_failed", chore=chore, reason=str(error))
+
+
+def chores(desks: Callable[[], Sequence[Desk]]) -> list[Chores]:
+    """Those that share all turns."""
+    rota, lock = Rota(), Lock()
+    return [Chores(desks, rota, lock) for _ in range(AT_ONCE)]
+
+
+def chores_of(desk: Desk) -> Iterable[Chore]:
+    """What there is to do for it, by name."""
+    settings = desk.outbox.settings
+    yield "tidy", partial(_tidy, settings)
+    if settings.retention:  # else what was sent is forgotten: nothing is left for the others
+        yield "dead_letters", desk.homecoming.round
+        yield "effects", lambda: desk.metrics.effects(Effects(settings).round())
+
+
+def _tidy(settings: Settings) -> None:
+    restored, purged = tidy(settings, BUDGET)
+    if restored:
+        log.warning("work_restored", messages=restored)
+    if purged:
+        log.info("purged", messages=purged)
+
+
+def homecoming_of(settings: Settings, metrics: Metrics) -> Homecoming:
+    """Brings home the dead letters of one outbox, whenever it is asked to."""
+    return Homecoming(lambda: Home.open(settings), lambda: open_dead_letters(settings), metrics)

@@ -1,0 +1,247 @@
+"""Serves many outboxes: watches those that rest, gives seats to those that work, follows the list.
+
+Whatever becomes of one database, broker or outbox, the others go on: each watch and each seat is a
+thread of its own, and this one waits for none of them.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Final
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from outbox_relay.broker.registry import publisher_factory
+from outbox_relay.core.backlog import Stats
+from outbox_relay.loop.incidents import Outage
+from outbox_relay.many.chores import homecoming_of
+from outbox_relay.many.observe import Boards
+from outbox_relay.many.outbox import Outbox
+from outbox_relay.many.seat import Desk, Ended, Seat, seat_settings
+from outbox_relay.many.seats import PATIENCE, Candidate, Seats
+from outbox_relay.many.watch import Watch
+from outbox_relay.settings import Secret, Settings
+
+log = structlog.get_logger()
+
+#: Connections that are no seat and no watch: for chores, and for whoever looks for new schemas.
+BESIDE: Final = 6
+#: With many databases there are more watches; there are at least so many seats.
+MIN_SEATS: Final = 4
+#: The most of all seats that one database has, where there are several.
+SHARE: Final = 0.5
+#: A seat that fails for the same reason is logged again after so many seconds.
+REMIND_EVERY: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Called:
+    outbox: Outbox
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    outboxes: tuple[Outbox, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stopped:
+    pass
+
+
+class Broker:
+    """What is known of a broker that outboxes share."""
+
+    def __init__(self) -> None:
+        self.outage = Outage("broker", monotonic)
+        self.up = True  # until an attempt has failed
+
+
+class Fleet:
+    """All of them. `run` serves until `stop`; `list` says which there are, on any thread."""
+
+    def __init__(self, settings: Settings, boards: Boards, landing: float) -> None:
+        self._connections, self._landing = settings.max_connections, landing
+        self._boards = boards
+        self._events = SimpleQueue[_Called | _Listed | _Stopped | Ended]()
+        self._seats = Seats(MIN_SEATS, MIN_SEATS)
+        self._outboxes: dict[str, Outbox] = {}
+        self._desks: dict[str, Desk] = {}
+        self._watches: dict[Hashable, Watch] = {}
+        self._brokers: dict[Hashable, Broker] = {}
+        self._seated: dict[str, Seat] = {}
+        self._failures: dict[str, tuple[str, float]] = {}
+
+    def list(self, outboxes: Sequence[Outbox]) -> None:
+        """Serve these from now on, and no others."""
+        self._events.put(_Listed(tuple(outboxes)))
+
+    def desks(self) -> tuple[Desk, ...]:
+        """Those of all outboxes, on any thread."""
+        return tuple(self._desks.copy().values())
+
+    def stop(self) -> None:
+        """Give no more seats; `run` returns when all are empty, or the time for that is over."""
+        self._events.put(_Stopped())
+
+    def run(self) -> None:
+        """Serve until `stop` is called."""
+        while not isinstance(event := self._next(self._seats.pause(monotonic())), _Stopped):
+            self._handle(event)
+            self._decide()
+        for watch in self._watches.values():
+            watch.stop()
+        for seat in self._seated.values():
+            seat.leave()
+        deadline = monotonic() + self._landing
+        while self._seated and (left := deadline - monotonic()) > 0:
+            if isinstance(event := self._next(left), Ended):
+                self._seated.pop(event.name, None)
+
+    def _next(self, seconds: float) -> _Called | _Listed | _Stopped | Ended | None:
+        try:
+            return self._events.get(timeout=seconds)
+        except Empty:
+            return None
+
+    def _handle(self, event: _Called | _Listed | Ended | None) -> None:
+        match event:
+            case _Called(outbox):
+                if self._outboxes.get(outbox.name) == outbox:
+                    self._seats.wants(_candidate(outbox))
+            case Ended():
+                self._vacated(event)
+            case _Listed(outboxes):
+                self._follow({outbox.name: outbox for outbox in outboxes})
+
+    def _decide(self) -> None:
+        now = monotonic()
+        reports = {name: seat.report(now) for name, seat in self._seated.items()}
+        for name, report in reports.items():
+            if report.at_work or report.without_broker >= PATIENCE:
+                self._brokers[_broker(self._desks[name].outbox)].up = report.at_work
+        brokers = self._brokers.values()
+        self._boards.health.broker_up = not brokers or any(broker.up for broker in brokers)
+        self._boards.health.progress()
+        for name in self._seats.to_leave(reports, now):
+            self._seated[name].leave()
+        for name in self._seats.next(now):
+            desk = self._desks[name]
+            settings = seat_settings(desk.outbox.settings, self._landing)
+            desk.active = True
+            with bound_contextvars(outbox=name):
+                self._seated[name] = Seat(desk, settings, self._events.put)
+            self._seated[name].start()
+
+    def _vacated(self, ended: Ended) -> None:
+        del self._seated[ended.name]
+        self._seats.left(ended.name)
+        if ended.reason:
+            self._note_failure(ended.name, ended.reason)
+        served = self._desks[ended.name].outbox
+        if (outbox := self._outboxes.get(ended.name)) is None:
+            self._forget(served)
+        elif outbox != served:
+            self._forget(served)
+            self._take_in(outbox)
+        else:
+            self._watches[_database(outbox)].look_after(outbox, moved=ended.moved)
+
+    def _note_failure(self, name: str, reason: str) -> None:
+        before, when = self._failures.get(name, ("", 0.0))
+        if reason != before or monotonic() - when >= REMIND_EVERY:
+            self._failures[name] = reason, monotonic()
+            log.error("outbox_failed", outbox=name, reason=reason)
+
+    def _follow(self, listed: dict[str, Outbox]) -> None:
+        """Take in those that are new, and leave those that are gone."""
+        before, self._outboxes = self._outboxes, listed
+        new = [o for name, o in listed.items() if before.get(name) != o]
+        old = [o for name, o in before.items() if listed.get(name) != o]
+        for outbox in old:
+            self._seats.gone(outbox.name)
+            if outbox.name in self._seated:  # it is forgotten when the seat is empty
+                self._seated[outbox.name].leave()
+            else:
+                self._forget(outbox)
+        for outbox in new:
+            if outbox.name not in self._seated:
+                self._take_in(outbox)
+        used = {_database(outbox) for outbox in listed.values()}
+        for database in [each for each in self._watches if each not in used]:
+            self._watches.pop(database).stop()
+        seats = max(MIN_SEATS, self._connections - BESIDE - len(self._watches))
+        share = seats if len(self._watches) < 2 else max(1, int(SHARE * seats))
+        self._seats.most, self._seats.share = seats, share
+        if new or old:
+            log.info("outboxes_listed", outboxes=len(listed), new=len(new), gone=len(old))
+
+    def _take_in(self, outbox: Outbox) -> None:
+        if (watch := self._watches.get(_database(outbox))) is None:
+            watch = self._watches[_database(outbox)] = Watch(outbox.settings, self)
+            watch.start()
+        if (broker := self._brokers.get(_broker(outbox))) is None:
+            broker = self._brokers[_broker(outbox)] = Broker()
+            self._seats.wants(_candidate(outbox))  # whether it is there is seen from a seat
+        metrics, health = self._boards.board(outbox.name)
+        self._desks[outbox.name] = Desk(
+            outbox,
+            metrics,
+            health,
+            watch.outage,
+            broker.outage,
+            publisher_factory(outbox.settings),
+            homecoming_of(outbox.settings, metrics),
+        )
+        watch.look_after(outbox)
+
+    def _forget(self, outbox: Outbox) -> None:
+        del self._desks[outbox.name]
+        self._failures.pop(outbox.name, None)
+        self._boards.forget(outbox.name)
+        if (watch := self._watches.get(_database(outbox))) is not None:
+            watch.leave(outbox)
+
+    # What the watches tell, on threads of theirs.
+
+    def called(self, outbox: Outbox) -> None:
+        """It has something to do."""
+        self._events.put(_Called(outbox))
+
+    def counted(self, outbox: Outbox, stats: Stats) -> None:
+        """What it holds."""
+        if (desk := self._desks.get(outbox.name)) is not None:
+            desk.metrics.stats(stats)
+
+    def watched(self, outbox: Outbox, *, up: bool) -> None:
+        """Whether its database is there."""
+        desk, broker = self._desks.get(outbox.name), self._brokers.get(_broker(outbox))
+        if desk is None or broker is None:
+            return
+        desk.health.progress()
+        desk.health.database_up, desk.health.broker_up = up, broker.up
+        if up:
+            desk.metrics.database_up.set(1)
+            desk.metrics.broker_up.set(broker.up)
+        else:
+            desk.metrics.database_lost()
+
+
+def _candidate(outbox: Outbox) -> Candidate:
+    return Candidate(outbox.name, _database(outbox), _broker(outbox))
+
+
+def _database(outbox: Outbox) -> Hashable:
+    """What outboxes that one connection can serve have in common."""
+    settings = outbox.settings
+    return _place(settings.database_url), settings.statement_timeout, settings.doorbell
+
+
+def _broker(outbox: Outbox) -> Hashable:
+    return _place(outbox.settings.broker_url)
+
+
+def _place(secret: Secret) -> Hashable:
+    return secret.value, secret.path

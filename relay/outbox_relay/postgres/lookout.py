@@ -1,0 +1,222 @@
+"""One session that looks after many schemas of a database: it is rung for all, and asks for all.
+
+For each schema it takes the place of a relay that sleeps: `postgres/doorbell.py` has the protocol.
+Where many are asked at once, a lock that somebody holds on one of them is waited for only shortly.
+Raises StoreLost where the database is gone; what is wrong with one schema alone is that one's.
+"""
+
+import select
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final, NamedTuple
+
+from psycopg.sql import SQL, Identifier
+
+from outbox_relay.core.backlog import Stats
+from outbox_relay.errors import SchemaError, StatementFailed
+from outbox_relay.postgres.chores import STATS
+from outbox_relay.postgres.database import BoundedConnection, connect, translated
+from outbox_relay.postgres.doorbell import BELL, obstacle
+from outbox_relay.postgres.session import Session
+from outbox_relay.settings.values import Doorbell
+
+#: As many schemas are asked about in one statement; the server's plan grows with them.
+TOGETHER: Final = 50
+#: How long a look waits for somebody's lock on a table, in milliseconds.
+LOCK_TIMEOUT_MS: Final = 200
+
+#: As a sleeping relay looks, from the head: whether there is work, the seconds until something is
+#: due, whether anything waits for its route or a hold, and which table it is.
+GLANCE: Final = """
+SELECT {number},
+       EXISTS (SELECT FROM {outbox}.ready WHERE lease_until < now())
+       OR EXISTS (SELECT FROM {outbox}.lane_news),
+       (SELECT extract(epoch FROM available_at - clock_timestamp())::double precision
+        FROM {outbox}.parked WHERE state <> 'dead' ORDER BY available_at LIMIT 1),
+       EXISTS (SELECT FROM {outbox}.parked WHERE route IS NOT NULL),
+       '{outbox}.ready'::regclass::oid::bigint
+"""
+TRY_LOCKS: Final = "SELECT key, pg_try_advisory_lock(key) FROM unnest(%s::bigint[]) AS key"
+UNLOCK: Final = "SELECT pg_advisory_unlock(key) FROM unnest(%s::bigint[]) AS key"
+
+
+#: Is told the schema that could not be asked, and why.
+Broken = Callable[[str, str], None]
+
+
+class Glance(NamedTuple):
+    """What a look at a schema has shown; None for `due` while nothing waits for a time."""
+
+    work: bool
+    due: float | None
+    waits: bool
+
+
+class _Schema:
+    """What the session holds of one schema."""
+
+    def __init__(self, bell: int, watch: int, channel: str) -> None:
+        self.bell, self.watch, self.channel = bell, watch, channel
+        self.table = 0
+        self.watching = self.hung = False
+
+
+class Lookout:
+    """A session for many schemas; the names are those in the database."""
+
+    def __init__(self, connection: BoundedConnection, doorbell: Doorbell) -> None:
+        self._connection = connection
+        self._wanted = doorbell
+        self._schemas: dict[str, _Schema] = {}
+        self._rung: set[str] = set()
+        self._by_channel: dict[str, str] = {}
+        #: Why it can be rung for none; empty where it can.
+        self.deaf = "OUTBOX_DOORBELL is off" if doorbell == "off" else ""
+        connection.add_notify_handler(lambda heard: self._hear(heard.channel))
+
+    @classmethod
+    def connect(
+        cls, url: str, statement_timeout: float, *, doorbell: Doorbell, name: str
+    ) -> "Lookout":
+        """Connect as `name`. Raises StoreLost."""
+        connection = connect(url, name, statement_timeout, prepare=True)
+        try:
+            with translated():
+                connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection, doorbell)
+
+    @property
+    def schemas(self) -> Collection[str]:
+        """Those it looks after."""
+        return self._schemas.keys()
+
+    def add(self, schema: str) -> None:
+        """Look after this one too. Raises SchemaError or StatementFailed over what it is."""
+        Session(self._connection, schema).check_version()
+        with translated():
+            told = self._connection.execute(BELL.in_schema(schema).text.encode()).fetchall()
+        bell, watch, channel, process, prepared = told[0]
+        if self._wanted == "auto" and not self.deaf:
+            self.deaf = obstacle(self._connection, process, prepared) or ""
+        self._schemas[schema] = _Schema(bell, watch, channel)
+        self._by_channel[channel] = schema
+        if not self.deaf:
+            with translated():
+                self._connection.execute(SQL("LISTEN {}").format(Identifier(channel)))
+
+    def drop(self, schema: str) -> None:
+        """Look after this one no more."""
+        if (known := self._schemas.get(schema)) is None:
+            return
+        self.get_up([schema])
+        del self._schemas[schema]
+        self._rung.discard(schema)
+        if self._by_channel.get(known.channel) == schema:
+            del self._by_channel[known.channel]
+            with translated():
+                self._connection.execute(SQL("UNLISTEN {}").format(Identifier(known.channel)))
+
+    def lie_down(self, schemas: Iterable[str]) -> set[str]:
+        """Be rung for these; those for which it is from now on. Look once after it."""
+        mine = {name: self._schemas[name] for name in schemas if name in self._schemas}
+        if self.deaf:
+            return set()
+        self._lock(mine.values(), "watch", "watching")
+        self._rung -= mine.keys()  # what rang until now can be seen
+        self._lock([each for each in mine.values() if each.watching], "bell", "hung")
+        return {name for name, each in mine.items() if each.hung}
+
+    def get_up(self, schemas: Iterable[str]) -> None:
+        """Be rung for these no more, and leave it to others to be."""
+        keys = []
+        for name in schemas:
+            each = self._schemas[name]
+            keys += [each.bell] if each.hung else []
+            keys += [each.watch] if each.watching else []
+            each.hung = each.watching = False
+            self._rung.discard(name)
+        if keys:
+            with translated():
+                self._connection.execute(UNLOCK, (keys,))
+
+    def another_watches(self, schema: str) -> bool:
+        """Whether some other relay is rung for it."""
+        return not self._schemas[schema].watching
+
+    def wait(self, seconds: float, also: int) -> set[str]:
+        """Wait at most so long, or until `also`, a file descriptor, is readable; who was rung."""
+        with translated():
+            self._hear_all()
+            if not self._rung:
+                waiting = select.poll()
+                waiting.register(self._connection.pgconn.socket, select.POLLIN)
+                waiting.register(also, select.POLLIN)
+                ready = dict(waiting.poll(max(0.0, seconds) * 1000))
+                if self._connection.pgconn.socket in ready:
+                    self._connection.pgconn.consume_input()
+                    self._hear_all()
+        rung, self._rung = self._rung, set()
+        return rung
+
+    def look(self, broken: Broken, few: Sequence[str] = ()) -> dict[str, Glance]:
+        """What there is in all, or in these few; who could not be asked is told to `broken`."""
+        every = list(self._schemas)
+        parts = [every[at : at + TOGETHER] for at in range(0, len(every), TOGETHER)]
+        seen: dict[str, Glance] = {}
+        for some in [[name] for name in few if name in self._schemas] if few else parts:
+            try:
+                seen |= self._ask(some)
+            except (SchemaError, StatementFailed) as error:
+                if len(some) > 1:
+                    seen |= self.look(broken, some)
+                else:
+                    broken(some[0], str(error))
+        for name in [name for name in seen if name not in self._schemas]:
+            broken(name, "its tables were made anew")
+            del seen[name]
+        return seen
+
+    def stats(self, schema: str) -> Stats:
+        """Counts and lag. Raises SchemaError or StatementFailed over what it is."""
+        with translated():
+            (row,) = self._connection.execute(STATS.in_schema(schema).text.encode()).fetchall()
+        return Stats(*row)
+
+    def close(self) -> None:
+        """Close the session: its locks end with it."""
+        self._connection.close()
+
+    def _ask(self, schemas: Sequence[str]) -> dict[str, Glance]:
+        text = " UNION ALL ".join(
+            GLANCE.format(number=number, outbox=f'"{name}"') for number, name in enumerate(schemas)
+        )
+        seen = {}
+        with translated():
+            for number, work, due, waits, table in self._connection.execute(text.encode()):
+                seen[schemas[number]] = Glance(work, due, waits)
+                self._note_table(schemas[number], table)
+        return seen
+
+    def _note_table(self, schema: str, table: int) -> None:
+        """A schema that was dropped and made again has other locks: it is to be added anew."""
+        known = self._schemas[schema]
+        known.table = known.table or table
+        if table != known.table:
+            self.drop(schema)
+
+    def _lock(self, schemas: Iterable[_Schema], key: str, held: str) -> None:
+        wanted = {getattr(each, key): each for each in schemas if not getattr(each, held)}
+        if wanted:
+            with translated():
+                for found, locked in self._connection.execute(TRY_LOCKS, ([*wanted],)):
+                    setattr(wanted[found], held, locked)
+
+    def _hear(self, channel: str) -> None:
+        if (schema := self._by_channel.get(channel)) is not None:
+            self._rung.add(schema)
+
+    def _hear_all(self) -> None:
+        while notified := self._connection.pgconn.notifies():
+            self._hear(notified.relname.decode())
