@@ -107,8 +107,9 @@ def _rabbitmq(scale: Scale) -> Iterator[Experiment]:
         if count == 1 and not rare:
             yield _run(f"{name}, naive relay", partial(_naive, kind=kind))
             if peers.wanted():
-                measure_peer = partial(peers.measure, kind=kind, total=scale.one_by_one)
-                yield _run(f"{name}, {peers.NAME_OF_PEER}", measure_peer)
+                for peer in peers.PEERS:
+                    drain_it = partial(peers.measure, peer=peer, kind=kind, total=scale.one_by_one)
+                    yield _run(f"{name}, {peer.name}", drain_it)
     yield _run(
         "plain .delay(), waiting for each confirm",
         partial(plain.measure, total=scale.one_by_one, confirm=True),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.figures import Figures
+from bench.peers import PEERS
 
 Measure = Callable[[Figures], float | None]
 
@@ -91,10 +92,11 @@ GOALS: Final = (
     ),
     *(
         Goal(
-            f"against django-celery-outbox, 1 {kind} queue",
-            _ratio(f"1 {kind} queue, 1 process", f"1 {kind} queue, django-celery-outbox"),
+            f"against {peer.name}, 1 {kind} queue",
+            _ratio(f"1 {kind} queue, 1 process", f"1 {kind} queue, {peer.name}"),
             25,
         )
+        for peer in PEERS
         for kind in ("classic", "quorum")
     ),
     Goal(
