@@ -115,7 +115,8 @@ def test_every_query_of_the_dashboard_brings_points(
         load()
         for query in list(missing):
             _, expression, legend = query
-            if shows(prometheus, expression, labels=set(re.findall(r"{{(\w+)}}", legend))):
+            labels = set(re.findall(r"{{(\w+)}}", legend)) - {"outbox"}  # of many in one relay
+            if shows(prometheus, expression, labels=labels):
                 del missing[query]
         return not missing
 
