@@ -13,6 +13,7 @@ from rich.table import Table
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import DATABASE, INBOX
 from outbox_relay.cli.output import print_fields, print_json, table
+from outbox_relay.cli.status_many import status_many
 from outbox_relay.core.holds import DEPTH, RATE
 from outbox_relay.errors import RelayError, SchemaError, StoreLost
 from outbox_relay.operator.holds import Paused
@@ -32,7 +33,12 @@ HIDDEN: Final = "not visible to this login: GRANT outbox_relay to one that may k
 def command() -> Command:
     """The command."""
     return Command(
-        "status", "counts, lag, and the relays alive", _status, _arguments, (*DATABASE, INBOX)
+        "status",
+        "counts, lag, and the relays alive",
+        _status,
+        _arguments,
+        (*DATABASE, INBOX),
+        run_many=_status_many,
     )
 
 
@@ -57,6 +63,10 @@ def _status(arguments: Namespace, settings: Settings) -> int:
     with Session.open(settings, role=ROLE) as session:
         show(read(session, settings))
     return 0
+
+
+def _status_many(arguments: Namespace, settings: Settings) -> int:
+    return status_many(arguments, settings, ROLE, WATCH_SECONDS)
 
 
 def _watch(

@@ -20,15 +20,18 @@ FROM {outbox}.stats
 """
 
 #: Relays name themselves; the name is visible to every login, the rest to some (pg_read_all_stats).
-#: Each has another connection at times, for retention: it has no version.
+#: Each has another connection at times, for retention: it has no version. Of many outboxes, a relay
+#: has one connection to each database by which it is woken.
 RELAYS: Final = """
 SELECT pid, usename AS login, host(client_addr) AS address,
        extract(epoch FROM clock_timestamp() - backend_start)::float8 AS connected_for,
        application_name AS name
 FROM pg_stat_activity
-WHERE application_name ~ '^outbox-relay( [0-9]|$)' AND datname = current_database()
+WHERE application_name ~ '^outbox-relay( [0-9]| watch$|$)' AND datname = current_database()
 ORDER BY pid
 """
+
+WATCH: Final = "outbox-relay watch"
 
 #: An inspector may read the counts, and not this.
 MAY_READ_FLOW: Final = "SELECT has_table_privilege(%(receipt)s, 'SELECT')"
@@ -105,6 +108,8 @@ def read(session: Session, settings: Settings) -> Status:
     allowed = session.value(MAY_READ_FLOW, receipt=f'"{session.schema}".receipt')
     flow = session.fetch(Flow, FLOW)[0] if allowed else Flow()
     relays = session.fetch(RelaySeen, RELAYS)
+    # Whoever is woken by the database for many outboxes has a connection more while it serves one.
+    relays = [relay for relay in relays if relay.name != WATCH] or relays
     paused, held_back = holds.paused(session), holds.held(session)
     try:
         return Status(stats, flow, relays, paused, held_back, *_unknown(session, settings))
