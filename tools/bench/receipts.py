@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from kombu import Connection, Queue
@@ -18,7 +19,7 @@ from bench.lab import Lab, Unbelievable
 
 TOOLS: Final = str(Path(__file__).resolve().parents[1])
 #: Turns of each way, in one round.
-TURNS: Final = 3
+TURNS: Final = 5
 PATIENCE_SECONDS: Final = 600
 TABLE: Final = "CREATE TABLE IF NOT EXISTS working (note text)"
 EMPTY: Final = "TRUNCATE working, inbox.receipt, inbox.watched, inbox.worker"
@@ -29,23 +30,26 @@ WAYS: Final = {"without": "", "with receipts": "1"}
 
 
 def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
-    """Tasks a second, and the worker's CPU for one, by task and way."""
+    """Tasks a second, and the worker's CPU for one, by task and way: medians of the turns.
+
+    A turn in which a disk is slow for a while takes ten times as long, with receipts or without;
+    a sum over the turns would be about that one alone.
+    """
     lab.admin.execute(TABLE)
-    found: dict[str, dict[str, float]] = {}
+    turns: dict[str, list[dict[str, float]]] = {}
     for what, task in TASKS.items():
-        spent = {way: {"tasks": 0.0, "seconds": 0.0, "cpu": 0.0} for way in WAYS}
         for _ in range(TURNS):
             for way, receipts in WAYS.items():
                 lab.admin.execute(EMPTY)
-                for name, value in _turn(lab, task, receipts).items():
-                    spent[way][name] += value
-        for way, sums in spent.items():
-            found[f"{what}, {way}"] = {
-                "rate": sums["tasks"] / sums["seconds"],
-                "sender": 1e6 * sums["cpu"] / sums["tasks"],
-            }
+                turns.setdefault(f"{what}, {way}", []).append(_turn(lab, task, receipts))
     lab.admin.execute(EMPTY)
-    return found
+    return {
+        name: {
+            "rate": median(turn["tasks"] / turn["seconds"] for turn in each),
+            "sender": median(1e6 * turn["cpu"] / turn["tasks"] for turn in each),
+        }
+        for name, each in turns.items()
+    }
 
 
 def _turn(lab: Lab, task: str, receipts: str) -> dict[str, float]:
