@@ -35,8 +35,8 @@ def _block_for(what: Any, options: Mapping[str, Any]) -> Using[Any] | None:
 def holding(original: Callable[..., Any]) -> Callable[..., Any]:
     """Have Task.apply() hold back what was sent; called by others, it runs at once as ever.
 
-    Celery's apply_async has checked and serialised the arguments by then. To replace that one would
-    have everybody believe that sends are not Celery's own.
+    It is called by Celery's apply_async, which has checked and serialised the arguments. That one
+    is not replaced: whoever asks whether a task's sends are Celery's own would be told no.
     """
 
     @wraps(original)

@@ -1,8 +1,8 @@
 """What is sent in a SQLAlchemy Session: with its connection, once it has one.
 
 A Session asks for a connection only when it needs one, and begins savepoints as late. Until then
-messages wait with the Session. One that is closed without a commit, though nothing failed, is told
-in the log what it took along.
+messages wait with the Session. Of one that is closed without a commit, though nothing failed, the
+log tells what it took along.
 """
 
 import logging

@@ -88,7 +88,7 @@ def run(
 
 
 def _start(run: Any, result: Any) -> None:
-    """Note that it runs, for the how manieth time, and send the signal."""
+    """Note that it runs, in one attempt more than before, and send the signal."""
     now: datetime = timezone.now()
     if records.keeps_results(run.app):
         before = records.before(run.app, result.id)
