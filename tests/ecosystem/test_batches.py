@@ -1,10 +1,11 @@
-"""celery-batches: messages of the outbox come in batches; a batch that raised is acknowledged."""
+"""celery-batches: messages of the outbox come in batches; a batch that raises is acknowledged."""
 
 import os
 from typing import Any
 
 import psycopg
 import redis
+from celery.exceptions import Reject
 from celery_batches import Batches
 
 from celery_outbox import OutboxCelery
@@ -18,7 +19,6 @@ MODULE = "tests.ecosystem.test_batches"
 app = OutboxCelery("shop", broker=os.environ.get("BROKER_URL"), set_as_current=False)
 app.conf.worker_prefetch_multiplier = 10
 app.conf.task_acks_late = True
-app.conf.task_acks_on_failure_or_timeout = False
 
 
 @app.task(base=Batches, flush_every=3, flush_interval=60, name="shop.count")
@@ -30,8 +30,8 @@ def count(requests: Any) -> None:
 
 @app.task(base=Batches, flush_every=2, flush_interval=60, name="shop.fail")
 def fail(requests: Any) -> None:
-    """Raise: of a plain task, these settings would put the message back."""
-    raise ValueError(f"{len(requests)} at once")
+    """Give the messages back, as plain tasks do."""
+    raise Reject(f"{len(requests)} at once", requeue=True)
 
 
 def test_batches(
@@ -41,7 +41,7 @@ def test_batches(
     valkey_url: str,
     effects: Any,
 ) -> None:
-    """What one transaction has sent is one batch; what raised is not delivered again."""
+    """What one transaction has sent is one batch; one that raises `Reject` does not come back."""
     relay(OUTBOX_DATABASE_URL=database, OUTBOX_BROKER_URL=valkey_url)
     worker = celery_worker(MODULE, BROKER_URL=valkey_url, OUTBOX_DATABASE_URL=database)
     with psycopg.connect(database) as connection, app.outbox.using(connection):
