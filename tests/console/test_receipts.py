@@ -95,6 +95,18 @@ def test_what_is_missing_is_listed_and_sent_again(browse: Browse, watched: str) 
     assert "Nothing is missing" in browser.get("/messages?state=missing").text
 
 
+def test_where_nothing_could_be_missing_nobody_is_praised(browse: Browse, database: str) -> None:
+    """Workers have not finished what was looked at: nothing was."""
+    grant(database)
+    with psycopg.connect(database) as connection:
+        connection.execute("SELECT inbox.watch('{shop.bill}')")
+    confirm(database, commit_rows(database, 1))
+    page = browse(database).get("/messages?state=missing").text
+
+    assert "Nothing to look at" in page
+    assert "Nothing is missing" not in page
+
+
 @pytest.mark.parametrize("all_of_it", [True, False])
 def test_what_is_missing_is_sent_again_and_not_what_has_its_id(
     browse: Browse, watched: str, all_of_it: bool

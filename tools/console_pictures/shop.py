@@ -142,8 +142,8 @@ def work(connection: psycopg.Connection[Any]) -> None:
     """Two workers that announce themselves, one that was lost, and receipts of what was sent."""
     tasks = ["shop.orders.send_invoice", "shop.mail.welcome", "shop.stock.reserve", "shop.report"]
     for node, queues, seconds in (
-        ("celery@web-1", ["celery"], 60),
-        ("celery@web-2", ["celery", "mail"], 60),
+        ("celery@web-1", ["celery"], 3600),
+        ("celery@web-2", ["celery", "mail"], 3600),
         ("celery@old-7", ["celery"], -600),
     ):
         said = json.dumps({"queues": queues, "tasks": [*tasks, "shop.cleanup"]})

@@ -75,6 +75,11 @@ SELECT m.id, m.slot
  CROSS JOIN LATERAL (SELECT m.id, m.slot FROM {outbox}.message m
                       WHERE m.id = chosen.id AND m.message_id = chosen.message_id OFFSET 0) m
 """
+#: What is missing, where nothing could be.
+_NOTHING_TO_LOOK_AT: Final = (
+    "Nothing to look at: since yesterday no task of which workers leave receipts was confirmed, "
+    "but for the last five minutes."
+)
 NEWEST: Final = "SELECT max(id) FROM {outbox}.message"
 
 
@@ -128,6 +133,8 @@ async def _missing(session: Session, wanted: Filter, after: str, size: int) -> P
     told = await receipts.of(session, [entry.message_id for entry in entries])
     if found.note:
         return Page([], "", note=found.note)
+    if wanted.is_empty and not (after or found.looked or found.until):
+        return Page([], "", note=_NOTHING_TO_LOOK_AT)
     looked = f"Looked at {found.looked:,} confirmed messages"
     if found.until:
         looked += ", and there are more to be looked at"
