@@ -230,6 +230,17 @@ def test_secrets_that_a_relay_may_need_are_files() -> None:
     assert given["OUTBOX_WINDOW"] == "1000000"
 
 
+def test_a_file_of_many_databases_stands_for_the_one() -> None:
+    """A relay takes one or the other."""
+    values = {**LEAST, "secret": {"databases": "outboxes"}}
+    [container] = named(render(values)[0], "Deployment")["spec"]["template"]["spec"]["containers"]
+    given = {each["name"]: each["value"] for each in container["env"]}
+
+    assert given["OUTBOX_DATABASES_FILE"].endswith("/outboxes")
+    assert "OUTBOX_DATABASE_URL_FILE" not in given
+    assert given["OUTBOX_BROKER_URL_FILE"].endswith("/broker-url")
+
+
 def test_values_stay_text() -> None:
     """Names that YAML would read as numbers or truths, and characters that it would trip over."""
     values: dict[str, Any] = {

@@ -79,7 +79,9 @@ capabilities: {drop: [ALL]}
 {{/* The relay's secrets, as a list of variables with the keys that hold them. */}}
 {{- define "outbox.relayFiles" -}}
 {{- $secret := .Values.secret -}}
-{{- $files := list (list "OUTBOX_DATABASE_URL_FILE" $secret.relayDatabaseUrl) (list "OUTBOX_BROKER_URL_FILE" $secret.brokerUrl) -}}
+{{- $database := list "OUTBOX_DATABASE_URL_FILE" $secret.relayDatabaseUrl -}}
+{{- with $secret.databases }}{{ $database = list "OUTBOX_DATABASES_FILE" . }}{{ end -}}
+{{- $files := list $database (list "OUTBOX_BROKER_URL_FILE" $secret.brokerUrl) -}}
 {{- with $secret.brokerTransportOptions }}{{ $files = append $files (list "OUTBOX_BROKER_TRANSPORT_OPTIONS_FILE" .) }}{{ end -}}
 {{- with $secret.inboxUrl }}{{ $files = append $files (list "OUTBOX_INBOX_URL_FILE" .) }}{{ end -}}
 {{ toJson $files }}
