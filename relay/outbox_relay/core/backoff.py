@@ -31,6 +31,16 @@ def poll_interval(idle: float) -> float:
     return min(IDLE_POLL if idle < QUIET else QUIET_POLL, max(BUSY_POLL, idle / 4))
 
 
+def broker_wait(until_turn: float, *, full: bool, answers: bool) -> float:
+    """How long to wait for the broker: until the next turn, so many seconds away.
+
+    Where that could do nothing, as all is `full`: until there are answers, if any are to come.
+    """
+    if full:
+        return IDLE_POLL if answers else BUSY_POLL
+    return max(0.0, until_turn)
+
+
 def retry_delay(first: float, attempts: int) -> float:
     """Seconds until attempt number `attempts` + 1: doubling from `first`, plus up to a quarter."""
     pause = min(MAX_RETRY_DELAY, first * 2.0 ** min(attempts - 1, 30))

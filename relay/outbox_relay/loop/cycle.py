@@ -15,7 +15,7 @@ from typing import NamedTuple
 import structlog
 
 from outbox_relay.broker.publisher import Publisher
-from outbox_relay.core.backoff import BUSY_POLL, IDLE_POLL, poll_interval
+from outbox_relay.core.backoff import BUSY_POLL, broker_wait, poll_interval
 from outbox_relay.core.claim import Claim, Reply, Turn
 from outbox_relay.core.decide import Core
 from outbox_relay.core.fence import Fence, Waiting
@@ -62,7 +62,7 @@ class Cycle:
         self._refused = Refused(core, metrics, trail)
         self._settling = Settling(forget=forget)
         self._suspects: frozenset[int] = frozenset()
-        self._idle = False  # the last claim found nothing
+        self._idle = self._full = False  # the last claim found nothing; the next has no room
         self.sleep = Sleep()
         self._shown = (0, False)  # what the gauges of the broker show
         self._last_turn = self._next_turn = 0.0
@@ -172,6 +172,7 @@ class Cycle:
             in_flight_bytes=publisher.in_flight_bytes + self._fence.bytes,
             stuck=publisher.stuck,
         )
+        self._full = not (turn.room or turn.done)
         if turn.done:
             return turn if turn.room or now - self._last_turn > BUSY_POLL else None
         looking, began = self._idle and turn.room and not turn.routes, monotonic()
@@ -184,8 +185,7 @@ class Cycle:
 
     def _only_waits(self, publisher: Publisher, now: float) -> bool:
         """Whether there is nothing to do but to wait: for new work, and for what hangs."""
-        busy = self._claimed or self._fetched or self._refused.any or self._settling.late
-        if busy or publisher.blocked or not self._idle:
+        if publisher.blocked or not self._idle or self._refused.any or self._settling.late:
             return False
         hanging = publisher.in_flight if self._core.holding and publisher.hangs else 0
         return self._core.may_sleep(now, hanging)
@@ -194,9 +194,9 @@ class Cycle:
         """How long to wait for the broker: until there is something else to do."""
         if self._claimed or self._fetched:
             return 0.0
-        now = monotonic()
-        if (pause := self._next_turn - now) <= 0:
-            pause = IDLE_POLL if publisher.in_flight or publisher.blocked else BUSY_POLL
+        now, answers = monotonic(), publisher.in_flight > 0 or publisher.blocked
+        until_turn = max(self._next_turn, self._last_turn + BUSY_POLL) - now
+        pause = broker_wait(until_turn, full=self._full, answers=answers)
         return max(0.0, min(pause, self._fence.next_look(now)))
 
     def _round_trip(self, turn: Turn | None, store: Store, publisher: Publisher) -> None:
