@@ -176,7 +176,7 @@ class Cycle:
         if turn.done:
             return turn if turn.room or now - self._last_turn > BUSY_POLL else None
         looking, began = self._idle and turn.room and not turn.routes, monotonic()
-        if looking and not self.sleep.finds_work(store, turn, now):
+        if looking and not self.sleep.finds_work(store, turn):
             self._core.nothing_to_claim(turn, monotonic() - began)
             self._next_turn = now + self.sleep.pause(turn, store, now, now - self.last_message)
             return None

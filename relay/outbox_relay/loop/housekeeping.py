@@ -60,6 +60,10 @@ class Housekeeping:
             self._restored = now
             self._attempt("restore_work", now, lambda: self._restore_work(store))
 
+    def promote_soon(self) -> None:
+        """Promote with the next chores: something is due."""
+        self._promotions.soon()
+
     def count_soon(self) -> None:
         """Refresh the gauges of the backlog with the next chores: the database is back."""
         self._counts.soon()

@@ -15,27 +15,31 @@ CHORES_EVERY_ASLEEP: Final = 10.0
 CHORES_EVERY_QUIET: Final = 30.0
 #: How long they wait when the doorbell has woken the relay: what was committed goes first.
 CHORES_AFTER_CALL: Final = 0.02
+NEVER: Final = float("-inf")
 
 
 class Pace:
     """When the chores were looked after last."""
 
     def __init__(self) -> None:
-        self._last = float("-inf")
+        self._last = NEVER
         self._slept = False
+        #: Whether it was the alarm that made chores due just now: something is to be promoted.
+        self.alarm = False
 
     def at_once(self) -> None:
         """Have them looked after at once."""
-        self._last = float("-inf")
+        self._last = NEVER
 
     def are_due(self, now: float, sleep: Sleep, *, quiet: bool, holding: bool = False) -> bool:
         """Whether to look after them now; the next time is counted from here.
 
         Who is `holding` messages has their claims to renew, asleep or not.
         """
-        if self._slept and not sleep.asleep and sleep.rung:
-            self._last = now - CHORES_EVERY + CHORES_AFTER_CALL
-        self._slept = sleep.asleep
+        called = self._slept and not sleep.asleep
+        self.alarm, self._slept = called and not sleep.rung, sleep.asleep
+        if called:
+            self._last = NEVER if self.alarm else now - CHORES_EVERY + CHORES_AFTER_CALL
         every = CHORES_EVERY if holding else _every(sleep, quiet=quiet)
         if now - self._last < every:
             return False

@@ -214,6 +214,8 @@ class Relay:
         # Chores first: after a pause of this process, claims are renewed before others take them.
         sleep, holding = self._cycle.sleep, self._cycle.holding > 0
         if self._pace.are_due(now := monotonic(), sleep, quiet=self.quiet(), holding=holding):
+            if self._pace.alarm:
+                self._housekeeping.promote_soon()
             self._do_chores(store, now)
         self._holds.look(store, now, asleep=sleep.asleep)
         claiming = not self._stopping.is_set()

@@ -69,12 +69,12 @@ class Sleep:
         """Whether it has nothing to do but to look: it sleeps, or another relay is rung."""
         return self.asleep or self._resting
 
-    def finds_work(self, store: Store, turn: Turn, now: float) -> bool:
+    def finds_work(self, store: Store, turn: Turn) -> bool:
         """Look whether the turn could claim anything."""
         if not self.asleep:
             return store.has_work(turn)
         work, due = store.look(turn)
-        self._due = float("inf") if due is None else now + due
+        self._due = float("inf") if due is None else monotonic() + due
         return work
 
     def pause(self, turn: Turn, store: Store, now: float, idle: float) -> float:

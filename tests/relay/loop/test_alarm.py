@@ -27,7 +27,7 @@ def woken(monkeypatch: pytest.MonkeyPatch) -> Sleep:
     monkeypatch.setattr(module, "monotonic", lambda: 10.0)
     sleep = Sleep()
     assert sleep.lie_down(STORE, 10.0, idle=5.0)
-    assert not sleep.finds_work(STORE, TURN, 10.0)
+    assert not sleep.finds_work(STORE, TURN)
     assert sleep.nap(STORE, core(), until=12.0)
     assert not sleep.asleep
     return sleep

@@ -46,4 +46,7 @@ def test_the_alarm() -> None:
     assert pace.are_due(0, sleep, quiet=False)
     sleep.asleep = False
 
-    assert pace.are_due(5, sleep, quiet=False)
+    assert pace.are_due(0.01, sleep, quiet=False, holding=True)
+    assert pace.alarm
+    assert pace.are_due(1, sleep, quiet=False)
+    assert not pace.alarm
