@@ -1,4 +1,4 @@
-"""The 48 faults: what each is, how a test brings it about, and what is expected of it.
+"""The 51 faults: what each is, how a test brings it about, and what is expected of it.
 
 Expected of all of them: nothing lost, nothing sent that was not committed, no attempt charged to a
 healthy message, duplicates within the window of each fault. What stands here is beyond that.
@@ -257,5 +257,26 @@ MATRIX: Final = (
         "Cluster loses nodes",
         "SIGKILL of the leader, of the relay's node, of two of three; SIGSTOP; cut off",
         "goes on at another node; without a majority nothing is sent, and nothing charged",
+    ),
+    Fault(
+        49,
+        "Relay killed while paused",
+        "SIGKILL amid what it sets aside",
+        "none of it is sent before it is resumed, all of it after",
+        ("tests/relay/loop/test_holding.py",),
+    ),
+    Fault(
+        50,
+        "Limit of a rate locked",
+        "an open transaction of a client that is frozen, ended later",
+        "what is limited waits, all else flows",
+        ("tests/relay/loop/test_rate.py",),
+    ),
+    Fault(
+        51,
+        "Broker lies about depths",
+        "declare-ok rewritten: no messages, or four thousand million",
+        "holds up the queue that is called full, and no other",
+        ("tests/relay/core/test_depths.py",),
     ),
 )

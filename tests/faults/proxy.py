@@ -20,7 +20,7 @@ from servers.ports import free_port
 Way = Literal["up", "down"]
 BOTH: tuple[Way, Way] = ("up", "down")
 #: The evidence.
-Evidence = Literal["held", "dropped", "sliced", "throttled", "reset", "refused"]
+Evidence = Literal["held", "dropped", "sliced", "throttled", "reset", "refused", "rewritten"]
 
 _CHUNK = 1 << 16
 _TICKS = 20  # throttled bytes go in so many portions a second
@@ -56,6 +56,7 @@ class Proxy:
         self._upstream = host, port
         self._modes: dict[Way, _Mode] = {way: _Mode() for way in BOTH}
         self._budget: dict[Way, int | None] = dict.fromkeys(BOTH)
+        self._rewrite: Callable[[bytes], bytes] | None = None
         self._pairs: set[_Pair] = set()
         self._server: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
@@ -94,11 +95,16 @@ class Proxy:
         """Pass on no more than that."""
         self._set(_Mode("throttle", bytes_a_second), ways)
 
+    def rewrite(self, lie: Callable[[bytes], bytes]) -> None:
+        """Have the server say something else; `lie` is given what arrives at a time."""
+        self._rewrite = lie
+
     def heal(self) -> None:
         """Pass everything again, first what was held, and listen again."""
 
         async def heal() -> None:
             self._change(_Mode(), BOTH)
+            self._rewrite = None
             if self._server is None:
                 await self._listen()
 
@@ -200,6 +206,9 @@ class Proxy:
             self._abort(pair)
 
     async def _pass(self, way: Way, data: bytes, writer: asyncio.StreamWriter, pair: _Pair) -> None:
+        if way == "down" and self._rewrite is not None:
+            said, data = data, self._rewrite(data)
+            self.evidence["rewritten"] += said != data
         rest = memoryview(data)
         while rest:
             mode = self._modes[way]
