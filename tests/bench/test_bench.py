@@ -25,6 +25,7 @@ EXPERIMENTS = (
     "latency",
     "sustained",
     "refusals",
+    "pauses",
     "tracing",
 )
 SECONDS = 200  # many times what it takes; a machine may be busy

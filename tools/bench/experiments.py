@@ -16,6 +16,7 @@ from bench import (
     many,
     naive,
     outboxes,
+    pauses,
     peers,
     plain,
     producer,
@@ -76,6 +77,7 @@ def catalogue(scale: Scale, has: Brokers) -> list[Experiment]:
         *(_refusals() if has.rabbitmq else ()),
         *(_outboxes() if has.rabbitmq else ()),
         *(_fence() if has.rabbitmq else ()),
+        *(_pauses() if has.rabbitmq else ()),
     ]
 
 
@@ -181,6 +183,10 @@ def _outboxes() -> Iterator[Experiment]:
 def _fence() -> Iterator[Experiment]:
     name = "beside a standby"
     yield Experiment(name, _named_each(name, fence.measure), heavy=True)
+
+
+def _pauses() -> Iterator[Experiment]:
+    yield Experiment("pauses", _named_each("pauses", pauses.measure), heavy=True)
 
 
 def _processes(count: int) -> str:
