@@ -52,10 +52,9 @@ test-losses: .venv/.synced ## Lose 500 of 10,000 confirmed tasks in each of twel
 	@$(BIN)/pytest --numprocesses=2 --durations=0 tests/end_to_end/test_losses.py \
 		tests/end_to_end/test_rolling_deploy.py -m long $(ARGS)
 
-.PHONY: test-canvas
-test-canvas: .venv/.synced ## Play shapes of Celery's canvas, plain and through the outbox (BROKER=redis; CANVAS_SEED=n; ARGS)
-	@$(RABBITMQ_ROOT) CANVAS_SEED=$(or $(CANVAS_SEED),1) $(BIN)/pytest tests/end_to_end/canvas \
-		-k $(or $(BROKER),rabbitmq) $(ARGS)
+.PHONY: test-million
+test-million: .venv/.synced ## Send a million tasks with no worker, then work them off, on RabbitMQ and a Valkey of 64 MB (MILLION=100000; ARGS)
+	@$(RABBITMQ_ROOT) MILLION=$(or $(MILLION),1000000) $(BIN)/pytest --capture=no tests/end_to_end/test_million.py -k many $(ARGS)
 
 .PHONY: test-cluster
 test-cluster: .venv/.synced .patroni/.made ## Fail over Postgres and Patroni, strike a RabbitMQ cluster (FAIL_OVERS=20; ARGS)
