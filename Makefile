@@ -56,6 +56,11 @@ test-losses: .venv/.synced ## Lose 500 of 10,000 confirmed tasks in each of twel
 test-million: .venv/.synced ## Send a million tasks with no worker, then work them off, on RabbitMQ and a Valkey of 64 MB (MILLION=100000; ARGS)
 	@$(RABBITMQ_ROOT) MILLION=$(or $(MILLION),1000000) $(BIN)/pytest --capture=no tests/end_to_end/test_million.py -k many $(ARGS)
 
+.PHONY: test-canvas
+test-canvas: .venv/.synced ## Play shapes of Celery's canvas, plain and through the outbox (BROKER=redis; CANVAS_SEED=n; ARGS)
+	@$(RABBITMQ_ROOT) CANVAS_SEED=$(or $(CANVAS_SEED),1) $(BIN)/pytest tests/end_to_end/canvas \
+		-k $(or $(BROKER),rabbitmq) $(ARGS)
+
 .PHONY: test-cluster
 test-cluster: .venv/.synced .patroni/.made ## Fail over Postgres and Patroni, strike a RabbitMQ cluster (FAIL_OVERS=20; ARGS)
 	@$(RABBITMQ_ROOT) FAIL_OVERS=$(or $(FAIL_OVERS),20) $(BIN)/pytest --numprocesses=5 --dist=loadgroup --timeout=1800 \

@@ -16,7 +16,16 @@ import celery_inbox.store
 import celery_outbox.statements.insert
 from celery_outbox.statements.insert import Insert
 from outbox_migrations import grant
-from outbox_relay.postgres import chores, holds, home, replays, session, statements, workers
+from outbox_relay.postgres import (
+    chores,
+    holds,
+    home,
+    replays,
+    session,
+    statements,
+    waiting,
+    workers,
+)
 from outbox_relay.postgres.database import SESSION
 from outbox_relay.postgres.session import SCHEMA_VERSIONS
 from outbox_relay.postgres.statement import Statement
@@ -44,20 +53,30 @@ LOOP: dict[str, dict[str, Any]] = {
         "delays": [1.0],
         "errors": ["why"],
         "routes": [None],
+        "ranks": [0],
     },
+    "CLAIM_WAITING": {
+        "routes": "{mail}",
+        "limits": "{100}",
+        "by_age": "{f}",
+        "claim_id": 1,
+        "lease_seconds": 10.0,
+    },
+    "ROUTES": {"above": "", "limit": 1000},
     "PROMOTE": {"limit": 1000},
     "SET_APART": {"error": "why"},
     "RELEASE": {**HELD, "suspicion": 1},
     "RENEW": {**HELD, "lease_seconds": 10.0},
     "DROP_ORPHANS": HELD,
     "HOLDS": {},
+    "ENDLESS": {},
     "WAKE": {"above": 0, "limit": 1000},
     "SENT_BEFORE": {"ids": [1, 2, 3], "slots": [3, 3, 4], "ages": [1.0, 1.0, 1.0]},
 }
 #: Every statement there is.
 STATEMENTS = {
     name: each
-    for module in (session, statements, chores, holds, home, workers, replays)
+    for module in (session, statements, chores, holds, home, waiting, workers, replays)
     for name, each in vars(module).items()
     if isinstance(each, Statement)
 }

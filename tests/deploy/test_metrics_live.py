@@ -33,6 +33,9 @@ FROM outbox.sent s WHERE NOT EXISTS (
 HAVING count(*) > 0
 """
 
+#: What has no number while nothing is paused, and where the broker is no Redis.
+NOT_HERE = {"outbox_paused_messages", "outbox_broker_memory_ratio"}
+
 Load = Callable[[], None]
 
 
@@ -109,7 +112,7 @@ def test_every_query_of_the_dashboard_brings_points(
 ) -> None:
     """Through a real Prometheus, with every label that its legend names."""
     prometheus = own_prometheus(running.address)
-    missing = dict.fromkeys(queries())
+    missing = dict.fromkeys(each for each in queries() if not metrics_in(each[1]) & NOT_HERE)
 
     def all_answered() -> bool:
         load()

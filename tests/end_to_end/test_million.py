@@ -36,8 +36,9 @@ PORTION: Final = 20_000
 INSERT: Final = """
 INSERT INTO outbox.message
     (message_id, task, routing_key, headers, properties, body, content_type, content_encoding)
-SELECT 'm' || n, 'shop.mail', %s, '{"lang": "py", "task": "shop.mail", "id": "m' || n || '"}',
-       '{"delivery_mode": 2, "correlation_id": "m' || n || '"}',
+SELECT 'm' || n, 'shop.mail', %s,
+       ('{"lang": "py", "task": "shop.mail", "id": "m' || n || '"}')::json,
+       ('{"delivery_mode": 2, "correlation_id": "m' || n || '"}')::json,
        convert_to('[[' || n || ', "somebody@example.org"], {}, {"callbacks": null}]', 'UTF8'),
        'application/json', 'utf-8'
 FROM generate_series(%s::int, %s::int) n

@@ -166,6 +166,19 @@ def test_counts_and_lag_read_a_sample(backlog: Connection) -> None:
     assert for_the_lag < 100
 
 
+def test_the_lag_beside_very_many_paused_messages_is_a_look_up(backlog: Connection) -> None:
+    """Though all of them are older than what lags."""
+    with backlog.transaction(force_rollback=True):
+        backlog.execute(
+            "UPDATE outbox.parked SET route = chr(30) || 'queue:mail' WHERE state = 'retry'"
+            " AND id < (SELECT max(id) FROM outbox.parked WHERE state = 'retry')"
+        )
+        rows, pages = touched(backlog, "SELECT oldest_pending_age FROM outbox.stats")
+
+    assert rows < 100
+    assert pages < EACH // 40  # the update has left a dead entry for each, and some are read
+
+
 @pytest.mark.parametrize("name", LISTS)
 def test_the_commands_read_what_they_show(backlog: Connection, name: str) -> None:
     """`pending`, `scheduled`, `dead`, `sent` and `show`, of all tasks and of one."""

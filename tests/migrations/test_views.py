@@ -161,6 +161,45 @@ def test_lag_is_that_of_the_oldest_due_message(emptied_database: str) -> None:
         assert timedelta(hours=2) <= row[0] < timedelta(hours=3)
 
 
+HELD = (
+    "WITH held AS (DELETE FROM outbox.ready {where} RETURNING id, slot, lane)"
+    " INSERT INTO outbox.parked (id, slot, state, available_at, lane, route)"
+    " SELECT id, slot, 'retry', now() + interval '1 day', lane, {route} FROM held"
+)
+
+
+@pytest.mark.parametrize(
+    ("route", "counts"),
+    [
+        ("chr(30) || 'queue:mail'", False),
+        ("chr(30) || 'rate:queue:mail'", False),
+        ("chr(30) || 'depth:mail'", True),
+        ("chr(31) || 'mail'", True),
+        ("NULL", True),
+    ],
+)
+def test_what_is_paused_or_limited_is_no_lag(
+    emptied_database: str, route: str, counts: bool
+) -> None:
+    """Nor is what is behind it in its lane; what waits for room, or for its route, is."""
+    lag = "SELECT oldest_pending_age > interval '1 hour' FROM outbox.stats"
+    with psycopg.connect(emptied_database) as connection:
+        held, behind = insert_rows(connection, 2, available_in=-7200, ordering_key="k")
+        connection.execute(
+            "WITH gone AS (DELETE FROM outbox.lane WHERE id ="
+            " (SELECT min(id) FROM outbox.lane) RETURNING id, slot, key)"
+            " INSERT INTO outbox.ready (id, slot, lane) SELECT id, slot, key FROM gone"
+        )
+        statement = HELD.format(where=WHERE, route=route)
+        connection.execute(statement.encode(), {"message_id": held})
+        assert connection.execute(lag).fetchone() == (counts,)
+        assert connection.execute("SELECT pending FROM outbox.stats").fetchone() == (2,)
+
+        (another,) = insert_rows(connection, available_in=-7200, ordering_key="another")
+        assert connection.execute(lag).fetchone() == (True,)
+        assert len({held, behind, another}) == 3
+
+
 def test_counts_stay_near_the_truth_on_a_large_backlog(emptied_database: str) -> None:
     """Beyond what is counted exactly, a sample of pages is."""
     rows = 250_000

@@ -27,9 +27,9 @@ SILENCE_SECONDS: Final = 5.0
 INSERT: Final = """
 INSERT INTO outbox.message (message_id, task, routing_key, headers, properties, body, content_type,
                             content_encoding, ordering_key)
-SELECT gen_random_uuid()::text, 'shop.mail', queue, '{"lang": "py", "task": "shop.mail"}',
-       '{"delivery_mode": 2}', convert_to('[[' || n || '], {}, {}]', 'UTF8'), 'application/json',
-       'utf-8', CASE WHEN place = 1 THEN 'key-' || n %% %(keys)s END
+SELECT gen_random_uuid()::text, 'shop.mail', queue, '{"lang": "py", "task": "shop.mail"}'::json,
+       '{"delivery_mode": 2}'::json, convert_to('[[' || n || '], {}, {}]', 'UTF8'),
+       'application/json', 'utf-8', CASE WHEN place = 1 THEN 'key-' || n %% %(keys)s END
 FROM generate_series(%(first)s::int, %(last)s::int) n,
      unnest(%(queues)s::text[]) WITH ORDINALITY AS to_queue (queue, place)
 """

@@ -21,7 +21,7 @@ Panel = stat.Panel | timeseries.Panel
 ANSWERS: Final = (
     number(
         "Lag",
-        "Age of the oldest message that is due and not confirmed.",
+        "Age of the oldest message that is due, not confirmed, and not held on purpose.",
         f"max(outbox_oldest_pending_age_seconds{SERIES})",
         "s",
         {"yellow": 10, "red": 60},
@@ -87,10 +87,36 @@ FLOW: Final = (
     ),
 )
 
+HELD: Final = (
+    curves(
+        "Held on purpose",
+        "Messages that wait in the outbox for the end of a pause, their turn (rate:) or room in "
+        "their queue (depth:); the ten with most. outbox-relay routes says who and why.",
+        [(f"topk(10, max by (route) (outbox_paused_messages{SERIES}))", "{{route}}")],
+        "short",
+        THIRD,
+    ),
+    curves(
+        "Pause with no end",
+        "For how long the oldest pause that nobody gave an end has lasted.",
+        [(f"max(outbox_endless_pause_age_seconds{SERIES})", "oldest")],
+        "s",
+        THIRD,
+    ),
+    curves(
+        "Redis memory",
+        "The part of maxmemory in use. From OUTBOX_REDIS_MAX_MEMORY on queues are kept short.",
+        [(f"max(outbox_broker_memory_ratio{SERIES})", "used")],
+        "percentunit",
+        THIRD,
+        most=1,
+    ),
+)
+
 LAG: Final = (
     curves(
         "Oldest pending message",
-        "Age of the oldest message that is due and not confirmed.",
+        "Age of the oldest message that is due, not confirmed, and not held on purpose.",
         [(f"max(outbox_oldest_pending_age_seconds{SERIES})", "oldest")],
         "s",
     ),
@@ -293,6 +319,7 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
     ("Is it flowing?", ANSWERS),
     ("Flow", FLOW),
     ("Lag", LAG),
+    ("Held back: pauses, rates, depths", HELD),
     ("Confirms", CONFIRMS),
     ("Failures and dead letters", FAILURES),
     ("Workers: what became of it", EFFECTS),

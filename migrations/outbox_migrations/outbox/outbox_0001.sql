@@ -167,11 +167,14 @@ CREATE TABLE outbox.parked (
     suspicion    smallint NOT NULL DEFAULT 0,
     last_error   text,
     lane         text,
-    route        text
+    route        text,
+    rank         smallint NOT NULL DEFAULT 0
 );
 CREATE INDEX parked_due ON outbox.parked (available_at) WHERE state <> 'dead';
 CREATE INDEX parked_lane ON outbox.parked (lane) WHERE lane IS NOT NULL AND state = 'retry';
+-- What waits for a route or a hold is let go by its rank, and now and then by its age.
 CREATE INDEX parked_route ON outbox.parked (route, id) WHERE route IS NOT NULL;
+CREATE INDEX parked_rank ON outbox.parked (route, rank, id) WHERE route IS NOT NULL;
 -- One for each state, instead of one for all: then state and order are settled by the choice of
 -- the index. NOT IN, because without statistics the planner takes `=` for one row in 200, and
 -- that many rows for so few that it reads them all; what it excludes, it takes for nearly none.
@@ -182,6 +185,12 @@ CREATE INDEX parked_scheduled ON outbox.parked (id, available_at)
     WHERE state NOT IN ('retry', 'dead');
 CREATE INDEX parked_scheduled_at ON outbox.parked (available_at, id, attempts)
     WHERE state NOT IN ('retry', 'dead');
+-- What nobody wants to wait: neither paused (U+001E) nor limited, though perhaps without room in its
+-- queue. Compared with a number, so that the planner takes it for rare, and for what this index is
+-- for, whatever the statistics say; `suspicion` is here for the same reason as `attempts` there.
+CREATE INDEX parked_late ON outbox.parked (id, suspicion)
+    WHERE CASE WHEN state = 'retry' AND (route IS NULL OR left(route, 1) <> chr(30)
+                   OR left(route, 7) = chr(30) || 'depth:') THEN 1 END = 1;
 -- By which retention finds what has to leave a slot before it is emptied.
 CREATE INDEX parked_slot ON outbox.parked (slot, id);
 COMMENT ON TABLE outbox.parked IS
@@ -200,6 +209,8 @@ COMMENT ON COLUMN outbox.parked.lane IS 'The ordering key, if the message has on
 COMMENT ON COLUMN outbox.parked.route IS
     'What it waits for: that its route takes messages again (exchange, U+001F, key), or that it is '
     'not held any more (U+001E, target; see hold).';
+COMMENT ON COLUMN outbox.parked.rank IS
+    'Lower ones of a route are let go first: by the priority, as the broker reads it.';
 
 -- One row per settled batch and slot, which is nearly always the same: a sent time for every message
 -- at eight bytes each. An id alone does not name a message: it can have been given twice (the
@@ -921,17 +932,27 @@ CREATE VIEW outbox.stats AS
            outbox.rough_count('outbox.parked',
                    $$state NOT IN ('retry', 'dead') AND available_at > now()$$) AS scheduled,
            outbox.rough_count('outbox.parked', $$state NOT IN ('scheduled', 'retry')$$) AS dead,
-           -- The lowest id stands for the oldest row: an index look-up instead of a sort.
+           -- The lowest id stands for the oldest row: an index look-up instead of a sort. What is
+           -- paused, or limited, somebody wants to wait, and what is behind it in its lane too.
            coalesce(clock_timestamp() - (
                SELECT min(coalesce(m.available_at, m.created_at)) FROM (
                    (SELECT id, slot FROM outbox.ready
                      WHERE id >= outbox.by_index(0) ORDER BY id LIMIT 1)
                    UNION ALL
-                   (SELECT id, slot FROM outbox.lane
-                     WHERE id >= outbox.by_index(0) ORDER BY id LIMIT 1)
+                   (SELECT l.id, l.slot
+                      FROM (SELECT id, slot, key FROM outbox.lane
+                             WHERE id >= outbox.by_index(0) ORDER BY id LIMIT 1000) l
+                     WHERE NOT EXISTS (
+                         SELECT FROM outbox.parked p
+                         WHERE p.lane = l.key AND p.state = 'retry' AND left(p.route, 1) = chr(30)
+                           AND left(p.route, 7) <> chr(30) || 'depth:' OFFSET 0)
+                     ORDER BY l.id LIMIT 1)
                    UNION ALL
                    (SELECT id, slot FROM outbox.parked
-                     WHERE state NOT IN ('scheduled', 'dead') AND id >= outbox.by_index(0)
+                     WHERE CASE WHEN state = 'retry'
+                                     AND (route IS NULL OR left(route, 1) <> chr(30)
+                                          OR left(route, 7) = chr(30) || 'depth:') THEN 1 END = 1
+                       AND id >= outbox.by_index(0) AND suspicion >= outbox.by_index(0)
                      ORDER BY id LIMIT 1)
                    UNION ALL
                    (SELECT id, slot FROM outbox.parked
@@ -950,7 +971,7 @@ COMMENT ON COLUMN outbox.stats.pending IS
 COMMENT ON COLUMN outbox.stats.scheduled IS 'How many are held until their time.';
 COMMENT ON COLUMN outbox.stats.dead IS 'How many were given up.';
 COMMENT ON COLUMN outbox.stats.oldest_pending_age IS
-    'For how long the oldest pending message has been due.';
+    'For how long the oldest pending message has been due that no pause and no rate holds.';
 COMMENT ON COLUMN outbox.stats.expired IS 'How many expired, of those that are still kept.';
 
 -- Messages that the broker has given up come home: from its queues of dead letters to outbox.dead.
@@ -1963,7 +1984,7 @@ COMMENT ON FUNCTION outbox.act IS
 -- `hold` says what is paused; relays read it every second. A message that a pause is about is set
 -- aside by the relay that claims it, into `parked`, and no claim meets it again: its `route` is
 -- U+001E and the target of the pause. Once a target is not held any more, relays take such messages
--- from there, oldest first. docs/decisions/0013-holds.md has the reasons.
+-- from there, by their rank. docs/decisions/0013-holds.md has the reasons.
 
 CREATE TABLE outbox.hold (
     kind    text NOT NULL,

@@ -56,6 +56,10 @@ class Broker:
     dead_letters: Callable[[str, Settings], DeadLetters] = _none
     #: A connection that is asked for depths again and again. Raises as `Connect` does.
     sounder: Callable[[str, Settings], Sounder] = _no_sounder
+    #: The share of its memory that messages may fill; None where that is not looked at.
+    memory_share: Callable[[Settings], float | None] = lambda _: None
+    #: Whether its workers take lower priorities first.
+    lowest_first: bool = False
     #: What only its publishers can be told, and what only its check can be.
     settings: tuple[Setting[Any], ...] = ()
     check_settings: tuple[Setting[Any], ...] = ()

@@ -11,6 +11,8 @@ from outbox_relay.broker.dead_letters import DeadLetters
 from outbox_relay.broker.kind import Broker
 from outbox_relay.broker.publisher import Open, Publisher
 from outbox_relay.broker.sounder import Sounder
+from outbox_relay.core.depths import Depths
+from outbox_relay.core.memory import Memory
 from outbox_relay.errors import BrokerLost, SettingsError
 from outbox_relay.settings import Settings
 from outbox_relay.settings.values import transport_options
@@ -70,6 +72,20 @@ def publisher_factory(settings: Settings) -> Open:
 def open_dead_letters(settings: Settings) -> DeadLetters:
     """Those of the first broker that answers, the secrets read anew. Raises as connecting does."""
     return _of_first(settings, lambda broker, url: broker.dead_letters(url, settings))
+
+
+def depths_of(settings: Settings) -> Depths | None:
+    """What keeps queues short, where anything is to."""
+    urls = map(str.strip, settings.broker_url.read().split(";"))
+    shares = [s for url in urls if (s := broker_of(url).memory_share(settings)) is not None]
+    if not shares and settings.max_depth is None:
+        return None
+    return Depths(settings.max_depth, Memory(min(shares)) if shares else None)
+
+
+def lowest_first(settings: Settings) -> bool:
+    """Whether workers of the first of its brokers take lower priorities first."""
+    return broker_of(settings.broker_url.read().partition(";")[0].strip()).lowest_first
 
 
 def open_sounder(settings: Settings) -> Sounder:

@@ -1,8 +1,10 @@
-"""What tells how many messages are ready in queues, again and again, over one connection."""
+"""What tells how deep queues are, and how full the broker, again and again, over one connection."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from outbox_relay.core.memory import Used
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,9 @@ class Sounder(Protocol):
     def read(self, queues: Iterable[str], /) -> Told:
         """How many messages are ready, of as many of the queues as there was time for."""
 
+    def memory(self) -> Used:
+        """How much of its memory is used, where messages could fill it."""
+
     def close(self) -> None:
         """Close it, without a word to a broker that may be frozen."""
 
@@ -32,6 +37,10 @@ class NoSounder:
     def read(self, queues: Iterable[str]) -> Told:
         """None."""
         return Told(absent=frozenset(queues))
+
+    def memory(self) -> Used:
+        """Nothing."""
+        return Used()
 
     def close(self) -> None:
         """Nothing to close."""

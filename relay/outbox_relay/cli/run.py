@@ -9,6 +9,8 @@ from typing import Final
 
 from outbox_relay.broker.registry import (
     broker_of,
+    depths_of,
+    lowest_first,
     open_dead_letters,
     open_sounder,
     publisher_factory,
@@ -17,7 +19,6 @@ from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import DAEMON
 from outbox_relay.cli.lifetime import LANDING, on_signals, spare_the_collector
 from outbox_relay.cli.run_many import run_many
-from outbox_relay.core.depths import Depths
 from outbox_relay.core.guard import Guard
 from outbox_relay.errors import SettingsError
 from outbox_relay.loop.homecoming import Homecoming
@@ -64,7 +65,7 @@ def _arguments(parser: ArgumentParser) -> None:
 def _run(arguments: Namespace, settings: Settings) -> int:
     drain: bool = arguments.drain
     metrics, health = Metrics(), Health()
-    depths_held = Depths(settings.max_depth) if settings.max_depth else None
+    depths_held = depths_of(settings)
     guard = Guard() if settings.hold_unknown else None
     recorder = _recorder(settings, metrics) if settings.tracing else None
     relay = Relay(
@@ -79,6 +80,7 @@ def _run(arguments: Namespace, settings: Settings) -> int:
         guard=guard,
         depths=depths_held,
         trail=Trail(recorder.take) if recorder else None,
+        lowest_first=lowest_first(settings),
     )
 
     on_signals(relay.stop, settings.grace_period)
@@ -92,7 +94,7 @@ def _run(arguments: Namespace, settings: Settings) -> int:
                 Knowledge(guard, lambda: Workers.open(settings), quiet=relay.quiet)
             )
         if depths_held is not None:
-            beside.enter_context(DepthWatch(depths_held, lambda: open_sounder(settings)))
+            beside.enter_context(DepthWatch(depths_held, lambda: open_sounder(settings), metrics))
         if drain:
             return 0 if relay.drain() else 1
         if settings.retention:  # else what was sent is forgotten: nothing is left to come home to

@@ -126,7 +126,7 @@ def _rows(status: Status) -> list[tuple[str, str]]:
         last = HIDDEN
     return [
         ("pending", f"{stats.pending:,}"),
-        ("oldest pending", how_long(stats.oldest_pending_age) if stats.pending else "-"),
+        ("oldest pending", how_long(stats.oldest_pending_age) if stats.oldest_pending_age else "-"),
         ("scheduled", f"{stats.scheduled:,}"),
         ("dead", f"{stats.dead:,}"),
         ("expired", f"{stats.expired:,}"),

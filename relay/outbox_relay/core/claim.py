@@ -26,10 +26,14 @@ class LaneClaim:
 
 @dataclass(frozen=True, slots=True)
 class RouteClaim:
-    """Claim up to so many of the messages that wait for each of these routes."""
+    """Claim up to so many of the messages that wait for each of these routes.
+
+    Those of the lowest rank come first; of the routes in `by_age`, the oldest.
+    """
 
     routes: tuple[str, ...]
     limits: tuple[int, ...]
+    by_age: frozenset[str] = frozenset()
 
     @property
     def limit(self) -> int:

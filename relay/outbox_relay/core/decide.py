@@ -19,6 +19,7 @@ from outbox_relay.core.lanes import Lanes
 from outbox_relay.core.message import Held, Message, Parking, Reason, Refusal
 from outbox_relay.core.pauses import PAUSING, Pauses, route_of, written
 from outbox_relay.core.policy import Policy
+from outbox_relay.core.rank import rank_of
 from outbox_relay.core.size import too_large
 from outbox_relay.core.suspects import Suspects
 from outbox_relay.core.waiting import Waiting
@@ -49,8 +50,10 @@ class Core:
         first_claim_id: int,
         guard: Guard | None = None,
         depths: Depths | None = None,
+        *,
+        lowest: bool = False,
     ) -> None:
-        self._settings = settings
+        self._settings, self._lowest_first = settings, lowest
         self._cursor = Cursor()
         self._lanes = Lanes()
         self._policy = Policy(settings.allow_content_types, settings.allow_exchanges)
@@ -260,6 +263,7 @@ class Core:
             delay=delay,
             error=f"{reason}: {refusal.detail}",
             route=route,
+            rank=rank_of(message.properties, lowest_first=self._lowest_first) if route else 0,
         )
 
     def held(self, suspects: Collection[int] = ()) -> tuple[list[Held], list[Held]]:

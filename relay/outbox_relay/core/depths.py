@@ -3,7 +3,10 @@
 Somebody else asks the broker how many messages of each queue are ready, and says so; here it is
 reckoned how many more may be published until the next answer. Once a queue is full, its messages
 are set aside in the database, until a fifth of the limit is free again; then as many as there is
-room for are claimed from there, oldest first.
+room for are claimed from there.
+
+Where the broker's memory is bounded, the limit is lower while that is nearly full (`memory.py`);
+with no other limit, no queue is looked at as long as it is not.
 
 A queue that the broker does not show counts as empty. One that it does not tell of is held no
 longer than a while, and so are all where it tells nothing: a broker that does not tell starves
@@ -19,6 +22,7 @@ from threading import Lock
 from typing import Final
 
 from outbox_relay.core.holds import DEPTH, LOOK_AGAIN, key_of
+from outbox_relay.core.memory import Memory, Used
 from outbox_relay.core.message import Message, Reason, Refusal, Wait
 from outbox_relay.core.route import queues_of
 from outbox_relay.core.share import ALL
@@ -69,8 +73,10 @@ class _Level:
 class Depths:
     """The queues that messages go to. `tell` and `watched` may be called from another thread."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int | None, memory: Memory | None = None) -> None:
+        """At most `limit` in each queue, and no more than the `memory` of the broker bears."""
+        self._limit = ALL if limit is None else limit
+        self._memory = memory
         self._levels: dict[str, _Level] = {}
         self._waiting: dict[str, None] = {}  # for these there may be messages in the database
         self._lock = Lock()
@@ -89,6 +95,8 @@ class Depths:
         First those for which messages wait.
         """
         with self._lock:
+            if self._limit == ALL and not (self._memory and self._memory.short):
+                return {}
             waiting = {queue: self._levels[queue].passed for queue in self._waiting}
             levels = self._levels.items()
             return waiting | {queue: e.passed for queue, e in levels if e.passed != e.told}
@@ -104,6 +112,27 @@ class Depths:
                 if not level.silent:
                     depth = max(0, soundings.depths.get(queue, 0))
                     self._answered(level, before, depth, now)
+
+    def asks_for_memory(self, now: float) -> int | None:
+        """What has passed by now, where it is time to ask how much memory is used; else None."""
+        with self._lock:
+            if self._memory is None:
+                return None
+            return self._memory.question(now, waiting=bool(self._waiting))
+
+    def tell_memory(self, used: Used, passed: int, now: float) -> bool:
+        """The broker has answered that; whether its memory is nearly full."""
+        with self._lock:
+            if self._memory is not None:
+                self._memory.tell(used, passed, now)
+            return self._memory is not None and self._memory.full(now)
+
+    def free(self, messages: list[Message], now: float) -> bool:
+        """Whether there is room for all of these without a look at their queues; it is taken."""
+        if self._limit < ALL or self._memory is None:
+            return False
+        with self._lock:
+            return self._memory.take_all(messages, now)
 
     def sort(
         self,
@@ -131,15 +160,17 @@ class Depths:
         queues = queues_of(message.exchange, message.routing_key, message.declare)
         levels = [(queue, self._level(queue)) for queue in queues]
         for queue, level in levels:
-            if not self._open(level, now):
+            if not self._room(level, now) or not self._bears(message, level, now):
                 self._levels[queue] = level  # which may have been forgotten for the one after it
                 self._waiting[queue] = None
-                return self._refusal(message, queue)
+                return self._refusal(message, queue, now)
         if (refusal := others(message)) is not None:
             return refusal
         for _, level in levels:
             level.take()
         self._passed += len(levels)
+        if self._memory is not None:
+            self._memory.took(message)
         return None
 
     def found(self, targets: Iterable[str]) -> None:
@@ -153,11 +184,8 @@ class Depths:
         """How many to take of the messages that wait, by key: as many as their queue has room."""
         with self._lock:
             waiting = [(queue, self._levels[queue]) for queue in self._waiting]
-            return {
-                key_of(DEPTH + queue): level.room or ALL
-                for queue, level in waiting
-                if self._open(level, now)
-            }
+            rooms = {key_of(DEPTH + queue): self._room(level, now) for queue, level in waiting}
+            return {key: room for key, room in rooms.items() if room}
 
     def claimed(self, asked: Iterable[str], found: Iterable[str]) -> None:
         """A claim asked for these keys, and found messages under those: the others are empty."""
@@ -171,20 +199,35 @@ class Depths:
         """Whether an answer would say something new, or is waited for."""
         return level.passed != level.told or queue in self._waiting
 
-    def _open(self, level: _Level, now: float) -> bool:
-        """Whether another message may pass."""
-        if now - level.heard > OLD:
-            level.room = min(level.room, AT_FIRST)
+    def _most(self, now: float) -> int:
+        """How many messages a queue may have."""
+        return self._limit if self._memory is None else min(self._limit, self._memory.ready(now))
+
+    def _room(self, level: _Level, now: float) -> int:
+        """How many more messages may pass."""
+        if (most := self._most(now)) == ALL:
+            return ALL
+        if self._memory is not None and self._memory.shut(now):
+            return 0
+        level.room = min(level.room, most, most if now - level.heard <= OLD else AT_FIRST)
         if level.room > 0:
-            return True
+            return level.room
         level.wanting = now if level.wanting is None else level.wanting
         unheard = level.silent or now - self._heard > STALE
-        return unheard and now - level.wanting > STALE
+        return ALL if unheard and now - level.wanting > STALE else 0
+
+    def _bears(self, message: Message, level: _Level, now: float) -> bool:
+        """Whether there is memory for it; where there is not, its queue waits for an answer."""
+        if self._memory is None or self._memory.takes(message, now):
+            return True
+        level.room = 0
+        return False
 
     def _answered(self, level: _Level, before: int, depth: int, now: float) -> None:
         level.heard, level.told, level.wanting = now, before, None
-        free = self._limit - (depth + level.passed - before)
-        if level.full and self._limit - free > LOW * self._limit:
+        most = self._most(now)
+        free = most - (depth + level.passed - before)
+        if level.full and most - free > LOW * most:
             free = 0
         level.room, level.full = max(0, free), free <= 0
 
@@ -209,7 +252,9 @@ class Depths:
         del self._levels[queue]
         self._waiting.pop(queue, None)
 
-    def _refusal(self, message: Message, queue: str) -> Refusal:
+    def _refusal(self, message: Message, queue: str, now: float) -> Refusal:
         detail = f"queue {queue[:100]!r} has {self._limit} messages (OUTBOX_MAX_DEPTH)"
+        if self._memory is not None and self._memory.full(now):
+            detail = f"queue {queue[:100]!r} is kept short: {self._memory.used}"
         wait = Wait(key_of(DEPTH + queue), LOOK_AGAIN * random.uniform(1, 2))
         return Refusal(message, Reason.DEEP, detail, wait)

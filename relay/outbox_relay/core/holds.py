@@ -1,8 +1,8 @@
 """What is held back on purpose, and how it is let go. Pure.
 
 A message that a hold is about is set aside in the database, under the hold's key, and no claim
-meets it again. Once nothing is held under that key any more, such messages are claimed from there,
-oldest first. What is let go of one hold and falls under another is set aside again, under that
+meets it again. Once nothing is held under that key any more, such messages are claimed from there.
+What is let go of one hold and falls under another is set aside again, under that
 one's key.
 """
 

@@ -121,3 +121,4 @@ class Parking:
     delay: float
     error: str
     route: str | None = None
+    rank: int = 0  # of those that wait for a route, lower ones are tried first

@@ -1,8 +1,8 @@
 """No more messages a second than somebody allows. Pure.
 
 The tokens are in the database, shared by all relays; here is what this one has of them. A message
-that a limit is about waits in the database, and is claimed from there, oldest first, once there is
-a token for it. One that comes while none wait takes a token that is left over.
+that a limit is about waits in the database, and is claimed from there once there is a token for
+it. One that comes while none wait takes a token that is left over.
 
 Tokens are asked for while something waits for them, and where there are none, not before there is
 one: a slow limit costs a statement for each token, and the relay may sleep meanwhile.

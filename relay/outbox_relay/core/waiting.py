@@ -1,11 +1,13 @@
 """What waits for its route, the end of a hold, room in its queue, or its turn. Pure.
 
-All wait in one place, under a key, and are claimed from there in one way, oldest first. Half of a
-claim at most is for probes and portions of routes that refused, half of the rest for all else that
-waits, in equal shares: the others flow meanwhile, and none that waits starves another.
+All wait in one place, under a key, and are claimed from there in one way: the most urgent first,
+and with every fourth claim of a key the oldest, so that none waits for ever. Half of a claim at
+most is for probes and portions of routes that refused, half of the rest for all else that waits, in
+equal shares: the others flow meanwhile, and none that waits starves another.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from outbox_relay.core.claim import ClaimedRow, RouteClaim
@@ -18,6 +20,10 @@ from outbox_relay.core.rates import Grant, Rates
 from outbox_relay.core.share import share
 
 NOTHING: Final = RouteClaim((), ())
+#: Of so many claims for a key, one takes what has waited longest.
+BY_AGE_EVERY: Final = 4
+#: The most keys of which it is remembered how many claims there were.
+MAX_COUNTED: Final = 10_000
 
 
 class Waiting:
@@ -31,6 +37,7 @@ class Waiting:
         self._rates = Rates()
         self._claims = 0
         self._served: dict[str, int] = {}  # by which claim each key that has a wish was served last
+        self._turns: dict[str, int] = {}  # how many claims there were for each key
 
     def __bool__(self) -> bool:
         """Whether there is anything to claim, or to wait for."""
@@ -43,7 +50,7 @@ class Waiting:
         if self._guard is not None:
             allowed, unknown = self._guard.sort(allowed)
             held += unknown
-        if self._depths is None:
+        if self._depths is None or self._depths.free(allowed, now):
             allowed, limited = self._rates.sort(allowed)
         else:  # what has no room takes no token, and what has no token takes no room
             allowed, limited = self._depths.sort(allowed, now, self._rates.judge)
@@ -86,7 +93,15 @@ class Waiting:
             return None
         claim = self._pauses.claim(now, _half(room)) or NOTHING
         claim += self._shared(now, _half(room - claim.limit))
-        return claim if claim.routes else None
+        return replace(claim, by_age=self._by_age(claim.routes)) if claim.routes else None
+
+    def _by_age(self, keys: Collection[str]) -> frozenset[str]:
+        """Of which keys the oldest have their turn."""
+        if len(self._turns) > MAX_COUNTED:
+            self._turns.clear()
+        for key in keys:
+            self._turns[key] = self._turns.get(key, 0) + 1
+        return frozenset(key for key in keys if self._turns[key] % BY_AGE_EVERY == 0)
 
     def _shared(self, now: float, room: int) -> RouteClaim:
         """What each gets of so much, those that have waited longest for their share first."""

@@ -52,7 +52,7 @@ class Housekeeping:
         if self._counts.is_due(now):
             began = monotonic()
             self._attempt("stats", now, lambda: self._metrics.stats(store.stats()))
-            self._attempt("held", now, lambda: self._metrics.paused(store.holding.counts()))
+            self._attempt("held", now, lambda: self._held(store))
             self._attempt("upkeep", now, lambda: self._metrics.upkeep(store.upkeep()))
             self._counts.took(monotonic() - began)
         self._retention.begin_if_due(now)
@@ -75,6 +75,10 @@ class Housekeeping:
             if now - self._logged.get(chore, float("-inf")) >= REMIND_EVERY:
                 self._logged[chore] = now
                 log.error("chore_failed", chore=chore, reason=str(error))
+
+    def _held(self, store: Store) -> None:
+        """Show what is held on purpose, and for how long somebody may have forgotten it."""
+        self._metrics.paused(store.holding.counts(), store.holding.endless())
 
     def _promote(self, store: Store) -> None:
         """Promote what is due; where that fails over a row, set this row apart."""

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from traceback import clear_frames
 from typing import Final
@@ -60,12 +61,12 @@ class Relay:
         depths: Depths | None = None,
         trail: Untraced | None = None,
         shared: tuple[Outage, Outage] | None = None,
+        lowest_first: bool = False,
     ) -> None:
         self._settings = settings
+        self._new_core = partial(Core, settings, guard=guard, depths=depths, lowest=lowest_first)
         self._trail = trail or Untraced()
-        self._guard, self._depths = guard, depths
-        self._open_store = open_store
-        self._open_publisher = open_publisher
+        self._open_store, self._open_publisher = open_store, open_publisher
         self._metrics = metrics
         self._remember_nothing(first_claim_id)
         self._health = health
@@ -81,7 +82,7 @@ class Relay:
         self._housekeeping = Housekeeping(metrics, Retention(purge, monotonic()))
 
     def _remember_nothing(self, first_claim_id: int) -> None:
-        self._core = Core(self._settings, first_claim_id, self._guard, self._depths)
+        self._core = self._new_core(first_claim_id)
         self._holds = HoldReader(self._core.waiting)
         quarantine, forget = Quarantine(self._open_publisher), not self._settings.retention
         fence = Fence(self._settings.fence, self._settings.lease)

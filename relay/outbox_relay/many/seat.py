@@ -8,13 +8,13 @@ import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
 from traceback import extract_tb
 from typing import Final
 
 from outbox_relay.broker.publisher import Open
-from outbox_relay.broker.registry import open_sounder
-from outbox_relay.core.depths import Depths
+from outbox_relay.broker.registry import depths_of, lowest_first, open_sounder
 from outbox_relay.core.guard import Guard
 from outbox_relay.core.thread import ContextThread
 from outbox_relay.errors import RelayError
@@ -71,7 +71,7 @@ class Seat:
         self.began = monotonic()
         self._database_gone = self._broker_gone = self.began
         self._guard = Guard() if settings.hold_unknown else None
-        self._depths = Depths(settings.max_depth) if settings.max_depth else None
+        self._depths = depths_of(settings)
         desk.health.database_up = desk.health.broker_up = False
         self._relay = Relay(
             settings,
@@ -84,6 +84,7 @@ class Seat:
             guard=self._guard,
             depths=self._depths,
             shared=(desk.database, desk.broker),
+            lowest_first=lowest_first(settings),
         )
         # A daemon: the end of the process waits for no server that hangs.
         self._thread = ContextThread(target=self._run, name="seat", daemon=True)
@@ -119,8 +120,8 @@ class Seat:
                     workers = Knowledge(self._guard, lambda: Workers.open(self._settings))
                     beside.enter_context(workers)
                 if self._depths is not None:
-                    soundings = DepthWatch(self._depths, lambda: open_sounder(self._settings))
-                    beside.enter_context(soundings)
+                    open_one = partial(open_sounder, self._settings)
+                    beside.enter_context(DepthWatch(self._depths, open_one, self._desk.metrics))
                 self._relay.serve()
         except RelayError as error:
             reason = str(error)

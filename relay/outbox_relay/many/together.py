@@ -25,6 +25,8 @@ HIGHEST: Final = frozenset(
         "outbox_missing_unchecked_seconds",
         "outbox_last_confirm_timestamp_seconds",
         "outbox_broker_blocked",
+        "outbox_broker_memory_ratio",
+        "outbox_endless_pause_age_seconds",
         # Of a queue, to which several outboxes may send.
         "outbox_queue_depth",
         "outbox_queue_consumers",

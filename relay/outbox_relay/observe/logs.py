@@ -7,6 +7,8 @@
 | database_promoted | warning | another server took over: how many messages held are claimed anew |
 | standbys_lost, standbys_up | warning, info | OUTBOX_FENCE: messages wait, and every minute |
 | broker_lost, broker_up | warning, info | once per incident, and every minute that it lasts |
+| broker_filling, broker_has_room | warning, info | Redis: queues are kept short, no longer are |
+| broker_memory_unknown | warning | Redis: it does not tell how full it is: why; once |
 | broker_blocked, broker_unblocked | warning, info | the broker asks for a pause; the pause ends |
 | connection_bypassed | warning | a queue stopped a connection: another one goes on with others |
 | declare_refused | warning | a queue exists otherwise, or may not be declared |
@@ -29,7 +31,7 @@
 | messages_woken | info | what waited for a worker that knows its task is tried: how many |
 | workers_unread | warning | which tasks live workers know could not be read: none is held |
 | effects_unread | debug | what became of messages could not be asked for |
-| depths_unread | warning | OUTBOX_MAX_DEPTH: the broker could not be asked; once, while it lasts |
+| depths_unread | warning | how deep queues are could not be asked for; once, while it lasts |
 | queues_unread | debug | depth and consumers of the queues could not be asked for |
 | watch_failed | error | a fault of ours: what is looked at beside the loop waits for a minute |
 | traces_incomplete | warning | no collector took spans: how many, and why; once a minute |

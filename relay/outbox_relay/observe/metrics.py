@@ -5,7 +5,7 @@
 | outbox_pending_messages | gauge | to be published now, or after another attempt's pause |
 | outbox_scheduled_messages | gauge | held until their eta |
 | outbox_dead_messages | gauge | given up, waiting for a person |
-| outbox_oldest_pending_age_seconds | gauge | lag |
+| outbox_oldest_pending_age_seconds | gauge | lag, but for what is paused or limited |
 | outbox_published_total | counter | confirmed, by exchange and routing_key (100, then "other") |
 | outbox_publish_failures_total | counter | refused, by reason |
 | outbox_returned_total | counter | came back unroutable |
@@ -16,6 +16,7 @@
 | outbox_in_flight_messages | gauge | published, not confirmed |
 | outbox_fenced_messages | gauge | claimed, and waiting for standbys (`OUTBOX_FENCE`) |
 | outbox_broker_up, outbox_broker_blocked, outbox_database_up | gauge | 1 or 0 |
+| outbox_broker_memory_ratio | gauge | Redis: the part of maxmemory that is used; else NaN |
 | outbox_last_confirm_timestamp_seconds | gauge | when the broker last confirmed anything |
 | outbox_work_table_bytes | gauge | size of the hot tables, by table: ready, parked |
 | outbox_work_table_dead_tuples | gauge | rows in them that vacuum has yet to remove, by table |
@@ -29,6 +30,7 @@
 | outbox_missing_messages | gauge | confirmed 5 minutes ago, and not finished; by place |
 | outbox_missing_unchecked_seconds | gauge | what was confirmed since is not looked at yet |
 | outbox_paused_messages | gauge | held on purpose, by route: what holds them, as queue:mail |
+| outbox_endless_pause_age_seconds | gauge | how long the oldest pause with no end has lasted |
 | outbox_spans_dropped_total | counter | of traces (`OUTBOX_TRACING`): no collector took them |
 | outbox_build_info | gauge | 1, labelled with the version |
 | process_* | | of the process, under Prometheus' usual names: CPU, memory, descriptors, start |
@@ -42,9 +44,8 @@ What the database tells is refreshed every 5 seconds and NaN while it is unknown
 answer, while the database is away, and the horizon also where this login may not see it.
 """
 
-from bisect import bisect_left, bisect_right
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from math import nan
 from operator import attrgetter
@@ -52,15 +53,15 @@ from time import monotonic, time
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
-from prometheus_client.core import HistogramMetricFamily
-from prometheus_client.registry import Collector
 
 from outbox_relay.core.backlog import Stats, Upkeep
 from outbox_relay.core.dead_letter import KINDS
 from outbox_relay.core.depth import Depth
 from outbox_relay.core.effects import Seen
+from outbox_relay.core.memory import Used
 from outbox_relay.core.message import Message, Outcomes, Reason, Refusal
 from outbox_relay.core.place import Place
+from outbox_relay.observe.histogram import BulkHistogram
 
 SECONDS: Final = (
     0.001,
@@ -86,40 +87,6 @@ MESSAGES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 #: The most routes that are counted by name: routing keys made of arguments would have no end.
 MAX_ROUTES: Final = 100
 _route: Callable[[Message], tuple[str, str]] = attrgetter("exchange", "routing_key")
-
-
-class BulkHistogram(Collector):
-    """A histogram that counts many equal observations at once, for what happens in batches."""
-
-    def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
-        self._name, self._text, self._bounds = name, text, bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-
-    def observe(self, value: float, count: int = 1) -> None:
-        """Count `value` `count` times."""
-        self._counts[bisect_left(self._bounds, value)] += count
-        self._sum += value * count
-
-    def observe_each(self, values: Iterable[float]) -> None:
-        """Count many values at once."""
-        ordered = sorted(values)
-        below = 0
-        for place, bound in enumerate(self._bounds):
-            upto = bisect_right(ordered, bound, below)
-            self._counts[place] += upto - below
-            below = upto
-        self._counts[-1] += len(ordered) - below
-        self._sum += sum(ordered)
-
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        """Cumulative buckets, as Prometheus wants them."""
-        total = 0
-        buckets = []
-        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
-            total += count
-            buckets.append(("+Inf" if bound == float("inf") else str(float(bound)), total))
-        yield HistogramMetricFamily(self._name, self._text, buckets=buckets, sum_value=self._sum)
 
 
 def build_info(registry: CollectorRegistry) -> None:
@@ -156,6 +123,7 @@ class Metrics:
         self.fenced = gauge("fenced_messages", "Claimed, and waiting for standbys")
         self.broker_up = gauge("broker_up", "Whether the broker is connected")
         self.broker_blocked = gauge("broker_blocked", "Whether the broker has an alarm")
+        self.broker_memory = gauge("broker_memory_ratio", "Part of the broker's memory in use")
         self.database_up = gauge("database_up", "Whether the database is connected")
         self.last_confirm = gauge("last_confirm_timestamp_seconds", "Time of the last confirm")
         self.published = Counter(
@@ -205,6 +173,7 @@ class Metrics:
         )
         self.unchecked = gauge("missing_unchecked_seconds", "Confirmed since: not looked at yet")
         self.held = Gauge("outbox_paused_messages", "Held on purpose", ["route"], registry=registry)
+        self.endless = gauge("endless_pause_age_seconds", "Age of the oldest pause with no end")
         self.spans_dropped = Counter(
             "outbox_spans_dropped", "No collector took them", registry=registry
         )
@@ -214,6 +183,7 @@ class Metrics:
             self.failures.labels(reason)
         self.database_lost()
         self.effects(None)
+        self.memory(Used())
         self._routes: set[tuple[str, str]] = set()
 
     def count_outcomes(self, outcomes: Outcomes) -> None:
@@ -255,6 +225,10 @@ class Metrics:
         self.dead.set(stats.dead)
         self.oldest.set(stats.oldest_pending_age)
 
+    def memory(self, used: Used) -> None:
+        """Show how much of its memory the broker uses, where that is bounded."""
+        self.broker_memory.set(used.used / used.most if used.most else nan)
+
     def upkeep(self, upkeep: Upkeep) -> None:
         """Show whether vacuum keeps up."""
         self.bytes.labels("ready").set(upkeep.ready_bytes)
@@ -291,8 +265,9 @@ class Metrics:
             self.missing.labels(place).set(seen.missing.get(place, 0))
         self.unchecked.set(seen.unchecked)
 
-    def paused(self, counts: Iterable[tuple[str, int]]) -> None:
-        """Show what is held on purpose, by what holds it; and nothing but this."""
+    def paused(self, counts: Iterable[tuple[str, int]], endless: float) -> None:
+        """Show what is held on purpose, by what holds it, and how old a pause with no end is."""
+        self.endless.set(endless)
         self.held.clear()
         for target, messages in counts:
             self.held.labels(target).set(messages)
@@ -301,7 +276,7 @@ class Metrics:
         """Unknown is not zero, and the last numbers must not look like today's."""
         self.database_up.set(0)
         self.held.clear()
-        unknown = [self.pending, self.scheduled, self.dead, self.oldest, self.horizon]
+        unknown = [self.pending, self.scheduled, self.dead, self.oldest, self.endless, self.horizon]
         for table in ("ready", "parked"):
             unknown += [self.bytes.labels(table), self.dead_tuples.labels(table)]
         for shown in unknown:

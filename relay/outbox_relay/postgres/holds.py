@@ -25,6 +25,14 @@ HELD: Final = Statement(
     "held",
     "SELECT target, messages FROM {outbox}.held_counts() ORDER BY messages DESC LIMIT 100",
 )
+#: For how many seconds the oldest pause that has no end has lasted; 0 where there is none.
+ENDLESS: Final = Statement(
+    "endless",
+    """
+SELECT coalesce(max(extract(epoch FROM clock_timestamp() - since)), 0)::float8
+FROM {outbox}.hold WHERE until IS NULL
+""",
+)
 #: Tokens for what waits for its turn, and the seconds until there is one more. The row is seen here
 #: as it was before they were taken. A bucket that is locked says none, and that there is one.
 TAKE_TOKENS: Final = Statement(
@@ -54,6 +62,10 @@ class Holding:
     def counts(self) -> list[tuple[str, int]]:
         """About how many messages wait for each target, those with most first."""
         return [tuple(row) for row in self._run(HELD)]
+
+    def endless(self) -> float:
+        """For how long something has been paused with no end, in seconds."""
+        return float(self._run(ENDLESS)[0][0])
 
     def take_tokens(self, wanted: Mapping[str, int]) -> list[Grant]:
         """As many as are there, of those that are wanted, by the target of the limit."""

@@ -199,8 +199,9 @@ PARK: Final = Statement(
 WITH failed AS (
     SELECT * FROM unnest(%(ids)s::bigint[], %(claim_ids)s::bigint[], %(states)s::text[],
                          %(attempts)s::smallint[], %(suspicions)s::smallint[],
-                         %(delays)s::float8[], %(errors)s::text[], %(routes)s::text[])
-        AS failed (id, claim_id, state, attempts, suspicion, delay, error, route)
+                         %(delays)s::float8[], %(errors)s::text[], %(routes)s::text[],
+                         %(ranks)s::smallint[])
+        AS failed (id, claim_id, state, attempts, suspicion, delay, error, route, rank)
 ), held AS (
     SELECT f.*, r.slot, r.lane,
            EXISTS (SELECT FROM {outbox}.parked p WHERE p.id = f.id AND p.slot <> r.slot) AS taken
@@ -215,9 +216,9 @@ WITH failed AS (
     WHERE (SELECT bool_or(taken) FROM held)
 ), parked AS (
     INSERT INTO {outbox}.parked
-        (id, slot, state, available_at, attempts, suspicion, last_error, lane, route)
+        (id, slot, state, available_at, attempts, suspicion, last_error, lane, route, rank)
     SELECT coalesce(n.number, h.id), h.slot, state, now() + delay * interval '1 second', attempts,
-           suspicion, error, lane, route
+           suspicion, error, lane, route, rank
     FROM held h LEFT JOIN renumbered n ON n.id = h.id AND n.slot = h.slot
     ON CONFLICT (id) DO NOTHING
 )

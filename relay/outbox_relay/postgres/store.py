@@ -227,6 +227,7 @@ class Store(Session):
                 "delays": [p.delay for p in parkings],
                 "errors": [storable(p.error, self._charset) for p in parkings],
                 "routes": [p.route for p in parkings],
+                "ranks": [p.rank for p in parkings],
             },
         )
         return {id_ for (id_,) in rows}

@@ -12,7 +12,10 @@ from outbox_relay.postgres.literals import bigints, texts
 from outbox_relay.postgres.pipeline import Query
 from outbox_relay.postgres.statement import Statement
 
-#: Oldest first, up to a limit for each route. Whose id another message has in `ready` waits on.
+#: Up to a limit for each route, by rank, or where that is asked for by age. Whose id another
+#: message has in `ready` waits on. Two conditions are written so that the planner has one index for
+#: each order, whatever the statistics say: of BETWEEN it does not know that it means one value, of
+#: which any index would have the order; and `state = 'retry'` would do for an index of its own.
 CLAIM_WAITING: Final = Statement(
     "claim_waiting",
     """
@@ -20,12 +23,28 @@ WITH due AS (
     DELETE FROM {outbox}.parked
     WHERE id = ANY (ARRAY(
         SELECT p.id
-        FROM unnest(%(routes)s::text[], %(limits)s::bigint[]) AS wanted (route, most),
-             LATERAL (SELECT id FROM {outbox}.parked w
-                      WHERE route = wanted.route AND state = 'retry' AND NOT EXISTS (
-                          SELECT FROM {outbox}.ready r
-                          WHERE r.id = w.id AND r.slot <> w.slot OFFSET 0)
-                      ORDER BY route, id LIMIT wanted.most FOR UPDATE SKIP LOCKED) p))
+        FROM unnest(%(routes)s::text[], %(limits)s::bigint[], %(by_age)s::boolean[])
+                 AS wanted (route, most, by_age),
+             LATERAL (
+                 SELECT id FROM (
+                     SELECT id FROM {outbox}.parked w
+                     WHERE route BETWEEN wanted.route AND wanted.route
+                       AND left(state, 5) = 'retry' AND NOT EXISTS (
+                         SELECT FROM {outbox}.ready r
+                         WHERE r.id = w.id AND r.slot <> w.slot OFFSET 0)
+                     ORDER BY route, rank, id
+                     LIMIT CASE WHEN wanted.by_age THEN 0 ELSE wanted.most END
+                     FOR UPDATE SKIP LOCKED) urgent
+                 UNION ALL
+                 SELECT id FROM (
+                     SELECT id FROM {outbox}.parked w
+                     WHERE route BETWEEN wanted.route AND wanted.route
+                       AND left(state, 5) = 'retry' AND NOT EXISTS (
+                         SELECT FROM {outbox}.ready r
+                         WHERE r.id = w.id AND r.slot <> w.slot OFFSET 0)
+                     ORDER BY route, id
+                     LIMIT CASE WHEN wanted.by_age THEN wanted.most ELSE 0 END
+                     FOR UPDATE SKIP LOCKED) oldest) p))
     RETURNING id, slot, attempts, suspicion, last_error, lane, route
 ), made AS (
     INSERT INTO {outbox}.ready
@@ -75,7 +94,12 @@ class Routes:
 
 def query(claim: RouteClaim, lease: Mapping[str, object]) -> Query:
     """The claim as a statement to run."""
-    wanted = {"routes": texts(claim.routes), "limits": bigints(claim.limits)}
+    by_age = ["t" if route in claim.by_age else "f" for route in claim.routes]
+    wanted = {
+        "routes": texts(claim.routes),
+        "limits": bigints(claim.limits),
+        "by_age": texts(by_age),
+    }
     return Query(CLAIM_WAITING, {**wanted, **lease})
 
 

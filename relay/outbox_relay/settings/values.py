@@ -97,6 +97,15 @@ def most(text: str) -> int | None:
     return None if text == "off" else between(1, 1_000_000_000)(text)
 
 
+def share(text: str) -> float | None:
+    """A percentage, or None for `off`."""
+    if text == "off":
+        return None
+    if not text.endswith("%"):
+        raise ValueError("say off, or a percentage such as 70%")
+    return between(1, 100)(text[:-1]) / 100
+
+
 def positive_duration(text: str) -> float:
     """A duration of at least a second."""
     seconds = duration(text)

@@ -69,8 +69,7 @@ def test_doctor_does_not_call_what_is_paused_stuck_or_refused(cli: Cli, outbox: 
     report = cli("doctor").out
 
     assert "queue:mail, 1 message(s) set aside, by " in report
-    assert "1 pending, the oldest for" in report
-    assert "1 of them are held on purpose" in report
+    assert "1 pending; 1 of them are held on purpose" in report
     assert "refused messages" not in report
 
 
@@ -87,7 +86,7 @@ def test_full_queues_and_rates_are_told_of(cli: Cli, outbox: Outbox) -> None:
         "rate:task:shop.*",
     ]
     assert "held\t1 message(s) set aside by depth:mail" in status.out
-    assert "warn     held: 1 message(s) wait for room in queue 'mail' (OUTBOX_MAX_DEPTH)" in report
+    assert "warn     held: 1 message(s) wait for room in queue 'mail' (OUTBOX_MAX_DEPTH" in report
     assert "ok       held: 1 message(s) wait for their turn: task:shop.* is limited" in report
 
 

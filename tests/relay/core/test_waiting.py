@@ -168,3 +168,18 @@ def test_both_limits_together_let_through_what_both_allow() -> None:
         assert arrived <= given
         assert there <= 10
         assert now < 60, "starved"
+
+
+def test_every_fourth_claim_of_a_key_takes_the_oldest() -> None:
+    """Of each key, however they take turns: what is not urgent comes to its turn as well."""
+    waiting = Waiting(Pauses(1.0), None, None)
+    keys = [key_of(f"queue:{name}") for name in "abcd"]
+    waiting.found(keys)
+    claims: dict[str, list[bool]] = {key: [] for key in keys}
+
+    for _ in range(4 * 8 * 2):
+        if claim := waiting.claim(0.0, 1):
+            for key in claim.routes:
+                claims[key].append(key in claim.by_age)
+
+    assert claims == {key: [False, False, False, True] * 2 for key in keys}

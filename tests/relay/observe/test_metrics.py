@@ -8,7 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from outbox_relay.core.backlog import Stats, Upkeep
 from outbox_relay.core.depth import Depth
 from outbox_relay.core.message import Outcomes, Reason, Refusal
-from outbox_relay.observe.metrics import MAX_ROUTES, BulkHistogram, Metrics
+from outbox_relay.observe.histogram import BulkHistogram
+from outbox_relay.observe.metrics import MAX_ROUTES, Metrics
 from tests.relay.messages import a_message
 
 PROMISED = {
@@ -171,6 +172,8 @@ def test_what_is_unknown_is_not_shown_as_a_number() -> None:
         "outbox_scheduled_messages",
         "outbox_dead_messages",
         "outbox_oldest_pending_age_seconds",
+        "outbox_endless_pause_age_seconds",
+        "outbox_broker_memory_ratio",
         "outbox_horizon_age_seconds",
         "outbox_missing_unchecked_seconds",
         *(

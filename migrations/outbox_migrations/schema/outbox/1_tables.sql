@@ -165,11 +165,14 @@ CREATE TABLE outbox.parked (
     suspicion    smallint NOT NULL DEFAULT 0,
     last_error   text,
     lane         text,
-    route        text
+    route        text,
+    rank         smallint NOT NULL DEFAULT 0
 );
 CREATE INDEX parked_due ON outbox.parked (available_at) WHERE state <> 'dead';
 CREATE INDEX parked_lane ON outbox.parked (lane) WHERE lane IS NOT NULL AND state = 'retry';
+-- What waits for a route or a hold is let go by its rank, and now and then by its age.
 CREATE INDEX parked_route ON outbox.parked (route, id) WHERE route IS NOT NULL;
+CREATE INDEX parked_rank ON outbox.parked (route, rank, id) WHERE route IS NOT NULL;
 -- One for each state, instead of one for all: then state and order are settled by the choice of
 -- the index. NOT IN, because without statistics the planner takes `=` for one row in 200, and
 -- that many rows for so few that it reads them all; what it excludes, it takes for nearly none.
@@ -180,6 +183,12 @@ CREATE INDEX parked_scheduled ON outbox.parked (id, available_at)
     WHERE state NOT IN ('retry', 'dead');
 CREATE INDEX parked_scheduled_at ON outbox.parked (available_at, id, attempts)
     WHERE state NOT IN ('retry', 'dead');
+-- What nobody wants to wait: neither paused (U+001E) nor limited, though perhaps without room in its
+-- queue. Compared with a number, so that the planner takes it for rare, and for what this index is
+-- for, whatever the statistics say; `suspicion` is here for the same reason as `attempts` there.
+CREATE INDEX parked_late ON outbox.parked (id, suspicion)
+    WHERE CASE WHEN state = 'retry' AND (route IS NULL OR left(route, 1) <> chr(30)
+                   OR left(route, 7) = chr(30) || 'depth:') THEN 1 END = 1;
 -- By which retention finds what has to leave a slot before it is emptied.
 CREATE INDEX parked_slot ON outbox.parked (slot, id);
 COMMENT ON TABLE outbox.parked IS
@@ -198,6 +207,8 @@ COMMENT ON COLUMN outbox.parked.lane IS 'The ordering key, if the message has on
 COMMENT ON COLUMN outbox.parked.route IS
     'What it waits for: that its route takes messages again (exchange, U+001F, key), or that it is '
     'not held any more (U+001E, target; see hold).';
+COMMENT ON COLUMN outbox.parked.rank IS
+    'Lower ones of a route are let go first: by the priority, as the broker reads it.';
 
 -- One row per settled batch and slot, which is nearly always the same: a sent time for every message
 -- at eight bytes each. An id alone does not name a message: it can have been given twice (the

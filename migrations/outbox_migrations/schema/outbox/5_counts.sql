@@ -48,17 +48,27 @@ CREATE VIEW outbox.stats AS
            outbox.rough_count('outbox.parked',
                    $$state NOT IN ('retry', 'dead') AND available_at > now()$$) AS scheduled,
            outbox.rough_count('outbox.parked', $$state NOT IN ('scheduled', 'retry')$$) AS dead,
-           -- The lowest id stands for the oldest row: an index look-up instead of a sort.
+           -- The lowest id stands for the oldest row: an index look-up instead of a sort. What is
+           -- paused, or limited, somebody wants to wait, and what is behind it in its lane too.
            coalesce(clock_timestamp() - (
                SELECT min(coalesce(m.available_at, m.created_at)) FROM (
                    (SELECT id, slot FROM outbox.ready
                      WHERE id >= outbox.by_index(0) ORDER BY id LIMIT 1)
                    UNION ALL
-                   (SELECT id, slot FROM outbox.lane
-                     WHERE id >= outbox.by_index(0) ORDER BY id LIMIT 1)
+                   (SELECT l.id, l.slot
+                      FROM (SELECT id, slot, key FROM outbox.lane
+                             WHERE id >= outbox.by_index(0) ORDER BY id LIMIT 1000) l
+                     WHERE NOT EXISTS (
+                         SELECT FROM outbox.parked p
+                         WHERE p.lane = l.key AND p.state = 'retry' AND left(p.route, 1) = chr(30)
+                           AND left(p.route, 7) <> chr(30) || 'depth:' OFFSET 0)
+                     ORDER BY l.id LIMIT 1)
                    UNION ALL
                    (SELECT id, slot FROM outbox.parked
-                     WHERE state NOT IN ('scheduled', 'dead') AND id >= outbox.by_index(0)
+                     WHERE CASE WHEN state = 'retry'
+                                     AND (route IS NULL OR left(route, 1) <> chr(30)
+                                          OR left(route, 7) = chr(30) || 'depth:') THEN 1 END = 1
+                       AND id >= outbox.by_index(0) AND suspicion >= outbox.by_index(0)
                      ORDER BY id LIMIT 1)
                    UNION ALL
                    (SELECT id, slot FROM outbox.parked
@@ -77,5 +87,5 @@ COMMENT ON COLUMN outbox.stats.pending IS
 COMMENT ON COLUMN outbox.stats.scheduled IS 'How many are held until their time.';
 COMMENT ON COLUMN outbox.stats.dead IS 'How many were given up.';
 COMMENT ON COLUMN outbox.stats.oldest_pending_age IS
-    'For how long the oldest pending message has been due.';
+    'For how long the oldest pending message has been due that no pause and no rate holds.';
 COMMENT ON COLUMN outbox.stats.expired IS 'How many expired, of those that are still kept.';

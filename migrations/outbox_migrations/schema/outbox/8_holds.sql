@@ -3,7 +3,7 @@
 -- `hold` says what is paused; relays read it every second. A message that a pause is about is set
 -- aside by the relay that claims it, into `parked`, and no claim meets it again: its `route` is
 -- U+001E and the target of the pause. Once a target is not held any more, relays take such messages
--- from there, oldest first. docs/decisions/0013-holds.md has the reasons.
+-- from there, by their rank. docs/decisions/0013-holds.md has the reasons.
 
 CREATE TABLE outbox.hold (
     kind    text NOT NULL,

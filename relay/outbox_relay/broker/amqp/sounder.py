@@ -11,6 +11,7 @@ from typing import Final
 from outbox_relay.broker.amqp.check.probe import Probe
 from outbox_relay.broker.amqp.passive import Unanswered
 from outbox_relay.broker.sounder import Told
+from outbox_relay.core.memory import Used
 
 #: How long one queue, and one look, may take; seconds.
 WITHIN: Final = 1.0
@@ -48,6 +49,10 @@ class AmqpSounder:
             self._probe.close()
             self._probe = Probe(self._url)
         return Told(ready, frozenset(absent), frozenset(silent))
+
+    def memory(self) -> Used:
+        """RabbitMQ stops its publishers by itself, and messages need not be in its memory."""
+        return Used()
 
     def close(self) -> None:
         """Drop the connection."""

@@ -6,7 +6,7 @@ from typing import Any, Final
 from outbox_relay.broker.dead_letters import DeadLetters
 from outbox_relay.broker.kind import Broker, Connect
 from outbox_relay.broker.publisher import Publisher
-from outbox_relay.broker.redis.settings import CONFIRM
+from outbox_relay.broker.redis.settings import CONFIRM, MAX_MEMORY
 from outbox_relay.broker.sounder import Sounder
 from outbox_relay.core.depth import Depth
 from outbox_relay.core.finding import Finding
@@ -75,6 +75,10 @@ def _sounder(url: str, settings: Settings) -> Sounder:
     return RedisSounder(url, options)
 
 
+def _memory_share(settings: Settings) -> float | None:
+    return settings.of(MAX_MEMORY)
+
+
 BROKER: Final = Broker(
     "Redis",
     ("redis", "rediss", "sentinel", "valkey", "valkeys"),
@@ -84,5 +88,7 @@ BROKER: Final = Broker(
     _search,
     _dead_letters,
     sounder=_sounder,
-    settings=(CONFIRM,),
+    memory_share=_memory_share,
+    lowest_first=True,
+    settings=(CONFIRM, MAX_MEMORY),
 )

@@ -8,8 +8,11 @@ from redis.exceptions import RedisError
 
 from outbox_relay.broker.redis import depth
 from outbox_relay.broker.redis.connect import open_server
+from outbox_relay.broker.redis.settings import MAX_MEMORY
+from outbox_relay.broker.redis.sounder import used_of
 from outbox_relay.core import versions
 from outbox_relay.core.finding import Finding, ok, problem, warn
+from outbox_relay.core.memory import Used
 from outbox_relay.core.route import Route
 from outbox_relay.errors import BrokerLost
 from outbox_relay.settings import Settings
@@ -19,6 +22,7 @@ NAME: Final = "broker"
 #: How kombu remembers what is bound to an exchange.
 BINDINGS: Final = "_kombu.binding.{exchange}"
 FULL: Final = 0.9
+MEMORY: Final = "Redis memory"
 
 
 def check(url: str, settings: Settings, routes: Sequence[Route]) -> list[Finding]:
@@ -30,6 +34,7 @@ def check(url: str, settings: Settings, routes: Sequence[Route]) -> list[Finding
         try:
             info: Mapping[str, Any] = client.info()
             findings = [_seen(info), _version(info), *judge_memory(info), *judge_persistence(info)]
+            findings += judge_room(used_of(info), settings.of(MAX_MEMORY))
             findings += _fsync(client) if info.get("aof_enabled") else []
             findings += [f for route in routes for f in _route(client, route, settings)]
             queues = dict.fromkeys(name for route in routes for name in route.queues)
@@ -60,9 +65,9 @@ def _seen(info: Mapping[str, Any]) -> Finding:
 
 
 def judge_memory(info: Mapping[str, Any]) -> list[Finding]:
-    """What happens when the memory is full, and how near that is."""
+    """What happens when the memory is full."""
     name, policy = "Redis eviction", str(info.get("maxmemory_policy", "noeviction"))
-    limit, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
+    limit = int(info.get("maxmemory", 0))
     findings: list[Finding] = []
     if policy.startswith("allkeys"):
         when = f"beyond {limit >> 20} MB" if limit else "once a maxmemory is set"
@@ -75,20 +80,26 @@ def judge_memory(info: Mapping[str, Any]) -> list[Finding]:
                 "refuses, and the outbox keeps them",
             )
         )
-    if limit and used > FULL * limit:
-        findings.append(
-            warn(
-                name,
-                f"{used / limit:.0%} of the {limit >> 20} MB of maxmemory are used",
-                "start more workers, or raise maxmemory",
-            )
-        )
     evicted = int(info.get("evicted_keys", 0))
     if evicted:
         findings.append(
             warn(name, f"{evicted:,} keys were evicted since the start", "queues may be among them")
         )
     return findings or [ok(name, f"maxmemory-policy {policy}: nothing is evicted")]
+
+
+def judge_room(used: Used, share: float | None) -> list[Finding]:
+    """How much memory is left, and whether messages wait in the outbox for more."""
+    if not used.most:
+        none = "no maxmemory that refuses writes: queues are kept short by OUTBOX_MAX_DEPTH alone"
+        return [ok(MEMORY, used.why or none)]
+    told = f"{used.used / used.most:.0%} of the {used.most >> 20} MB of maxmemory are used"
+    if used.used <= min(FULL, share or 1) * used.most:
+        return [ok(MEMORY, told)]
+    held = share is not None and used.used > share * used.most
+    more = ": queues are kept short, the rest waits in the outbox" if held else ""
+    advice = "start more workers, look what else is there (results: result_expires), or raise it"
+    return [warn(MEMORY, told + more, advice)]
 
 
 def judge_persistence(info: Mapping[str, Any]) -> list[Finding]:

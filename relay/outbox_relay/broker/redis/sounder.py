@@ -1,15 +1,19 @@
-"""How many messages are ready in queues of a Redis: the lengths of their lists."""
+"""How many messages are ready in queues of a Redis, and how full it is: LLEN, and INFO."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from outbox_relay.broker.redis.connect import open_server
 from outbox_relay.broker.redis.depth import length_of, lists_of
 from outbox_relay.broker.sounder import Told
+from outbox_relay.core.memory import Used
 from outbox_relay.errors import BrokerLost
+
+#: Under another policy a full server makes room by itself, and is meant to be full.
+REFUSES: Final = "noeviction"
 
 
 class RedisSounder:
@@ -36,6 +40,25 @@ class RedisSounder:
             raise BrokerLost(f"the broker did not answer: {error}") from error
         return Told(ready)
 
+    def memory(self) -> Used:
+        """Of a server that refuses writes once it is full."""
+        client: Any = Redis(connection_pool=self._server.channel.pool)
+        try:
+            return used_of(client.info("memory"))
+        except ResponseError as error:  # an ACL forbids it, or the provider does
+            return Used(why=f"INFO memory: {error}")
+        except (OSError, RedisError) as error:
+            raise BrokerLost(f"the broker did not answer: {error}") from error
+
     def close(self) -> None:
         """Drop the connection."""
         self._server.close()
+
+
+def used_of(info: Mapping[str, Any]) -> Used:
+    """What INFO tells of it."""
+    if "used_memory" not in info or "maxmemory" not in info:
+        return Used(why="INFO memory tells no maxmemory")
+    if info.get("maxmemory_policy", REFUSES) != REFUSES:
+        return Used()
+    return Used(int(info["used_memory"]), int(info["maxmemory"]))

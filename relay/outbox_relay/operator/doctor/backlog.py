@@ -66,8 +66,9 @@ def judge_progress(status: Status) -> Finding:
     name, stats = "progress", status.stats
     if not stats.pending:
         return ok(name, "nothing is pending")
-    waited = how_long(stats.oldest_pending_age)
-    text = f"{stats.pending:,} pending, the oldest for {waited}"
+    text = f"{stats.pending:,} pending"
+    if stats.oldest_pending_age > 0:
+        text += f", the oldest for {how_long(stats.oldest_pending_age)}"
     if status.held:
         text += f"; {status.held:,} of them are held on purpose"
     if status.held >= NEARLY_ALL * stats.pending:

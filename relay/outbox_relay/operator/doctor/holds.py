@@ -32,7 +32,8 @@ def judge_held(held: Held) -> Finding:
         return ok(HELD, f"{messages} wait for their turn: {target.removeprefix(RATE)} is limited")
     return warn(
         HELD,
-        f"{messages} wait for room in queue {target.removeprefix(DEPTH)!r} (OUTBOX_MAX_DEPTH)",
+        f"{messages} wait for room in queue {target.removeprefix(DEPTH)!r} "
+        "(OUTBOX_MAX_DEPTH, or the memory of Redis)",
         "more workers for that queue; see outbox_queue_depth and its consumers",
     )
 
