@@ -99,6 +99,20 @@ def test_a_database_that_takes_long_does(monkeypatch: pytest.MonkeyPatch) -> Non
     assert min(after - before for before, after in itertools.pairwise(swept)) >= 7.0
 
 
+def test_a_turn_that_becomes_due_between_two_looks_is_not_waited_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though something is in flight, and may be for long: it has room, and a message may wait."""
+    servers = Servers()
+    servers.in_flight = 1
+    monkeypatch.setattr(module, "monotonic", lambda: servers.now)
+    quarantine = Quarantine(cast("Any", None))
+    cycle = Cycle(core(), quarantine, Metrics(), Fence(0, 10.0), Untraced(), forget=False)
+    cycle._next_turn = servers.now - 0.001  # it has passed since the last look
+
+    assert cycle._pause(cast("Publisher", servers)) == 0.0
+
+
 def test_a_relay_that_waits_for_an_alarm_to_end_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks as often as one that has nothing to do, not as one that is busy."""
     servers = Servers()

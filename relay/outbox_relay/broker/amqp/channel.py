@@ -23,11 +23,19 @@ class Channel:
         self._batches.append((self.flight.last_tag, len(messages), now))
 
     def landed(self, now: float) -> list[tuple[float, int]]:
-        """Batches that are confirmed to the last message: seconds, and how many messages."""
+        """Batches that are confirmed to the last message: seconds, and how many messages.
+
+        Those behind one that hangs land when they do: their confirms took no longer for it.
+        """
         lowest, landed = self.flight.lowest_tag, []
         while self._batches and self._batches[0][0] < lowest:
             _, count, when = self._batches.popleft()
             landed.append((now - when, count))
+        for batch in [*self._batches][1:]:
+            last, count, when = batch
+            if self.flight.is_clear(last - count + 1, last):
+                self._batches.remove(batch)
+                landed.append((now - when, count))
         return landed
 
     def waiting(self, now: float) -> float:

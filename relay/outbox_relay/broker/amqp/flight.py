@@ -41,6 +41,10 @@ class Flight:
         """The tag of the newest message in flight, 0 where none is."""
         return next(reversed(self._messages), 0)
 
+    def is_clear(self, first: int, last: int) -> bool:
+        """Whether nothing with a tag from the first to the last is in flight any more."""
+        return not any(tag in self._messages for tag in range(last, first - 1, -1))
+
     def take_off(self, messages: Iterable[Message]) -> None:
         """Number the messages about to be written, in the order they will be written."""
         for message in messages:
