@@ -231,7 +231,8 @@ ROWS = $(sort $(or $(ONLY),$(ECOSYSTEM) $(APM)))
 .PHONY: test-ecosystem
 test-ecosystem: .venv/.synced ## Test beside what people run with Celery, each as released (ONLY="redbeat flower" for some; ARGS)
 	@$(foreach row,$(filter-out $(ECOSYSTEM) $(APM),$(ROWS)),echo "ONLY: $(row) is none of $(sort $(ECOSYSTEM) $(APM))"; exit 1;) true
-	@$(RABBITMQ_ROOT) $(MAKE) --jobs=2 --keep-going --output-sync=target $(ROWS:%=ecosystem-%)
+	@$(if $(filter off,$(RABBITMQ)),,PYTHONPATH=tools $(BIN)/python -m servers >/dev/null || true)
+	@$(MAKE) --jobs=2 --keep-going --output-sync=target $(ROWS:%=ecosystem-%)
 
 .PHONY: $(ECOSYSTEM:%=ecosystem-%) $(APM:%=ecosystem-%)
 $(ECOSYSTEM:%=ecosystem-%): ecosystem-%: .ecosystem/%/.made
