@@ -19,6 +19,7 @@ from django.contrib.auth.models import (  # type: ignore[import-untyped]  # noqa
     Permission,
     User,
 )
+from django.db import connection  # type: ignore[import-untyped]  # noqa: E402
 from django.test import Client  # type: ignore[import-untyped]  # noqa: E402
 
 from celery_outbox.django import managing  # noqa: E402
@@ -64,7 +65,7 @@ assert ">d2<" in page(chief, "dead/?q=2")
 assert ">d1<" not in page(chief, "dead/?q=2")
 assert "Part of a message id" in page(chief, "dead/")
 shown = " ".join(page(chief, "dead/").split())
-assert '<a href="/admin/celery_outbox/pending/">pending</a> 2 &middot;' in shown
+assert '<a href="/admin/celery_outbox/pending/">pending</a> 3 &middot;' in shown
 assert "<strong>dead 2</strong>" in shown
 assert '<a href="/admin/celery_outbox/expired/">expired</a> 1 &middot;' in shown
 assert "/celery_outbox/pending/" not in page(watching, "dead/")
@@ -100,6 +101,17 @@ assert logged == [
     *["Discarded in the outbox"] * 2,
     "Replayed in the outbox",
 ], logged
+
+# The outbox's own record names them as well, where the console and the command line look.
+with connection.cursor() as cursor:
+    cursor.execute("SELECT who, action, cardinality(ids) FROM outbox.action ORDER BY id")
+    recorded = cursor.fetchall()
+assert recorded == [
+    ("chief (Django admin)", "retry", 1),
+    ("chief (Django admin)", "discard", 1),
+    ("chief (Django admin)", "cancel", 1),
+    ("chief (Django admin)", "replay", 1),
+], recorded
 
 # It looks where the producer writes: here, to a database that is none.
 current_app.conf.outbox_django_alias = "nowhere"

@@ -1,4 +1,4 @@
-"""The actions of the admin: each calls a function of the schema for every message selected.
+"""The actions of the admin: a function of the schema does each to what is selected, and records it.
 
 What cannot be undone is asked for first, with how many messages of which tasks it is about.
 """
@@ -14,12 +14,33 @@ from django.db import connections  # type: ignore[import-untyped]  # the same
 from django.template.response import TemplateResponse  # type: ignore[import-untyped]  # the same
 
 from celery_outbox.django.database import alias
-from celery_outbox.django.models import SCHEMA
+from celery_outbox.django.models import SCHEMA, Dead
 
+DONE: Final = {
+    "retry": "Retried",
+    "discard": "Discarded",
+    "cancel": "Discarded",
+    "replay": "Replayed",
+}
 #: Messages that are listed before they are discarded or replayed.
 SHOWN: Final = 20
 #: Messages that one action manages at most: a request must end, and the command line has no limit.
 MAX_SELECTED: Final = 10_000
+
+#: The change and its record in outbox.action, in one transaction; the ids of what was changed. An
+#: id can have been given twice: the message id beside it tells which of the two is meant.
+ACTED: Final = """
+WITH chosen AS MATERIALIZED (
+    SELECT m.id, m.slot FROM "{schema}".message m
+      JOIN unnest(%s::bigint[], %s::text[]) AS c (id, message_id)
+        ON m.id = c.id AND m.message_id = c.message_id
+)
+SELECT id FROM "{schema}".acted(
+    %s, ARRAY(SELECT id FROM chosen ORDER BY id, slot),
+    ARRAY(SELECT slot FROM chosen ORDER BY id, slot), %s, '', NULL)
+"""
+#: Bytes of a name that the record takes.
+MAX_WHO: Final = 255
 
 DISCARDED: Final = {
     "consequence": "deleted from the outbox for good and never published",
@@ -40,7 +61,7 @@ REPLAYED: Final = {
 @admin.action(description="Retry: publish the selected messages after all", permissions=["manage"])  # type: ignore[untyped-decorator]  # Django ships no types
 def retry(modeladmin: Any, request: Any, queryset: Any) -> None:
     """Have dead messages published after all."""
-    _manage(modeladmin, request, queryset, "retry", "Retried")
+    _manage(modeladmin, request, queryset, "retry")
 
 
 @admin.action(
@@ -49,7 +70,7 @@ def retry(modeladmin: Any, request: Any, queryset: Any) -> None:
 def discard(modeladmin: Any, request: Any, queryset: Any) -> TemplateResponse | None:
     """Delete messages unpublished, once that is confirmed."""
     if "confirmed" in request.POST:
-        _manage(modeladmin, request, queryset, "discard", "Discarded")
+        _manage(modeladmin, request, queryset, "discard" if queryset.model is Dead else "cancel")
         return None
     return _ask(modeladmin, request, queryset, "discard", DISCARDED)
 
@@ -60,7 +81,7 @@ def discard(modeladmin: Any, request: Any, queryset: Any) -> TemplateResponse | 
 def replay(modeladmin: Any, request: Any, queryset: Any) -> TemplateResponse | None:
     """Have sent messages published again, once that is confirmed."""
     if "confirmed" in request.POST:
-        _manage(modeladmin, request, queryset, "replay_message", "Replayed")
+        _manage(modeladmin, request, queryset, "replay")
         return None
     return _ask(modeladmin, request, queryset, "replay", REPLAYED)
 
@@ -91,19 +112,21 @@ def _ask(
     return TemplateResponse(request, "celery_outbox/confirm.html", context)
 
 
-def _manage(modeladmin: Any, request: Any, queryset: Any, function: str, done: str) -> None:
-    """Call `outbox.<function>(message_id)` for each row, and say and log what came of it."""
+def _manage(modeladmin: Any, request: Any, queryset: Any, action: str) -> None:
+    """Do it to each row, and say and log what came of it."""
     if _too_many(modeladmin, request, queryset):
         return
-    selected, changed = list(queryset), 0
+    selected, done = list(queryset), DONE[action]
+    ids, message_ids = [row.id for row in selected], [row.message_id for row in selected]
     with connections[alias()].cursor() as cursor:
-        for row in selected:
-            cursor.execute(f'SELECT "{SCHEMA}".{function}(%s)', [row.message_id])
-            if cursor.fetchone()[0]:
-                changed += 1
-                modeladmin.log_change(request, row, f"{done} in the outbox")
-    said = f"{done} {changed:,} of {len(selected):,} selected."
-    if changed == len(selected):
+        statement = ACTED.format(schema=SCHEMA)
+        cursor.execute(statement, [ids, message_ids, action, _who(request.user)])
+        changed = {id for (id,) in cursor.fetchall()}
+    for row in selected:
+        if row.id in changed:
+            modeladmin.log_change(request, row, f"{done} in the outbox")
+    said = f"{done} {len(changed):,} of {len(selected):,} selected."
+    if len(changed) == len(selected):
         modeladmin.message_user(request, said)
         return
     modeladmin.message_user(
@@ -111,6 +134,13 @@ def _manage(modeladmin: Any, request: Any, queryset: Any, function: str, done: s
         f"{said} The others have changed since: a relay has them, or they are gone.",
         messages.WARNING,
     )
+
+
+def _who(user: Any) -> str:
+    """Return whom the record names: whoever is logged in, and where."""
+    suffix = " (Django admin)"
+    name = str(user.get_username()).encode()[: MAX_WHO - len(suffix)]
+    return name.decode(errors="ignore") + suffix
 
 
 def _too_many(modeladmin: Any, request: Any, queryset: Any) -> bool:
