@@ -24,6 +24,10 @@ def run_many(arguments: Namespace, settings: Settings) -> int:
     """Publish until told to stop; the exit code."""
     if arguments.drain:
         raise SettingsError("--drain is for one outbox of OUTBOX_DATABASES_FILE: name it, --outbox")
+    if settings.tracing:
+        raise SettingsError(
+            "OUTBOX_TRACING is for one outbox: set it to off, or name one with --outbox"
+        )
     boards = Boards()
     fleet = Fleet(settings, boards, LANDING * settings.grace_period)
     on_signals(fleet.stop, settings.grace_period)

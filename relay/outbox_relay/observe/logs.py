@@ -1,5 +1,7 @@
 """structlog, set up once. Events are named facts with fields; no payload is ever among them.
 
+Where a process serves many outboxes, what is about one of them has its name as `outbox`.
+
 | event | level | when |
 |---|---|---|
 | relay_started, relay_stopped | info | the process begins and ends its work |

@@ -92,6 +92,27 @@ def test_a_flag_wins(command: Cli, file: str, database: str) -> None:
     assert len(many.json()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environment", "told"),
+    [
+        (["--drain"], {}, "--drain is for one outbox"),
+        ([], {"OUTBOX_TRACING": "on"}, "OUTBOX_TRACING is for one outbox"),
+    ],
+    ids=["drain", "tracing"],
+)
+def test_what_run_does_for_one_alone_is_told(
+    command: Cli, file: str, arguments: list[str], environment: dict[str, str], told: str
+) -> None:
+    """At the start, and not by what is missing later."""
+    environment |= {"OUTBOX_DATABASES_FILE": file, "OUTBOX_BROKER_URL": "amqp://127.0.0.1:1"}
+
+    answer = command("run", *arguments, **environment)
+
+    assert answer.code == 2
+    assert told in answer.err
+    assert "--outbox" in answer.err
+
+
 def test_a_broken_file_is_told_by_its_line(command: Cli, tmp_path: Path) -> None:
     """In one sentence, with the exit code of wrong settings."""
     path = tmp_path / "outboxes"
