@@ -5,7 +5,7 @@ from typing import Any
 
 import psycopg
 
-from celery_inbox import idempotent
+from celery_inbox import idempotent, reliable
 from celery_outbox import OutboxCelery
 from tests.fixtures.programs import RelayFactory, WorkerFactory
 from tests.fixtures.rows import states
@@ -16,7 +16,8 @@ SECONDS = 60
 TASKS, LOOKS = 5, 300
 
 app = OutboxCelery("shop", broker=os.environ.get("BROKER_URL"), set_as_current=False)
-app.conf.task_acks_late = True
+app.conf.task_time_limit = 60
+reliable(app, quorum=False)
 
 
 def connect() -> psycopg.Connection[Any]:

@@ -22,3 +22,11 @@ def test_tasks_run_side_by_side(
     tasks_meet(
         "eventlet", database, url, effects, relay, celery_worker, PSYCOPG_WAIT_FUNC="wait_select"
     )
+
+
+def test_a_worker_says_so(database: str, valkey_url: str, celery_worker: WorkerFactory) -> None:
+    """A worker of a `reliable` app, where psycopg would stop all tasks, warns at its start."""
+    environment = {"OUTBOX_DATABASE_URL": database, "BROKER_URL": valkey_url}
+    for told, warned in ({}, True), ({"PSYCOPG_WAIT_FUNC": "wait_select"}, False):
+        worker = celery_worker("tests.ecosystem.pools", "--pool=eventlet", **environment, **told)
+        assert ("start the worker with PSYCOPG_WAIT_FUNC" in worker.output()) == warned

@@ -9,6 +9,7 @@ from celery import Celery, signals
 from celery.utils.log import get_logger
 
 from celery_inbox.dead_letters import keep_what_cannot_run
+from celery_inbox.green_threads import stopped_by_psycopg
 from celery_inbox.quorum import ReliableQueues, only_classic, supports_quorum
 from celery_inbox.restoring import RestoreUnacked, passed_over
 
@@ -54,7 +55,7 @@ def reliable(app: Celery, *, quorum: bool = True, delivery_limit: int = 20) -> t
         if instance.app is app:
             for change in (*changes, *_fit_visibility_timeout(app)):
                 logger.info("reliable: %s", change)
-            for warning in contradictions(app):
+            for warning in (*contradictions(app), *stopped_by_psycopg()):
                 logger.warning("reliable: %s", warning)
 
     signals.celeryd_after_setup.connect(on_worker_start, weak=False)
