@@ -1,7 +1,8 @@
-"""A full queue costs a probe now and then, and once it has room all that waited arrives, once."""
+"""What takes nothing costs a probe now and then; once it does, all that waited arrives, once."""
 
 import psycopg
 import pytest
+from kombu import Connection, Exchange, Queue
 
 from tests.fixtures.broker import Broker
 from tests.fixtures.programs import RelayFactory
@@ -10,6 +11,8 @@ from tests.fixtures.waiting import wait_until
 
 DEADLINE = 60.0
 ROOM, ROWS = 100, 250
+#: How the broker's log says that it closed a channel.
+CLOSED = "caused a channel exception"
 
 
 def waiting(database: str) -> int:
@@ -55,3 +58,27 @@ def test_a_full_queue_is_probed(
 
     assert len(ids) == ROWS
     assert states(database) == {"pending": 0, "scheduled": 0, "sent": ROWS + 20, "dead": 0}
+
+
+def test_an_exchange_that_is_forbidden_is_probed(
+    relay: RelayFactory, database: str, broker: Broker
+) -> None:
+    """A probe costs a channel; all others wait, at no attempt, until the right is given back."""
+    with Connection(broker.url) as to_broker:
+        Queue("news", Exchange("news"), "news")(to_broker.default_channel).declare()
+    broker.declare("celery")
+    broker.node.permit(broker.vhost, "^(?!news$)")
+    log = broker.node.folder / "log" / "node.log"
+    before = log.read_text(errors="replace").count(CLOSED)
+    with psycopg.connect(database) as connection:
+        insert_rows(connection, ROWS, exchange="news", routing_key="news")
+    relay(OUTBOX_DATABASE_URL=database, OUTBOX_BROKER_URL=broker.url, OUTBOX_RETRY_DELAY="50ms")
+    wait_until(lambda: waiting(database) == ROWS, DEADLINE, "all held")
+    with psycopg.connect(database) as connection:
+        insert_rows(connection, 20, routing_key="celery")
+    wait_until(lambda: len(broker.take_all("celery")) == 20, DEADLINE, "others sent")
+    assert log.read_text(errors="replace").count(CLOSED) - before < ROWS / 10
+
+    broker.node.permit(broker.vhost)
+    wait_until(lambda: states(database)["sent"] == ROWS + 20, DEADLINE, "all sent")
+    assert broker.depth("news") == ROWS
