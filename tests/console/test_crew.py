@@ -276,3 +276,15 @@ def metrics(how: str, text: str = METRICS) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_a_relay_of_many_outboxes_that_rest_is_there(browse: Browse, outbox: str) -> None:
+    """It has one connection by which it is woken for them all: nobody is told that none runs."""
+    commit_rows(outbox, 1)
+    with psycopg.connect(outbox, application_name="outbox-relay watch"):
+        page = browse(outbox).get("/workers").text
+        overview = browse(outbox).get("/").text
+
+    assert rows(page)[0][1] == "of many outboxes"
+    assert "No relay is connected" not in page
+    assert re.search(r'data-number="relays">1<', overview)

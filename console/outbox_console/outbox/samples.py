@@ -37,7 +37,8 @@ SELECT clock_timestamp() AS at,
          CROSS JOIN LATERAL (SELECT created_at, available_at FROM {outbox}.message
                               WHERE id = done.id AND slot = r.slot OFFSET 0) m) AS lag,
        (SELECT count(*) FROM pg_stat_activity
-         WHERE application_name ~ '^outbox-relay [0-9]' AND datname = current_database()) AS relays
+         WHERE application_name ~ '^outbox-relay ([0-9]|watch$)'
+           AND datname = current_database()) AS relays
   FROM {outbox}.stats s
 """
 

@@ -11,12 +11,13 @@ from typing import Final
 from outbox_console.postgres.database import Session
 
 #: Relays name themselves, which every login can see; the rest some can (pg_read_all_stats).
-#: A relay's other connection, which it has at times for retention, has no version.
+#: A relay's other connection, which it has at times for retention, has no version; nor has that by
+#: which a relay of many outboxes is woken while they rest.
 RELAYS: Final = """
 SELECT pid, usename AS login, host(client_addr) AS address, backend_start AS since,
        application_name AS name
   FROM pg_stat_activity
- WHERE application_name ~ '^outbox-relay( [0-9]|$)' AND datname = current_database()
+ WHERE application_name ~ '^outbox-relay( [0-9]| watch$|$)' AND datname = current_database()
  ORDER BY application_name DESC, pid
 """
 #: Sampled where very much waits.
@@ -52,6 +53,11 @@ class Relay:
         """Its version; empty for the connection that it has for retention."""
         found = _VERSION.match(self.name)
         return found[1] if found else ""
+
+    @property
+    def watches(self) -> bool:
+        """Whether it serves many outboxes, and this one when there is something to do."""
+        return self.name.endswith(" watch")
 
     @property
     def broker(self) -> str:
