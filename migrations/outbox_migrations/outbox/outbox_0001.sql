@@ -897,7 +897,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION outbox.count_few IS 'Private: counts rows, at most so many of them.';
 
--- Counts a table exactly while it is small, or has few such rows; else from a sample of its pages.
+-- Counts a table exactly while it is small, or has few such rows; else from a sample of its pages:
+-- the same ones each time, so that a count that grows has grown.
 CREATE FUNCTION outbox.rough_count(source regclass, condition text) RETURNS bigint
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -914,7 +915,7 @@ BEGIN
     IF counted <= few THEN
         RETURN counted;
     END IF;
-    EXECUTE format('SELECT count(*) FROM %s TABLESAMPLE SYSTEM (%s) WHERE %s',
+    EXECUTE format('SELECT count(*) FROM %s TABLESAMPLE SYSTEM (%s) REPEATABLE (0) WHERE %s',
                    source, percent, condition) INTO counted;
     RETURN greatest(round(counted * 100.0 / percent), few + 1);
 END $$;
@@ -2107,7 +2108,7 @@ BEGIN
     IF EXISTS (SELECT FROM parked WHERE route IS NOT NULL) THEN
         RETURN QUERY
             SELECT substr(p.route, 2), round(count(*) * 100.0 / percent)::bigint
-            FROM parked p TABLESAMPLE SYSTEM (percent)
+            FROM parked p TABLESAMPLE SYSTEM (percent) REPEATABLE (0)
             WHERE left(p.route, 1) = chr(30) GROUP BY 1;
     END IF;
 END $$;
@@ -2151,13 +2152,13 @@ BEGIN
     RETURN QUERY
         WITH work AS MATERIALIZED (
             SELECT id, slot, NULL::text AS route, 1 / of_ready AS weight
-            FROM ready TABLESAMPLE SYSTEM (100 * of_ready)
+            FROM ready TABLESAMPLE SYSTEM (100 * of_ready) REPEATABLE (0)
             UNION ALL
             SELECT id, slot, route, 1 / of_parked
-            FROM parked TABLESAMPLE SYSTEM (100 * of_parked)
+            FROM parked TABLESAMPLE SYSTEM (100 * of_parked) REPEATABLE (0)
             WHERE state = 'retry' OR (state = 'scheduled' AND available_at <= now())
             UNION ALL
-            SELECT id, slot, NULL, 1 / of_lane FROM lane TABLESAMPLE SYSTEM (100 * of_lane)
+            SELECT id, slot, NULL, 1 / of_lane FROM lane TABLESAMPLE SYSTEM (100 * of_lane) REPEATABLE (0)
         )
         SELECT m.exchange::text, m.routing_key::text, round(sum(w.weight))::bigint,
                coalesce(round(sum(w.weight) FILTER (WHERE left(w.route, 1) = chr(30))), 0)::bigint,

@@ -13,7 +13,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION outbox.count_few IS 'Private: counts rows, at most so many of them.';
 
--- Counts a table exactly while it is small, or has few such rows; else from a sample of its pages.
+-- Counts a table exactly while it is small, or has few such rows; else from a sample of its pages:
+-- the same ones each time, so that a count that grows has grown.
 CREATE FUNCTION outbox.rough_count(source regclass, condition text) RETURNS bigint
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -30,7 +31,7 @@ BEGIN
     IF counted <= few THEN
         RETURN counted;
     END IF;
-    EXECUTE format('SELECT count(*) FROM %s TABLESAMPLE SYSTEM (%s) WHERE %s',
+    EXECUTE format('SELECT count(*) FROM %s TABLESAMPLE SYSTEM (%s) REPEATABLE (0) WHERE %s',
                    source, percent, condition) INTO counted;
     RETURN greatest(round(counted * 100.0 / percent), few + 1);
 END $$;

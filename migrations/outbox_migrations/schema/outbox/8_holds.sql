@@ -126,7 +126,7 @@ BEGIN
     IF EXISTS (SELECT FROM parked WHERE route IS NOT NULL) THEN
         RETURN QUERY
             SELECT substr(p.route, 2), round(count(*) * 100.0 / percent)::bigint
-            FROM parked p TABLESAMPLE SYSTEM (percent)
+            FROM parked p TABLESAMPLE SYSTEM (percent) REPEATABLE (0)
             WHERE left(p.route, 1) = chr(30) GROUP BY 1;
     END IF;
 END $$;
@@ -170,13 +170,13 @@ BEGIN
     RETURN QUERY
         WITH work AS MATERIALIZED (
             SELECT id, slot, NULL::text AS route, 1 / of_ready AS weight
-            FROM ready TABLESAMPLE SYSTEM (100 * of_ready)
+            FROM ready TABLESAMPLE SYSTEM (100 * of_ready) REPEATABLE (0)
             UNION ALL
             SELECT id, slot, route, 1 / of_parked
-            FROM parked TABLESAMPLE SYSTEM (100 * of_parked)
+            FROM parked TABLESAMPLE SYSTEM (100 * of_parked) REPEATABLE (0)
             WHERE state = 'retry' OR (state = 'scheduled' AND available_at <= now())
             UNION ALL
-            SELECT id, slot, NULL, 1 / of_lane FROM lane TABLESAMPLE SYSTEM (100 * of_lane)
+            SELECT id, slot, NULL, 1 / of_lane FROM lane TABLESAMPLE SYSTEM (100 * of_lane) REPEATABLE (0)
         )
         SELECT m.exchange::text, m.routing_key::text, round(sum(w.weight))::bigint,
                coalesce(round(sum(w.weight) FILTER (WHERE left(w.route, 1) = chr(30))), 0)::bigint,
