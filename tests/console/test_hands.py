@@ -60,6 +60,33 @@ def test_nothing_serious_is_in_the_way_of_who_cannot_see(
     assert {path: serious for path, serious in found.items() if serious} == {}
 
 
+#: By how much the page is wider than the window.
+_TOO_WIDE = "document.documentElement.scrollWidth - window.innerWidth"
+_MILLIONS = """
+document.querySelectorAll(".count [data-number], .badge")
+    .forEach(each => { each.textContent = "11,234,567" })
+"""
+
+
+@pytest.mark.parametrize("width", [360, 390, 800])
+def test_no_page_is_wider_than_its_window(
+    browse: Browse, ten: str, chromium: Browser, width: int
+) -> None:
+    """Not with millions in every count, either."""
+    address = browse(ten).base_url
+    page = chromium.new_page(viewport={"width": width, "height": 844})
+    page.set_default_timeout(60_000)
+    page.route("**/events", lambda route: route.abort())  # it would set the counts right again
+    wide = {}
+    for path in (*PAGES, "/messages/1", "/messages/6", "/nothing"):
+        page.goto(f"{address}{path}")
+        page.evaluate(_MILLIONS)
+        wide[path] = page.evaluate(_TOO_WIDE)
+    page.close()
+
+    assert {path: by for path, by in wide.items() if by > 0} == {}
+
+
 def tab_to(page: Page, name: str) -> None:
     """Press Tab until what has this name, or begins with it, has the focus."""
     for _ in range(60):
