@@ -8,12 +8,13 @@ import sys
 from argparse import Namespace
 from http.client import HTTPConnection, HTTPException
 from typing import Final
+from urllib.parse import quote
 
 from outbox_relay.cli.command import Command
 from outbox_relay.configuration import from_environment
 from outbox_relay.errors import SettingsError
 from outbox_relay.settings import Settings
-from outbox_relay.settings.table import HTTP_ADDRESS
+from outbox_relay.settings.table import DATABASES_FILE, HTTP_ADDRESS
 from outbox_relay.settings.values import Address
 
 TIMEOUT_SECONDS: Final = 3.0
@@ -24,7 +25,11 @@ _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 def command() -> Command:
     """The command."""
     return Command(
-        "health", "is the relay here ready", _health, settings=[HTTP_ADDRESS], run_many=_health
+        "health",
+        "is the relay here ready",
+        _health,
+        settings=[HTTP_ADDRESS, DATABASES_FILE],
+        run_many=_health,
     )
 
 
@@ -37,17 +42,17 @@ def main() -> int:
         return 2
 
 
-def _health(_: Namespace, settings: Settings) -> int:
-    return _ask(settings.http_address)
+def _health(arguments: Namespace, settings: Settings) -> int:
+    return _ask(settings.http_address, arguments.outbox)
 
 
-def _ask(address: Address) -> int:
+def _ask(address: Address, outbox: str | None = None) -> int:
     if address is None:
         raise SettingsError("OUTBOX_HTTP_ADDRESS is off: there is nothing to ask")
     host, port = address
     connection = HTTPConnection(_LOOPBACK.get(host, host), port, timeout=TIMEOUT_SECONDS)
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", f"/readyz?outbox={quote(outbox)}" if outbox else "/readyz")
         answer = connection.getresponse()
         print(answer.read().decode(errors="replace").strip())
     except (OSError, HTTPException) as error:

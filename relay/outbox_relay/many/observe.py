@@ -6,7 +6,7 @@ back: of an outbox that is gone, its part of `other` stays.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -31,7 +31,7 @@ class Overall(Health):
     publish has no connection to its broker, so whoever serves them says when all brokers are away.
     """
 
-    def __init__(self, each: Callable[[], Iterable[Health]]) -> None:
+    def __init__(self, each: Callable[[], Mapping[str, Health]]) -> None:
         super().__init__()
         self._each = each
         self.broker_up = True
@@ -39,13 +39,13 @@ class Overall(Health):
     @property
     def ready(self) -> bool:
         """Whether messages of any outbox can be published now."""
-        known = [health.database_up for health in self._each()]
+        known = [health.database_up for health in self._each().values()]
         return self.alive and self.broker_up and (any(known) or not known)
 
     @property
     def summary(self) -> str:
         """The same in words, with how many do not reach their database."""
-        known = [health.database_up for health in self._each()]
+        known = [health.database_up for health in self._each().values()]
         away = known.count(False)
         of_all = f"{away} of {len(known)} outboxes have no connection to their database"
         if self.ready:
@@ -53,6 +53,10 @@ class Overall(Health):
         if not self.alive:
             return "stalled"
         return of_all if self.broker_up else "no connection to: broker"
+
+    def of(self, outbox: str) -> Health | None:
+        """That of one of them; of all without a name."""
+        return self._each().get(outbox) if outbox else self
 
 
 class Boards(Collector):
@@ -106,6 +110,6 @@ class Boards(Collector):
         """Nothing before there is an outbox."""
         yield from ()
 
-    def _healths(self) -> list[Health]:
+    def _healths(self) -> dict[str, Health]:
         with self._lock:
-            return [health for _, health in self._boards.values()]
+            return {name: health for name, (_, health) in self._boards.items()}

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic
 from typing import Any, ClassVar, Final
+from urllib.parse import parse_qs
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -62,6 +63,10 @@ class Health:
         servers = (("broker", self.broker_up), ("database", self.database_up))
         missing = [name for name, up in servers if not up]
         return f"no connection to: {', '.join(missing)}" if missing else "stalled"
+
+    def of(self, outbox: str) -> "Health | None":
+        """That of an outbox by its name, where it is one of many; itself without a name."""
+        return None if outbox else self
 
 
 class Endpoint:
@@ -135,14 +140,15 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        match self.path.partition("?")[0]:
+        path, _, query = self.path.partition("?")
+        match path:
             case "/metrics":
                 self._answer(HTTPStatus.OK, generate_latest(self.registry), CONTENT_TYPE_LATEST)
             case "/livez":
                 alive = self.health.alive
                 self._verdict(alive, "alive" if alive else "the loop has stalled")
             case "/readyz":
-                self._verdict(self.health.ready, self.health.summary)
+                self._ready(parse_qs(query).get("outbox"))
             case _:
                 self._answer(HTTPStatus.NOT_FOUND, b"/metrics, /livez or /readyz\n")
 
@@ -155,6 +161,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = do_POST
+
+    def _ready(self, outbox: list[str] | None) -> None:
+        """Whether all is ready, or the one of many that is asked for (`?outbox=NAME`)."""
+        health = self.health.of(outbox[0] if outbox else "")
+        if health is None:
+            self._answer(HTTPStatus.NOT_FOUND, b"no outbox of that name is served here\n")
+        else:
+            self._verdict(health.ready, health.summary)
 
     def _verdict(self, good: bool, text: str) -> None:
         status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE

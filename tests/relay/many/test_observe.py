@@ -2,6 +2,7 @@
 
 from math import isnan, nan
 from urllib.error import HTTPError
+from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
@@ -30,6 +31,17 @@ def samples(boards: Boards) -> dict[str, float]:
 def of(outbox: str, name: str) -> str:
     """How a sample without labels of its own is called there."""
     return f"{name}[('outbox', '{outbox}')]"
+
+
+def ready(boards: Boards, query: str = "") -> tuple[int, str]:
+    """What /readyz answers."""
+    port = free_port()
+    with Endpoint(("127.0.0.1", port), boards.health, boards.registry):
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/readyz{query}", timeout=5) as answer:
+                return answer.status, answer.read().decode().strip()
+        except HTTPError as error:
+            return error.code, error.read().decode().strip()
 
 
 def test_each_is_shown_by_its_name() -> None:
@@ -151,6 +163,24 @@ def test_what_counts_never_goes_back() -> None:
     assert isnan(shown[of("other", "outbox_pending_messages")])
 
 
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("app/tenant_1", 200, "ready"),
+        ("app/tenant_2", 503, "no connection to: database"),
+        ("app/tenant_3", 404, "no outbox of that name is served here"),
+    ],
+)
+def test_one_of_them_can_be_asked_for(name: str, code: int, said: str) -> None:
+    """By its name: whether this one can be published now."""
+    boards = Boards()
+    for number, up in ((1, True), (2, False)):
+        health = boards.board(f"app/tenant_{number}")[1]
+        health.database_up, health.broker_up = up, True
+
+    assert ready(boards, f"?outbox={quote(name)}") == (code, said)
+
+
 def test_every_gauge_that_is_no_sum_is_known_by_its_name() -> None:
     """A name that was written wrongly would be added up in silence."""
     families = {family.name: family for family in Metrics().registry.collect()}
@@ -196,12 +226,4 @@ def test_ready_is_as_long_as_any_is(up: list[bool], broker: bool, code: int, sai
     for number, database in enumerate(up):
         boards.board(str(number))[1].database_up = database
 
-    port = free_port()
-    with Endpoint(("127.0.0.1", port), boards.health, boards.registry):
-        try:
-            with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
-                found = answer.status, answer.read().decode().strip()
-        except HTTPError as error:
-            found = error.code, error.read().decode().strip()
-
-    assert found == (code, said)
+    assert ready(boards) == (code, said)

@@ -79,3 +79,5 @@ def test_commands_see_the_relay(
     assert one.json()["relays_alive"] >= 1
     assert finding(doctor, "ok", "relays") == f"ok       relays: well with {len(NAMES)} outbox(es)"
     assert (health.code, health.out.strip()) == (0, "ready")
+    of_one = command("health", "--outbox", "us/tenant_2", **environment)
+    assert (of_one.code, of_one.out.strip()) == (0, "ready")
