@@ -269,6 +269,10 @@ class NothingHeld:
         """What is held."""
         return []
 
+    def endless(self) -> float:
+        """No pause has no end."""
+        return 0.0
+
     def counts(self) -> list[tuple[str, int]]:
         """How much of it waits."""
         return []
