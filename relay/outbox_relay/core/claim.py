@@ -126,3 +126,10 @@ class Sorted:
     publish: list[Message]  # now
     refused: list[Refusal]  # without being published
     later: list[Held]  # to be given back: their bodies had no room
+
+
+class Batch(NamedTuple):
+    """Messages ready to be published, and since when they are ours."""
+
+    messages: list[Message]
+    since: float

@@ -10,13 +10,12 @@ passes the fence first, which without `OUTBOX_FENCE` keeps nothing.
 
 from dataclasses import replace
 from time import monotonic
-from typing import NamedTuple
 
 import structlog
 
 from outbox_relay.broker.publisher import Publisher
 from outbox_relay.core.backoff import BUSY_POLL, broker_wait, poll_interval
-from outbox_relay.core.claim import Claim, Reply, Turn
+from outbox_relay.core.claim import Batch, Claim, Reply, Turn
 from outbox_relay.core.decide import Core
 from outbox_relay.core.fence import Fence, Waiting
 from outbox_relay.core.message import Message, Outcomes, Refusal
@@ -30,13 +29,6 @@ from outbox_relay.observe.tracing.trail import Untraced
 from outbox_relay.postgres.store import Store
 
 log = structlog.get_logger()
-
-
-class Batch(NamedTuple):
-    """Messages ready to be published, and since when they are ours."""
-
-    messages: list[Message]
-    since: float
 
 
 class Cycle:
