@@ -34,7 +34,7 @@ ALONE: Final = 150
 #: Older messages of a queue are dropped: what lies there is of no interest.
 ROUTE: Final = Route("tenants", queues.Kind("short", (("x-max-length", 1000),)))
 CONNECTIONS: Final = """
-SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'outbox-relay%'
+SELECT count(*) FROM pg_stat_activity WHERE starts_with(application_name, 'outbox-relay')
 """
 TEMPLATE: Final = "tenants"
 

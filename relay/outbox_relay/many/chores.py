@@ -48,6 +48,7 @@ class Chores(Watch):
     def __init__(self, desks: Callable[[], Sequence[Desk]], rota: Rota, lock: Lock) -> None:
         super().__init__("chores")
         self._desks, self._rota, self._lock = desks, rota, lock
+        self._failing: dict[tuple[str, str], str] = {}
 
     def _run(self) -> None:
         while not self._stopped.wait(PAUSE):
@@ -66,8 +67,15 @@ class Chores(Watch):
                 return
             try:
                 do()
+                self._failing.pop((desk.outbox.name, chore), None)
             except RelayError as error:
-                log.error("chore_failed", chore=chore, reason=str(error))
+                self._note(desk.outbox.name, chore, str(error))
+
+    def _note(self, name: str, chore: str, reason: str) -> None:
+        """Log what was not so the last time."""
+        if self._failing.get((name, chore)) != reason:
+            self._failing[name, chore] = reason
+            log.error("chore_failed", chore=chore, reason=reason)
 
 
 def chores(desks: Callable[[], Sequence[Desk]]) -> list[Chores]:
@@ -82,7 +90,16 @@ def chores_of(desk: Desk) -> Iterable[Chore]:
     yield "tidy", partial(_tidy, settings)
     if settings.retention:  # else what was sent is forgotten: nothing is left for the others
         yield "dead_letters", desk.homecoming.round
-        yield "effects", lambda: desk.metrics.effects(Effects(settings).round())
+        yield "effects", partial(_show_effects, desk)
+
+
+def _show_effects(desk: Desk) -> None:
+    """What cannot be known, for want of an inbox say, is not shown."""
+    try:
+        desk.metrics.effects(Effects(desk.outbox.settings).round())
+    except RelayError as error:
+        desk.metrics.effects(None)
+        log.debug("effects_unread", reason=str(error))
 
 
 def _tidy(settings: Settings) -> None:

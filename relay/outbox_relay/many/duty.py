@@ -110,15 +110,14 @@ class Duty:
                 self._urgent.add(name)
                 each.believed_at = each.waiting_at = 0.0
 
-    def to_look(self, now: float) -> list[str] | None:
-        """Which few to look at now; an empty list stands for all, None for none."""
+    def to_look(self, now: float) -> tuple[list[str], bool]:
+        """Whom to look at now, and whether together: everyone's time has come, or many ring."""
         urgent = [name for name in self._urgent if name in self._watched]
+        self._urgent.clear()
         if now >= self._next_look or len(urgent) > FEW:
             self._next_look = now + (LOOK_EVERY_DEAF if self.deaf else LOOK_EVERY)
-            self._urgent.clear()
-            return []
-        self._urgent.clear()
-        return urgent or None
+            return list(self._watched), True
+        return urgent, False
 
     def seen(self, glances: Mapping[str, Glance], now: float) -> None:
         """What was there; who has something to do calls."""

@@ -51,7 +51,7 @@ class Desk:
     open_publisher: Open
     homecoming: Homecoming
     #: Whether it has had a seat since its last chores.
-    active: bool = True
+    active: bool = False
 
 
 @dataclass(frozen=True, slots=True)

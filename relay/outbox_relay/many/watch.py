@@ -176,14 +176,15 @@ class Watch:
                 self._follow(self._orders.get_nowait(), lookout)
 
     def _follow(self, order: _Order, lookout: Lookout) -> None:
-        schema = order.outbox.settings.schema
+        schema, known = (
+            order.outbox.settings.schema,
+            self._outboxes.get(order.outbox.settings.schema),
+        )
         if order.leave:
-            del self._outboxes[schema]
-            self._apart.pop(schema, None)
-            self._reasons.pop(schema, None)
-            self._duty.drop(schema)
-            lookout.drop(schema)
-        elif schema not in self._outboxes:
+            if known == order.outbox:  # else another goes by this schema by now
+                self._forget(schema, lookout)
+        elif known != order.outbox:
+            self._forget(schema, lookout)
             self._outboxes[schema] = order.outbox
             self._apart[schema] = 0.0
         elif schema in self._apart:
@@ -191,6 +192,13 @@ class Watch:
         else:
             self._duty.returned(schema, monotonic(), moved=order.moved)
             self._to_count.appendleft(schema)
+
+    def _forget(self, schema: str, lookout: Lookout) -> None:
+        self._outboxes.pop(schema, None)
+        self._apart.pop(schema, None)
+        self._reasons.pop(schema, None)
+        self._duty.drop(schema)
+        lookout.drop(schema)
 
     def _try_apart(self, lookout: Lookout) -> None:
         """Take those in that can be looked after by now."""
@@ -225,13 +233,16 @@ class Watch:
 
     def _look(self, lookout: Lookout) -> None:
         broken: dict[str, str] = {}
-        if (few := self._duty.to_look(monotonic())) is not None:
-            glances = lookout.look(broken.__setitem__, few)
+        schemas, together = self._duty.to_look(monotonic())
+        if schemas:
+            look = lookout.look if together else lookout.look_singly
+            glances = look(schemas, broken.__setitem__)
             self._duty.seen(glances, monotonic())
+        if together or schemas:
             self.outage.works()
-            for schema in glances if not few else ():
-                if self._duty.watches(schema):
-                    self._listener.watched(self._outboxes[schema], up=True)
+        for schema in schemas if together else ():
+            if schema not in broken:
+                self._listener.watched(self._outboxes[schema], up=True)
         for schema, reason in broken.items():
             lookout.drop(schema)
             if self._duty.watches(schema):

@@ -25,7 +25,8 @@ TOGETHER: Final = 50
 LOCK_TIMEOUT_MS: Final = 200
 
 #: As a sleeping relay looks, from the head: whether there is work, the seconds until something is
-#: due, whether anything waits for its route or a hold, and which table it is.
+#: due, whether anything waits for its route or a hold, and which table it is. The text is the same
+#: whoever is asked for: of the others, nothing is read.
 GLANCE: Final = """
 SELECT {number},
        EXISTS (SELECT FROM {outbox}.ready WHERE lease_until < now())
@@ -34,6 +35,7 @@ SELECT {number},
         FROM {outbox}.parked WHERE state <> 'dead' ORDER BY available_at LIMIT 1),
        EXISTS (SELECT FROM {outbox}.parked WHERE route IS NOT NULL),
        '{outbox}.ready'::regclass::oid::bigint
+WHERE {number} = ANY (%(asked)s::int[])
 """
 TRY_LOCKS: Final = "SELECT key, pg_try_advisory_lock(key) FROM unnest(%s::bigint[]) AS key"
 UNLOCK: Final = "SELECT pg_advisory_unlock(key) FROM unnest(%s::bigint[]) AS key"
@@ -57,7 +59,7 @@ class _Schema:
     def __init__(self, bell: int, watch: int, channel: str) -> None:
         self.bell, self.watch, self.channel = bell, watch, channel
         self.table = 0
-        self.watching = self.hung = False
+        self.watching = self.hung = self.anew = False
 
 
 class Lookout:
@@ -160,23 +162,27 @@ class Lookout:
         rung, self._rung = self._rung, set()
         return rung
 
-    def look(self, broken: Broken, few: Sequence[str] = ()) -> dict[str, Glance]:
-        """What there is in all, or in these few; who could not be asked is told to `broken`."""
-        every = list(self._schemas)
-        parts = [every[at : at + TOGETHER] for at in range(0, len(every), TOGETHER)]
-        seen: dict[str, Glance] = {}
-        for some in [[name] for name in few if name in self._schemas] if few else parts:
+    def look(self, schemas: Collection[str], broken: Broken) -> dict[str, Glance]:
+        """What there is in these, asked together; who could not be is told to `broken`."""
+        every, seen = list(self._schemas), dict[str, Glance]()
+        for at in range(0, len(every), TOGETHER):
+            some = every[at : at + TOGETHER]
+            asked = [number for number, name in enumerate(some) if name in schemas]
             try:
-                seen |= self._ask(some)
+                seen |= self._ask(some, asked)
+            except (SchemaError, StatementFailed):
+                seen |= self.look_singly([some[number] for number in asked], broken)
+        return self._without_those_made_anew(seen, broken)
+
+    def look_singly(self, schemas: Iterable[str], broken: Broken) -> dict[str, Glance]:
+        """The same, asked one by one."""
+        seen: dict[str, Glance] = {}
+        for name in schemas:
+            try:
+                seen |= self._ask([name], [0])
             except (SchemaError, StatementFailed) as error:
-                if len(some) > 1:
-                    seen |= self.look(broken, some)
-                else:
-                    broken(some[0], str(error))
-        for name in [name for name in seen if name not in self._schemas]:
-            broken(name, "its tables were made anew")
-            del seen[name]
-        return seen
+                broken(name, str(error))
+        return self._without_those_made_anew(seen, broken)
 
     def stats(self, schema: str) -> Stats:
         """Counts and lag. Raises SchemaError or StatementFailed over what it is."""
@@ -188,23 +194,28 @@ class Lookout:
         """Close the session: its locks end with it."""
         self._connection.close()
 
-    def _ask(self, schemas: Sequence[str]) -> dict[str, Glance]:
+    def _ask(self, schemas: Sequence[str], asked: Sequence[int]) -> dict[str, Glance]:
         text = " UNION ALL ".join(
             GLANCE.format(number=number, outbox=f'"{name}"') for number, name in enumerate(schemas)
         )
         seen = {}
         with translated():
-            for number, work, due, waits, table in self._connection.execute(text.encode()):
-                seen[schemas[number]] = Glance(work, due, waits)
-                self._note_table(schemas[number], table)
+            rows = self._connection.execute(text.encode(), {"asked": asked}).fetchall()
+        for number, work, due, waits, table in rows:
+            seen[schemas[number]] = Glance(work, due, waits)
+            known = self._schemas[schemas[number]]
+            known.anew = known.table not in (0, table)
+            known.table = table
         return seen
 
-    def _note_table(self, schema: str, table: int) -> None:
+    def _without_those_made_anew(
+        self, seen: dict[str, Glance], broken: Broken
+    ) -> dict[str, Glance]:
         """A schema that was dropped and made again has other locks: it is to be added anew."""
-        known = self._schemas[schema]
-        known.table = known.table or table
-        if table != known.table:
-            self.drop(schema)
+        for name in [name for name in seen if self._schemas[name].anew]:
+            broken(name, "its tables were made anew")
+            del seen[name]
+        return seen
 
     def _lock(self, schemas: Iterable[_Schema], key: str, held: str) -> None:
         wanted = {getattr(each, key): each for each in schemas if not getattr(each, held)}

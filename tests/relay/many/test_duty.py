@@ -22,7 +22,7 @@ def resting(*names: str) -> Duty:
     for name in names:
         duty.add(name)
     duty.lay_down(duty.to_lie_down(0.0), set(names), set(), 0.0)
-    assert duty.to_look(0.0) == []
+    assert duty.to_look(0.0) == (list(names), True)
     duty.seen(dict.fromkeys(names, NOTHING), 0.0)
     assert duty.calls(0.0) == []
     return duty
@@ -38,8 +38,8 @@ def test_all_are_looked_at_together_and_seldom() -> None:
     """One statement for all of them."""
     duty = resting("a", "b")
     assert duty.pause(0.0) == LOOK_EVERY
-    assert duty.to_look(LOOK_EVERY - 0.1) is None
-    assert duty.to_look(LOOK_EVERY) == []
+    assert duty.to_look(LOOK_EVERY - 0.1) == ([], False)
+    assert duty.to_look(LOOK_EVERY) == (["a", "b"], True)
 
 
 def test_one_that_rings_is_looked_at_alone() -> None:
@@ -47,7 +47,7 @@ def test_one_that_rings_is_looked_at_alone() -> None:
     duty = resting("a", "b")
     duty.rang({"b", "unknown"})
     assert duty.pause(1.0) == 0.0
-    assert duty.to_look(1.0) == ["b"]
+    assert duty.to_look(1.0) == (["b"], False)
     duty.seen({"b": WORK}, 1.0)
     assert duty.calls(1.0) == ["b"]
     assert not duty.watches("b")
@@ -59,7 +59,7 @@ def test_many_that_ring_are_looked_at_with_all() -> None:
     names = [f"n{number}" for number in range(FEW + 1)]
     duty = resting(*names)
     duty.rang(names)
-    assert duty.to_look(1.0) == []
+    assert duty.to_look(1.0) == (names, True)
 
 
 def test_what_is_due_calls_at_its_time() -> None:
@@ -78,7 +78,7 @@ def test_one_that_is_returned_is_hung_up_and_then_looked_at() -> None:
     duty.returned("a", 1.5, moved=True)
     assert duty.to_lie_down(1.5) == ["a"]
     duty.lay_down(["a"], {"a"}, set(), 1.5)
-    assert duty.to_look(1.5) == ["a"]
+    assert duty.to_look(1.5) == (["a"], False)
 
 
 def test_while_a_transaction_is_open_it_is_tried_and_looked_at_again_and_again() -> None:
@@ -87,7 +87,7 @@ def test_while_a_transaction_is_open_it_is_tried_and_looked_at_again_and_again()
     served(duty, "a", 1.0)
     duty.returned("a", 1.0, moved=True)
     duty.lay_down(["a"], set(), set(), 1.0)
-    assert duty.to_look(1.0) == ["a"]
+    assert duty.to_look(1.0) == (["a"], False)
     assert duty.to_lie_down(1.0) == []
     assert duty.to_lie_down(1.0 + TRY_AGAIN) == ["a"]
     duty.lay_down(["a"], set(), set(), 2.0)
@@ -100,7 +100,7 @@ def test_where_another_relay_is_rung_it_only_looks() -> None:
     duty = Duty()
     duty.add("a")
     duty.lay_down(["a"], set(), {"a"}, 0.0)
-    assert duty.to_look(0.0) == []
+    assert duty.to_look(0.0) == (["a"], True)
     assert duty.pause(0.0) == LOOK_EVERY
     assert duty.to_lie_down(TRY_OTHERS - 1) == []
     assert duty.to_lie_down(TRY_OTHERS) == ["a"]
@@ -112,7 +112,7 @@ def test_where_nobody_can_be_rung_it_looks_more_often() -> None:
     duty.deaf = True
     duty.add("a")
     assert duty.to_lie_down(0.0) == []
-    assert duty.to_look(0.0) == []
+    assert duty.to_look(0.0) == (["a"], True)
     assert duty.pause(0.0) == LOOK_EVERY_DEAF
 
 
@@ -158,4 +158,4 @@ def test_a_new_session_begins_from_nothing() -> None:
     duty = resting("a")
     duty.start_over()
     assert duty.to_lie_down(1.0) == ["a"]
-    assert duty.to_look(1.0) == []
+    assert duty.to_look(1.0) == (["a"], True)

@@ -1,5 +1,7 @@
 """One relay process between many outboxes and a real RabbitMQ: each is served as if alone."""
 
+from pathlib import Path
+
 import psycopg
 import pytest
 
@@ -106,6 +108,25 @@ def test_a_schema_that_is_named_and_missing_is_set_apart(
 
     later.wait_sent(later.commit())
     assert len(relay.events("outbox_apart")) == 1
+
+
+def test_an_outbox_that_is_renamed_is_served_on(
+    serve: Serve, databases: Databases, tmp_path: Path
+) -> None:
+    """Under its new name, whether or not it has just been served under the old one."""
+    tenant = databases[0][0]
+    relay = serve(line(databases[0], "name=old"))
+    tenant.wait_sent(tenant.commit())
+    (tmp_path / "outboxes").write_text(line(databases[0], "name=new") + "\n")
+    wait_until(
+        lambda: any(each["gone"] for each in relay.events("outboxes_listed")),
+        DEADLINE,
+        "the file is read again",
+    )
+
+    tenant.wait_sent(tenant.commit(), timeout=15)
+    assert 'outbox="new/tenant_1"' in relay.metrics()
+    assert 'outbox="old/tenant_1"' not in relay.metrics()
 
 
 def test_a_locked_schema_holds_up_no_other(serve: Serve, databases: Databases) -> None:
