@@ -9,19 +9,7 @@ from outbox_migrations import upgrade
 from tests.fixtures.broker import Broker
 from tests.fixtures.postgres import OwnPostgres
 from tests.fixtures.waiting import wait_until
-from tests.relay.many.tenants import (
-    DEADLINE,
-    SCHEMAS,
-    Serve,
-    Tenant,
-    arrived,
-    databases,
-    serve,
-    tenants_of,
-    tenants_template,
-)
-
-__all__ = ["databases", "serve", "tenants_template"]
+from tests.relay.many.tenants import DEADLINE, SCHEMAS, Serve, Tenant, arrived, tenants_of
 
 ALL = "tenant_*"
 Databases = list[list[Tenant]]

@@ -10,9 +10,7 @@ from outbox_migrations import upgrade
 from outbox_relay.errors import SchemaError
 from outbox_relay.postgres.lookout import Glance, Lookout
 from tests.fixtures.postgres import OwnPostgres
-from tests.relay.many.tenants import Tenant, databases, tenants_of, tenants_template
-
-__all__ = ["databases", "tenants_template"]
+from tests.relay.many.tenants import Tenant, tenants_of
 
 NOTHING = Glance(work=False, due=None, waits=False)
 SOON = 10.0

@@ -9,9 +9,7 @@ from tests.fixtures.broker import Broker
 from tests.fixtures.programs import Relay
 from tests.fixtures.waiting import wait_until
 from tests.relay.conftest import NO_MANAGEMENT, Cli, finding
-from tests.relay.many.tenants import SCHEMAS, Serve, Tenant, databases, serve, tenants_template
-
-__all__ = ["databases", "serve", "tenants_template"]
+from tests.relay.many.tenants import SCHEMAS, Serve, Tenant
 
 Databases = list[list[Tenant]]
 NAMES = [f"{name}/{schema}" for name in ("eu", "us") for schema in SCHEMAS]
