@@ -68,7 +68,7 @@ def test_random_shapes(stage: Stage, number: int) -> None:
         for line, seen in zip(stage.ours, ours, strict=True)
         if seen[name] not in usual[name]
     ]
-    assert wrong == []
+    assert "\n".join(wrong) == ""
 
 
 def _again(line: Line, shapes: dict[str, Shape]) -> list[dict[str, Outcome]]:
