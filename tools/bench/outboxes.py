@@ -61,12 +61,21 @@ def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
         connections = [stack.enter_context(psycopg.connect(u, autocommit=True)) for u in urls]
         tenants = [Tenant(c, f"tenant_{n}") for c in connections for n in range(SCHEMAS)]
         with _relay(lab, urls, node.url()) as relay:
+            _await_relay(lab, tenants[::SCHEMAS])
             alone = _lone(lab, tenants, lambda count: count < ALONE)
             sleep(lab.scale.idle_rest_seconds)
             at_rest = _at_rest(lab, relay)
             busy = _beside_a_backlog(lab, tenants, relay)
         queues.delete(node.url(), [ROUTE])
     return {"alone": percentiles(alone), **at_rest, **busy}
+
+
+def _await_relay(lab: Lab, tenants: Sequence[Tenant]) -> None:
+    """Until it watches all databases: a task in each has been settled."""
+    for tenant in tenants:
+        messages.fill_schema(tenant.connection, lab, tenant.schema, 1, ROUTE)
+    for tenant in tenants:
+        _settled(tenant, tenant.value("SELECT max(id) FROM {outbox}.message"))
 
 
 def _at_rest(lab: Lab, relay: Relay) -> dict[str, dict[str, float]]:
