@@ -7,7 +7,7 @@ from tests.faults.matrix import MATRIX
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = CHECKOUT / "docs" / "faults.md"
-FAULTS = 51
+FAULTS = 52
 
 
 def rows() -> list[list[str]]:

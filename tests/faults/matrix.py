@@ -1,4 +1,4 @@
-"""The 51 faults: what each is, how a test brings it about, and what is expected of it.
+"""The 52 faults: what each is, how a test brings it about, and what is expected of it.
 
 Expected of all of them: nothing lost, nothing sent that was not committed, no attempt charged to a
 healthy message, duplicates within the window of each fault. What stands here is beyond that.
@@ -278,5 +278,12 @@ MATRIX: Final = (
         "declare-ok rewritten: no messages, or four thousand million",
         "holds up the queue that is called full, and no other",
         ("tests/relay/core/test_depths.py",),
+    ),
+    Fault(
+        52,
+        "Database of one of many away",
+        "held and refused, of one of the outboxes that a relay serves",
+        "the others flow; its own goes on when it is back",
+        ("tests/relay/many/test_fleet.py",),
     ),
 )
