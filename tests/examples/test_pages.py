@@ -14,7 +14,7 @@ DOCS = EXAMPLES.parent / "docs"
 PAGES = [*sorted((DOCS / "how-to").glob("*.md")), DOCS / "from-plain-celery.md"]
 SQL_PAGE = DOCS / "how-to" / "sql.md"
 #: Pages whose commands or projects other tests run.
-WITHOUT_PYTHON = {"check", "django-tasks", "moving", "sql", "tracing"}
+WITHOUT_PYTHON = {"check", "django-tasks", "many-outboxes", "moving", "sql", "tracing"}
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
