@@ -32,8 +32,8 @@ WAYS: Final = {"without": "", "with receipts": "1"}
 def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
     """Tasks a second, and the worker's CPU for one, by task and way: medians of the turns.
 
-    A turn in which a disk is slow for a while takes ten times as long, with receipts or without;
-    a sum over the turns would be about that one alone.
+    Single turns can take ten times as long, with receipts or without, as where a disk is slow for
+    a while: a sum over the turns would be about those alone.
     """
     lab.admin.execute(TABLE)
     turns: dict[str, list[dict[str, float]]] = {}
