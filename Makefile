@@ -34,7 +34,7 @@ unexport PYTHONDONTWRITEBYTECODE
 	licences settings-page scaling bench dashboard image up down clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.synced ## Make .venv with the five packages, their commands and the tools
 

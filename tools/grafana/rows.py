@@ -92,7 +92,13 @@ HELD: Final = (
         "Held on purpose",
         "Messages that wait in the outbox for the end of a pause, their turn (rate:) or room in "
         "their queue (depth:); the ten with most. outbox-relay routes says who and why.",
-        [(f"topk(10, max by (route) (outbox_paused_messages{SERIES}))", "{{route}}")],
+        [
+            (
+                "topk(10, sum by (route) "
+                f"(max by (outbox, route) (outbox_paused_messages{SERIES})))",
+                "{{route}}",
+            )
+        ],
         "short",
         THIRD,
     ),
@@ -218,7 +224,8 @@ HEALTH: Final = (
 RELAYS: Final = (
     curves(
         "Furthest behind",
-        "Age of the oldest message that is due, and not confirmed: the ten oldest outboxes.",
+        "Age of the oldest message that is due, not confirmed, and not held on purpose; the ten "
+        "oldest outboxes.",
         [
             (
                 f"topk(10, max by (job, outbox) (outbox_oldest_pending_age_seconds{SERIES}))",
