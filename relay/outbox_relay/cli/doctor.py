@@ -15,7 +15,7 @@ from rich.text import Text
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import BROKER, CHECKS, DATABASE, INBOX
 from outbox_relay.cli.output import print_json
-from outbox_relay.cli.wrapping import wrapped
+from outbox_relay.cli.wrapping import some_of, wrapped
 from outbox_relay.core.finding import Finding, Level, ok
 from outbox_relay.many.examination import Shared, examine_all
 from outbox_relay.many.roster import Roster
@@ -24,8 +24,6 @@ from outbox_relay.operator.text import printable
 from outbox_relay.settings import Settings
 
 STYLES: Final = {Level.OK: "green", Level.WARN: "yellow", Level.PROBLEM: "bold red"}
-#: Names of outboxes that share a finding.
-MAX_NAMES: Final = 5
 WIDTH: Final = 9  # of the longest level, and a space
 
 
@@ -76,9 +74,7 @@ def summed_up(found: Sequence[Shared]) -> list[Finding]:
         if finding.level is Level.OK and names:
             well.setdefault(finding.name, set()).update(names)
         else:
-            some = ", ".join(names[:MAX_NAMES])
-            more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-            text = f"{some}{more}: {finding.text}" if names else finding.text
+            text = f"{some_of(names)}: {finding.text}" if names else finding.text
             shown.append(replace(finding, text=text))
     return [*(ok(name, f"well with {len(of)} outbox(es)") for name, of in well.items()), *shown]
 

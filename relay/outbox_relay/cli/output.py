@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from outbox_relay.cli.wrapping import stacked
+from outbox_relay.cli.wrapping import INDENT, stacked, wrapped
 from outbox_relay.operator.text import printable
 
 #: Columns that are never wrapped, because people copy from them.
@@ -39,13 +39,24 @@ def print_records(records: Iterable[Any], columns: Sequence[str]) -> None:
     print_json(chosen)
 
 
+def on_terminal() -> bool:
+    """Whether people look at it while it is printed."""
+    return sys.stdout.isatty()
+
+
+def print_line(text: str) -> None:
+    """A sentence; on a terminal it breaks between words."""
+    line = printable(text)
+    print(wrapped(line, Console().width, len(INDENT)) if on_terminal() else line)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """In a pipe, a header and a line for each row, nothing cut off.
 
     On a terminal a table; where it is too narrow for one, the fields of each row below each other.
     """
     shown = [[printable(cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
+    if not on_terminal():
         for row in (columns, *shown):
             print("\t".join(row))
         return
@@ -64,7 +75,7 @@ def print_fields(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> No
 
     The names are a column of their own however narrow the terminal is.
     """
-    if sys.stdout.isatty():
+    if on_terminal():
         Console(highlight=False).print(table(columns, rows))
     else:
         print_table(columns, rows)

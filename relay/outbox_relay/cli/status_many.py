@@ -6,7 +6,8 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from outbox_relay.cli.output import print_json, print_table
+from outbox_relay.cli.output import on_terminal, print_json, print_line, print_table
+from outbox_relay.cli.wrapping import some_of
 from outbox_relay.many.overview import Seen, look
 from outbox_relay.many.roster import Roster
 from outbox_relay.operator.text import printable
@@ -50,11 +51,28 @@ def _print(roster: Roster, role: str, *, as_json: bool) -> int:
     if as_json:
         print_json({"outboxes": [each.as_json() for each in seen], "trouble": reading.trouble})
     else:
-        print_table(COLUMNS, [_row(each) for each in seen[:MAX_SHOWN]])
-        for line in _summary(seen):
-            print(line)
+        _print_table(seen)
     sys.stdout.flush()
     return sum(each.status is None for each in seen) + len(reading.trouble)
+
+
+def _print_table(seen: Sequence[Seen]) -> None:
+    """A line for each. On a terminal, where sentences have no room in it, troubles stand below."""
+    rows = [_row(each) for each in seen[:MAX_SHOWN]]
+    terminal = on_terminal()
+    shown = slice(-1 if terminal else None)
+    print_table(COLUMNS[shown], [row[shown] for row in rows])
+    for line in (*(_troubles(seen) if terminal else ()), *_summary(seen)):
+        print_line(line)
+
+
+def _troubles(seen: Sequence[Seen]) -> Iterator[str]:
+    """Each once, with the names of those that have it."""
+    names: dict[str, list[str]] = {}
+    for each in seen:
+        if each.trouble:
+            names.setdefault(each.trouble, []).append(each.name)
+    return (f"{some_of(of)}: {trouble}" for trouble, of in names.items())
 
 
 def _row(seen: Seen) -> tuple[str, ...]:
@@ -78,8 +96,9 @@ def _summary(seen: Sequence[Seen]) -> Iterator[str]:
     known = [each.status.stats for each in seen if each.status]
     if len(seen) > MAX_SHOWN:
         yield f"and {len(seen) - MAX_SHOWN} more, less far behind: all are in --json"
+    count = "1 outbox" if len(seen) == 1 else f"{len(seen)} outboxes"
     yield (
-        f"{len(seen)} outboxes: {sum(each.pending for each in known):,} pending, "
+        f"{count}: {sum(each.pending for each in known):,} pending, "
         f"{sum(each.scheduled for each in known):,} scheduled, "
         f"{sum(each.dead for each in known):,} dead; {len(seen) - len(known)} cannot be asked"
     )

@@ -10,6 +10,20 @@ from typing import Final
 #: Between two fields on a line.
 GAP: Final = "   "
 INDENT: Final = "  "
+#: Names that stand for all of them.
+MAX_NAMES: Final = 5
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are.
+
+    >>> some_of(("app/a", "app/b"))
+    'app/a, app/b'
+    >>> some_of("abcdefg")
+    'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def wrapped(text: str, width: int, indent: int = 0) -> str:

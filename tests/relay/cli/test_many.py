@@ -8,8 +8,9 @@ import pytest
 from psycopg import sql
 
 from outbox_migrations import upgrade
-from outbox_relay.cli.doctor import MAX_NAMES, summed_up
+from outbox_relay.cli.doctor import summed_up
 from outbox_relay.cli.status_many import MAX_SHOWN
+from outbox_relay.cli.wrapping import MAX_NAMES
 from outbox_relay.core.finding import Finding, ok, problem
 from outbox_relay.many.examination import Shared
 from servers.ports import free_port

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,25 @@ def test_status_keeps_names_apart_from_what_they_say(
     assert ["pending", "1"] in [line.split() for line in lines], shown
     assert reason in " ".join(shown.split())
     assert all(len(line) <= columns for line in lines), shown
+
+
+@pytest.mark.parametrize("columns", [58, 80])
+def test_status_of_many_fits_also_where_one_cannot_be_asked(
+    database: str, tmp_path: Path, columns: int
+) -> None:
+    """Why stands below the others, in words that are whole, once for all that it is about."""
+    file = tmp_path / "outboxes"
+    file.write_text(f"{database} outbox name=shop\npostgresql://127.0.0.1:1/a tenant_1 tenant_2\n")
+
+    shown = on_terminal(columns, "status", OUTBOX_DATABASES_FILE=str(file))
+
+    lines = shown.splitlines()
+    assert "a/tenant_1, a/tenant_2: the database does not answer:" in " ".join(shown.split())
+    assert shown.count("does not answer") == 1
+    assert all(len(line) <= columns for line in lines), shown
+    if columns >= 80:
+        assert lines[0].split()[:2] == ["outbox", "pending"]
+        assert ["shop", "0", "-"] in [line.split()[:3] for line in lines]
 
 
 @pytest.mark.parametrize("columns", [58, 80])
