@@ -290,13 +290,15 @@ def test_a_worker_puts_them_aside(
     ground.retry(struck, ran)
 
 
-def test_a_worker_that_acknowledged_early_is_killed(ground: Ground) -> None:
+def test_a_worker_that_acknowledged_early_is_killed(
+    ground: Ground, request: pytest.FixtureRequest
+) -> None:
     """What it had begun is gone, also for the broker."""
     ran = ground.run_others()
     worker = ground.worker(f"--concurrency={ground.size.struck}", CHARGING_TASKS=HELD)
     struck = ground.send(ground.size.struck, HELD)
     wait_until(lambda: ground.at_the_gate() == len(struck), ground.size.seconds, "all at work")
-    wait_until(lambda: unacknowledged(ground) == 0, 60, "their acknowledgements")
+    wait_until(lambda: unacknowledged(ground, request) == 0, 60, "their acknowledgements")
     worker.kill()
 
     ground.gone(struck, reason_on(ground, EMPTY), certain=True)
@@ -306,12 +308,14 @@ def test_a_worker_that_acknowledged_early_is_killed(ground: Ground) -> None:
     ground.replay(struck, ran)
 
 
-def unacknowledged(ground: Ground) -> int:
-    """How many messages the broker keeps for workers; a RabbitMQ gives them to another who asks."""
-    if not ground.url.startswith("amqp"):
-        with Redis.from_url(ground.url) as client:
-            return int(client.hlen("unacked"))
-    return 0
+def unacknowledged(ground: Ground, request: pytest.FixtureRequest) -> int:
+    """How many messages the broker keeps for workers: a worker acknowledges after it has begun."""
+    if ground.url.startswith("amqp"):
+        broker: Broker = request.getfixturevalue("broker")
+        counts = broker.ctl("list_queues", "messages_unacknowledged").split()
+        return sum(int(count) for count in counts if count.isdigit())
+    with Redis.from_url(ground.url) as client:
+        return int(client.hlen("unacked"))
 
 
 def test_the_delivery_limit(on_rabbitmq: Ground) -> None:
