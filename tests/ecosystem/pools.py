@@ -1,15 +1,19 @@
 """A worker whose tasks wait for one another: only a pool that runs them side by side gets on."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
+import pytest
 
 from celery_inbox import idempotent, reliable
 from celery_outbox import OutboxCelery
 from tests.fixtures.programs import RelayFactory, WorkerFactory
 from tests.fixtures.rows import states
 from tests.fixtures.waiting import wait_until
+
+Meeting = Callable[..., None]
 
 SECONDS = 60
 #: How many meet, and how often each looks for the others, a tenth of a second apart.
@@ -48,26 +52,30 @@ def leave(number: int) -> None:
         conn.execute("INSERT INTO effect VALUES (%s)", (f"left {number}",))
 
 
-def tasks_meet(
-    pool: str,
+@pytest.fixture(params=["valkey_url", "broker_url"])
+def meeting(
+    request: pytest.FixtureRequest,
     database: str,
-    broker_url: str,
-    effects: Any,
+    effects: Callable[[], list[str]],
     relay: RelayFactory,
     celery_worker: WorkerFactory,
-    **environment: str,
-) -> None:
-    """Each task has its effect once, and what it sends comes, on this pool."""
-    with psycopg.connect(database) as connection:
-        connection.execute("CREATE TABLE guest (number int)")
-    relay(OUTBOX_DATABASE_URL=database, OUTBOX_BROKER_URL=broker_url)
-    celery_worker(
-        "tests.ecosystem.pools", f"--pool={pool}", f"--concurrency={2 * TASKS}",
-        OUTBOX_DATABASE_URL=database, BROKER_URL=broker_url, **environment,
-    )  # fmt: skip
-    with psycopg.connect(database) as connection, app.outbox.using(connection):
-        for number in range(TASKS):
-            meet.delay(number)
-    expected = sorted(f"{what} {n}" for what in ("met", "left") for n in range(TASKS))
-    wait_until(lambda: effects() == expected, SECONDS, "what they did")
-    wait_until(lambda: states(database)["sent"] == 2 * TASKS, SECONDS, "all sent")
+) -> Meeting:
+    """Have tasks meet on a pool: each has its effect once, and what it sends comes."""
+    broker_url = request.getfixturevalue(request.param)
+
+    def meet_on(pool: str, **environment: str) -> None:
+        with psycopg.connect(database) as connection:
+            connection.execute("CREATE TABLE guest (number int)")
+        relay(OUTBOX_DATABASE_URL=database, OUTBOX_BROKER_URL=broker_url)
+        celery_worker(
+            "tests.ecosystem.pools", f"--pool={pool}", f"--concurrency={2 * TASKS}",
+            OUTBOX_DATABASE_URL=database, BROKER_URL=broker_url, **environment,
+        )  # fmt: skip
+        with psycopg.connect(database) as connection, app.outbox.using(connection):
+            for number in range(TASKS):
+                meet.delay(number)
+        expected = sorted(f"{what} {n}" for what in ("met", "left") for n in range(TASKS))
+        wait_until(lambda: effects() == expected, SECONDS, "what they did")
+        wait_until(lambda: states(database)["sent"] == 2 * TASKS, SECONDS, "all sent")
+
+    return meet_on

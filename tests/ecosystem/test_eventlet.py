@@ -1,27 +1,13 @@
 """eventlet: workers run tasks side by side, with psycopg waiting in a way that is patched."""
 
-from typing import Any
-
-import pytest
-
-from tests.ecosystem.pools import tasks_meet
-from tests.fixtures.programs import RelayFactory, WorkerFactory
+from tests.ecosystem.pools import Meeting
+from tests.ecosystem.pools import meeting as meeting
+from tests.fixtures.programs import WorkerFactory
 
 
-@pytest.mark.parametrize("fixture", ["valkey_url", "broker_url"])
-def test_tasks_run_side_by_side(
-    fixture: str,
-    request: pytest.FixtureRequest,
-    database: str,
-    effects: Any,
-    relay: RelayFactory,
-    celery_worker: WorkerFactory,
-) -> None:
+def test_tasks_run_side_by_side(meeting: Meeting) -> None:
     """The way in which psycopg waits by itself, in C, is one that eventlet cannot patch."""
-    url = request.getfixturevalue(fixture)
-    tasks_meet(
-        "eventlet", database, url, effects, relay, celery_worker, PSYCOPG_WAIT_FUNC="wait_select"
-    )
+    meeting("eventlet", PSYCOPG_WAIT_FUNC="wait_select")
 
 
 def test_a_worker_says_so(database: str, valkey_url: str, celery_worker: WorkerFactory) -> None:

@@ -9,6 +9,7 @@ from celery_once import AlreadyQueued, QueueOnce
 
 from celery_outbox import OutboxCelery
 from tests.ecosystem.conftest import Stored
+from tests.ecosystem.locks import is_replaced_by_dedup_key, is_warned_of_once
 
 
 @pytest.fixture
@@ -40,25 +41,11 @@ def test_a_rollback_leaves_the_lock(
         task.delay(7)
 
     assert stored() == []
-    (warning,) = [each.message for each in caplog.records if each.levelname == "WARNING"]
-    assert "shop.rebuild is a task of celery_once" in warning
-    assert "dedup_key" in warning
+    is_warned_of_once(caplog, "celery_once")
 
 
 def test_dedup_key_goes_with_the_rollback(
     app: OutboxCelery, connection: psycopg.Connection[Any], stored: Stored
 ) -> None:
     """And of two wishes that commit, one is stored."""
-
-    @app.task(name="shop.rebuild", shared=False)
-    def rebuild(shelf: int) -> None: ...
-
-    once: dict[str, Any] = {"dedup_key": "rebuild-7"}  # celery-types does not know it
-    with suppress(ZeroDivisionError), app.outbox.transaction(connection):
-        rebuild.apply_async((7,), **once)
-        raise ZeroDivisionError
-    for _ in range(2):
-        with app.outbox.transaction(connection):
-            rebuild.apply_async((7,), **once)
-
-    assert [task for task, _ in stored()] == ["shop.rebuild"]
+    is_replaced_by_dedup_key(app, connection, stored)

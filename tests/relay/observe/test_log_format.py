@@ -23,26 +23,24 @@ def written(style: str, stderr: int) -> None:
     subprocess.run(command, stderr=stderr, check=True, timeout=60)
 
 
-def to_a_terminal(style: str) -> str:
-    """What is read there."""
-    terminal, its_end = pty.openpty()
-    try:
-        written(style, its_end)
-        return os.read(terminal, 10_000).decode()
-    finally:
-        os.close(its_end)
-        os.close(terminal)
-
-
-def to_a_pipe(style: str) -> str:
-    """What is read there."""
-    reading, writing = os.pipe()
+def read_back(style: str, reading: int, writing: int) -> str:
+    """What comes out of one end as it is written to the other."""
     try:
         written(style, writing)
         return os.read(reading, 10_000).decode()
     finally:
         os.close(writing)
         os.close(reading)
+
+
+def to_a_terminal(style: str) -> str:
+    """What is read there."""
+    return read_back(style, *pty.openpty())
+
+
+def to_a_pipe(style: str) -> str:
+    """What is read there."""
+    return read_back(style, *os.pipe())
 
 
 @pytest.mark.parametrize("style", ["auto", "console"])
