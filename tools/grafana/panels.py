@@ -16,9 +16,14 @@ from grafana_foundation_sdk.models.dashboard import (
     ThresholdsMode,
 )
 
+Panel = stat.Panel | timeseries.Panel
+
 SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 #: Of the outboxes that are chosen, one or many.
 SERIES: Final = '{job="$job", outbox=~"$outbox"}'
+RATE: Final = f"{SERIES}[$__rate_interval]"
+#: Of the process, whatever it serves.
+JOB: Final = '{job="$job"}'
 #: Grid cells, of 24 in a row.
 HALF, THIRD, SIXTH = 12, 8, 4
 CURVES_HEIGHT: Final = 7
