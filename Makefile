@@ -19,6 +19,9 @@ RABBITMQ_ROOT = $(if $(filter off,$(RABBITMQ)),,RABBITMQ_ROOT="$$(PYTHONPATH=too
 	$(BIN)/python -m servers)")
 TYPED := producer relay worker migrations console tools examples/shop tests
 
+# What an environment is made from, and made anew when it has changed.
+LOCKED := uv.lock pyproject.toml $(wildcard */pyproject.toml)
+
 export UV_CACHE_DIR := $(CURDIR)/.uv/cache
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export UV_PYTHON := $(PYTHON)
@@ -157,6 +160,12 @@ down: ## Stop the containers (ARGS=--volumes forgets their data)
 test-tutorials: .venv/.synced ## Make projects as frameworks' tutorials say, then safe as our pages say
 	@$(BIN)/pytest tests/tutorials $(ARGS)
 
+# $(call environment,FOLDER,PACKAGES): these in an environment of their own, with all else as locked.
+define environment
+@UV_PROJECT_ENVIRONMENT=$(CURDIR)/$(1) $(UV) sync --frozen --quiet
+@$(UV) pip install --quiet --python $(1)/bin/python $(2)
+endef
+
 # The versions of docs/compatibility.md, each in an environment of its own with the redis-py that it
 # asks for and all else as locked.
 COMPAT := 5.4 5.5 5.6 5.7
@@ -180,9 +189,8 @@ test-psycopg: .venv/.synced | $(UV) ## Test producers and the inbox with the old
 test-servers: .venv/.synced | $(UV) ## Test on every version of every server (ONLY="rabbitmq-4.3 postgres-14"; ARGS)
 	@PYTHONPATH=tools $(BIN)/python -m matrix --uv "$(UV)" --pytest="--numprocesses=$(WORKERS) $(ARGS)" $(ONLY)
 
-.compat/%: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)
-	@UV_PROJECT_ENVIRONMENT=$(CURDIR)/$@ $(UV) sync --frozen --quiet
-	@$(UV) pip install --quiet --python $@/bin/python "celery[redis]==$*.*" "kombu[redis]"
+.compat/%: $(LOCKED) | python $(UV)
+	$(call environment,$@,"celery[redis]==$*.*" "kombu[redis]")
 	@touch $@
 
 # Released agents, each in an environment of its own with all else as locked; sitecustomize starts them.
@@ -196,15 +204,14 @@ APM_opentelemetry-instrumentation-celery := opentelemetry-sdk==1.45.1 $(patsubst
 APM_TESTS := $(patsubst %,tests/producer/test_%.py,capture using transaction proxies psycopg2 sqlalchemy \
 	sqlalchemy_async async django continuations canvas idempotent) \
 	$(patsubst %,tests/worker/test_%.py,task targets proxies)
+pytest_beside = APM_AGENT=$(1) PYTHONPATH=$(CURDIR)/tools/apm:$(CURDIR)/tools:$(CURDIR) .apm/$(1)/bin/pytest
 .PHONY: test-apm
 test-apm: $(APM:%=.apm/%/.made) ## Test beside agents that watch databases (APM="ddtrace newrelic" for some; ARGS)
 	@for agent in $(APM); do echo "$$agent"; \
-		APM_AGENT=$$agent PYTHONPATH=$(CURDIR)/tools/apm:$(CURDIR)/tools:$(CURDIR) \
-		.apm/$$agent/bin/pytest --numprocesses=$(WORKERS) tests/apm $(APM_TESTS) $(ARGS) || exit 1; done
+		$(call pytest_beside,$$agent) --numprocesses=$(WORKERS) tests/apm $(APM_TESTS) $(ARGS) || exit 1; done
 
-.apm/%/.made: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)
-	@UV_PROJECT_ENVIRONMENT=$(CURDIR)/.apm/$* $(UV) sync --frozen --quiet
-	@$(UV) pip install --quiet --python .apm/$*/bin/python $(APM_$*)
+.apm/%/.made: $(LOCKED) | python $(UV)
+	$(call environment,.apm/$*,$(APM_$*))
 	@touch $@
 
 # What people run with Celery, as released: each row of docs/ecosystem.md has an environment of its own,
@@ -241,11 +248,10 @@ $(ECOSYSTEM:%=ecosystem-%): ecosystem-%: .ecosystem/%/.made
 
 $(APM:%=ecosystem-%): ecosystem-%: .apm/%/.made
 	@echo "$*: $(APM_$*) with $$($(UV) pip freeze --quiet --python .apm/$*/bin/python | grep ^celery==)"
-	@APM_AGENT=$* PYTHONPATH=$(CURDIR)/tools/apm:$(CURDIR)/tools:$(CURDIR) .apm/$*/bin/pytest --quiet tests/apm $(ARGS)
+	@$(call pytest_beside,$*) --quiet tests/apm $(ARGS)
 
-.ecosystem/%/.made: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)
-	@UV_PROJECT_ENVIRONMENT=$(CURDIR)/.ecosystem/$* $(UV) sync --frozen --quiet
-	@$(UV) pip install --quiet --python .ecosystem/$*/bin/python $(ECOSYSTEM_$*)
+.ecosystem/%/.made: $(LOCKED) | python $(UV)
+	$(call environment,.ecosystem/$*,$(ECOSYSTEM_$*))
 	@touch $@
 
 # The Djangos that have tasks, each in an environment of its own with a Python that it runs on, and
@@ -258,7 +264,7 @@ test-django-tasks: $(DJANGO_TASKS:%=.django/%/.made) ## Test celery_outbox.djang
 		.django/$$version/env/bin/pytest tests/django_tasks $(ARGS) && PYTHONPATH=tools \
 		.django/$$version/env/bin/python -m django_suite .django/$$version/django-$$version || exit 1; done
 
-.django/%/.made: uv.lock pyproject.toml $(wildcard */pyproject.toml) | .venv/.synced $(UV)
+.django/%/.made: $(LOCKED) | .venv/.synced $(UV)
 	@UV_PROJECT_ENVIRONMENT=$(CURDIR)/.django/$*/env UV_PYTHON= $(UV) sync --frozen --quiet --python "$$(PYTHONPATH=tools \
 		$(BIN)/python -c 'from matrix.places import interpreter; print(interpreter("$(DJANGO_PYTHON)"))')"
 	@$(UV) pip install --quiet --python .django/$*/env/bin/python pip "django==$*"
@@ -272,7 +278,7 @@ SUITE := 5.7.0
 test-celery: .celery-suite/$(SUITE) ## Run Celery's own integration tests, plain and through the outbox (BROKER=redis; PLAIN=kept; ARGS)
 	@PYTHONPATH=tools $</env/bin/python -m celery_suite $</celery-$(SUITE) $(or $(BROKER),rabbitmq) $(ARGS)
 
-.celery-suite/%: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)
+.celery-suite/%: $(LOCKED) | python $(UV)
 	@UV_PROJECT_ENVIRONMENT=$(CURDIR)/$@/env $(UV) sync --frozen --quiet
 	@$(UV) pip install --quiet --python $@/env/bin/python pip "celery[redis,auth,pydantic]==$*" \
 		pytest-rerunfailures pytest-order pytest-subtests pymemcache
@@ -331,7 +337,7 @@ clean: ## Remove everything that make made
 	rm -rf .venv .apm .ecosystem .compat .docs .site site .helm .matrix .patroni .celery-suite .django .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
 
 # Only a changed lock file or project file makes it again.
-.venv/.synced: uv.lock pyproject.toml $(wildcard */pyproject.toml) | python $(UV)
+.venv/.synced: $(LOCKED) | python $(UV)
 	@echo "Making .venv from the lock file: about a minute the first time"
 	@$(UV) sync --frozen --quiet
 	@touch $@
