@@ -1,6 +1,7 @@
 """Django's system checks tell what is lost although there is an outbox."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,10 +70,27 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_it_is_one_of_the_projects_checks(current: Any) -> None:
-    """Installed, it is asked with the others, and says nothing where nothing is to be said."""
+    """Of a project with nothing to be said it says nothing."""
     with override_settings(INSTALLED_APPS=["celery_outbox.django"]):
-        assert "celery_outbox" in checks.registry.registry.tags_available()
         assert checks.run_checks(tags=["celery_outbox"]) == []
+
+
+@pytest.mark.parametrize(("apps", "known"), [(["celery_outbox.django"], True), ([], False)])
+def test_the_installed_app_registers_it(apps: list[str], known: bool) -> None:
+    """In a process that has not imported it otherwise, as this one has."""
+    program = f"""
+        import django
+        from django.conf import settings
+        from django.core.checks.registry import registry
+
+        settings.configure(INSTALLED_APPS={apps})
+        django.setup()
+        print("celery_outbox" in registry.tags_available())
+    """
+    command = [sys.executable, "-c", dedent(program)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+
+    assert ran.stdout.strip() == str(known)
 
 
 @pytest.mark.parametrize("current", [Celery], indirect=True)
@@ -162,3 +180,14 @@ def test_what_cannot_be_read_is_left_out(current: Any, project: Any, tmp_path: P
     assert project(views="on_commit = (\n") == []
     os.symlink(tmp_path / "nowhere", tmp_path / "shop" / "gone.py")  # noqa: PTH211 - plainer
     assert project(tasks=TASKS) == []
+
+
+def test_a_file_that_is_a_link(current: Any, project: Any, tmp_path: Path) -> None:
+    """It is read as the module that it is here, wherever it leads to."""
+    (tmp_path / "elsewhere.txt").write_text(dedent(TASKS))
+    (tmp_path / "shop").mkdir()
+    os.symlink(tmp_path / "elsewhere.txt", tmp_path / "shop" / "tasks.py")  # noqa: PTH211 - the same
+    ((code, _, said),) = project(views=VIEWS)
+
+    assert code == "celery_outbox.W004"
+    assert "views.py:6" in said

@@ -94,7 +94,7 @@ def read(path: Path, root: Path) -> Source | Unread:
 
 def module_of(path: Path, root: Path) -> str:
     """Return the name a file is imported by, as far as packages and the root tell."""
-    path = path.resolve()
+    path = path.parent.resolve() / path.name  # a link is imported where it is, not where it leads
     base = path.parent
     if (base / "__init__.py").exists():
         while (base / "__init__.py").exists() and base.parent != base:
