@@ -1,6 +1,6 @@
 """Where a send goes: who sends it is found out once, then looked up in one table.
 
-Pure: outbox.py finds out the facts, and carries out what is decided here.
+Pure: dispatch.py finds out the facts, and carries out what is decided here.
 """
 
 from collections.abc import Callable

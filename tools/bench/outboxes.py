@@ -6,7 +6,7 @@ is timed from the end of its commit to its receipt, by the one clock of this mac
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +116,7 @@ def _beside_a_backlog(
     }
 
 
-def _lone(lab: Lab, tenants: Sequence[Tenant], going_on: Any) -> list[float]:
+def _lone(lab: Lab, tenants: Sequence[Tenant], going_on: Callable[[int], bool]) -> list[float]:
     """Commit lone tasks while that goes on; seconds from each commit to its receipt."""
     chance = random.Random(len(tenants))
     committed: list[tuple[Tenant, int, float]] = []

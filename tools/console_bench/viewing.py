@@ -42,12 +42,12 @@ def cost(url: str, server: Postgres, count: int, seconds: float) -> None:
     """Print the CPU time of Postgres and of the console, with one and with many watching."""
     print(f"\n{'who watches':28}{'Postgres':>12}{'console':>12}   CPU, ms a second")
     before = spent(server.process.pid)
-    time.sleep(seconds)
+    time.sleep(seconds)  # nothing to wait for: this is the time that is measured
     idle = (spent(server.process.pid) - before) / seconds
     for watching in (1, count):
         with served(url, server.folder) as console, watched(console.address, watching):
             begun, own, began = spent(server.process.pid), spent(console.pid), time.monotonic()
-            time.sleep(seconds)
+            time.sleep(seconds)  # as above
             took = time.monotonic() - began
             postgres = (spent(server.process.pid) - begun) / took - idle
             own = (spent(console.pid) - own) / took
