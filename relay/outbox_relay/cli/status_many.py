@@ -51,18 +51,18 @@ def _print(roster: Roster, role: str, *, as_json: bool) -> int:
     if as_json:
         print_json({"outboxes": [each.as_json() for each in seen], "trouble": reading.trouble})
     else:
-        _print_table(seen)
+        _print_table(seen, complete=not reading.trouble)
     sys.stdout.flush()
     return sum(each.status is None for each in seen) + len(reading.trouble)
 
 
-def _print_table(seen: Sequence[Seen]) -> None:
+def _print_table(seen: Sequence[Seen], *, complete: bool) -> None:
     """A line for each. On a terminal, where sentences have no room in it, troubles stand below."""
     rows = [_row(each) for each in seen[:MAX_SHOWN]]
     terminal = on_terminal()
     shown = slice(-1 if terminal else None)
     print_table(COLUMNS[shown], [row[shown] for row in rows])
-    for line in (*(_troubles(seen) if terminal else ()), *_summary(seen)):
+    for line in (*(_troubles(seen) if terminal else ()), *_summary(seen, complete=complete)):
         print_line(line)
 
 
@@ -92,7 +92,7 @@ def _row(seen: Seen) -> tuple[str, ...]:
     )
 
 
-def _summary(seen: Sequence[Seen]) -> Iterator[str]:
+def _summary(seen: Sequence[Seen], *, complete: bool) -> Iterator[str]:
     known = [each.status.stats for each in seen if each.status]
     if len(seen) > MAX_SHOWN:
         yield f"and {len(seen) - MAX_SHOWN} more, less far behind: all are in --json"
@@ -101,4 +101,5 @@ def _summary(seen: Sequence[Seen]) -> Iterator[str]:
         f"{count}: {sum(each.pending for each in known):,} pending, "
         f"{sum(each.scheduled for each in known):,} scheduled, "
         f"{sum(each.dead for each in known):,} dead; {len(seen) - len(known)} cannot be asked"
+        f"{'' if complete else ', and there may be more'}"
     )

@@ -180,7 +180,9 @@ class Fleet:
 
     def _take_in(self, outbox: Outbox) -> None:
         if (watch := self._watches.get(_database(outbox))) is None:
-            watch = self._watches[_database(outbox)] = Watch(outbox.settings, self)
+            # What it logs is about no outbox in particular: it says whose database it is.
+            with bound_contextvars(database=outbox.database):
+                watch = self._watches[_database(outbox)] = Watch(outbox.settings, self)
             watch.start()
         if (broker := self._brokers.get(_broker(outbox))) is None:
             broker = self._brokers[_broker(outbox)] = Broker()

@@ -15,3 +15,8 @@ class Outbox:
 
     name: str
     settings: Settings
+
+    @property
+    def database(self) -> str:
+        """What its database is called."""
+        return self.name.partition("/")[0]

@@ -98,6 +98,7 @@ def test_a_pattern_that_finds_nothing_is_told(command: Cli, file: Path, database
     answer = command("status", OUTBOX_DATABASES_FILE=str(file))
 
     assert "outbox-migrate up --schemas 'shop_*'" in answer.err
+    assert answer.out.endswith("0 cannot be asked, and there may be more\n")
     assert answer.code == 1
 
 

@@ -31,7 +31,7 @@ def lines(databases: Databases) -> Sequence[str]:
 
 
 def test_each_line_of_the_log_tells_whose_it_is(running: Relay) -> None:
-    """What is logged on the threads of an outbox has its name; what is of the process has none."""
+    """What is of an outbox has its name, what is of a database has that of the database."""
     wait_until(
         lambda: {each.get("outbox") for each in running.events("batch")} >= {*NAMES},
         30,
@@ -40,6 +40,8 @@ def test_each_line_of_the_log_tells_whose_it_is(running: Relay) -> None:
 
     assert {each.get("outbox") for each in running.events("batch")} == {*NAMES}
     assert all("outbox" not in each for each in running.events("outboxes_listed"))
+    shared = [each for each in running.events("database_up") if "outbox" not in each]
+    assert sorted(each["database"] for each in shared) == ["eu", "us"]
 
 
 def test_metrics_are_of_each(running: Relay) -> None:
