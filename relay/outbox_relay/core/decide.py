@@ -20,6 +20,7 @@ from outbox_relay.core.message import Held, Message, Parking, Reason, Refusal
 from outbox_relay.core.pauses import PAUSING, Pauses, route_of, written
 from outbox_relay.core.policy import Policy
 from outbox_relay.core.rank import rank_of
+from outbox_relay.core.renewal import Renewal
 from outbox_relay.core.size import too_large
 from outbox_relay.core.suspects import Suspects
 from outbox_relay.core.waiting import Waiting
@@ -37,8 +38,6 @@ FINAL: Final = frozenset({Reason.INVALID, Reason.EXPIRED, Reason.DENIED, Reason.
 STILL_SUSPECT: Final = (FREE - {Reason.NACKED, Reason.UNANSWERED}) | {Reason.REJECTED}
 #: Bodies in flight, in bytes, at which claiming pauses.
 MAX_IN_FLIGHT_BYTES: Final = 64 << 20
-#: How many times within a lease claims are renewed, those of the newest interval excepted.
-RENEWALS_PER_LEASE: Final = 3
 
 
 class Core:
@@ -64,8 +63,7 @@ class Core:
         self._suspects = Suspects()
         self._pauses = Pauses(settings.retry_delay)
         self.waiting = Waiting(self._pauses, guard, depths)
-        self._renewed = 0.0
-        self._renewable = first_claim_id  # older claims were already held at the last renewal
+        self._renewal = Renewal(settings.lease, first_claim_id)
 
     @property
     def holding(self) -> int:
@@ -283,18 +281,9 @@ class Core:
         self._cursor.rewind()
 
     def renewal(self, now: float) -> list[Held]:
-        """What is to be renewed now: mostly nothing, as most messages are confirmed long before.
-
-        After a pause of this process, all that is held: what no other relay has claimed meanwhile
-        is ours again.
-        """
-        interval = self._settings.lease / RENEWALS_PER_LEASE
-        if (since := now - self._renewed) < interval:
+        """What is to be renewed now: mostly nothing."""
+        if (before := self._renewal.next(now, self._claim_id)) is None:
             return []
-        self._renewed = now
-        before, self._renewable = self._renewable, self._claim_id
-        if since >= 2 * interval:
-            before = self._claim_id
         return [held for held in self._held.values() if is_before(held.claim_id, before)]
 
     def still_ours(self, claimed_at: float, now: float) -> bool:
