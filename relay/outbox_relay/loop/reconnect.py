@@ -1,10 +1,19 @@
 """What is waited out, and how long between two attempts to reach a server."""
 
+import threading
+from collections.abc import Callable
 from typing import Final
 
-from tenacity import wait_random_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    stop_never,
+    stop_when_event_set,
+    wait_random_exponential,
+)
 
-from outbox_relay.errors import BrokerLost, SchemaError, StoreLost
+from outbox_relay.errors import BrokerLost, RelayError, SchemaError, StoreLost
 
 #: The longest pause between two attempts, in seconds.
 MAX_RECONNECT_DELAY: Final = 5.0
@@ -13,3 +22,25 @@ MAX_RECONNECT_DELAY: Final = 5.0
 RECONNECT: Final = wait_random_exponential(multiplier=0.1, max=MAX_RECONNECT_DELAY)
 #: What passes by itself. A schema that was right once and is not now is being migrated.
 TRANSIENT: Final = (StoreLost, BrokerLost, SchemaError)
+
+
+def attempts(
+    stopping: threading.Event,
+    rest: Callable[[float], None],
+    *,
+    over: tuple[type[RelayError], ...] = TRANSIENT,
+    patience: float | None = None,
+    given_up: Callable[[], None] = lambda: None,
+) -> Retrying:
+    """One attempt after another until one succeeds, or the time is over: then `given_up` is called.
+
+    That is when `stopping` is set, and after `patience` seconds. `rest` waits between two attempts.
+    """
+    return Retrying(
+        wait=RECONNECT,
+        stop=stop_when_event_set(stopping)
+        | (stop_never if patience is None else stop_after_delay(patience)),
+        sleep=rest,
+        retry=retry_if_exception_type(over),
+        retry_error_callback=lambda _: given_up(),
+    )

@@ -8,15 +8,8 @@ from traceback import clear_frames
 from typing import Final
 
 import structlog
-from tenacity import (
-    Retrying,
-    retry_if_exception_type,
-    stop_after_delay,
-    stop_when_event_set,
-)
 
 from outbox_relay.broker.publisher import Open, Publisher
-from outbox_relay.core.backlog import History
 from outbox_relay.core.backoff import IDLE_POLL, QUIET_AFTER
 from outbox_relay.core.decide import Core
 from outbox_relay.core.depths import Depths
@@ -28,8 +21,9 @@ from outbox_relay.loop.holds import HoldReader
 from outbox_relay.loop.housekeeping import Housekeeping
 from outbox_relay.loop.incidents import Outage, outages
 from outbox_relay.loop.pace import Pace
+from outbox_relay.loop.past import Past
 from outbox_relay.loop.quarantine import Quarantine
-from outbox_relay.loop.reconnect import RECONNECT, TRANSIENT
+from outbox_relay.loop.reconnect import TRANSIENT, attempts
 from outbox_relay.loop.retention import Retention
 from outbox_relay.observe.health import Health
 from outbox_relay.observe.metrics import Metrics
@@ -39,8 +33,6 @@ from outbox_relay.settings import Settings
 
 log = structlog.get_logger()
 
-#: How often the relay checks that the database is still the one it was, in seconds.
-LOOK_BACK_EVERY: Final = 5.0
 #: A drain gives up so many seconds after its last progress: longer than other relays' leases.
 DRAIN_PATIENCE: Final = 15.0
 
@@ -71,8 +63,7 @@ class Relay:
         self._remember_nothing(first_claim_id)
         self._health = health
         self._store: Store | None = None
-        self._history: History | None = None
-        self._looked_back = 0.0
+        self._past = Past()
         self._publisher: Publisher | None = None
         self._elsewhere = False  # whether to leave the node that was connected to last
         self._database, self._broker = shared or outages(monotonic)
@@ -163,14 +154,11 @@ class Relay:
                 self._resume()
         except TRANSIENT as error:
             self._lose(error)
-            Retrying(
-                wait=RECONNECT,
-                stop=stop_when_event_set(self._stopping) | stop_after_delay(DRAIN_PATIENCE)
-                if self._draining
-                else stop_when_event_set(self._stopping),
-                sleep=self._rest,
-                retry=retry_if_exception_type(TRANSIENT),
-                retry_error_callback=lambda _: self._rest(IDLE_POLL),
+            attempts(
+                self._stopping,
+                self._rest,
+                patience=DRAIN_PATIENCE if self._draining else None,
+                given_up=lambda: self._rest(IDLE_POLL),
             )(self._try_to_resume)
 
     def _try_to_resume(self) -> None:
@@ -227,9 +215,8 @@ class Relay:
         """The chores beside publishing."""
         if held := self._core.renewal(now):
             store.renew(held, self._settings.lease)
-        if now - self._looked_back >= LOOK_BACK_EVERY:
-            self._looked_back = now
-            self._note_history(store.read_history())
+        if self._past.is_due(now):
+            self._past.goes_on(store.read_history())
         self._housekeeping.do(store, now)
         if self._core.look_for_waiting(now):
             self._core.found_waiting(store.waiting_routes())
@@ -238,19 +225,12 @@ class Relay:
         self._broker.works()
 
     def _note_store(self, store: Store) -> None:
-        if self._history and not store.history.continues(self._history):
+        if not self._past.continues_in(store.history):
             self._start_over()
-        self._history = None
-        self._note_history(store.history)
+        self._past.begins(store.history)
         self._health.database_up = True
         self._metrics.database_up.set(1)
         self._housekeeping.count_soon()
-
-    def _note_history(self, history: History) -> None:
-        """Take note of how far the database has come. Raises StoreLost where it was set back."""
-        if self._history and not history.continues(self._history):
-            raise StoreLost("the database was set back to an earlier state")
-        self._history = history
 
     def _start_over(self) -> None:
         """Another server took over, or an older state was put back: ids may be given again.

@@ -55,9 +55,13 @@ class Duty:
         """Whether it looks after this one now."""
         return name in self._watched
 
+    def has_called(self, name: str) -> bool:
+        """Whether this one has called and was not returned yet: somebody serves it."""
+        return name in self._served
+
     def knows(self, name: str) -> bool:
         """Whether it looks after this one, or somebody serves it."""
-        return name in self._watched or name in self._served
+        return self.watches(name) or self.has_called(name)
 
     def add(self, name: str) -> None:
         """Look after this one from now on, and look at it at once."""

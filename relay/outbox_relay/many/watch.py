@@ -6,24 +6,23 @@ locked is set apart, named once, and tried again: the others go on.
 """
 
 import os
-import threading
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Final, Protocol
+from weakref import finalize
 
 import structlog
-from tenacity import Retrying, retry_if_exception_type, stop_when_event_set
 
 from outbox_relay.core.backlog import Stats
-from outbox_relay.core.thread import ContextThread
 from outbox_relay.errors import RelayError, SchemaError, StatementFailed
 from outbox_relay.loop.incidents import Outage
-from outbox_relay.loop.reconnect import RECONNECT
+from outbox_relay.loop.reconnect import attempts
 from outbox_relay.many.duty import Duty
 from outbox_relay.many.outbox import Outbox
+from outbox_relay.observe import watch
 from outbox_relay.postgres.database import current_url
 from outbox_relay.postgres.lookout import Lookout
 from outbox_relay.settings import Settings
@@ -60,15 +59,18 @@ class _Order:
     moved: bool = True
 
 
-class Watch:
+class Watch(watch.Watch):
     """The watch of the database of these settings. Its methods may be called on any thread."""
 
     def __init__(self, settings: Settings, listener: Listener) -> None:
+        super().__init__("watch")
         self._settings, self._listener = settings, listener
         self._orders = SimpleQueue[_Order]()
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(self._waker, False)
+        for end in (self._wake, self._waker):
+            finalize(self, os.close, end).atexit = False
         self._outboxes: dict[str, Outbox] = {}  # by schema
         self._duty = Duty()
         self._apart: dict[str, float] = {}  # and when it is tried again
@@ -76,10 +78,8 @@ class Watch:
         self._to_count = deque[str]()
         self._next_count = self._next_round = 0.0
         self._told_deaf = False
-        self._stopping = threading.Event()
         #: What the log says of the database; who serves its outboxes goes by it as well.
         self.outage = Outage("database", monotonic)
-        self._thread = ContextThread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
         """Begin."""
@@ -87,7 +87,7 @@ class Watch:
 
     def stop(self) -> None:
         """End soon; a connection that hangs is left behind."""
-        self._stopping.set()
+        self._stopped.set()
         self._nudge()
 
     def look_after(self, outbox: Outbox, *, moved: bool = True) -> None:
@@ -105,18 +105,19 @@ class Watch:
             os.write(self._waker, b".")
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            lookout = Retrying(
-                wait=RECONNECT,
-                stop=stop_when_event_set(self._stopping),
-                sleep=self._rest,
-                retry=retry_if_exception_type(RelayError),
-                retry_error_callback=lambda _: None,
-            )(self._begin)
+        try:
+            self._watch()
+        except Exception:  # a fault of ours: it begins anew after a while, and says so
+            self._tell_away()
+            raise
+
+    def _watch(self) -> None:
+        while not self._stopped.is_set():
+            lookout = attempts(self._stopped, self._rest, over=(RelayError,))(self._begin)
             if lookout is None:
                 return
             try:
-                while not self._stopping.is_set():
+                while not self._stopped.is_set():
                     self._round(lookout)
             except RelayError as error:
                 self._lost(error)
@@ -148,12 +149,16 @@ class Watch:
 
     def _lost(self, error: RelayError) -> None:
         self.outage.lost(str(error))
+        self._tell_away()
+
+    def _tell_away(self) -> None:
+        """Of those that have a seat, that one tells how it is."""
         for schema, outbox in self._outboxes.items():
-            if schema in self._apart or self._duty.watches(schema):
+            if not self._duty.has_called(schema):
                 self._listener.watched(outbox, up=False)
 
     def _rest(self, seconds: float) -> None:
-        self._stopping.wait(seconds)
+        self._stopped.wait(seconds)
 
     def _round(self, lookout: Lookout, *, pausing: bool = True) -> None:
         self._obey(lookout)
@@ -176,29 +181,29 @@ class Watch:
                 self._follow(self._orders.get_nowait(), lookout)
 
     def _follow(self, order: _Order, lookout: Lookout) -> None:
-        schema, known = (
-            order.outbox.settings.schema,
-            self._outboxes.get(order.outbox.settings.schema),
-        )
+        """Do as told. It is told once: all is noted before the session is used, which may fail."""
+        schema = order.outbox.settings.schema
+        known = self._outboxes.get(schema)
         if order.leave:
             if known == order.outbox:  # else another goes by this schema by now
-                self._forget(schema, lookout)
+                self._forget(schema)
+                lookout.drop(schema)
         elif known != order.outbox:
-            self._forget(schema, lookout)
+            self._forget(schema)
             self._outboxes[schema] = order.outbox
             self._apart[schema] = 0.0
+            lookout.drop(schema)
         elif schema in self._apart:
             self._duty.drop(schema)
         else:
             self._duty.returned(schema, monotonic(), moved=order.moved)
             self._to_count.appendleft(schema)
 
-    def _forget(self, schema: str, lookout: Lookout) -> None:
+    def _forget(self, schema: str) -> None:
         self._outboxes.pop(schema, None)
         self._apart.pop(schema, None)
         self._reasons.pop(schema, None)
         self._duty.drop(schema)
-        lookout.drop(schema)
 
     def _try_apart(self, lookout: Lookout) -> None:
         """Take those in that can be looked after by now."""
@@ -223,6 +228,9 @@ class Watch:
         if self._reasons.get(schema) != reason:
             self._reasons[schema] = reason
             log.warning("outbox_apart", outbox=self._outboxes[schema].name, reason=reason)
+        if self._duty.has_called(schema):
+            return
+        self._duty.drop(schema)
         self._listener.watched(self._outboxes[schema], up=False)
 
     def _lie_down(self, lookout: Lookout) -> None:
@@ -245,13 +253,13 @@ class Watch:
                 self._listener.watched(self._outboxes[schema], up=True)
         for schema, reason in broken.items():
             lookout.drop(schema)
-            if self._duty.watches(schema):
-                self._duty.drop(schema)
             self._set_apart(schema, reason)
         if called := self._duty.calls(monotonic()):
-            lookout.get_up(called)
-            for schema in called:
-                self._listener.called(self._outboxes[schema])
+            try:
+                lookout.get_up(called)
+            finally:  # told even if the session is gone: nobody else watches them by now
+                for schema in called:
+                    self._listener.called(self._outboxes[schema])
 
     def _count(self, lookout: Lookout) -> None:
         """Count one, if it is time."""
