@@ -52,13 +52,15 @@ class Discovery:
         self._lock = threading.Lock()
         self._asked: set[Place] = set()
         self._trouble: dict[Place, str] = {}
+        self._passed_over: set[Place] = set()
 
     def ask(self, databases: Mapping[Place, Settings]) -> dict[Place, Answer]:
         """An answer of each, after the deadline at the latest."""
         give_up = monotonic() + self._deadline
         with self._lock:
             due = [place for place in databases if place not in self._asked]
-            due.sort(key=lambda place: place in self._trouble)  # first those that answered before
+            # First those for which there was no time, then those that answered before.
+            due.sort(key=lambda p: (p not in self._passed_over, p in self._trouble))
             free = max(0, self._at_once - len(self._asked))
         waiting, answers = deque(due), SimpleQueue[tuple[Place, Answer]]()
         for number in range(min(free, len(due))):
@@ -79,6 +81,8 @@ class Discovery:
             if place not in found:
                 silent = f"it did not answer within {self._deadline:g} s"
                 found[place] = Answer(trouble=self._trouble.get(place) or silent)
+        with self._lock:
+            self._passed_over = set(waiting)
         self._trouble = {p: answer.trouble for p, answer in found.items() if answer.trouble}
         return found
 

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from time import monotonic, time
 from urllib.parse import urlsplit
 
@@ -12,12 +13,16 @@ import pytest
 
 from outbox_migrations import upgrade
 from outbox_relay.errors import SettingsError
+from outbox_relay.many import discovery
 from outbox_relay.many.discovery import Discovery
 from outbox_relay.many.file import SETTLED
 from outbox_relay.many.lines import parse
 from outbox_relay.many.roster import Roster
 from outbox_relay.postgres.database import CONNECT_TIMEOUT_SECONDS
+from outbox_relay.settings import Settings
 from servers.ports import free_port
+from tests.fixtures.waiting import wait_until
+from tests.relay.many.tenants import DEADLINE
 from tests.relay.many.test_lines import base
 
 Make = Callable[[str], Roster]
@@ -193,6 +198,32 @@ def test_no_more_connections_than_allowed(frozen: Frozen) -> None:
     assert asked.keys() == databases.keys()
     assert all(answer.trouble for answer in asked.values())
     assert frozen.connections() == 3
+
+
+def test_those_for_which_there_was_no_time_are_asked_first_the_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the last of many databases would never be asked."""
+    lines = parse(
+        "\n".join(f"postgresql://db{number}/app{number} *" for number in range(3)), base()
+    )
+    databases = {line.place: line.settings for line in lines}
+    order: list[str] = []
+    gate = Event()
+
+    def slow(settings: Settings) -> tuple[str, ...]:
+        order.append(settings.database_url.read()[-1])
+        gate.wait(DEADLINE)
+        return ()
+
+    monkeypatch.setattr(discovery, "schemas_of", slow)
+    served = Discovery(deadline=0.2, at_once=1)
+    served.ask(databases)
+    assert order == ["0"]
+    gate.set()
+
+    wait_until(lambda: served.ask(databases) and len(order) >= 3, DEADLINE, "all were asked")
+    assert order[:3] == ["0", "1", "2"]
 
 
 def test_no_trouble_tells_a_password(roster: Make) -> None:
