@@ -102,9 +102,13 @@ class Relay:
         log.info("relay_stopped", left_behind=self._cycle.holding)
 
     def serve(self) -> None:
-        """Do the same where its begin and its end are no news."""
-        self._begin()
-        self._work()
+        """Do the same where its begin and its end are no news, and the process goes on after it."""
+        try:
+            self._begin()
+            self._work()
+        except BaseException:  # a setting that is wrong, say: no connection is left open
+            self._close()
+            raise
 
     def _work(self) -> None:
         while not self._stopping.is_set():
@@ -279,6 +283,9 @@ class Relay:
                 self._cycle.give_back(self._store)
         except TRANSIENT as error:
             self._database.lost(str(error))
+        self._close()
+
+    def _close(self) -> None:
         self._cycle.close()
         if self._publisher:
             self._publisher.close()

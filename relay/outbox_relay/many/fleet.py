@@ -15,6 +15,7 @@ from structlog.contextvars import bound_contextvars
 
 from outbox_relay.broker.registry import publisher_factory
 from outbox_relay.core.backlog import Stats
+from outbox_relay.errors import RelayError
 from outbox_relay.loop.incidents import Outage
 from outbox_relay.many.chores import homecoming_of
 from outbox_relay.many.observe import Boards
@@ -32,6 +33,8 @@ BESIDE: Final = 6
 MIN_SEATS: Final = 4
 #: The most of all seats that one database has, where there are several.
 SHARE: Final = 0.5
+#: An outbox whose seat has failed gets no other one for so many seconds.
+AFTER_FAILURE: Final = 5.0
 #: A seat that fails for the same reason is logged again after so many seconds.
 REMIND_EVERY: Final = 60.0
 
@@ -128,26 +131,34 @@ class Fleet:
         for name in self._seats.to_leave(reports, now):
             self._seated[name].leave()
         for name in self._seats.next(now):
-            desk = self._desks[name]
-            settings = seat_settings(desk.outbox.settings, self._landing)
-            desk.active = True
+            self._sit(name)
+
+    def _sit(self, name: str) -> None:
+        desk = self._desks[name]
+        desk.active = True
+        settings = seat_settings(desk.outbox.settings, self._landing)
+        try:
             with bound_contextvars(outbox=name):
-                self._seated[name] = Seat(desk, settings, self._events.put)
-            self._seated[name].start()
+                seat = Seat(desk, settings, self._events.put)
+        except RelayError as error:  # the file of a secret is being replaced, say
+            self._vacated(Ended(name, moved=False, reason=str(error)))
+            return
+        self._seated[name] = seat
+        seat.start()
 
     def _vacated(self, ended: Ended) -> None:
-        del self._seated[ended.name]
-        self._seats.left(ended.name)
+        self._seated.pop(ended.name, None)
+        self._seats.left(ended.name, again_at=monotonic() + AFTER_FAILURE if ended.reason else 0.0)
         if ended.reason:
             self._note_failure(ended.name, ended.reason)
-        served = self._desks[ended.name].outbox
-        if (outbox := self._outboxes.get(ended.name)) is None:
-            self._forget(served)
-        elif outbox != served:
-            self._forget(served)
+        served, outbox = self._desks[ended.name].outbox, self._outboxes.get(ended.name)
+        watch = self._watches.get(_database(served))
+        if outbox == served and watch is not None:
+            watch.look_after(outbox, moved=ended.moved)
+            return
+        self._forget(served)  # it was listed anew meanwhile, or is not listed any more
+        if outbox is not None:
             self._take_in(outbox)
-        else:
-            self._watches[_database(outbox)].look_after(outbox, moved=ended.moved)
 
     def _note_failure(self, name: str, reason: str) -> None:
         before, when = self._failures.get(name, ("", 0.0))
@@ -172,6 +183,8 @@ class Fleet:
         used = {_database(outbox) for outbox in listed.values()}
         for database in [each for each in self._watches if each not in used]:
             self._watches.pop(database).stop()
+        served = {_broker(desk.outbox) for desk in self._desks.values()}
+        self._brokers = {each: broker for each, broker in self._brokers.items() if each in served}
         seats = max(MIN_SEATS, self._connections - BESIDE - len(self._watches))
         share = seats if len(self._watches) < 2 else max(1, int(SHARE * seats))
         self._seats.most, self._seats.share = seats, share

@@ -66,6 +66,7 @@ class Seats:
     _queue: dict[str, Candidate] = field(default_factory=dict)
     _taken: dict[str, _Taken] = field(default_factory=dict)
     _brokers: dict[Hashable, _Away] = field(default_factory=dict)
+    _failed: dict[str, float] = field(default_factory=dict)  # and when they may have another
 
     @property
     def taken(self) -> int:
@@ -80,6 +81,7 @@ class Seats:
     def gone(self, name: str) -> None:
         """It waits for no seat any more."""
         self._queue.pop(name, None)
+        self._failed.pop(name, None)
 
     def next(self, now: float) -> list[str]:
         """Those that get a seat now, in the order in which they came."""
@@ -90,6 +92,7 @@ class Seats:
             if self._may_sit(candidate, now):
                 del self._queue[name]
                 self._taken[name] = _Taken(candidate, now)
+                self._failed.pop(name, None)
                 chosen.append(name)
         return chosen
 
@@ -120,7 +123,7 @@ class Seats:
         stay = Counter(t.candidate.database for n, t in self._taken.items() if n not in going)
         made: set[str] = set()
         for candidate in self._queue.values():
-            if not self._broker_takes(candidate, now):
+            if not self._may_come(candidate, now):
                 continue
             database = candidate.database
             if free <= 0 or stay[database] >= self.share:
@@ -143,9 +146,11 @@ class Seats:
                 return name
         return None
 
-    def left(self, name: str) -> None:
-        """Its seat is free."""
+    def left(self, name: str, again_at: float = 0.0) -> None:
+        """Its seat is free; it gets no other before `again_at`, if it has failed."""
         self._taken.pop(name, None)
+        if again_at:
+            self._failed[name] = again_at
 
     def pause(self, now: float) -> float:
         """Seconds until somebody who waits may get a seat, or give one up; at most a second."""
@@ -156,12 +161,12 @@ class Seats:
     def _may_sit(self, candidate: Candidate, now: float) -> bool:
         """Whether nothing but a free seat keeps it from having one."""
         databases = [taken.candidate.database for taken in self._taken.values()]
-        return databases.count(candidate.database) < self.share and self._broker_takes(
-            candidate, now
-        )
+        return databases.count(candidate.database) < self.share and self._may_come(candidate, now)
 
-    def _broker_takes(self, candidate: Candidate, now: float) -> bool:
-        """Whether its broker is there, or it is the one to see whether it is back."""
+    def _may_come(self, candidate: Candidate, now: float) -> bool:
+        """Whether it could work: its broker is there, or it is the one to see if it is back."""
+        if now < self._failed.get(candidate.name, 0.0):
+            return False
         if (away := self._brokers.get(candidate.broker)) is None:
             return True
         others = [taken.candidate.broker for taken in self._taken.values()]

@@ -150,3 +150,18 @@ def test_who_is_gone_waits_for_no_seat() -> None:
 
     assert seats.next(0.0) == []
     assert seats.taken == 0
+
+
+def test_one_that_has_failed_waits_a_while_for_its_next_seat() -> None:
+    """And nobody gives up a seat for it meanwhile."""
+    seats = Seats(1, 1)
+    seated(seats, candidate("failing"))
+    seats.left("failing", again_at=10.0)
+    seats.wants(candidate("failing"))
+    seats.wants(candidate("other"))
+    assert seats.next(1.0) == ["other"]
+    assert seats.to_leave({"other": BUSY}, 9.0) == []
+    assert seats.to_leave({"other": BUSY}, 10.0) == ["other"]
+    seats.left("other")
+
+    assert seats.next(10.0) == ["failing"]
