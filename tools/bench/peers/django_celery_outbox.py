@@ -14,10 +14,14 @@ INSTALLED_APPS = ["django_celery_outbox"]
 CELERY_OUTBOX_APP = "peer_celery.app"
 SECRET_KEY, USE_TZ = "not-secret", True
 """
+#: It declares the queue before it publishes, and so has to know of what kind it is.
 CELERY: Final = """
-import os
+import json, os
 from django_celery_outbox import OutboxCelery
+from kombu import Queue
 app = OutboxCelery("shop", broker=os.environ["PEER_BROKER"])
+arguments = json.loads(os.environ["PEER_QUEUE_ARGUMENTS"])
+app.conf.task_queues = [Queue(os.environ["PEER_QUEUE"], queue_arguments=arguments)]
 app.conf.broker_transport_options = {"confirm_publish": True}
 """
 SEND: Final = """

@@ -13,13 +13,15 @@ from bench.run import Run
 from servers.processes import kill_family, spawn, tail
 
 POLL_SECONDS: Final = 0.02
+#: The longest until its first message; it may have been refused.
+BEGINNING_SECONDS: Final = 30
 
 
 def measure(lab: Lab, peer: Peer, kind: Kind, total: int) -> Run:
     """Have it drain `total` tasks to a queue of this kind."""
     node = lab.require_rabbitmq()
     routes = queues.fresh(node.url(), kind)
-    installed = install(peer, lab, node.url(), routes[0].queue)
+    installed = install(peer, lab, node.url(), routes[0])
     installed.run(*peer.create)
     lab.admin.execute(f"TRUNCATE {peer.table}".encode())
     installed.run(*peer.store)
@@ -51,7 +53,7 @@ def measure(lab: Lab, peer: Peer, kind: Kind, total: int) -> Run:
 def _await_first(
     url: str, routes: list[queues.Route], relay: Popen[bytes], peer: Peer, log: Path
 ) -> None:
-    deadline = monotonic() + PATIENCE_SECONDS
+    deadline = monotonic() + BEGINNING_SECONDS
     while not queues.depth(url, routes):
         if monotonic() > deadline or relay.poll() is not None:
             raise Unbelievable(f"{peer.package} sends nothing: {tail(log)}")

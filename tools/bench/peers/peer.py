@@ -1,5 +1,6 @@
 """A peer: what is installed, what it fills its table by, and what drains it; and it, installed."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import Final
 from psycopg.conninfo import conninfo_to_dict
 
 from bench.lab import Lab, Unbelievable
+from bench.queues import Route
 
 #: The longest that any of its programs may take, in seconds.
 PATIENCE_SECONDS: Final = 300
@@ -67,7 +69,7 @@ class Installed:
             raise Unbelievable(f"{self.peer.package} failed: {ran.stderr[-500:]}")
 
 
-def install(peer: Peer, lab: Lab, broker: str, queue: str) -> Installed:
+def install(peer: Peer, lab: Lab, broker: str, route: Route) -> Installed:
     """Install it, once, for this database, broker and queue."""
     folder = lab.folder.parent / "peers" / peer.package
     python = folder / "env" / "bin" / "python"
@@ -84,7 +86,8 @@ def install(peer: Peer, lab: Lab, broker: str, queue: str) -> Installed:
         **database,
         "PEER_PORT": str(parts.get("port") or 5432),
         "PEER_BROKER": broker,
-        "PEER_QUEUE": queue,
+        "PEER_QUEUE": route.queue,
+        "PEER_QUEUE_ARGUMENTS": json.dumps(dict(route.kind.arguments)),
         "PYTHONPATH": str(folder),
     }
     return Installed(peer, python, folder, environment)
