@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from time import monotonic, sleep
 from typing import Final
 
 from kombu import Connection, Queue
@@ -20,7 +21,8 @@ from bench.lab import Lab, Unbelievable
 TOOLS: Final = str(Path(__file__).resolve().parents[1])
 #: Turns of each way, in one round.
 TURNS: Final = 5
-PATIENCE_SECONDS: Final = 600
+#: The longest until all receipts are in their table.
+PATIENCE_SECONDS: Final = 60
 TABLE: Final = "CREATE TABLE IF NOT EXISTS working (note text)"
 EMPTY: Final = "TRUNCATE working, inbox.receipt, inbox.watched, inbox.worker"
 
@@ -76,15 +78,19 @@ def _turn(lab: Lab, task: str, receipts: str) -> dict[str, float]:
     )
     try:
         said = _said(worker)
-        worker.terminate()
-        worker.communicate(timeout=PATIENCE_SECONDS)
+        _await_receipts(lab, lab.scale.worked if receipts else 0)
+        return said
     finally:
-        worker.kill()
+        worker.kill()  # told to end, a solo worker without heartbeats does so ten seconds later
         worker.communicate()
-    told = lab.value("SELECT count(*) FROM inbox.receipt")
-    if told != (lab.scale.worked if receipts else 0):
-        raise Unbelievable(f"{told} receipts of {lab.scale.worked} tasks")
-    return said
+
+
+def _await_receipts(lab: Lab, expected: int) -> None:
+    deadline = monotonic() + PATIENCE_SECONDS
+    while (told := lab.value("SELECT count(*) FROM inbox.receipt")) != expected:
+        if monotonic() > deadline:
+            raise Unbelievable(f"{told} receipts of {expected} tasks")
+        sleep(0.05)
 
 
 def _said(worker: "subprocess.Popen[str]") -> dict[str, float]:

@@ -30,7 +30,12 @@ WRITE: Final = "INSERT INTO working (note) VALUES (%s)"
 
 app = Celery("working", broker=os.environ.get(URL), set_as_current=False)
 app.conf.update(
-    task_default_queue=QUEUE, task_ignore_result=True, broker_connection_retry_on_startup=True
+    task_default_queue=QUEUE,
+    task_ignore_result=True,
+    broker_connection_retry_on_startup=True,
+    # With the usual four, all acknowledgements may wait while the worker sleeps, for ten seconds:
+    # findings/hub_sleeps_beside_what_is_ready.sh
+    worker_prefetch_multiplier=64,
 )
 if os.environ.get(RECEIPTS):
     receipts(app, os.environ[DATABASE])
