@@ -120,6 +120,10 @@ licences: .venv/.synced ## Generate docs/licences.md again
 settings-page: .venv/.synced ## Write the table of settings in docs/operations.md again
 	@PYTHONPATH=tools $(BIN)/python -m settings_page
 
+.PHONY: command-samples
+command-samples: .venv/.synced ## Run the samples of docs/commands.md again, and write them into the page
+	@$(RABBITMQ_ROOT) PYTHONPATH=tools $(BIN)/python -m command_samples
+
 scaling: .venv/.synced ## Compute the table of docs/scaling.md again
 	@PYTHONPATH=tools $(BIN)/python -m scaling
 

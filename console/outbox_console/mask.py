@@ -1,8 +1,9 @@
 """Hides what may not be shown of arguments, headers and bodies, with a function of yours.
 
 It gets the task's name, the part (`args`, `kwargs`, `headers`, `properties`, `declare` or `body`)
-and the text, whole and readable, and returns what is shown instead. What was cut before, and what
-is no JSON where it should be, it could not judge: that is not shown. Nor is what it fails on.
+and the text, whole and readable, and returns what is shown instead. Text that was cut before, and
+text that is no JSON where it should be, it could not judge: such text is not shown, nor is any on
+which it fails.
 """
 
 import json

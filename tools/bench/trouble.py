@@ -1,7 +1,7 @@
 """Routes that take nothing, and a row that no chore can move: what stands beside ordinary messages.
 
-A full queue, an exchange that is forbidden, a queue that hangs though it was known, one that hangs
-when it is asked for. Each has a backlog of its own and gets other messages every second; every
+A full queue, an exchange that is forbidden, a known queue that stops answering, and one that never
+answers its declaration. Each has a backlog of its own and gets other messages every second; every
 minute a scheduled row becomes due that is in the way.
 """
 

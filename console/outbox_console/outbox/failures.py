@@ -1,8 +1,8 @@
 """What fails, by cause: the dead, and those that wait for another attempt.
 
-Of very many, the newest are looked at: an incident shows in those. Their reasons stand side by side
-in the narrow work rows; of which tasks and queues they are is looked up for some of each cause, as
-each of those messages is somewhere else.
+Where there are very many, only the newest are looked at: an incident shows in those. Their reasons
+stand close together, in narrow work rows. Tasks and queues are looked up for only some messages of
+each cause, because each of these is on another page of the large table.
 """
 
 import re

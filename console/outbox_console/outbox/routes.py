@@ -1,7 +1,7 @@
 """Where messages go, and what waits there: exact while little waits, from a sample beyond.
 
 A sample is some pages of the narrow work rows, so that a million rows cost no more than a few
-thousand do. It is of the same pages for some minutes: those are in memory by then.
+thousand do. It is taken from the same pages for some minutes, as those are in memory by then.
 """
 
 from dataclasses import asdict, dataclass, replace

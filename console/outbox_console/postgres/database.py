@@ -1,8 +1,8 @@
 """Short transactions, each with the role of the person it is for, none without a deadline.
 
-A few connections are kept for a short while, as to make one takes longer than most pages do; one
-that was lost meanwhile is replaced before anything is done on it. Everything is set within the
-transaction: nothing of one person is left for the next, and a pooler in between is no matter.
+A few connections are kept for a short while, because making one takes longer than most pages do;
+one that was lost meanwhile is replaced before anything is done on it. Everything is set within the
+transaction: nothing of one person is left for the next, and a pooler in between does no harm.
 """
 
 import asyncio

@@ -1,17 +1,11 @@
 """What a terminal shows: every id, name and reason readable at 80 columns, and at 58."""
 
-import fcntl
-import os
-import pty
-import re
-import struct
-import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
 
+from command_samples import shell
 from tests.relay.conftest import Outbox
 
 REASON = "404 NOT_FOUND: no exchange 'payments' in virtual host 'shop'"
@@ -19,27 +13,10 @@ TASK = "shop.invoicing.tasks.send_invoice"
 
 
 def on_terminal(columns: int, *arguments: str, **environment: str) -> str:
-    """What the command shows on a real terminal that is so wide."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    usual = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
-    command = subprocess.Popen(
-        [sys.executable, "-m", "outbox_relay", *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**usual, "TERM": "xterm", **environment},
+    """What the command shows on a terminal that is so wide."""
+    return shell.on_terminal(
+        [sys.executable, "-m", "outbox_relay", *arguments], columns, environment
     )
-    os.close(theirs)
-    shown = b""
-    try:
-        while portion := os.read(ours, 65536):
-            shown += portion
-    except OSError:  # how a terminal says that its last program is gone
-        pass
-    os.close(ours)
-    command.wait(30)
-    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode().replace("\r\n", "\n"))
 
 
 @pytest.mark.parametrize("columns", [58, 80, 100])
