@@ -283,9 +283,9 @@ COMMENT ON FUNCTION outbox.is_replicating IS
     'Private: whether this session applies the changes of another server.';
 
 -- The doorbell. A relay that sleeps holds the lock `bell`, alone; whoever makes work tries to share
--- it until the transaction ends. Where that succeeds no relay sleeps, and none can lie down before
+-- it until the transaction ends. Where that succeeds no relay sleeps, and none can go to sleep before
 -- the work is there to be seen; where it fails, the sleeper is notified at the commit. Of several
--- idle relays the one that holds the lock `watch` lies down. docs/decisions/0011-doorbell.md
+-- idle relays the one that holds the lock `watch` sleeps. docs/decisions/0011-doorbell.md
 CREATE FUNCTION outbox.bell(OUT bell bigint, OUT watch bigint, OUT channel text)
 LANGUAGE sql STABLE AS $$
     SELECT hashtextextended('outbox.bell', 'outbox.ready'::regclass::oid::bigint),

@@ -3,7 +3,7 @@
 It saves polls and waiting, and nothing depends on it: a relay that hears nothing still looks. The
 schema's `bell` and `ring` are its other half; docs/decisions/0011-doorbell.md has the reasons.
 
-A relay may lie down only while no open transaction has made work, and from then on every such
+A relay may go to sleep only while no open transaction has made work; from then on every such
 transaction rings. Both are one advisory lock of the session, so it ends with the connection, and a
 snapshot older than the lock makes no difference.
 """

@@ -1,6 +1,7 @@
 """Channels with a single message each: a queue that does not answer holds up no other message.
 
-A channel of which nothing was heard may hang: it is never used again, nor closed.
+A channel on which nothing was heard may be stuck with its queue: it is neither used again nor
+closed.
 """
 
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ class Apart:
         return refused
 
     def end(self) -> None:
-        """Close channels that have done what they were opened for; those that hang stay."""
+        """Close channels that have done what they were opened for; those that are stuck stay."""
         for number in [number for number, channel in self.channels.items() if not channel.flight]:
             if self.channels.pop(number).heard == -inf:
                 self._hung.add(number)
@@ -50,7 +51,7 @@ class Apart:
                 self._connection.link.send(channel_closing_frame(number))
 
     def _number(self) -> int | None:
-        """One that is not open, unless half of them are or hang."""
+        """One that is not open, unless half of them are open or stuck."""
         last = min(MAX_APART, self._connection.channel_max)
         if len(self.channels) + len(self._hung) > (last - self._first) // 2:
             return None

@@ -25,7 +25,7 @@ class Channel:
     def landed(self, now: float) -> list[tuple[float, int]]:
         """Batches that are confirmed to the last message: seconds, and how many messages.
 
-        Those behind one that hangs land when they do: their confirms took no longer for it.
+        A batch behind one that gets no answer has landed when its own confirms are there.
         """
         lowest, landed = self.flight.lowest_tag, []
         while self._batches and self._batches[0][0] < lowest:

@@ -85,7 +85,7 @@ class Line:
     def send(self, messages: Sequence[Message], now: float) -> list[Refusal]:
         """Put messages on the wire; returns those no broker could take."""
         if now > self._replace_at:
-            if self._is_shared:  # something stays in flight, in a queue that hangs, say
+            if self._is_shared:  # something is in flight all the time, say for a stuck queue
                 self._replace_at = now + REPLACE_AFTER
             else:
                 self._begin_others()
@@ -97,7 +97,7 @@ class Line:
         return refused
 
     def send_apart(self, messages: Sequence[Message], now: float) -> list[Refusal]:
-        """Put each on a channel of its own, which may hang over it; returns what is not sent."""
+        """Put each on a channel of its own, which may get stuck; returns what is not sent."""
         return self._apart.send(messages, now)
 
     def listen(self, timeout: float, confirmed: list[Message], refused: list[Refusal]) -> bool:

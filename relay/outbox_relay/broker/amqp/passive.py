@@ -1,4 +1,4 @@
-"""Asks whether a queue is there, and how deep, and waits for no queue that hangs.
+"""Asks whether a queue is there, and how deep, without waiting for one that does not answer.
 
 py-amqp's own method waits as long as the connection lives. A channel on which no answer came hangs
 with its queue: others are to be asked about on another.

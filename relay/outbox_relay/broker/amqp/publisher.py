@@ -1,7 +1,7 @@
 """Pipelined publishing to an AMQP broker: a window in flight, each message settled by its own tag.
 
 Every message is mandatory unless it may reach no queue by design, so that an acknowledgement means
-stored, not merely read. A queue that does not answer keeps up its own messages and no others, even
+stored, not merely read. A queue that does not answer holds up its own messages and no others, even
 where it has brought a whole connection to a stop.
 """
 
@@ -121,7 +121,7 @@ class AmqpPublisher:
                 route = route_of(message)
                 if route in self._silent or route in self._bypass.on_trial:
                     refused.append(unanswered(message, self._silent_after))
-                elif route in self._doubted:  # a channel may hang over it
+                elif route in self._doubted:  # a channel may get stuck over it
                     refused += self._line.send_apart([message], now)
                 else:
                     others.append(message)
