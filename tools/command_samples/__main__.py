@@ -3,7 +3,6 @@
 One relay, RabbitMQ, and a few messages in trouble, with the ids that the page's commands name.
 """
 
-import getpass
 import shlex
 import socket
 import sys
@@ -12,7 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.error import HTTPError
@@ -32,9 +31,10 @@ PAGE: Final = Path(__file__).resolve().parents[2] / "docs/commands.md"
 DEADLINE: Final = 60.0
 #: As wide as a line of the page.
 COLUMNS: Final = 120
-#: Whoever makes the page is nobody to its readers.
-MYSELF: Final = f"{getpass.getuser()}@{socket.gethostname()}"
+#: Whoever makes the page is nobody to its readers; a name as long leaves columns where they are.
 SOMEBODY: Final = "ana@laptop"
+LOGIN: Final = "a" * max(1, len(SOMEBODY) - len(f"@{socket.gethostname()}"))
+MYSELF: Final = f"{LOGIN}@{socket.gethostname()}"
 
 CHARGES: Final = (
     "bc6d3e9f-6928-495c-b2c0-16890435a410",
@@ -48,7 +48,7 @@ MAIL: Final = "7382cf1d-5f32-4af3-bfe3-cf49268ae5a0"
 INSERT: Final = """
 INSERT INTO outbox.message (message_id, task, exchange, routing_key, headers, properties, body,
                             content_type, content_encoding, available_at)
-VALUES (%(id)s, %(task)s, %(exchange)s, %(key)s,
+VALUES (%(id)s, %(task)s::text, %(exchange)s, %(key)s,
         json_build_object('lang', 'py', 'task', %(task)s::text, 'argsrepr', '(42,)',
                           'kwargsrepr', '{}'),
         '{"delivery_mode": 2}', '[[42], {}, {"callbacks": null}]', 'application/json', 'utf-8',
@@ -71,6 +71,7 @@ class Scene:
             "OUTBOX_DATABASE_URL": database_url,
             "OUTBOX_BROKER_URL": broker_url,
             "OUTBOX_MANAGEMENT_URL": "http://127.0.0.1:1",
+            "LOGNAME": LOGIN,
         }
         self.played: defaultdict[str, list[str]] = defaultdict(list)
 
@@ -125,7 +126,7 @@ def consuming(broker_url: str) -> Iterator[None]:
     """Somebody who takes what is in two queues, of which one drops its oldest messages."""
     queues = [Queue("celery"), Queue("reports", queue_arguments={"x-max-length": 1000})]
     ended = threading.Event()
-    with Connection(broker_url) as connection, closing(connection.channel()) as channel:
+    with Connection(broker_url) as connection:
 
         def drain() -> None:
             while not ended.is_set():
@@ -134,9 +135,7 @@ def consuming(broker_url: str) -> Iterator[None]:
                 except TimeoutError:
                     continue
 
-        with connection.Consumer(
-            queues, channel=channel, callbacks=[lambda _, message: message.ack()]
-        ):
+        with connection.Consumer(queues, callbacks=[lambda _, message: message.ack()]):
             thread = threading.Thread(target=drain)
             thread.start()
             try:
@@ -163,7 +162,7 @@ def not_ready(scene: Scene) -> None:
     relay = Relay(scene.folder, **{**scene.environment, **alone})
     try:
         until(says_so, "a relay without a broker")
-        scene.type("outbox-relay health", **alone)
+        scene.type("outbox-relay health", OUTBOX_HTTP_ADDRESS=address)
     finally:
         relay.kill()
 
@@ -253,7 +252,7 @@ def main() -> int:
         url = postgres.start().create_database("shop")
         broker.start()
         upgrade(url)
-        scene = Scene(folder, url, broker.create_vhost("shop"))
+        scene = Scene(folder, url, broker.url(broker.create_vhost("shop")))
         stack.callback(scene.admin.close)
         play(scene)
     PAGE.write_text(written(PAGE.read_text(), scene.played))
