@@ -270,6 +270,10 @@ def test_what_tells_most_stays(ledger: Ledger) -> None:
     assert noted(("retried", 0), ("held", 1)) == ("held", 1)
     assert noted(("succeeded", 1), ("retried", 0)) == ("succeeded", 1)
     assert noted(("unregistered", 0), ("succeeded", 0)) == ("succeeded", 0)
+    for outcome in ("lost", "unregistered", "undecodable"):
+        # It was sent again, and a worker has it now; which may lose it once more.
+        assert noted((outcome, 0), ("held", 0)) == ("held", 0)
+        assert noted(("held", 0), (outcome, 0)) == (outcome, 0)
 
 
 def test_the_two_endings_of_one_batch_are_one_receipt(ledger: Ledger) -> None:
@@ -281,6 +285,17 @@ def test_the_two_endings_of_one_batch_are_one_receipt(ledger: Ledger) -> None:
     ledger.run("SELECT inbox.note_receipts('w', %s::json)", batch)
 
     assert ledger.run(ALL, "a") == [("succeeded", None, 1)]
+
+
+def test_of_one_batch_the_last_word_counts(ledger: Ledger) -> None:
+    """What a worker held is lost by now."""
+    batch = (
+        '[{"id": "a", "task": "t", "outcome": "held", "run": 0},'
+        ' {"id": "a", "task": "t", "outcome": "lost", "run": 0, "finished": 1}]'
+    )
+    ledger.run("SELECT inbox.note_receipts('w', %s::json)", batch)
+
+    assert ledger.run(ALL, "a") == [("lost", None, 0)]
 
 
 def test_receipts_are_purged_with_the_rest(ledger: Ledger) -> None:

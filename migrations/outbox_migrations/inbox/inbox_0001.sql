@@ -58,9 +58,10 @@ CREATE TABLE inbox.watched (
 );
 
 -- Of two receipts of one message the later run tells more; of one run, the end with more to it: a
--- duplicate that is held, or fails, takes nothing back from a run that has succeeded.
+-- duplicate that is held, or fails, takes nothing back from a run that has succeeded. Of what ended
+-- nothing, and of equals, the last word counts: what was lost is held again once it was sent again.
 CREATE FUNCTION inbox.weight(outcome text) RETURNS integer LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE outcome WHEN 'held' THEN 0
+    SELECT CASE outcome WHEN 'held' THEN 1
                         WHEN 'unregistered' THEN 1 WHEN 'undecodable' THEN 1 WHEN 'lost' THEN 1
                         WHEN 'retried' THEN 2 WHEN 'ignored' THEN 2
                         WHEN 'succeeded' THEN 4 ELSE 3 END
@@ -146,13 +147,15 @@ REVOKE EXECUTE ON FUNCTION inbox.note_receipts, inbox.watch, inbox.unfinished FR
 -- copy may then wait in a queue for days before it is recognised.
 
 -- A duplicate of a row in deletion waits for this transaction: hence portions. Two purges at once
--- take different rows. A receipt that was purged must not seem to be missing: so it is written down
--- from which time on they are whole.
+-- take different rows. What was purged must not seem to be missing: so it is written down from which
+-- time on all is there. That is a little later than the last that was purged: a message may run
+-- before the relay, cut off from its database, has noted that it was sent.
 CREATE FUNCTION inbox.purge(older_than interval DEFAULT '14 days') RETURNS bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = inbox, pg_temp AS $$
-    UPDATE watched SET since = now() - older_than
-     WHERE since < now() - older_than
-       AND EXISTS (SELECT FROM receipt WHERE noted_at < now() - older_than);
+    UPDATE watched SET since = now() - older_than + least(older_than / 10, interval '1 hour')
+     WHERE since < now() - older_than + least(older_than / 10, interval '1 hour')
+       AND (EXISTS (SELECT FROM receipt WHERE noted_at < now() - older_than)
+            OR EXISTS (SELECT FROM processed WHERE processed_at < now() - older_than));
     WITH old AS MATERIALIZED (
         SELECT ctid FROM processed WHERE processed_at < now() - older_than
         ORDER BY processed_at LIMIT 10000 FOR UPDATE SKIP LOCKED

@@ -84,7 +84,10 @@ def _replay_missing(arguments: Namespace, settings: Settings) -> int:
     )
     if not agreed(question, yes=arguments.yes):
         return 1
-    print(f"{send_again(settings, wanted, arguments.why)} pending again")
+    pending = send_again(settings, found, wanted, arguments.why, held=arguments.also_held)
+    if late := len(wanted) - pending:
+        print(f"{late:,} left alone: they have ended since, are held, or were sent again already")
+    print(f"{pending} pending again")
     return 0
 
 

@@ -122,7 +122,7 @@ def judge(
 
     `dead` is the suffix of a queue of dead letters.
     """
-    if told is not None and told.outcome == "held" and told.ago < SILENT_AFTER:
+    if told is not None and is_held(told):
         return Whereabouts(Place.WORKER, True, f"{told.who} said so {told.ago:.0f} s ago")
     if broker.search is not None and message_id in broker.search.found:
         return _where_found(broker.search.found[message_id])
@@ -133,6 +133,11 @@ def judge(
     if broker.search is not None and broker.search.complete:
         return _nowhere(queues, broker)
     return _by_broker(queues, broker, missing, dead)
+
+
+def is_held(told: Told | None) -> bool:
+    """Whether a worker has it now, by its own word."""
+    return told is not None and told.outcome == "held" and told.ago < SILENT_AFTER
 
 
 def _where_found(lying: Lying) -> Whereabouts:

@@ -15,7 +15,7 @@ from time import monotonic
 
 from outbox_relay.broker.registry import broker_of
 from outbox_relay.core.dead_letter import DEAD
-from outbox_relay.core.place import Bounds, Broker, Ready, Told, Whereabouts, judge
+from outbox_relay.core.place import Bounds, Broker, Ready, Told, Whereabouts, is_held, judge
 from outbox_relay.errors import BrokerLost, SchemaError
 from outbox_relay.operator import queries
 from outbox_relay.operator.inbox import open_inbox
@@ -53,6 +53,7 @@ class Found:
     checked: int
     missing: list[Missing]
     now: datetime  # by the clock of the inbox
+    until: datetime  # by that of the outbox: what was confirmed later was not looked at
     complete: bool = True
 
 
@@ -89,7 +90,7 @@ def find(
             missing += among(outbox, rows, watched, until)
             if not (complete := monotonic() < give_up and len(missing) < most):
                 break
-        return Found(checked, _once(missing), inbox.value(queries.NOW), complete)
+        return Found(checked, _once(missing), inbox.value(queries.NOW), until, complete)
 
 
 def locate(
@@ -121,14 +122,38 @@ def placed(found: Found, broker: Broker) -> list[tuple[Missing, Whereabouts]]:
     ]
 
 
-def send_again(settings: Settings, missing: Sequence[Missing], why: str = "") -> int:
-    """Have exactly these published again, and record it; how many are pending now."""
-    rows = [Row(each.id, each.slot, each.message_id) for each in missing]
-    with Session.open(settings) as session:
-        return sum(
-            len(act(session, Order("replay", why), rows[n : n + PORTION]))
-            for n in range(0, len(rows), PORTION)
-        )
+def send_again(
+    settings: Settings, found: Found, wanted: Sequence[Missing], why: str = "", *, held: bool
+) -> int:
+    """Have these published again, if they are missing still, and record it; how many are pending.
+
+    A person may have thought it over for long: what has ended since then is left alone, and so is
+    what somebody else has sent again; what a worker holds by now goes only if `held`. One at a time
+    does so, or two who ask at one moment would both send.
+    """
+    pending = 0
+    with Session.open(settings) as outbox, _open_inbox(settings) as inbox:
+        for n in range(0, len(wanted), PORTION):
+            with outbox.transaction():
+                outbox.value(queries.REPLAYS_ALONE)
+                still = _still(outbox, inbox, wanted[n : n + PORTION], found.until)
+                now = inbox.value(queries.NOW)
+                going = [each for each in still if held or not is_held(_told(each, now))]
+                rows = [Row(each.id, each.slot, each.message_id) for each in going]
+                pending += len(act(outbox, Order("replay", why), rows))
+    return pending
+
+
+def _still(
+    outbox: Session, inbox: Session, missing: Sequence[Missing], until: datetime
+) -> list[Missing]:
+    """Those that are missing still, and were not confirmed again since then."""
+    ahead = inbox.value(queries.NOW) - outbox.value(queries.NOW)
+    asked = [each.message_id for each in missing]
+    rows = inbox.fetch(Unfinished, queries.UNFINISHED, message_ids=asked)
+    known = {(each.id, each.slot) for each in missing}
+    found = among(outbox, rows, watched_by(inbox, ahead), until)
+    return [each for each in found if (each.id, each.slot) in known]
 
 
 def _open_inbox(settings: Settings) -> Session:

@@ -118,7 +118,7 @@ class Effects:
         executions = self._ended(outbox, inbox, now, ahead)
         until = now - timedelta(seconds=self._older_than)
         self._walk(outbox, inbox, watched, until)
-        found = Found(0, self._missing, inbox.value(queries.NOW))
+        found = Found(0, self._missing, inbox.value(queries.NOW), until)
         places = Counter(
             where.place for _, where in locate(self._settings, found, most=MAX_SEARCHED)
         )

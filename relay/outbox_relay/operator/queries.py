@@ -135,6 +135,12 @@ SELECT id, slot FROM {outbox}.acted(%(action)s, %(rows)s::bigint[], %(slots)s::s
 
 NOW: Final = "SELECT clock_timestamp()"
 
+#: Whoever else replays what is missing waits until this transaction ends.
+REPLAYS_ALONE: Final = """
+SELECT pg_advisory_xact_lock(
+    hashtextextended('replay_missing', '{outbox}.ready'::regclass::oid::bigint))
+"""
+
 #: How many were confirmed between two times.
 CONFIRMED: Final = """
 SELECT coalesce(sum(cardinality(ids)), 0)::bigint FROM {outbox}.receipt

@@ -1,17 +1,22 @@
 """`audit` names what was confirmed and never finished, alone; `replay --missing` heals it."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 from kombu import Connection, Queue
+from psycopg import sql
 
 from outbox_migrations import upgrade
+from outbox_relay.cli import replay
+from outbox_relay.operator.queries import REPLAYS_ALONE
 from outbox_relay.operator.session import Session
 from tests.fixtures.broker import Broker
 from tests.fixtures.rows import commit_twin
+from tests.fixtures.waiting import wait_until
 from tests.relay.conftest import Answer, Cli, Outbox
 
 KEYS = {"message_id", "task", "queue", "sent_at", "place", "certain", "reason"}
@@ -19,8 +24,8 @@ KEYS = {"message_id", "task", "queue", "sent_at", "place", "certain", "reason"}
 
 @pytest.fixture
 def inbox(outbox: Outbox) -> psycopg.Connection[Any]:
-    """The inbox of the same database, which has watched two tasks for a day."""
-    watch(outbox.connection)
+    """The inbox of the same database, which has watched two tasks for three days."""
+    watch(outbox.connection, ago="3 days")
     return outbox.connection
 
 
@@ -106,6 +111,28 @@ def test_what_was_sent_before_receipts_were_left_is_not_missing(cli: Cli, outbox
     since = outbox.add_sent(ago="30 m")
 
     assert named(cli("audit", "--json")) == {since}
+
+
+def test_what_ran_before_it_was_noted_as_sent_is_not_missing_once_that_is_purged(
+    cli: Cli, outbox: Outbox, inbox: psycopg.Connection[Any]
+) -> None:
+    """A relay was cut off from its database for half an hour; the outbox keeps more than the inbox.
+
+    Replayed, they would run once more: nothing remembers that they have run.
+    """
+    noted, remembered = outbox.add_sent(ago="23 h 45 m"), outbox.add_sent(ago="23 h 45 m")
+    note(inbox, noted, "succeeded")
+    inbox.execute("UPDATE inbox.receipt SET noted_at = now() - interval '24 h 15 m'")
+    inbox.execute(
+        "INSERT INTO inbox.processed (message_id, task, processed_at)"
+        " VALUES (%s, 'shop.bill', now() - interval '24 h 15 m')",
+        (remembered,),
+    )
+    assert named(cli("audit", "--json")) == set()
+
+    inbox.execute("SELECT inbox.purge('1 day')")
+
+    assert named(cli("audit", "--json")) == set()
 
 
 @pytest.mark.parametrize(
@@ -218,6 +245,64 @@ def test_replay_missing_sends_exactly_those(
     assert outbox.ids("sent") == {ran, young}
     assert named(cli("audit", "--json")) == set()
     assert cli("replay", "--missing", "--yes").out == "nothing is missing\n"
+
+
+def confirm_again(connection: psycopg.Connection[Any], id: str) -> None:
+    """Somebody else had it sent again, and that was confirmed just now."""
+    connection.execute(
+        "INSERT INTO outbox.receipt (slot, span, ids)"
+        " SELECT slot, int8range(id, id, '[]'), ARRAY[id] FROM outbox.message"
+        " WHERE message_id = %s",
+        (id,),
+    )
+
+
+def test_what_ends_while_a_person_thinks_it_over_is_not_sent_again(
+    cli: Cli,
+    outbox: Outbox,
+    inbox: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or what somebody else has sent again by then, or a worker holds."""
+    ended, sent, waits, held, lost = (outbox.add_sent(ago="10 m") for _ in range(5))
+
+    def think(question: str, *, yes: bool) -> bool:
+        assert "5 messages" in question
+        assert not yes
+        note(inbox, ended, "succeeded")
+        confirm_again(inbox, sent)
+        inbox.execute("SELECT outbox.replay_message(%s)", (waits,))
+        note(inbox, held, "held")
+        return True
+
+    monkeypatch.setattr(replay, "agreed", think)
+
+    answer = cli("replay", "--missing")
+
+    assert answer.out.startswith("4 left alone: they have ended since")
+    assert answer.out.endswith("\n1 pending again\n")
+    assert outbox.ids("pending") == {waits, lost}
+
+
+def test_two_people_at_one_moment_send_once(
+    cli: Cli, outbox: Outbox, database: str, inbox: psycopg.Connection[Any]
+) -> None:
+    """The second waits for the first, whose message may have been confirmed meanwhile."""
+    lost = outbox.add_sent(ago="10 m")
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event = 'advisory'"
+    )
+    with ThreadPoolExecutor(1) as other, psycopg.connect(database) as first:
+        first.execute(sql.SQL(REPLAYS_ALONE).format(outbox=sql.Identifier("outbox")))
+        second = other.submit(cli, "replay", "--missing", "--yes")
+        wait_until(lambda: inbox.execute(waits).fetchone() == (1,), 10, "the second to wait")
+        confirm_again(first, lost)
+        first.commit()
+        answer = second.result(10)
+
+    assert answer.out.endswith("\n0 pending again\n")
+    assert outbox.ids("pending") == set()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def lost(number: int) -> Missing:
 @pytest.mark.parametrize("complete", [True, False])
 def test_of_much_it_says_how_much_was_looked_at(complete: bool) -> None:
     """What was not looked at is not said to be well, nor to be gone."""
-    found = Found(9_000, [lost(n) for n in range(3)], NOW, complete)
+    found = Found(9_000, [lost(n) for n in range(3)], NOW, NOW, complete)
     broker = Broker({"celery": Ready(70_000, None)}, search=Search({}, complete, 50_000))
 
     judged = module.judge(found, broker, {})

@@ -29,9 +29,10 @@ CREATE TABLE inbox.watched (
 );
 
 -- Of two receipts of one message the later run tells more; of one run, the end with more to it: a
--- duplicate that is held, or fails, takes nothing back from a run that has succeeded.
+-- duplicate that is held, or fails, takes nothing back from a run that has succeeded. Of what ended
+-- nothing, and of equals, the last word counts: what was lost is held again once it was sent again.
 CREATE FUNCTION inbox.weight(outcome text) RETURNS integer LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE outcome WHEN 'held' THEN 0
+    SELECT CASE outcome WHEN 'held' THEN 1
                         WHEN 'unregistered' THEN 1 WHEN 'undecodable' THEN 1 WHEN 'lost' THEN 1
                         WHEN 'retried' THEN 2 WHEN 'ignored' THEN 2
                         WHEN 'succeeded' THEN 4 ELSE 3 END

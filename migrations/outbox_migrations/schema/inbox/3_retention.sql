@@ -4,13 +4,15 @@
 -- copy may then wait in a queue for days before it is recognised.
 
 -- A duplicate of a row in deletion waits for this transaction: hence portions. Two purges at once
--- take different rows. A receipt that was purged must not seem to be missing: so it is written down
--- from which time on they are whole.
+-- take different rows. What was purged must not seem to be missing: so it is written down from which
+-- time on all is there. That is a little later than the last that was purged: a message may run
+-- before the relay, cut off from its database, has noted that it was sent.
 CREATE FUNCTION inbox.purge(older_than interval DEFAULT '14 days') RETURNS bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = inbox, pg_temp AS $$
-    UPDATE watched SET since = now() - older_than
-     WHERE since < now() - older_than
-       AND EXISTS (SELECT FROM receipt WHERE noted_at < now() - older_than);
+    UPDATE watched SET since = now() - older_than + least(older_than / 10, interval '1 hour')
+     WHERE since < now() - older_than + least(older_than / 10, interval '1 hour')
+       AND (EXISTS (SELECT FROM receipt WHERE noted_at < now() - older_than)
+            OR EXISTS (SELECT FROM processed WHERE processed_at < now() - older_than));
     WITH old AS MATERIALIZED (
         SELECT ctid FROM processed WHERE processed_at < now() - older_than
         ORDER BY processed_at LIMIT 10000 FOR UPDATE SKIP LOCKED
