@@ -38,7 +38,12 @@ Connection = psycopg.Connection[Any]
 HELD = {"ids": "{1,2,3}", "claim_ids": "{1,1,1}"}
 LOOP: dict[str, dict[str, Any]] = {
     "SETTLE": {"ids": "{1,2,3}", "claim_id": 1, "lease_seconds": 10.0},
-    "SETTLE_LATE": {"ids": [1, 2, 3], "slots": [3, 3, 3], "message_ids": ["a", "b", "c"]},
+    "SETTLE_LATE": {
+        "ids": [1, 2, 3],
+        "slots": [3, 3, 3],
+        "message_ids": ["a", "b", "c"],
+        "ages": [1.0, 1.0, 1.0],
+    },
     "CLAIM": {"floor": 0, "limit": 500, "claim_id": 1, "lease_seconds": 10.0},
     "PROBE": {"floor": 0, "above": 0},
     "FETCH": {"slot": 3, "ids": "{1,2,3}", "claim_id": 1, "small": 1 << 15, "clock": 1.0},

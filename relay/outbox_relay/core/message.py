@@ -37,6 +37,7 @@ class Message(NamedTuple):
     expired: bool
     born: float  # when it was inserted or became due, on this process's monotonic clock
     task: str = ""
+    claimed: float = 0.0  # when it was ours for sure, and not yet published; on that clock, too
 
     @property
     def held(self) -> "Held":

@@ -37,18 +37,23 @@ WHERE (SELECT count(*) FROM settled) < cardinality(%(ids)s::bigint[])
 
 #: Confirmed rows that SETTLE has passed over go as well, whoever holds or has parked them by now,
 #: if they are of the message that was confirmed: a confirm is final. Others may have got its id
-#: meanwhile; and while it waited, it may have been moved to another slot. Returns those that are
-#: still locked; all others are settled, or not there any more.
+#: meanwhile; and while it waited, it may have been moved to another slot. Where another relay has
+#: settled it since it was claimed, what there is of it now was made after that: it came home as a
+#: dead letter, or somebody has it sent again. That stays. Returns those that are still locked; all
+#: others are settled, or not there any more.
 SETTLE_LATE: Final = Statement(
     "settle_late",
     """
 WITH confirmed AS MATERIALIZED (
     SELECT found.id, found.slot
-    FROM unnest(%(ids)s::bigint[], %(slots)s::smallint[], %(message_ids)s::text[])
-             AS confirmed (id, slot, message_id),
+    FROM unnest(%(ids)s::bigint[], %(slots)s::smallint[], %(message_ids)s::text[],
+                %(ages)s::float8[]) AS confirmed (id, slot, message_id, age),
          LATERAL (SELECT m.id, m.slot FROM {outbox}.message m
                   WHERE m.id = confirmed.id AND m.message_id = confirmed.message_id
                   ORDER BY m.slot <> confirmed.slot LIMIT 1) found
+    WHERE 0 = (SELECT count(*) FROM {outbox}.receipt r
+               WHERE r.span @> found.id AND found.id = ANY (r.ids) AND r.slot = found.slot
+                 AND r.sent_at > clock_timestamp() - confirmed.age * interval '1 second')
 ), settled AS (
     DELETE FROM {outbox}.ready WHERE id = ANY (ARRAY(
         SELECT r.id FROM confirmed c, LATERAL (
@@ -140,6 +145,7 @@ FETCH: Final = Statement(
             "born": "%(clock)s::float8"
             " - date_part('epoch', now() - greatest(created_at, available_at))",
             "task": "task",
+            "claimed": "%(clock)s::float8",
         },
     )
     + f"""

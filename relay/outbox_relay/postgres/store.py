@@ -31,6 +31,8 @@ SMALL: Final = 32 << 10
 MAX_FETCH_BYTES: Final = 16 << 20
 #: The largest body that the table takes, in bytes.
 MAX_BODY: Final = 128 << 20
+#: Seconds that SETTLE_LATE may take to be planned: no other relay claims within so short a time.
+ON_ITS_WAY: Final = 1.0
 #: What the loop asks all the time.
 PREPARED: Final = (
     statements.SETTLE,
@@ -198,11 +200,12 @@ class Store(Session):
 
     def settle_late(self, messages: Sequence[Message]) -> set[int]:
         """Settle what `Reply.unsettled` named; returns the ids that are still locked."""
-        sent = [message for message in messages if not message.expired]
+        sent, now = [message for message in messages if not message.expired], monotonic()
         confirmed = {
             "ids": [message.id for message in sent],
             "slots": [message.slot for message in sent],
             "message_ids": [message.message_id for message in sent],
+            "ages": [now - message.claimed + ON_ITS_WAY for message in sent],
         }
         return {id_ for (id_,) in self._run(statements.SETTLE_LATE, confirmed)}
 

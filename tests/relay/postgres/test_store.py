@@ -435,6 +435,30 @@ class TestSettling:
         assert states(emptied_database)["sent"] == 1
         assert states(emptied_database)["dead"] == 0
 
+    @pytest.mark.parametrize("since", ["replayed", "came home"])
+    def test_a_late_confirm_takes_nothing_that_was_made_after_another_relays(
+        self, emptied_database: str, open_store: OpenStore, since: str
+    ) -> None:
+        """A relay was frozen; another sent it, and it is to be sent again, or a dead letter."""
+        (id_,) = commit_rows(emptied_database)
+        frozen, other = open_store(), open_store()
+        messages = claim(frozen, number=1, term=OVER)
+        assert settle(other, claim(other, number=2)) == []
+        with psycopg.connect(emptied_database) as connection:
+            if since == "replayed":
+                connection.execute("SELECT outbox.replay_message(%s)", (id_,))
+            else:
+                verdicts = connection.execute(
+                    "SELECT verdict FROM outbox.bring_home(ARRAY[%s], ARRAY['dead'], ARRAY['no'])",
+                    (id_,),
+                ).fetchall()
+                assert verdicts == [("home",)]
+
+        assert settle(frozen, messages) == [messages[0].id]
+        assert frozen.settle_late(messages) == set()
+
+        assert ids_in(emptied_database, "pending" if since == "replayed" else "dead") == {id_}
+
     @pytest.mark.parametrize("refused", [False, True], ids=["ready", "parked"])
     def test_no_confirm_settles_another_message_with_that_id(
         self, emptied_database: str, store: Store, refused: bool
