@@ -38,6 +38,8 @@ EVERY_IDLE: Final = 900.0
 PAUSE: Final = 0.5
 #: No further portion of one outbox is forgotten after so many seconds.
 BUDGET: Final = 5.0
+#: And none looked at that was confirmed: turns are seldom, and a backlog has to be caught up with.
+EFFECTS_BUDGET: Final = 0.6
 
 Chore = tuple[str, Callable[[], object]]
 
@@ -61,7 +63,15 @@ class Chores(Watch):
                     self._turn(desks[name])
 
     def _turn(self, desk: Desk) -> None:
-        desk.active = False
+        if not desk.turn.acquire(blocking=False):  # the other thread is at it still
+            return
+        try:
+            desk.active = False
+            self._do(desk)
+        finally:
+            desk.turn.release()
+
+    def _do(self, desk: Desk) -> None:
         for chore, do in chores_of(desk):
             if self._stopped.is_set():
                 return
@@ -96,10 +106,12 @@ def chores_of(desk: Desk) -> Iterable[Chore]:
 def _show_effects(desk: Desk) -> None:
     """What cannot be known, for want of an inbox say, is not shown."""
     try:
-        desk.metrics.effects(Effects(desk.outbox.settings).round())
+        desk.metrics.effects(desk.effects.round())
     except RelayError as error:
         desk.metrics.effects(None)
         log.debug("effects_unread", reason=str(error))
+    finally:
+        desk.effects.rest()
 
 
 def _tidy(settings: Settings) -> None:
@@ -108,6 +120,11 @@ def _tidy(settings: Settings) -> None:
         log.warning("work_restored", messages=restored)
     if purged:
         log.info("purged", messages=purged)
+
+
+def effects_of(settings: Settings) -> Effects:
+    """Looks after what was confirmed of one outbox, and goes on there whenever it is asked to."""
+    return Effects(settings, budget=EFFECTS_BUDGET)
 
 
 def homecoming_of(settings: Settings, metrics: Metrics) -> Homecoming:

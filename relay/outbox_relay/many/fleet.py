@@ -17,7 +17,7 @@ from outbox_relay.broker.registry import publisher_factory
 from outbox_relay.core.backlog import Stats
 from outbox_relay.errors import RelayError
 from outbox_relay.loop.incidents import Outage
-from outbox_relay.many.chores import homecoming_of
+from outbox_relay.many.chores import effects_of, homecoming_of
 from outbox_relay.many.observe import Boards
 from outbox_relay.many.outbox import Outbox
 from outbox_relay.many.seat import Desk, Ended, Seat, seat_settings
@@ -209,6 +209,7 @@ class Fleet:
             broker.outage,
             publisher_factory(outbox.settings),
             homecoming_of(outbox.settings, metrics),
+            effects_of(outbox.settings),
         )
         watch.look_after(outbox)
 

@@ -7,8 +7,9 @@ leaves undone is given back, or held until its lease ends, as always.
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import Lock
 from time import monotonic
 from traceback import extract_tb
 from typing import Final
@@ -27,6 +28,7 @@ from outbox_relay.many.outbox import Outbox
 from outbox_relay.many.seats import Report
 from outbox_relay.observe.health import Health
 from outbox_relay.observe.metrics import Metrics
+from outbox_relay.operator.effects import Effects
 from outbox_relay.operator.identity import Identity
 from outbox_relay.postgres.open import open_store
 from outbox_relay.postgres.workers import Workers
@@ -50,8 +52,11 @@ class Desk:
     broker: Outage
     open_publisher: Open
     homecoming: Homecoming
+    effects: Effects
     #: Whether it has had a seat since its last chores.
     active: bool = False
+    #: Held while its chores are done, which may take longer than the pause between two turns.
+    turn: Lock = field(default_factory=Lock)
 
 
 @dataclass(frozen=True, slots=True)

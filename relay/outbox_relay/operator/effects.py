@@ -93,11 +93,19 @@ class Effects:
             raise
 
     def close(self) -> None:
-        """Let another relay look on."""
+        """Let another relay look on: it counts what ends from now on."""
+        self.rest()
+        self._noted = None
+
+    def rest(self) -> None:
+        """Keep no connection until the next round, which goes on where this one has stopped.
+
+        Of what another relay counts meanwhile it knows nothing.
+        """
         if self._outbox is not None:
             with suppress(RelayError):
                 self._outbox.connection.close()
-        self._outbox, self._noted = None, None
+        self._outbox = None
 
     def _take_over(self) -> Session | None:
         connection = connect(current_url(self._settings), NAME, self._settings.statement_timeout)

@@ -8,7 +8,7 @@ import psycopg
 from outbox_relay.broker.publisher import Publisher
 from outbox_relay.errors import SettingsError
 from outbox_relay.loop.incidents import outages
-from outbox_relay.many.chores import homecoming_of
+from outbox_relay.many.chores import effects_of, homecoming_of
 from outbox_relay.many.observe import Boards
 from outbox_relay.many.seat import Desk, Ended, Seat, seat_settings
 from tests.fixtures.waiting import wait_until
@@ -25,8 +25,8 @@ def test_one_that_fails_leaves_no_connection_open(databases: list[list[Tenant]])
     def refuse(*, for_suspects: bool = False, elsewhere: bool = False) -> Publisher:
         raise SettingsError("this broker cannot do that")
 
-    homecoming = homecoming_of(outbox.settings, metrics)
-    desk = Desk(outbox, metrics, health, *outages(monotonic), refuse, homecoming)
+    homecoming, effects = homecoming_of(outbox.settings, metrics), effects_of(outbox.settings)
+    desk = Desk(outbox, metrics, health, *outages(monotonic), refuse, homecoming, effects)
     seat = Seat(desk, seat_settings(outbox.settings, 1.0), ended.put)
     seat.start()
 
