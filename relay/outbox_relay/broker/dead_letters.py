@@ -21,6 +21,9 @@ class DeadLetters(Protocol):
     def done(self, letters: Sequence[DeadLetter]) -> None:
         """Take these out for good."""
 
+    def may_look_again(self, queue: str) -> bool:
+        """Whether what is left there bears any number of looks."""
+
     def close(self) -> None:
         """Put back what was read and is not done, and close the connection."""
 
@@ -38,6 +41,10 @@ class NoDeadLetters:
 
     def done(self, letters: Sequence[DeadLetter]) -> None:
         """Nothing was read."""
+
+    def may_look_again(self, _queue: str) -> bool:
+        """There is nothing to look at."""
+        return False
 
     def close(self) -> None:
         """Nothing is open."""

@@ -1,8 +1,9 @@
 """Brings dead letters home, on a thread and on connections of its own: no claim waits for it.
 
 What the broker gave up is dead in the outbox, with the broker's reason, before it leaves the
-broker. What is not of this outbox is left where it is and counted; its queue is read again only
-when the number of messages in it has changed.
+broker. What is not of this outbox is left where it is and counted; its queue is read again when the
+number of messages in it has changed, and where a look costs these nothing now and then: somebody
+else may have taken theirs, and one of ours have come.
 """
 
 from collections import Counter
@@ -33,6 +34,8 @@ BATCH: Final = 200
 MAX_LEFT: Final = 10_000
 #: When messages that are still work are looked at again, in seconds: twice as long each time, up to
 BUSY_AGAIN: Final = 10.0
+#: And what is left, though as many lie there, where it bears any number of looks, in seconds.
+LEFT_AGAIN: Final = 300.0
 MAX_BUSY: Final = 600.0
 #: A queue that is not there, or gives no answer, is looked for half as often each time, down to
 #: once in so many seconds: RabbitMQ closes a channel, and logs a line, over each such look.
@@ -46,7 +49,7 @@ class _Queue:
         self.left = 0  # that lie there, and are not to be read again
         self.busy = False
         self.pause = BUSY_AGAIN
-        self.again = 0.0
+        self.again = self.left_again = 0.0
         self.closed = False  # another look could cost somebody's message
 
     def is_due(self, waiting: int, now: float) -> bool:
@@ -54,6 +57,10 @@ class _Queue:
         if self.closed:
             return False
         return waiting != self.left or (self.busy and now >= self.again)
+
+    def may_have_changed(self, now: float) -> bool:
+        """Whether others may lie there by now, though as many."""
+        return not self.closed and now >= self.left_again
 
 
 class _Missing(NamedTuple):
@@ -120,8 +127,12 @@ class Homecoming(Watch):
                         queue.left = 0
                         self._metrics.dead_letters_left.labels(name).set(0)
                         continue
-                    if queue.is_due(waiting, monotonic()):
+                    if queue.is_due(waiting, now := monotonic()):
                         came += self._empty(name, queue, home, letters)
+                    elif queue.may_have_changed(now):
+                        queue.left_again = now + LEFT_AGAIN
+                        if letters.may_look_again(name):
+                            came += self._empty(name, queue, home, letters)
         return came
 
     def _looked_for(self, names: Sequence[str]) -> list[str]:
@@ -172,3 +183,4 @@ class Homecoming(Watch):
         queue.busy = verdicts["busy"] > 0
         queue.pause = min(MAX_BUSY, 2 * queue.pause) if queue.busy else BUSY_AGAIN
         queue.again = monotonic() + queue.pause
+        queue.left_again = monotonic() + LEFT_AGAIN

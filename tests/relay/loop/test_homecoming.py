@@ -1,6 +1,7 @@
 """Dead letters come home once, with their reason; what is not ours stays and is not looked at."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import pairwise
 from typing import Any
 from unittest.mock import MagicMock, create_autospec
@@ -180,6 +181,28 @@ def test_what_is_not_ours_stays_and_is_looked_at_once(coming: Coming) -> None:
     coming.round()
     assert coming.depth() == 2
     assert ids_in(coming.database, "dead") == set(mine)
+
+
+def test_one_that_takes_the_place_of_anothers_comes_home(
+    coming: Coming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many lie there as before: another outbox with that queue has taken its own away."""
+    [mine], theirs = coming.sent(), str(uuid4())
+    coming.bury(theirs)
+    now = 1000.0
+    monkeypatch.setattr(homecoming_module, "monotonic", lambda: now)
+    coming.round()
+    assert coming.metric("outbox_dead_letters_left", queue=QUEUE) == 1
+
+    wait_until(lambda: coming.depth() == 1, 20, "the letter back in its place")
+    with closing(open_dead_letters(coming.settings)) as others:
+        others.done(list(others.read(QUEUE, 1)))
+    coming.bury(mine)
+    now += homecoming_module.LEFT_AGAIN
+    coming.round()
+
+    assert coming.depth() == 0
+    assert ids_in(coming.database, "dead") == {mine}
 
 
 def test_killed_between_commit_and_acknowledgement(coming: Coming) -> None:

@@ -72,6 +72,10 @@ class AmqpDeadLetters:
             for queue in {letter.queue for letter in letters}:
                 self._channels[queue].queue_declare(queue, passive=True)
 
+    def may_look_again(self, queue: str) -> bool:
+        """Whether it has no delivery limit."""
+        return not self._drops_what_returns(queue)
+
     def close(self) -> None:
         """Drop the connection: the broker puts back what was on it."""
         self._connection.collect()
@@ -87,13 +91,22 @@ class AmqpDeadLetters:
         return DeadLetter(queue, id_, kind, reason, message.delivery_tag, endangered)
 
     def _drops_what_returns(self, queue: str) -> bool:
-        """Whether it has a delivery limit: from RabbitMQ 4 on, unless it is declared without."""
+        """Whether it has a delivery limit: from RabbitMQ 4 on, unless it is declared without.
+
+        No classic queue has one. What cannot be known is taken for one that has.
+        """
         if queue not in self._limited:
             with closing(Probe(self._url)) as probe:
-                found = probe.queue(queue)
-                limit = found.arguments.get("x-delivery-limit") if found else None
+                try:
+                    found = probe.queue(queue)
+                except Unanswered:
+                    return True
                 modern = not probe.version.startswith("3.")
-            self._limited[queue] = limit != -1 if limit is not None else modern
+            known = found.arguments if found else {}
+            limit = known.get("x-delivery-limit")
+            limited = limit != -1 if limit is not None else modern
+            classic = found and found.readable and known.get("x-queue-type") in (None, "classic")
+            self._limited[queue] = limited and not classic
         return self._limited[queue]
 
 

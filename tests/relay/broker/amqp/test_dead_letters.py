@@ -85,3 +85,18 @@ def test_one_without_a_limit_is_looked_at_for_ever(broker: Broker) -> None:
 
     assert not any(look(broker).endangered for _ in range(MANY))
     wait_until(lambda: broker.depth(QUEUE) == 1, 20, "the letter back in its place")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "may"),
+    [({}, True), ({**QUORUM, "x-delivery-limit": 20}, False)],
+    ids=["classic", "limited"],
+)
+def test_what_bears_any_number_of_looks_is_known(
+    broker: Broker, arguments: dict[str, Any], may: bool
+) -> None:
+    """A classic queue counts none; a quorum queue that has a limit would drop it in the end."""
+    bury(broker, **arguments)
+
+    with closing(AmqpDeadLetters(broker.url)) as letters:
+        assert letters.may_look_again(QUEUE) is may
