@@ -56,9 +56,10 @@ class RedisSounder:
 
 
 def used_of(info: Mapping[str, Any]) -> Used:
-    """What INFO tells of it."""
+    """What INFO tells of it, without what the server does not count: buffers for slow replicas."""
     if "used_memory" not in info or "maxmemory" not in info:
         return Used(why="INFO memory tells no maxmemory")
     if info.get("maxmemory_policy", REFUSES) != REFUSES:
         return Used()
-    return Used(int(info["used_memory"]), int(info["maxmemory"]))
+    uncounted = int(info.get("mem_not_counted_for_evict", 0))
+    return Used(max(0, int(info["used_memory"]) - uncounted), int(info["maxmemory"]))

@@ -31,6 +31,13 @@ def test_only_a_server_that_refuses_is_kept_free(answer: dict[str, Any], used: U
     assert used_of(answer) == used
 
 
+def test_what_a_server_does_not_count_does_not_fill_it() -> None:
+    """Buffers for slow replicas and for the append-only file: it takes messages all the same."""
+    answer = {**info(70, 64), "mem_not_counted_for_evict": 30 * MB}
+
+    assert used_of(answer) == Used(40 * MB, 64 * MB)
+
+
 def test_a_server_that_does_not_tell_says_nothing() -> None:
     """As of a provider that leaves it out."""
     assert used_of({"used_memory": 5}) == Used(why="INFO memory tells no maxmemory")
