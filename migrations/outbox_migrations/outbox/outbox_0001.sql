@@ -1685,7 +1685,10 @@ COMMENT ON FUNCTION outbox.run_number IS
     'Private: which run of its task a message asks for; a later run has a higher number.';
 
 -- Of what inbox.unfinished() found, that which is missing: confirmed in time, not waiting here to
--- be sent again, and either told of by a worker or of a task that was watched by then.
+-- be sent again, and either told of by a worker or of a task that was watched by then. What had ended
+-- without success, was sent again and confirmed after that, has to end once more; a few seconds later,
+-- as the end of a quick task is written down before its confirm. `heard_at` is `noted_at` by the clock
+-- of this server, where the inbox has another one.
 CREATE FUNCTION outbox.missing_among(found json, watched json, until timestamptz)
 RETURNS TABLE (
     id bigint, message_id text, task text, exchange text, routing_key text, declarations text,
@@ -1697,11 +1700,12 @@ SET enable_mergejoin = off SET jit = off AS $$
     SELECT m.id, m.message_id, m.task, m.exchange, m.routing_key, m.declare::text, m.created_at,
            done.sent_at, f.outcome, f.error, f.worker, f.noted_at, m.slot
     FROM json_to_recordset($1) AS f (message_id text, outcome text, error text, worker text,
-                                     run bigint, noted_at timestamptz)
+                                     run bigint, noted_at timestamptz, heard_at timestamptz)
     JOIN LATERAL (SELECT * FROM message x WHERE x.message_id = f.message_id OFFSET 0) m ON true
     JOIN LATERAL (
-        SELECT max(c.sent_at) AS sent_at FROM confirms_of(m.id, m.slot) c
+        SELECT min(c.sent_at) AS first_at, max(c.sent_at) AS sent_at FROM confirms_of(m.id, m.slot) c
     ) done ON done.sent_at <= $3
+    CROSS JOIN LATERAL (SELECT coalesce(f.heard_at, f.noted_at) AS at) heard
     LEFT JOIN json_to_recordset($2) AS w (task text, since timestamptz) ON w.task = m.task
     WHERE NOT EXISTS (SELECT FROM ready x WHERE x.id = m.id AND x.slot = m.slot)
       AND NOT EXISTS (SELECT FROM parked x WHERE x.id = m.id AND x.slot = m.slot)
@@ -1710,6 +1714,9 @@ SET enable_mergejoin = off SET jit = off AS $$
       AND CASE
             WHEN f.outcome IS NULL THEN done.sent_at >= w.since
             WHEN f.outcome IN ('retried', 'ignored') THEN run_number(m.headers) > f.run
+            WHEN f.outcome IN ('failed', 'rejected', 'revoked') THEN
+                done.first_at < heard.at AND done.sent_at > heard.at + interval '10 seconds'
+                AND run_number(m.headers) >= f.run
             ELSE run_number(m.headers) >= f.run END
     ORDER BY m.id
 $$;

@@ -24,6 +24,9 @@ from outbox_relay.operator.missing import Missing, Unfinished, Watched, among
 from outbox_relay.operator.session import Session
 from outbox_relay.settings import Settings
 
+#: A worker's word may be written down before the confirm of what it is about, so much at most; what
+#: is older is about what was sent before.
+NOTED_AFTER = timedelta(seconds=10)
 #: How many messages are sent again in one transaction.
 PORTION = 1000
 EVERYTHING = Bounds()
@@ -55,6 +58,7 @@ class Found:
     now: datetime  # by the clock of the inbox
     until: datetime  # by that of the outbox: what was confirmed later was not looked at
     complete: bool = True
+    ahead: timedelta = timedelta()  # by so much the one is ahead of the other
 
 
 def find(
@@ -87,10 +91,11 @@ def find(
         for portion in _ahead(portions(reading, max(begin, since or begin), until, task)):
             checked += portion.messages
             rows = inbox.fetch(Unfinished, queries.UNFINISHED, message_ids=portion.message_ids)
-            missing += among(outbox, rows, watched, until)
+            missing += among(outbox, rows, watched, until, ahead)
             if not (complete := monotonic() < give_up and len(missing) < most):
                 break
-        return Found(checked, _once(missing), inbox.value(queries.NOW), until, complete)
+        now = inbox.value(queries.NOW)
+        return Found(checked, _once(missing), now, until, complete, ahead)
 
 
 def locate(
@@ -105,20 +110,23 @@ def locate(
 
 def placed(found: Found, broker: Broker) -> list[tuple[Missing, Whereabouts]]:
     """Each with its place, by what the broker said."""
-    unseen = Counter(tuple(each.queues) for each in found.missing if each.outcome is None)
+    told = [_told(each, found.now, found.ahead) for each in found.missing]
+    unseen = Counter(
+        tuple(each.queues) for each, word in zip(found.missing, told, strict=True) if word is None
+    )
     return [
         (
             each,
             judge(
                 each.message_id,
                 each.queues,
-                _told(each, found.now),
+                word,
                 broker,
                 max(1, unseen[tuple(each.queues)]),
                 DEAD,
             ),
         )
-        for each in found.missing
+        for each, word in zip(found.missing, told, strict=True)
     ]
 
 
@@ -138,7 +146,7 @@ def send_again(
                 outbox.value(queries.REPLAYS_ALONE)
                 still = _still(outbox, inbox, wanted[n : n + PORTION], found.until)
                 now = inbox.value(queries.NOW)
-                going = [each for each in still if held or not is_held(_told(each, now))]
+                going = [e for e in still if held or not is_held(_told(e, now, found.ahead))]
                 rows = [Row(each.id, each.slot, each.message_id) for each in going]
                 pending += len(act(outbox, Order("replay", why), rows))
     return pending
@@ -152,7 +160,7 @@ def _still(
     asked = [each.message_id for each in missing]
     rows = inbox.fetch(Unfinished, queries.UNFINISHED, message_ids=asked)
     known = {(each.id, each.slot) for each in missing}
-    found = among(outbox, rows, watched_by(inbox, ahead), until)
+    found = among(outbox, rows, watched_by(inbox, ahead), until, ahead)
     return [each for each in found if (each.id, each.slot) in known]
 
 
@@ -199,8 +207,11 @@ def _once(missing: list[Missing]) -> list[Missing]:
     return list({(each.id, each.slot): each for each in missing}.values())
 
 
-def _told(missing: Missing, now: datetime) -> Told | None:
+def _told(missing: Missing, now: datetime, ahead: timedelta) -> Told | None:
+    """A worker's word on it, if that is about what was sent last."""
     if missing.outcome is None or missing.noted_at is None:
+        return None
+    if missing.noted_at - ahead + NOTED_AFTER < missing.sent_at:
         return None
     ago = (now - missing.noted_at).total_seconds()
     return Told(missing.outcome, missing.worker or "", missing.error, ago)

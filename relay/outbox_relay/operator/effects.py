@@ -125,8 +125,8 @@ class Effects:
             return None
         executions = self._ended(outbox, inbox, now, ahead)
         until = now - timedelta(seconds=self._older_than)
-        self._walk(outbox, inbox, watched, until)
-        found = Found(0, self._missing, inbox.value(queries.NOW), until)
+        self._walk(outbox, inbox, watched, until, ahead)
+        found = Found(0, self._missing, inbox.value(queries.NOW), until, ahead=ahead)
         places = Counter(
             where.place for _, where in locate(self._settings, found, most=MAX_SEARCHED)
         )
@@ -153,11 +153,16 @@ class Effects:
         return [each.seconds for each in found]
 
     def _walk(
-        self, outbox: Session, inbox: Session, watched: list[Watched], until: datetime
+        self,
+        outbox: Session,
+        inbox: Session,
+        watched: list[Watched],
+        until: datetime,
+        ahead: timedelta,
     ) -> None:
         """Look again at what was missing, and on at what was confirmed, within the budget."""
         give_up = monotonic() + self._budget
-        self._missing = self._still(outbox, inbox, watched, until)
+        self._missing = self._still(outbox, inbox, watched, until, ahead)
         begin = min(each.since for each in watched)
         if self._confirmed is not None:
             begin = max(begin, self._confirmed + timedelta(microseconds=1))
@@ -165,15 +170,20 @@ class Effects:
             return
         for portion in portions(outbox, begin, until, None):
             rows = inbox.fetch(Unfinished, queries.UNFINISHED, message_ids=portion.message_ids)
-            self._missing += among(outbox, rows, watched, until)
+            self._missing += among(outbox, rows, watched, until, ahead)
             self._confirmed = portion.last
             if monotonic() > give_up or len(self._missing) >= MAX_MISSING:
                 return
         self._confirmed = until
 
     def _still(
-        self, outbox: Session, inbox: Session, watched: list[Watched], until: datetime
+        self,
+        outbox: Session,
+        inbox: Session,
+        watched: list[Watched],
+        until: datetime,
+        ahead: timedelta,
     ) -> list[Missing]:
         ids = [each.message_id for each in self._missing]
         rows = inbox.fetch(Unfinished, queries.UNFINISHED, message_ids=ids) if ids else []
-        return among(outbox, rows, watched, until)
+        return among(outbox, rows, watched, until, ahead)

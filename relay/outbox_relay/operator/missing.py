@@ -6,7 +6,7 @@ The inbox says of ids which are unfinished; the outbox says which of these are m
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from outbox_relay.core.route import queues_of
@@ -59,15 +59,26 @@ class Missing:
 
 
 def among(
-    outbox: Session, unfinished: Sequence[Unfinished], watched: Sequence[Watched], until: datetime
+    outbox: Session,
+    unfinished: Sequence[Unfinished],
+    watched: Sequence[Watched],
+    until: datetime,
+    ahead: timedelta,
 ) -> list[Missing]:
-    """Those of them that were confirmed before that, and are not to be sent again by now."""
+    """Those of them that were confirmed before that, and are not to be sent again by now.
+
+    The inbox' clock is so much `ahead` of the outbox'.
+    """
     if not unfinished:
         return []
-    return outbox.fetch(
-        Missing, queries.MISSING, found=_json(unfinished), watched=_json(watched), until=until
-    )
+    found = [{**asdict(each), "heard_at": _heard(each, ahead)} for each in unfinished]
+    missing = {"found": _json(found), "watched": _json(list(map(asdict, watched)))}
+    return outbox.fetch(Missing, queries.MISSING, until=until, **missing)
 
 
-def _json(rows: Sequence[Any]) -> str:
-    return json.dumps([asdict(row) for row in rows], default=str)
+def _heard(unfinished: Unfinished, ahead: timedelta) -> datetime | None:
+    return unfinished.noted_at - ahead if unfinished.noted_at else None
+
+
+def _json(rows: Sequence[dict[str, Any]]) -> str:
+    return json.dumps(rows, default=str)

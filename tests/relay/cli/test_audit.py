@@ -44,6 +44,16 @@ def note(connection: psycopg.Connection[Any], id: str, outcome: str, run: int = 
     connection.execute("SELECT inbox.note_receipts('w@host', %s::json)", (json.dumps([told]),))
 
 
+def confirm_again(connection: psycopg.Connection[Any], id: str, ago: str = "0 s") -> None:
+    """Somebody had it sent again, and that was confirmed so long ago."""
+    connection.execute(
+        "INSERT INTO outbox.receipt (sent_at, slot, span, ids)"
+        " SELECT now() - %s::interval, slot, int8range(id, id, '[]'), ARRAY[id]"
+        " FROM outbox.message WHERE message_id = %s",
+        (ago, id),
+    )
+
+
 def named(answer: Answer) -> set[str]:
     """The message ids of an audit."""
     assert answer.err == ""
@@ -181,6 +191,59 @@ def test_a_retry_that_was_lost_is_missing(
     assert named(cli("audit", "--json")) == set()
 
 
+@pytest.mark.parametrize("outcome", ["failed", "rejected", "revoked"])
+def test_what_is_sent_again_after_it_ended_has_to_end_once_more(
+    cli: Cli, outbox: Outbox, inbox: psycopg.Connection[Any], outcome: str
+) -> None:
+    """A dead letter that somebody retried, say; the receipt is of the first time."""
+    once, again, succeeded = (outbox.add_sent(ago="1 h") for _ in range(3))
+    for id in (once, again):
+        note(inbox, id, outcome)
+    note(inbox, succeeded, "succeeded")
+    inbox.execute("UPDATE inbox.receipt SET noted_at = now() - interval '59 min'")
+    assert named(cli("audit", "--json")) == set()
+
+    for id in (again, succeeded):
+        confirm_again(inbox, id, ago="10 m")
+    [record] = cli("audit", "--json").json()["missing"]
+    assert record["message_id"] == again
+    assert inbox.execute("SELECT message_id FROM outbox.missing").fetchall() == [(again,)]
+
+    note(inbox, again, outcome)
+    assert named(cli("audit", "--json")) == set()
+
+
+def test_what_ended_before_its_confirm_was_noted_is_not_missing(
+    cli: Cli, outbox: Outbox, inbox: psycopg.Connection[Any]
+) -> None:
+    """A relay was cut off from its database for a while, and nobody has sent it again."""
+    note(inbox, outbox.add_sent(ago="10 m"), "failed")
+    inbox.execute("UPDATE inbox.receipt SET noted_at = now() - interval '20 min'")
+
+    assert named(cli("audit", "--json")) == set()
+
+
+def test_a_workers_word_is_about_what_was_sent_before_it(
+    cli: Cli, outbox: Outbox, inbox: psycopg.Connection[Any], broker: Broker
+) -> None:
+    """A worker threw it away; sent again since then, it waits in its queue."""
+    broker.declare("celery")
+    lost = outbox.add_sent(ago="1 h")
+    note(inbox, lost, "unregistered")
+    inbox.execute("UPDATE inbox.receipt SET noted_at = now() - interval '59 min'")
+
+    def place() -> tuple[str, bool]:
+        [record] = cli("audit", "--json", OUTBOX_BROKER_URL=broker.url).json()["missing"]
+        return record["place"], record["certain"]
+
+    assert place() == ("gone", True)
+    confirm_again(inbox, lost, ago="10 m")
+    with Connection(broker.url, transport_options={"confirm_publish": True}) as connection:
+        connection.Producer().publish("x", "celery", headers={"id": lost}, confirm_timeout=10)
+
+    assert place() == ("queue", False)
+
+
 def test_one_receipt_speaks_for_all_rows_of_its_id(
     cli: Cli, outbox: Outbox, inbox: psycopg.Connection[Any]
 ) -> None:
@@ -245,16 +308,6 @@ def test_replay_missing_sends_exactly_those(
     assert outbox.ids("sent") == {ran, young}
     assert named(cli("audit", "--json")) == set()
     assert cli("replay", "--missing", "--yes").out == "nothing is missing\n"
-
-
-def confirm_again(connection: psycopg.Connection[Any], id: str) -> None:
-    """Somebody else had it sent again, and that was confirmed just now."""
-    connection.execute(
-        "INSERT INTO outbox.receipt (slot, span, ids)"
-        " SELECT slot, int8range(id, id, '[]'), ARRAY[id] FROM outbox.message"
-        " WHERE message_id = %s",
-        (id,),
-    )
 
 
 def test_what_ends_while_a_person_thinks_it_over_is_not_sent_again(

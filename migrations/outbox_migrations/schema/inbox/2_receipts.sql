@@ -64,9 +64,10 @@ LANGUAGE sql SECURITY DEFINER SET search_path = inbox, pg_temp AS $$
     INSERT INTO watched (task) SELECT DISTINCT unnest($1) ON CONFLICT DO NOTHING
 $$;
 
--- Of these messages, those that no run has finished, with what is known of them. What @idempotent
--- has remembered is finished. A message that was retried, or replaced by its own task, goes on in
--- another with the same id and a later run. In order, neighbours are found on one page of the index.
+-- Of these messages, those that no run has finished, with what is known of them; and those that ended
+-- without success, which may have been sent again. What @idempotent has remembered is finished. A
+-- message that was retried, or replaced by its own task, goes on in another with the same id and a
+-- later run. In order, neighbours are found on one page of the index.
 CREATE FUNCTION inbox.unfinished(
     ids text[], OUT message_id text, OUT outcome text, OUT error text, OUT worker text,
     OUT run bigint, OUT noted_at timestamptz
@@ -76,8 +77,7 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS
     SELECT i.id, r.outcome, r.error, r.worker, r.run, r.noted_at
     FROM (SELECT DISTINCT unnest($1) AS id ORDER BY 1) i
     LEFT JOIN receipt r ON r.message_id = i.id
-    WHERE (r.outcome IS NULL
-           OR r.outcome IN ('held', 'unregistered', 'undecodable', 'lost', 'retried', 'ignored'))
+    WHERE r.outcome IS DISTINCT FROM 'succeeded'
       AND (r.outcome IN ('retried', 'ignored')
            OR NOT EXISTS (SELECT FROM processed p WHERE p.message_id = i.id))
 $$;
@@ -107,7 +107,7 @@ COMMENT ON FUNCTION inbox.weight IS 'Private: which of two outcomes of one run t
 COMMENT ON FUNCTION inbox.note_receipts IS 'Private: what a worker writes.';
 COMMENT ON FUNCTION inbox.watch IS 'Private: a worker leaves receipts of these tasks from now on.';
 COMMENT ON FUNCTION inbox.unfinished IS
-    'Of these message ids, those without the receipt of a run that ended, and what is known.';
+    'Of these message ids, those without the receipt of a run that succeeded, and what is known.';
 
 -- A function runs for everyone unless this is said; outbox-migrate grant gives each role its own.
 REVOKE EXECUTE ON FUNCTION inbox.note_receipts, inbox.watch, inbox.unfinished FROM PUBLIC;
