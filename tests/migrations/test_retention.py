@@ -2,6 +2,7 @@
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -185,6 +186,45 @@ def test_an_older_snapshot_empties_nothing(
         purge(purging)
 
     assert ids_in(emptied_database, "pending") == {"late"}
+
+
+def test_what_is_sent_again_meanwhile_stays(session: Connection, emptied_database: str) -> None:
+    """Retention sees it as sent: its next run sees that it is not."""
+    again, sent = commit_rows(emptied_database, 2)
+    settle_all(session)
+    with psycopg.connect(emptied_database) as other:
+        other.execute("SELECT outbox.replay_message(%s)", [again])
+        assert purge(session, "0", exact=True) == 0
+
+    assert purge(session, "0", exact=True) == 1
+    assert ids_in(emptied_database, "pending") == {again}
+    assert ids_in(emptied_database, "sent") == set()
+    assert sent != again
+
+
+def test_what_is_forgotten_just_now_is_not_sent_again(
+    session: Connection, emptied_database: str
+) -> None:
+    """Whoever asks for it waits until it is gone, and is told so; no work is left behind."""
+    (id_,) = commit_rows(emptied_database)
+    settle_all(session)
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event = 'advisory'"
+    )
+
+    def replay() -> object:
+        with psycopg.connect(emptied_database) as other:
+            return other.execute("SELECT outbox.replay_message(%s)", [id_]).fetchone()
+
+    with ThreadPoolExecutor(1) as beside, psycopg.connect(emptied_database) as purging:
+        assert purge(purging, "0", exact=True) == 1
+        replayed = beside.submit(replay)
+        wait_until(lambda: session.execute(waiting).fetchone() == (1,), 10, "it waits")
+        purging.commit()
+        assert replayed.result(10) == (0,)
+
+    assert session.execute("SELECT count(*) FROM outbox.ready").fetchone() == (0,)
 
 
 def test_retention_leaves_its_callers_patience_alone(

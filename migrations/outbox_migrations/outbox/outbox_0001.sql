@@ -1233,10 +1233,13 @@ AS $$
 $$;
 COMMENT ON FUNCTION outbox.discard IS 'dead or pending -> gone. Returns how many.';
 
--- Messages that have no work get it again, with the message ids they had.
+-- Messages that have no work get it again, with the message ids they had. Retention forgets none
+-- meanwhile, and what it is at is waited for: else work would be left of a message that is gone.
 CREATE FUNCTION outbox.sent_again(ids bigint[], slots smallint[]) RETURNS SETOF outbox.changed
 LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
     SELECT outbox.ring();
+    SELECT pg_advisory_xact_lock_shared(
+        hashtextextended('sent_again', 'ready'::regclass::oid::bigint));
     WITH sent AS MATERIALIZED (
         SELECT DISTINCT m.id, m.slot, m.ordering_key
         FROM unnest($1, $2) AS chosen (id, slot) JOIN message m USING (id, slot)
@@ -1430,6 +1433,11 @@ BEGIN
     -- While dead letters come home, a message that is sent by this snapshot may be dead by now.
     IF NOT pg_try_advisory_xact_lock_shared(
             hashtextextended('bring_home', 'ready'::regclass::oid::bigint)) THEN
+        RETURN;
+    END IF;
+    -- Nor while somebody has messages sent again, who in turn waits for this portion.
+    IF NOT pg_try_advisory_xact_lock(
+            hashtextextended('sent_again', 'ready'::regclass::oid::bigint)) THEN
         RETURN;
     END IF;
     FOR s IN 0..15 LOOP

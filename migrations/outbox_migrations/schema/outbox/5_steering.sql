@@ -200,10 +200,13 @@ AS $$
 $$;
 COMMENT ON FUNCTION outbox.discard IS 'dead or pending -> gone. Returns how many.';
 
--- Messages that have no work get it again, with the message ids they had.
+-- Messages that have no work get it again, with the message ids they had. Retention forgets none
+-- meanwhile, and what it is at is waited for: else work would be left of a message that is gone.
 CREATE FUNCTION outbox.sent_again(ids bigint[], slots smallint[]) RETURNS SETOF outbox.changed
 LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
     SELECT outbox.ring();
+    SELECT pg_advisory_xact_lock_shared(
+        hashtextextended('sent_again', 'ready'::regclass::oid::bigint));
     WITH sent AS MATERIALIZED (
         SELECT DISTINCT m.id, m.slot, m.ordering_key
         FROM unnest($1, $2) AS chosen (id, slot) JOIN message m USING (id, slot)

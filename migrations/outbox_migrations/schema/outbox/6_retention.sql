@@ -129,6 +129,11 @@ BEGIN
             hashtextextended('bring_home', 'ready'::regclass::oid::bigint)) THEN
         RETURN;
     END IF;
+    -- Nor while somebody has messages sent again, who in turn waits for this portion.
+    IF NOT pg_try_advisory_xact_lock(
+            hashtextextended('sent_again', 'ready'::regclass::oid::bigint)) THEN
+        RETURN;
+    END IF;
     FOR s IN 0..15 LOOP
         SELECT created_at INTO newest FROM message WHERE slot = s ORDER BY id DESC LIMIT 1;
         SELECT created_at INTO oldest FROM message WHERE slot = s ORDER BY id LIMIT 1;
