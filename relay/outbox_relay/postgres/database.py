@@ -18,6 +18,8 @@ from outbox_relay.settings import Settings
 from outbox_relay.settings.setting import flag_of
 
 CONNECT_TIMEOUT_SECONDS: Final = 5
+#: A session that another has left is asked whether it still works, and for no longer than this.
+LEFT_SECONDS: Final = 1.0
 #: How much longer than the server's own limit a statement is waited for, in seconds.
 GRACE_SECONDS: Final = 2
 #: A dead peer is noticed by the kernel too, where a firewall drops packets silently.
@@ -56,6 +58,16 @@ SELECT set_config('application_name', %(name)s, false),
 """
 
 
+#: What whoever takes a session over finds of the last one: nothing. Without parameters, these are
+#: one round trip.
+LEAVE: Final = """
+SELECT pg_backend_pid(), pg_advisory_unlock_all(),
+       set_config('application_name', 'outbox-relay left', false);
+UNLISTEN *;
+DEALLOCATE ALL;
+"""
+
+
 class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
     """No statement waits longer than `deadline` seconds, even for a server that is frozen.
 
@@ -63,6 +75,8 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
     """
 
     deadline = 10.0
+    #: What it was opened with.
+    url = ""
 
     def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
         """Run one of psycopg's generators until it is done or the time is over."""
@@ -84,12 +98,20 @@ def current_url(settings: Settings) -> str:
 
 
 def connect(
-    url: str, name: str, statement_timeout: float, *, prepare: bool = False
+    url: str,
+    name: str,
+    statement_timeout: float,
+    *,
+    prepare: bool = False,
+    left: BoundedConnection | None = None,
 ) -> BoundedConnection:
     """Connect as `name`, with every statement a transaction of its own, of at most so many seconds.
 
-    `prepare` keeps the server's plans between statements, which not every pooler allows.
+    `prepare` keeps the server's plans of statements that are run twice, which not every pooler
+    allows. What another has `left` is gone on with, if it is of the same database and still works.
     """
+    if left is not None and _taken_over(left, url, name, statement_timeout):
+        return left
     try:
         conninfo = make_conninfo("", **{**TCP_DEFAULTS, **conninfo_to_dict(url), **ENCODING})
     except (psycopg.ProgrammingError, UnicodeDecodeError) as error:
@@ -99,16 +121,49 @@ def connect(
             conninfo,
             autocommit=True,
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            prepare_threshold=0 if prepare else None,
+            prepare_threshold=1 if prepare else None,
         )
-        connection.deadline = statement_timeout + GRACE_SECONDS
-        timeout_ms = str(int(statement_timeout * 1000))
         try:
-            connection.execute(SESSION, {"name": name, "timeout_ms": timeout_ms})
+            connection.url = url
+            connection.deadline = statement_timeout + GRACE_SECONDS
+            _set_up(connection, name, statement_timeout)
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def leave(connection: BoundedConnection) -> bool:
+    """Give up all that the session holds; whether another may go on with it, else it is closed.
+
+    Behind a pooler, nobody knows whose session it would be. Raises StoreLost.
+    """
+    with translated():
+        told = connection.execute(LEAVE, prepare=False).fetchone()
+    if told is not None and told[0] == connection.pgconn.backend_pid:
+        return True
+    connection.close()
+    return False
+
+
+def _taken_over(left: BoundedConnection, url: str, name: str, statement_timeout: float) -> bool:
+    """Whether it can be gone on with; else it is closed."""
+    if left.url == url:
+        try:
+            left.deadline = LEFT_SECONDS
+            _set_up(left, name, statement_timeout)
+        except psycopg.Error:  # a new one tells what is wrong, if anything still is
+            pass
+        else:
+            left.deadline = statement_timeout + GRACE_SECONDS
+            return True
+    left.close()
+    return False
+
+
+def _set_up(connection: BoundedConnection, name: str, statement_timeout: float) -> None:
+    parameters = {"name": name, "timeout_ms": str(int(statement_timeout * 1000))}
+    connection.execute(SESSION, parameters, prepare=False)
 
 
 @contextmanager

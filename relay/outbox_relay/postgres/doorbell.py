@@ -112,6 +112,12 @@ class Bell:
             self._run(UNLOCK, {"key": self._keys.bell})
             self._hung = False
 
+    def end(self) -> None:
+        """Hear nothing more: the connection is left to another."""
+        if self._keys:
+            self._connection.remove_notify_handler(self._hear)
+        self._keys, self._hung, self.watching = None, False, False
+
     def wait(self, seconds: float) -> bool:
         """Wait at most so long; whether it rang."""
         with translated():

@@ -5,7 +5,7 @@ server does. psycopg's own pipeline mode reads every reply before it goes on.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,13 +47,30 @@ class Pipeline:
         self._parameters: dict[str, list[str]] = {}
         self._asked: tuple[Query, ...] = ()
 
-    def prepare(self, statement: Statement) -> None:
-        """Give a statement with %(named)s parameters to the server."""
-        names = list(dict.fromkeys(PARAMETER.findall(statement.text)))
-        text = PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", statement.text)
-        self._connection.pgconn.send_prepare(statement.name.encode(), text.encode())
-        _check(self._connection.wait(generators.execute(self._connection.pgconn)))
-        self._parameters[statement.name] = names
+    def begin(
+        self, asked: Sequence[Statement], prepared: Sequence[Statement]
+    ) -> Iterator[list[Any]]:
+        """Ask some statements, without parameters, and give others to the server: one round trip.
+
+        Yields the rows of each that is asked, as they come. Go on until nothing more does.
+        """
+        pgconn = self._connection.pgconn
+        pgconn.enter_pipeline_mode()
+        for statement in asked:
+            pgconn.send_query_params(statement.text.encode(), None, result_format=BINARY)
+        for statement in prepared:
+            names = list(dict.fromkeys(PARAMETER.findall(statement.text)))
+            numbers = {name: f"${number}" for number, name in enumerate(names, 1)}
+            text = PARAMETER.sub(lambda found, of=numbers: of[found[1]], statement.text)  # type: ignore[misc]  # the default binds the loop's value
+            pgconn.send_prepare(statement.name.encode(), text.encode())
+            self._parameters[statement.name] = names
+        pgconn.pipeline_sync()
+        self._connection.wait(generators.send(pgconn))
+        for _ in asked:
+            yield self._made(self._reply(), tuple)
+        for _ in (*prepared, "the end of the transaction"):
+            self._reply()
+        pgconn.exit_pipeline_mode()
 
     def run(self, query: Query) -> list[Any]:
         """Run one statement and wait for its rows: the shortest way there and back."""

@@ -1,12 +1,13 @@
 """A session with the outbox: which version and which history it has, and statements run on it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from outbox_relay.core.backlog import History
 from outbox_relay.errors import SchemaError, StoreLost
 from outbox_relay.postgres.database import BoundedConnection, translated
 from outbox_relay.postgres.literals import charset_of
+from outbox_relay.postgres.pipeline import Pipeline
 from outbox_relay.postgres.statement import Statement
 
 #: The schema versions this relay can work with.
@@ -43,7 +44,18 @@ class Session:
 
     def check_version(self) -> None:
         """Raise SchemaError where the schema is of a version this relay does not know."""
-        found = self._run(VERSION)[0][0]
+        self._judge_version(self._run(VERSION))
+
+    def read_history(self) -> History:
+        """How far the database has come. Raises StoreLost at a standby: nothing can be claimed."""
+        return _history(self._run(HISTORY))
+
+    def close(self) -> None:
+        """Close the connection; what is claimed stays claimed until its lease ends."""
+        self._connection.close()
+
+    def _judge_version(self, rows: list[Any]) -> None:
+        found = rows[0][0]
         if found not in SCHEMA_VERSIONS:
             raise SchemaError(
                 f"schema {self._schema!r} has version {found}, this relay works with "
@@ -51,19 +63,14 @@ class Session:
                 f"{'the relay' if found > max(SCHEMA_VERSIONS) else 'it with outbox-migrate up'}"
             )
 
-    def read_history(self) -> History:
-        """How far the database has come. Raises StoreLost at a standby: nothing can be claimed."""
-        timeline, position = self._run(HISTORY)[0]
-        if timeline is None:
-            raise StoreLost(
-                "the database is a standby: name the primary, or all of them with "
-                "target_session_attrs=read-write"
-            )
-        return History(timeline, position)
-
-    def close(self) -> None:
-        """Close the connection; what is claimed stays claimed until its lease ends."""
-        self._connection.close()
+    def _begin(self, pipeline: Pipeline, prepared: Sequence[Statement]) -> None:
+        """Check the version, read the history, and have these prepared, in one round trip."""
+        asked = [each.in_schema(self._schema) for each in (VERSION, HISTORY)]
+        begun = pipeline.begin(asked, [each.in_schema(self._schema) for each in prepared])
+        self._judge_version(next(begun))  # another version may lack what is prepared
+        self.history = _history(next(begun))
+        for _ in begun:
+            pass
 
     def _run(self, statement: Statement, parameters: Mapping[str, Any] | None = None) -> list[Any]:
         sql = self._sql.get(statement)
@@ -73,3 +80,13 @@ class Session:
             self._cursor.execute(sql, parameters)
             result = self._cursor.pgresult
             return self._cursor.fetchall() if result and result.nfields else []
+
+
+def _history(rows: list[Any]) -> History:
+    timeline, position = rows[0]
+    if timeline is None:
+        raise StoreLost(
+            "the database is a standby: name the primary, or all of them with "
+            "target_session_attrs=read-write"
+        )
+    return History(timeline, position)

@@ -16,7 +16,7 @@ from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.core.size import Oversized
 from outbox_relay.errors import SchemaError
 from outbox_relay.postgres import chores, standbys, statements, turns, waiting
-from outbox_relay.postgres.database import BoundedConnection, connect, translated
+from outbox_relay.postgres.database import BoundedConnection, connect, leave, translated
 from outbox_relay.postgres.doorbell import Bell, Look
 from outbox_relay.postgres.holds import Holding
 from outbox_relay.postgres.literals import bigints, storable
@@ -71,25 +71,28 @@ class Store(Session):
         doorbell: Doorbell = "auto",
         name: str = NAME,
         fence: int = 0,
+        left: BoundedConnection | None = None,
     ) -> "Store":
         """Connect as `name`, set the session up and check the schema's version.
 
         With a `fence` of so many standbys, each reply tells how far these are.
         """
-        connection = connect(url, name, statement_timeout, prepare=True)
+        connection = connect(url, name, statement_timeout, prepare=True, left=left)
         store = cls(connection, schema, doorbell, fence)
         try:
-            store.check_version()
+            with translated():
+                store._begin(store._pipeline, PREPARED)
             if fence and (login := store._run(standbys.WITHOUT_RIGHT)[0][0]):
                 raise SchemaError(standbys.lacking(login))
-            store.history = store.read_history()
-            with translated():
-                for statement in PREPARED:
-                    store._pipeline.prepare(statement.in_schema(schema))
         except BaseException:
             connection.close()
             raise
         return store
+
+    def leave(self) -> BoundedConnection | None:
+        """Hold nothing more, and return the session if another store may go on with it."""
+        self.bell.end()
+        return self._connection if leave(self._connection) else None
 
     def ask(self, claimed: Claim | None, turn: Turn | None) -> None:
         """Send for the messages of rows claimed before, and for a turn: settle, and claim more.
