@@ -33,6 +33,10 @@ class Background(Generic[T]):
         """The connection, or None as long as there is none."""
         return self._future.result() if self._future.done() else None
 
+    def wait(self) -> T:
+        """The connection, once it is there: opening one is bounded by whoever does."""
+        return self._future.result()
+
     def abandon(self) -> None:
         """It is not needed any more: close it as soon as it is open."""
         self._future.add_done_callback(self._drop)

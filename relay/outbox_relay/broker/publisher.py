@@ -51,6 +51,10 @@ class Publisher(Protocol):
         """Whether the broker has asked for a pause."""
 
     @property
+    def spotless(self) -> bool:
+        """Whether any other relay of this broker could go on with it as with a new one."""
+
+    @property
     def max_body(self) -> int | None:
         """The largest body that the broker takes, in bytes, once it has said so."""
 

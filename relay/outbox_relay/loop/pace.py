@@ -13,8 +13,11 @@ CHORES_EVERY: Final = 0.1
 CHORES_EVERY_RESTING: Final = 2.0
 CHORES_EVERY_ASLEEP: Final = 10.0
 CHORES_EVERY_QUIET: Final = 30.0
-#: How long they wait when the doorbell has woken the relay: what was committed goes first.
+#: How long they wait when the doorbell has woken the relay, or it has just begun: what was
+#: committed goes first.
 CHORES_AFTER_CALL: Final = 0.02
+#: How long at most until what has just begun is done with what it found first.
+CHORES_AFTER_WORK: Final = 0.5
 NEVER: Final = float("-inf")
 
 
@@ -24,18 +27,26 @@ class Pace:
     def __init__(self) -> None:
         self._last = NEVER
         self._slept = False
+        self._begun: float | None = None
         #: Whether it was the alarm that made chores due just now: something is to be promoted.
         self.alarm = False
 
-    def at_once(self) -> None:
-        """Have them looked after at once."""
-        self._last = NEVER
+    def begins(self, now: float, *, holding: bool = False) -> None:
+        """A connection is new. The first look for work goes before them, and what it finds.
+
+        Claims of who is `holding` messages from before may be about to run out: they go first.
+        """
+        self._last, self._begun = NEVER, None if holding else now
 
     def are_due(self, now: float, sleep: Sleep, *, quiet: bool, holding: bool = False) -> bool:
         """Whether to look after them now; the next time is counted from here.
 
         Who is `holding` messages has their claims to renew, asleep or not.
         """
+        if self._begun is not None:
+            if now - self._begun < (CHORES_AFTER_WORK if holding else CHORES_AFTER_CALL):
+                return False
+            self._begun = None
         called = self._slept and not sleep.asleep
         self.alarm, self._slept = called and not sleep.rung, sleep.asleep
         if called:

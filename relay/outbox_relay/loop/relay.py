@@ -20,6 +20,7 @@ from outbox_relay.loop.cycle import Cycle
 from outbox_relay.loop.holds import HoldReader
 from outbox_relay.loop.housekeeping import Housekeeping
 from outbox_relay.loop.incidents import Outage, outages
+from outbox_relay.loop.left import Left, leave
 from outbox_relay.loop.pace import Pace
 from outbox_relay.loop.past import Past
 from outbox_relay.loop.quarantine import Quarantine
@@ -99,13 +100,17 @@ class Relay:
         self._begin()
         log.info("relay_started", window=self._settings.window, batch=self._settings.batch_size)
         self._work()
+        self._leave()
         log.info("relay_stopped", left_behind=self._cycle.holding)
 
-    def serve(self) -> None:
-        """Do the same where its begin and its end are no news, and the process goes on after it."""
+    def serve(self) -> Left:
+        """Do the same where its begin and its end are no news, and others go on after it."""
         try:
             self._begin()
             self._work()
+            self._give_back()
+            self._cycle.close()
+            return leave(self._store, self._publisher)
         except BaseException:  # a setting that is wrong, say: no connection is left open
             self._close()
             raise
@@ -116,7 +121,6 @@ class Relay:
         deadline = monotonic() + self._settings.grace_period
         while not self._cycle.at_rest and monotonic() < deadline:
             self._round()
-        self._leave()
 
     def drain(self) -> bool:
         """Publish what is due; whether all of it was. Raises SchemaError as `run` does."""
@@ -184,7 +188,7 @@ class Relay:
             self._health.broker_up = True
             self._metrics.broker_up.set(1)
         self._cycle.resume()
-        self._pace.at_once()
+        self._pace.begins(monotonic(), holding=self._cycle.holding > 0)
         self._step(self._store, self._publisher)
 
     def _rest(self, seconds: float) -> None:
@@ -205,7 +209,7 @@ class Relay:
 
     def _step(self, store: Store, publisher: Publisher) -> None:
         # Chores first: after a pause of this process, claims are renewed before others take them.
-        sleep, holding = self._cycle.sleep, self._cycle.holding > 0
+        sleep, holding = self._cycle.sleep, not self._cycle.at_rest
         if self._pace.are_due(now := monotonic(), sleep, quiet=self.quiet(), holding=holding):
             if self._pace.alarm:
                 self._housekeeping.promote_soon()
@@ -278,12 +282,15 @@ class Relay:
 
     def _leave(self) -> None:
         """Settle and give back what can be, and close; never raises."""
+        self._give_back()
+        self._close()
+
+    def _give_back(self) -> None:
         try:
             if self._store:
                 self._cycle.give_back(self._store)
         except TRANSIENT as error:
-            self._database.lost(str(error))
-        self._close()
+            self._lose_store(error)
 
     def _close(self) -> None:
         self._cycle.close()

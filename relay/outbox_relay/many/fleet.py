@@ -17,18 +17,21 @@ from outbox_relay.broker.registry import publisher_factory
 from outbox_relay.core.backlog import Stats
 from outbox_relay.errors import RelayError
 from outbox_relay.loop.incidents import Outage
-from outbox_relay.many.chores import effects_of, homecoming_of
+from outbox_relay.many.chores import AT_ONCE, effects_of, homecoming_of
+from outbox_relay.many.discovery import MAX_AT_ONCE
 from outbox_relay.many.observe import Boards
 from outbox_relay.many.outbox import Outbox
 from outbox_relay.many.seat import Desk, Ended, Seat, seat_settings
 from outbox_relay.many.seats import PATIENCE, Candidate, Seats
+from outbox_relay.many.spares import Spares
 from outbox_relay.many.watch import Watch
 from outbox_relay.settings import Secret, Settings
 
 log = structlog.get_logger()
 
-#: Connections that are no seat and no watch: for chores, and for whoever looks for new schemas.
-BESIDE: Final = 6
+#: Connections that are no seat and no watch: for chores, two a turn at most, and for whoever looks
+#: for new schemas.
+BESIDE: Final = 2 * AT_ONCE + MAX_AT_ONCE
 #: With many databases there are more watches; there are at least so many seats.
 MIN_SEATS: Final = 4
 #: The most of all seats that one database has, where there are several.
@@ -70,6 +73,7 @@ class Fleet:
         self._boards = boards
         self._events = SimpleQueue[_Called | _Listed | _Stopped | Ended]()
         self._seats = Seats(MIN_SEATS, MIN_SEATS)
+        self._spares = Spares()
         self._outboxes: dict[str, Outbox] = {}
         self._desks: dict[str, Desk] = {}
         self._watches: dict[Hashable, Watch] = {}
@@ -102,6 +106,8 @@ class Fleet:
         while self._seated and (left := deadline - monotonic()) > 0:
             if isinstance(event := self._next(left), Ended):
                 self._seated.pop(event.name, None)
+                event.left.close()
+        self._spares.close()
 
     def _next(self, seconds: float) -> _Called | _Listed | _Stopped | Ended | None:
         try:
@@ -132,6 +138,7 @@ class Fleet:
             self._seated[name].leave()
         for name in self._seats.next(now):
             self._sit(name)
+        self._spares.tend(self._seats.most - self._seats.taken)
 
     def _sit(self, name: str) -> None:
         desk = self._desks[name]
@@ -144,7 +151,7 @@ class Fleet:
             self._vacated(Ended(name, moved=False, reason=str(error)))
             return
         self._seated[name] = seat
-        seat.start()
+        seat.start(self._spares.take(settings))
 
     def _vacated(self, ended: Ended) -> None:
         self._seated.pop(ended.name, None)
@@ -152,6 +159,7 @@ class Fleet:
         if ended.reason:
             self._note_failure(ended.name, ended.reason)
         served, outbox = self._desks[ended.name].outbox, self._outboxes.get(ended.name)
+        self._spares.put(seat_settings(served.settings, self._landing), ended.left)
         watch = self._watches.get(_database(served))
         if outbox == served and watch is not None:
             watch.look_after(outbox, moved=ended.moved)

@@ -22,15 +22,15 @@ from outbox_relay.errors import RelayError
 from outbox_relay.loop.homecoming import Homecoming
 from outbox_relay.loop.incidents import Outage
 from outbox_relay.loop.knowledge import Knowledge
+from outbox_relay.loop.left import NOTHING, Left
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.soundings import DepthWatch
+from outbox_relay.many.openings import Openings
 from outbox_relay.many.outbox import Outbox
 from outbox_relay.many.seats import Report
 from outbox_relay.observe.health import Health
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.operator.effects import Effects
-from outbox_relay.operator.identity import Identity
-from outbox_relay.postgres.open import open_store
 from outbox_relay.postgres.workers import Workers
 from outbox_relay.settings import Settings
 from outbox_relay.settings.table import BATCH_SIZE, WINDOW
@@ -61,11 +61,15 @@ class Desk:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A seat has ended: whether anything was published, and why it had to, if it had."""
+    """A seat has ended: whether anything was published, and why it had to, if it had.
+
+    What it has `left` is the next one's.
+    """
 
     name: str
     moved: bool
     reason: str = ""
+    left: Left = NOTHING
 
 
 class Seat:
@@ -78,10 +82,11 @@ class Seat:
         self._guard = Guard() if settings.hold_unknown else None
         self._depths = depths_of(settings)
         desk.health.database_up = desk.health.broker_up = False
+        self._openings = Openings(settings, desk.open_publisher)
         self._relay = Relay(
             settings,
-            open_store=lambda: open_store(settings, str(Identity.of(settings))),
-            open_publisher=desk.open_publisher,
+            open_store=self._openings.store,
+            open_publisher=self._openings.publisher,
             first_claim_id=secrets.randbits(31) << 32,
             metrics=desk.metrics,
             health=desk.health,
@@ -94,8 +99,9 @@ class Seat:
         # A daemon: the end of the process waits for no server that hangs.
         self._thread = ContextThread(target=self._run, name="seat", daemon=True)
 
-    def start(self) -> None:
-        """Begin."""
+    def start(self, left: Left = NOTHING) -> None:
+        """Begin, and go on with what others have left."""
+        self._openings.go_on_with(left)
         self._thread.start()
 
     def leave(self) -> None:
@@ -118,7 +124,8 @@ class Seat:
         )
 
     def _run(self) -> None:
-        reason = ""
+        reason, left = "", NOTHING
+        self._openings.begin()
         try:
             with ExitStack() as beside:
                 if self._guard is not None:
@@ -127,14 +134,16 @@ class Seat:
                 if self._depths is not None:
                     open_one = partial(open_sounder, self._settings)
                     beside.enter_context(DepthWatch(self._depths, open_one, self._desk.metrics))
-                self._relay.serve()
+                left = self._relay.serve()
         except RelayError as error:
             reason = str(error)
         except Exception as error:  # a fault of ours with one outbox is not the others'
             place = extract_tb(error.__traceback__)[-1]  # its own words may repeat a value
             reason = f"{type(error).__name__} in {place.name}, line {place.lineno}"
         finally:
-            self._ended(Ended(self._desk.outbox.name, self._relay.idle_since != 0.0, reason))
+            self._openings.close()
+            moved = self._relay.idle_since != 0.0
+            self._ended(Ended(self._desk.outbox.name, moved, reason, left))
 
 
 def seat_settings(settings: Settings, grace_period: float) -> Settings:

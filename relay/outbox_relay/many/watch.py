@@ -255,11 +255,9 @@ class Watch(watch.Watch):
             lookout.drop(schema)
             self._set_apart(schema, reason)
         if called := self._duty.calls(monotonic()):
-            try:
-                lookout.get_up(called)
-            finally:  # told even if the session is gone: nobody else watches them by now
-                for schema in called:
-                    self._listener.called(self._outboxes[schema])
+            for schema in called:  # told even if the session is gone: nobody else watches them
+                self._listener.called(self._outboxes[schema])
+            lookout.get_up(called)
 
     def _count(self, lookout: Lookout) -> None:
         """Count one, if it is time."""

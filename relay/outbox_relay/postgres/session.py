@@ -66,11 +66,12 @@ class Session:
     def _begin(self, pipeline: Pipeline, prepared: Sequence[Statement]) -> None:
         """Check the version, read the history, and have these prepared, in one round trip."""
         asked = [each.in_schema(self._schema) for each in (VERSION, HISTORY)]
-        begun = pipeline.begin(asked, [each.in_schema(self._schema) for each in prepared])
-        self._judge_version(next(begun))  # another version may lack what is prepared
-        self.history = _history(next(begun))
-        for _ in begun:
-            pass
+        with translated():
+            begun = pipeline.begin(asked, [each.in_schema(self._schema) for each in prepared])
+            self._judge_version(next(begun))  # another version may lack what is prepared
+            self.history = _history(next(begun))
+            for _ in begun:
+                pass
 
     def _run(self, statement: Statement, parameters: Mapping[str, Any] | None = None) -> list[Any]:
         sql = self._sql.get(statement)

@@ -80,8 +80,7 @@ class Store(Session):
         connection = connect(url, name, statement_timeout, prepare=True, left=left)
         store = cls(connection, schema, doorbell, fence)
         try:
-            with translated():
-                store._begin(store._pipeline, PREPARED)
+            store._begin(store._pipeline, PREPARED)
             if fence and (login := store._run(standbys.WITHOUT_RIGHT)[0][0]):
                 raise SchemaError(standbys.lacking(login))
         except BaseException:

@@ -23,7 +23,7 @@ class Clerk:
 
     max_suspects = 1
     in_flight_bytes = stuck = 0
-    blocked = hangs = False
+    blocked = hangs = spotless = False
     max_body = None
 
     def __init__(self, folder: Path) -> None:

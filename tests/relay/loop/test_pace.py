@@ -50,3 +50,16 @@ def test_the_alarm() -> None:
     assert pace.alarm
     assert pace.are_due(1, sleep, quiet=False)
     assert not pace.alarm
+
+
+def test_a_beginning() -> None:
+    """What is there is published first, unless claims from before may be about to run out."""
+    pace, sleep = Pace(), Sleep()
+    pace.begins(0)
+    assert not pace.are_due(0, sleep, quiet=False)
+    assert not pace.are_due(2 * CHORES_AFTER_CALL, sleep, quiet=False, holding=True)
+    sleep.asleep = True
+    assert pace.are_due(3 * CHORES_AFTER_CALL, sleep, quiet=False)
+
+    pace.begins(1, holding=True)
+    assert pace.are_due(1, sleep, quiet=False, holding=True)

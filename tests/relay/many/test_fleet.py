@@ -20,6 +20,16 @@ def line(tenants: list[Tenant], *words: str) -> str:
     return " ".join((tenants[0].url, ALL, *words))
 
 
+def sessions(tenant: Tenant, kind: str) -> list[tuple[int]]:
+    """The process ids of a relay's sessions in its database that are so named."""
+    query = (
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name ~ %s"
+    )
+    with psycopg.connect(tenant.url) as connection:
+        return connection.execute(query, [f"^outbox-relay{kind}"]).fetchall()
+
+
 def test_messages_of_all_arrive_once(serve: Serve, databases: Databases, broker: Broker) -> None:
     """Those that were there before, those that come later, in every outbox of both databases."""
     tenants = [tenant for each in databases for tenant in each]
@@ -171,6 +181,18 @@ def test_a_broker_that_is_away_holds_up_no_other(serve: Serve, databases: Databa
     for _ in range(3):
         for tenant in here:
             tenant.wait_sent(tenant.commit(10), timeout=15)
+
+
+def test_a_seat_goes_on_in_the_session_of_another(serve: Serve, databases: Databases) -> None:
+    """Of the same database, which the other has left and nobody has closed."""
+    first, second, _ = databases[0]
+    serve(line(databases[0]))
+    first.wait_sent(first.commit())
+    wait_until(lambda: len(sessions(first, " left$")) == 1, DEADLINE, "a session is left")
+    left = sessions(first, " left$")
+    second.wait_sent(second.commit())
+
+    wait_until(lambda: sessions(first, " [0-9]") == left, DEADLINE, "the other goes on in it")
 
 
 def test_many_with_a_backlog_share_few_seats(

@@ -27,6 +27,11 @@ class Apart:
         self._hung: set[int] = set()
         self.channels: dict[int, Channel] = {}
 
+    @property
+    def used(self) -> bool:
+        """Whether any is open, or hangs."""
+        return bool(self.channels or self._hung)
+
     def send(self, messages: Sequence[Message], now: float) -> list[Refusal]:
         """Put each on a channel of its own; returns what is not sent."""
         refused: list[Refusal] = []

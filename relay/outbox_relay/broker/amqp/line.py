@@ -82,6 +82,11 @@ class Line:
             return False
         return max(channel.waiting(now) for channel in self._shared.values()) < HANGS
 
+    @property
+    def spotless(self) -> bool:
+        """Whether its channels take everything: none hangs, or is to be replaced."""
+        return self._replace_at == inf and not (self.fate or self.alarm or self._apart.used)
+
     def send(self, messages: Sequence[Message], now: float) -> list[Refusal]:
         """Put messages on the wire; returns those no broker could take."""
         if now > self._replace_at:

@@ -100,6 +100,13 @@ class AmqpPublisher:
         return self._line.alarm or self._line.draining
 
     @property
+    def spotless(self) -> bool:
+        """Whether nothing is in flight, and nothing is held against a route or a channel."""
+        held = self._fate or self._silent or self._doubted or self._again
+        busy = self.in_flight or self._topology.busy or self._bypass.stalled or self._bypass.moving
+        return not (held or busy) and self._line.spotless
+
+    @property
     def max_body(self) -> int | None:
         """The largest body that the broker takes, in bytes, once it has said so."""
         return self._outbound.max_body

@@ -30,6 +30,8 @@ ACCESS_REFUSED: Final = 403
 class SuspectPublisher:
     """As many channels as there are messages in flight. Implements `publisher.Publisher`."""
 
+    spotless = False  # it is opened for some suspects, and closed after them
+
     def __init__(
         self,
         url: str,

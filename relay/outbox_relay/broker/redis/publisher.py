@@ -60,6 +60,7 @@ class RedisPublisher:
     """One connection to a Redis or Valkey. Implements `publisher.Publisher`."""
 
     max_suspects = MAX_SUSPECTS  # each message is judged by the replies to its own commands
+    spotless = False  # what is in doubt is remembered with the outbox it is of
 
     def __init__(
         self,

@@ -447,3 +447,21 @@ def test_a_virtual_host_that_is_not_there_is_transient(broker: Broker) -> None:
     """530 closes the connection during its opening."""
     with pytest.raises(BrokerLost):
         AmqpPublisher(broker.node.url("absent"), Topology("", declare=True), DEADLINE)
+
+
+def test_it_is_spotless_until_something_is_held_against_it(
+    open_line: OpenLine, broker: Broker
+) -> None:
+    """With nothing in flight, any relay of this broker may go on with it."""
+    broker.declare("celery")
+    broker.declare("full", **{"x-max-length": 0, "x-overflow": "reject-publish"})
+    line = open_line(broker.url)
+    assert line.publisher.spotless
+    line.publish(*messages(3))
+    assert not line.publisher.spotless
+    line.land()
+    assert line.publisher.spotless
+    line.publish(a_message(id=9, routing_key="full"))
+    line.land()
+
+    assert not line.publisher.spotless  # the channel is to be replaced
