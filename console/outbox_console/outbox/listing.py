@@ -77,8 +77,8 @@ SELECT m.id, m.slot
 """
 #: What is missing, where nothing could be.
 _NOTHING_TO_LOOK_AT: Final = (
-    "Nothing to look at: since yesterday no task of which workers leave receipts was confirmed, "
-    "but for the last five minutes."
+    "Nothing to look at: since yesterday, the last five minutes left aside, no task was confirmed "
+    "whose workers leave receipts."
 )
 NEWEST: Final = "SELECT max(id) FROM {outbox}.message"
 

@@ -44,10 +44,10 @@ def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def print_line(text: str) -> None:
-    """A sentence; on a terminal it breaks between words."""
+def print_line(text: str, indent: int = len(INDENT)) -> None:
+    """A sentence; on a terminal it breaks between words, and what follows is indented."""
     line = printable(text)
-    print(wrapped(line, Console().width, len(INDENT)) if on_terminal() else line)
+    print(wrapped(line, Console().width, indent) if on_terminal() else line)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -8,17 +8,21 @@ import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from outbox_relay.cli.command import Command
 from outbox_relay.cli.flags import DATABASE, INBOX
-from outbox_relay.cli.output import print_json
+from outbox_relay.cli.output import print_json, print_line
 from outbox_relay.cli.values import message_id
 from outbox_relay.operator.life import Receipt, Step
 from outbox_relay.operator.session import Session
 from outbox_relay.operator.show import Whole, find, life_of, told_of
 from outbox_relay.operator.text import printable
 from outbox_relay.settings import Settings
+
+#: Where values begin, and what is said of a step in a life.
+VALUES: Final = 18
+STEPS: Final = VALUES + len("2030-01-31 08:00:00.000  ")
 
 
 def command() -> Command:
@@ -58,9 +62,11 @@ def _show(arguments: Namespace, settings: Settings) -> int:
         for name, value in fields.items():
             if name == "life":
                 _print_life(value)
+            elif name == "last_error" and value is not None:
+                print_line(f"{name:<{VALUES}}{value}", VALUES)
             elif value is not None:
                 text = json.dumps(value, default=str) if isinstance(value, dict | list) else value
-                print(f"{name:<18}{printable(text)}")
+                print(f"{name:<{VALUES}}{printable(text)}")
     return 0
 
 
@@ -69,7 +75,8 @@ def _print_life(life: list[dict[str, Any]]) -> None:
     for number, step in enumerate(life):
         at = step["at"]
         shown = f"{at:%Y-%m-%d %H:%M:%S}.{at:%f}"[:-3] if isinstance(at, datetime) else at
-        print(f"{'life' if number == 0 else '':<18}{shown:<24} {printable(step['what'])}")
+        head = "life" if number == 0 else ""
+        print_line(f"{head:<{VALUES}}{shown:<{STEPS - VALUES}}{step['what']}", STEPS)
 
 
 def _fields(

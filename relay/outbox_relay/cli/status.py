@@ -102,7 +102,7 @@ def _drawn(status: Status, settings: Settings) -> Table:
 
 def _describe(relay: RelaySeen) -> str:
     where = f" from {relay.address}" if relay.address else ""
-    since = f", connected for {how_long(relay.connected_for)}" if relay.connected_for else ""
+    since = f", for {how_long(relay.connected_for)}" if relay.connected_for else ""
     return f"pid {relay.pid} as {relay.login}{where}{since}"
 
 

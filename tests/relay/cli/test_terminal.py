@@ -1,5 +1,6 @@
 """What a terminal shows: every id, name and reason readable at 80 columns, and at 58."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -40,6 +41,19 @@ def test_a_list_breaks_no_id_name_or_word(
     assert all(len(line) <= columns for line in shown.splitlines()), shown
     if name in ("dead", "pending"):
         assert all(word in shown.split() for word in REASON.split()), shown
+
+
+@pytest.mark.parametrize("columns", [58, 80])
+def test_show_breaks_reasons_between_words(outbox: Outbox, database: str, columns: int) -> None:
+    """Below the reason, and below what happened, so that names stay apart from what they say."""
+    made = outbox.add_dead(TASK, REASON)
+
+    shown = on_terminal(columns, "show", made, OUTBOX_DATABASE_URL=database)
+
+    lines = [line for line in shown.splitlines() if "{" not in line]  # JSON is copied as it is
+    assert " ".join(shown.split()).count(REASON) == 2
+    assert all(len(line) <= columns for line in lines), shown
+    assert all(re.match(r"\w+ |" + " " * 18, line) for line in lines), shown
 
 
 def test_a_wide_terminal_has_a_table(outbox: Outbox, database: str) -> None:
