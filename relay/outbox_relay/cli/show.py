@@ -20,9 +20,8 @@ from outbox_relay.operator.show import Whole, find, life_of, told_of
 from outbox_relay.operator.text import printable
 from outbox_relay.settings import Settings
 
-#: Where values begin, and what is said of a step in a life.
+#: Where values begin.
 VALUES: Final = 18
-STEPS: Final = VALUES + len("2030-01-31 08:00:00.000  ")
 
 
 def command() -> Command:
@@ -76,7 +75,7 @@ def _print_life(life: list[dict[str, Any]]) -> None:
         at = step["at"]
         shown = f"{at:%Y-%m-%d %H:%M:%S}.{at:%f}"[:-3] if isinstance(at, datetime) else at
         head = "life" if number == 0 else ""
-        print_line(f"{head:<{VALUES}}{shown:<{STEPS - VALUES}}{step['what']}", STEPS)
+        print_line(f"{head:<{VALUES}}{shown:<24} {step['what']}", VALUES + 2)
 
 
 def _fields(
