@@ -31,12 +31,13 @@ class Pace:
         #: Whether it was the alarm that made chores due just now: something is to be promoted.
         self.alarm = False
 
-    def begins(self, now: float, *, holding: bool = False) -> None:
+    def begins(self, now: float, *, chores_first: bool = False) -> None:
         """A connection is new. The first look for work goes before them, and what it finds.
 
-        Claims of who is `holding` messages from before may be about to run out: they go first.
+        They go first where claims from before may be about to run out, and in a drain, which may
+        be over in a moment.
         """
-        self._last, self._begun = NEVER, None if holding else now
+        self._last, self._begun = NEVER, None if chores_first else now
 
     def are_due(self, now: float, sleep: Sleep, *, quiet: bool, holding: bool = False) -> bool:
         """Whether to look after them now; the next time is counted from here.

@@ -188,7 +188,7 @@ class Relay:
             self._health.broker_up = True
             self._metrics.broker_up.set(1)
         self._cycle.resume()
-        self._pace.begins(monotonic(), holding=self._cycle.holding > 0)
+        self._pace.begins(monotonic(), chores_first=self._draining or self._cycle.holding > 0)
         self._step(self._store, self._publisher)
 
     def _rest(self, seconds: float) -> None:

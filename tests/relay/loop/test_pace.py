@@ -53,7 +53,7 @@ def test_the_alarm() -> None:
 
 
 def test_a_beginning() -> None:
-    """What is there is published first, unless claims from before may be about to run out."""
+    """What is there is published first, unless chores cannot wait."""
     pace, sleep = Pace(), Sleep()
     pace.begins(0)
     assert not pace.are_due(0, sleep, quiet=False)
@@ -61,5 +61,5 @@ def test_a_beginning() -> None:
     sleep.asleep = True
     assert pace.are_due(3 * CHORES_AFTER_CALL, sleep, quiet=False)
 
-    pace.begins(1, holding=True)
+    pace.begins(1, chores_first=True)
     assert pace.are_due(1, sleep, quiet=False, holding=True)
