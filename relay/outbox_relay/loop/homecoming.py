@@ -116,8 +116,10 @@ class Homecoming(Watch):
                 self._metrics.dead_letters_left.clear()
                 return 0
             names = list(dict.fromkeys((*self._queues, *home.queues())))
+            if not (looked_for := self._looked_for(names)):
+                return 0
             with closing(self._open_dead_letters()) as letters:
-                for name in self._looked_for(names):
+                for name in looked_for:
                     waiting = letters.waiting(name)
                     self._note_missing(name, missing=waiting is None)
                     if waiting is None and name not in self._queues:

@@ -34,8 +34,8 @@ AT_ONCE: Final = 2
 #: How often each has a turn, in seconds: one that has published since the last, and one that rests.
 EVERY: Final = 120.0
 EVERY_IDLE: Final = 900.0
-#: Between two looks at whose turn it is.
-PAUSE: Final = 0.5
+#: How long to wait where it is nobody's turn.
+PAUSE: Final = 2.0
 #: No further portion of one outbox is forgotten after so many seconds.
 BUDGET: Final = 5.0
 #: And none looked at that was confirmed: turns are seldom, and a backlog has to be caught up with.
@@ -53,11 +53,13 @@ class Chores(Watch):
         self._failing: dict[tuple[str, str], str] = {}
 
     def _run(self) -> None:
-        while not self._stopped.wait(PAUSE):
+        pause = PAUSE
+        while not self._stopped.wait(pause):
             desks = {desk.outbox.name: desk for desk in self._desks() if desk.health.database_up}
             often = {name: EVERY if desk.active else EVERY_IDLE for name, desk in desks.items()}
             with self._lock:
                 name = self._rota.next(often, monotonic())
+            pause = PAUSE if name is None else 0.0
             if name is not None:
                 with bound_contextvars(outbox=name):
                     self._turn(desks[name])

@@ -12,8 +12,8 @@ from outbox_relay.observe.watch import Watch
 
 log = structlog.get_logger()
 
-#: Between two readings, in seconds.
-EVERY: Final = 10.0
+#: Between two readings, in seconds: each connects to every database.
+EVERY: Final = 20.0
 
 
 class Listing(Watch):
