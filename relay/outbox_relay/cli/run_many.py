@@ -11,6 +11,7 @@ from outbox_relay.many.chores import chores
 from outbox_relay.many.fleet import Fleet
 from outbox_relay.many.listing import Listing
 from outbox_relay.many.observe import Boards
+from outbox_relay.many.queues import Queues
 from outbox_relay.many.roster import Roster
 from outbox_relay.observe.health import Endpoint
 from outbox_relay.settings import Settings
@@ -35,9 +36,11 @@ def run_many(arguments: Namespace, settings: Settings) -> int:
     spare_the_collector()
     with ExitStack() as beside:
         beside.enter_context(Listing(Roster(settings), fleet.list))
+        shown = settings.http_address is not None
         if settings.http_address:
             beside.enter_context(Endpoint(settings.http_address, boards.health, boards.registry))
-        for each in chores(fleet.desks):
+            beside.enter_context(Queues(fleet.desks))
+        for each in chores(fleet.desks, shown=shown):
             beside.enter_context(each)
         fleet.run()
     return 0

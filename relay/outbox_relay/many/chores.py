@@ -1,8 +1,9 @@
 """The chores of all outboxes, one outbox after another, whether or not it has a seat.
 
 What a relay that runs alone does beside publishing, on threads of its own: forget what is old, give
-messages without work their work back, bring dead letters home, see what became of messages. Each
-has its turn within a few minutes; two at a time, so that one database that hangs does not stop all.
+messages without work their work back, bring dead letters home, see what became of messages, where
+they go and whether workers know them. Each has its turn within a few minutes; two at a time, so
+that one database that hangs does not stop all.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,11 +18,15 @@ from structlog.contextvars import bound_contextvars
 from outbox_relay.broker.registry import open_dead_letters
 from outbox_relay.errors import RelayError
 from outbox_relay.loop.homecoming import Homecoming
+from outbox_relay.many.observe import MAX_ROUTES
 from outbox_relay.many.rota import Rota
 from outbox_relay.many.seat import Desk
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.observe.watch import Watch
+from outbox_relay.operator import depths, unknown
 from outbox_relay.operator.effects import Effects
+from outbox_relay.operator.inbox import inbox_of
+from outbox_relay.operator.session import Session
 from outbox_relay.postgres.home import Home
 from outbox_relay.postgres.purge import tidy
 from outbox_relay.settings import Settings
@@ -45,11 +50,16 @@ Chore = tuple[str, Callable[[], object]]
 
 
 class Chores(Watch):
-    """Has turns, one after another; `rota` and `lock` are common to all that do."""
+    """Has turns, one after another; `rota` and `lock` are common to all that do.
 
-    def __init__(self, desks: Callable[[], Sequence[Desk]], rota: Rota, lock: Lock) -> None:
+    What becomes of waiting messages is seen where it is `shown`.
+    """
+
+    def __init__(
+        self, desks: Callable[[], Sequence[Desk]], rota: Rota, lock: Lock, *, shown: bool = True
+    ) -> None:
         super().__init__("chores")
-        self._desks, self._rota, self._lock = desks, rota, lock
+        self._desks, self._rota, self._lock, self._shown = desks, rota, lock, shown
         self._failing: dict[tuple[str, str], str] = {}
 
     def _run(self) -> None:
@@ -74,7 +84,7 @@ class Chores(Watch):
             desk.turn.release()
 
     def _do(self, desk: Desk) -> None:
-        for chore, do in chores_of(desk):
+        for chore, do in chores_of(desk, shown=self._shown):
             if self._stopped.is_set():
                 return
             try:
@@ -90,19 +100,35 @@ class Chores(Watch):
             log.error("chore_failed", chore=chore, reason=reason)
 
 
-def chores(desks: Callable[[], Sequence[Desk]]) -> list[Chores]:
+def chores(desks: Callable[[], Sequence[Desk]], *, shown: bool = True) -> list[Chores]:
     """Those that share all turns."""
     rota, lock = Rota(), Lock()
-    return [Chores(desks, rota, lock) for _ in range(AT_ONCE)]
+    return [Chores(desks, rota, lock, shown=shown) for _ in range(AT_ONCE)]
 
 
-def chores_of(desk: Desk) -> Iterable[Chore]:
+def chores_of(desk: Desk, *, shown: bool = True) -> Iterable[Chore]:
     """What there is to do for it, by name."""
     settings = desk.outbox.settings
     yield "tidy", partial(_tidy, settings)
+    if shown:
+        yield "queues", partial(_see_queues, desk)
     if settings.retention:  # else what was sent is forgotten: nothing is left for the others
         yield "dead_letters", desk.homecoming.round
         yield "effects", partial(_show_effects, desk)
+
+
+def _see_queues(desk: Desk) -> None:
+    """What cannot be known, for want of a right say, is not shown."""
+    settings = desk.outbox.settings
+    try:
+        with Session.open(settings) as outbox, inbox_of(outbox, settings) as inbox:
+            desk.queues = tuple(depths.queues_of(outbox)[:MAX_ROUTES])
+            tasks = unknown.read(outbox, inbox)[:MAX_ROUTES]
+    except RelayError as error:
+        desk.metrics.unknown.clear()
+        log.debug("queues_unread", reason=str(error))
+        return
+    desk.metrics.unknown_tasks({(each.task, each.queue): each.messages for each in tasks})
 
 
 def _show_effects(desk: Desk) -> None:

@@ -129,6 +129,7 @@ class Fleet:
         now = monotonic()
         reports = {name: seat.report(now) for name, seat in self._seated.items()}
         for name, report in reports.items():
+            self._desks[name].active |= not report.idle
             if report.at_work or report.without_broker >= PATIENCE:
                 self._brokers[_broker(self._desks[name].outbox)].up = report.at_work
         brokers = self._brokers.values()

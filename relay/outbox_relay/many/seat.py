@@ -53,8 +53,10 @@ class Desk:
     open_publisher: Open
     homecoming: Homecoming
     effects: Effects
-    #: Whether it has had a seat since its last chores.
+    #: Whether it has had anything to do since its last chores.
     active: bool = False
+    #: Where its messages go, as its last chores have seen.
+    queues: tuple[str, ...] = ()
     #: Held while its chores are done, which may take longer than the pause between two turns.
     turn: Lock = field(default_factory=Lock)
 

@@ -103,13 +103,15 @@ def test_a_turn_that_takes_long_is_not_had_twice(
         done.append("first")
         other._turn(desk)
 
-    monkeypatch.setattr(chores, "chores_of", lambda _: [("slow", again)])
+    monkeypatch.setattr(chores, "chores_of", lambda *_, **__: [("slow", again)])
     rota, lock = Rota(), Lock()
     one, other = (Chores(lambda: [desk], rota, lock) for _ in range(2))
 
     one._turn(desk)
     assert done == ["first"]
 
-    monkeypatch.setattr(chores, "chores_of", lambda _: [("quick", lambda: done.append("next"))])
+    monkeypatch.setattr(
+        chores, "chores_of", lambda *_, **__: [("quick", lambda: done.append("next"))]
+    )
     one._turn(desk)
     assert done == ["first", "next"]
