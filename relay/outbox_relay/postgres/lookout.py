@@ -16,11 +16,15 @@ from outbox_relay.errors import SchemaError, StatementFailed
 from outbox_relay.postgres.chores import STATS
 from outbox_relay.postgres.database import BoundedConnection, connect, translated
 from outbox_relay.postgres.doorbell import BELL, obstacle
+from outbox_relay.postgres.pipeline import Pipeline, Query
 from outbox_relay.postgres.session import Session
+from outbox_relay.postgres.statement import Statement
 from outbox_relay.settings.values import Doorbell
 
 #: As many schemas are asked about in one statement; the server's plan grows with them.
 TOGETHER: Final = 50
+#: So many of these statements are kept prepared, one of them for each schema by itself.
+MAX_GLANCES: Final = 200
 #: How long a look waits for somebody's lock on a table, in milliseconds.
 LOCK_TIMEOUT_MS: Final = 200
 
@@ -70,6 +74,9 @@ class Lookout:
         self._wanted = doorbell
         self._schemas: dict[str, _Schema] = {}
         self._rung: set[str] = set()
+        self._pipeline = Pipeline(connection)
+        self._glances: dict[tuple[str, ...], Statement] = {}
+        self._prepared = 0
         self._by_channel: dict[str, str] = {}
         #: Why it can be rung for none; empty where it can.
         self.deaf = "OUTBOX_DOORBELL is off" if doorbell == "off" else ""
@@ -195,18 +202,34 @@ class Lookout:
         self._connection.close()
 
     def _ask(self, schemas: Sequence[str], asked: Sequence[int]) -> dict[str, Glance]:
-        text = " UNION ALL ".join(
-            GLANCE.format(number=number, outbox=f'"{name}"') for number, name in enumerate(schemas)
-        )
         seen = {}
         with translated():
-            rows = self._connection.execute(text.encode(), {"asked": asked}).fetchall()
+            query = Query(
+                self._glance(tuple(schemas)), {"asked": f"{{{','.join(map(str, asked))}}}"}
+            )
+            rows = self._pipeline.run(query)
         for number, work, due, waits, table in rows:
             seen[schemas[number]] = Glance(work, due, waits)
             known = self._schemas[schemas[number]]
             known.anew = known.table not in (0, table)
             known.table = table
         return seen
+
+    def _glance(self, schemas: tuple[str, ...]) -> Statement:
+        """The statement that asks about these, prepared: it is the same look after look."""
+        if (known := self._glances.get(schemas)) is not None:
+            return known
+        if len(self._glances) >= MAX_GLANCES:
+            oldest = self._glances.pop(next(iter(self._glances)))
+            self._connection.execute(SQL("DEALLOCATE {}").format(Identifier(oldest.name)))
+        self._prepared += 1
+        text = " UNION ALL ".join(
+            GLANCE.format(number=number, outbox=f'"{name}"') for number, name in enumerate(schemas)
+        )
+        statement = Statement(f"glance_{self._prepared}", text)
+        self._pipeline.prepare(statement)
+        self._glances[schemas] = statement
+        return statement
 
     def _without_those_made_anew(
         self, seen: dict[str, Glance], broken: Broken

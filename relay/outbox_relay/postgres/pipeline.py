@@ -59,9 +59,7 @@ class Pipeline:
         for statement in asked:
             pgconn.send_query_params(statement.text.encode(), None, result_format=BINARY)
         for statement in prepared:
-            names = list(dict.fromkeys(PARAMETER.findall(statement.text)))
-            numbers = {name: f"${number}" for number, name in enumerate(names, 1)}
-            text = PARAMETER.sub(lambda found, of=numbers: of[found[1]], statement.text)  # type: ignore[misc]  # the default binds the loop's value
+            names, text = _numbered(statement)
             pgconn.send_prepare(statement.name.encode(), text.encode())
             self._parameters[statement.name] = names
         pgconn.pipeline_sync()
@@ -71,6 +69,13 @@ class Pipeline:
         for _ in (*prepared, "the end of the transaction"):
             self._reply()
         pgconn.exit_pipeline_mode()
+
+    def prepare(self, statement: Statement) -> None:
+        """Give one to the server; where that fails, the session goes on."""
+        names, text = _numbered(statement)
+        self._connection.pgconn.send_prepare(statement.name.encode(), text.encode())
+        _check(self._connection.wait(generators.execute(self._connection.pgconn)))
+        self._parameters[statement.name] = names
 
     def run(self, query: Query) -> list[Any]:
         """Run one statement and wait for its rows: the shortest way there and back."""
@@ -107,6 +112,13 @@ class Pipeline:
     def _made(self, result: PGresult, make: RowMaker[Any]) -> list[Any]:
         self._rows.set_pgresult(result)
         return self._rows.load_rows(0, result.ntuples, make)
+
+
+def _numbered(statement: Statement) -> tuple[list[str], str]:
+    """The names of its parameters, and the text with a number in the place of each."""
+    names = list(dict.fromkeys(PARAMETER.findall(statement.text)))
+    numbers = {name: f"${number}" for number, name in enumerate(names, 1)}
+    return names, PARAMETER.sub(lambda found: numbers[found[1]], statement.text)
 
 
 def _check(results: list[PGresult]) -> PGresult:

@@ -8,6 +8,7 @@ import pytest
 
 from outbox_migrations import upgrade
 from outbox_relay.errors import SchemaError
+from outbox_relay.postgres import lookout as module
 from outbox_relay.postgres.lookout import Glance, Lookout
 from tests.fixtures.postgres import OwnPostgres
 from tests.relay.many.tenants import Tenant, tenants_of
@@ -60,6 +61,26 @@ def test_it_sees_who_has_work_and_what_is_due(lookout: Lookout, tenants: list[Te
     assert third not in seen
     assert not broken
     assert look(lookout, third) == ({third: NOTHING}, {})
+
+
+def test_few_looks_are_kept_prepared(
+    lookout: Lookout, tenants: list[Tenant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was prepared for tenants that have gone is not kept, and looks stay right."""
+    monkeypatch.setattr(module, "MAX_GLANCES", 2)
+    first, *others = (tenant.schema for tenant in tenants)
+    for _ in range(3):
+        for name in (first, *others):
+            assert lookout.look_singly([name], fail) == {name: NOTHING}
+        assert look(lookout, first) == ({first: NOTHING}, {})
+    lookout.drop(others[0])
+
+    assert look(lookout, first, others[1]) == ({first: NOTHING, others[1]: NOTHING}, {})
+
+
+def fail(schema: str, reason: str) -> None:
+    """Nobody is broken."""
+    raise AssertionError(f"{schema}: {reason}")
 
 
 def test_it_is_rung_for_each(lookout: Lookout, tenants: list[Tenant], never: int) -> None:
