@@ -278,13 +278,19 @@ def metrics(how: str, text: str = METRICS) -> Iterator[str]:
         thread.join()
 
 
-def test_a_relay_of_many_outboxes_that_rest_is_there(browse: Browse, outbox: str) -> None:
-    """It has one connection by which it is woken for them all: nobody is told that none runs."""
+def test_a_relay_of_many_outboxes_is_one(browse: Browse, outbox: str) -> None:
+    """It has one connection by which it is woken for them all, and another while it publishes.
+
+    Nobody is told that none runs, nor that there are several.
+    """
     commit_rows(outbox, 1)
-    with psycopg.connect(outbox, application_name="outbox-relay watch"):
+    with (
+        psycopg.connect(outbox, application_name="outbox-relay watch"),
+        psycopg.connect(outbox, application_name="outbox-relay seat 0.1.0 aaaa.bbbbbb.cccc"),
+    ):
         page = browse(outbox).get("/workers").text
         overview = browse(outbox).get("/").text
 
-    assert rows(page)[0][1] == "of many outboxes"
+    assert [row[1] for row in rows(page)] == ["of many outboxes"]
     assert "No relay is connected" not in page
     assert re.search(r'data-number="relays">1<', overview)

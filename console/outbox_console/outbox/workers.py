@@ -12,7 +12,7 @@ from outbox_console.postgres.database import Session
 
 #: Relays name themselves, which every login can see; the rest some can (pg_read_all_stats).
 #: A relay's other connection, which it has at times for retention, has no version; nor has that by
-#: which a relay of many outboxes is woken while they rest.
+#: which a relay of many outboxes is woken, and counted: its seats are no relays more.
 RELAYS: Final = """
 SELECT pid, usename AS login, host(client_addr) AS address, backend_start AS since,
        application_name AS name

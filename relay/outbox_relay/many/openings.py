@@ -36,7 +36,7 @@ class Openings:
         """As `open_store` does."""
         session, self._session = self._session, None
         try:
-            return open_store(self._settings, str(Identity.of(self._settings)), left=session)
+            return open_store(self._settings, Identity.of(self._settings).seat, left=session)
         except BaseException:
             if session is not None:
                 session.close()

@@ -47,7 +47,11 @@ ADDRESSING: Final = ("global_keyprefix", "master_name", "priority_steps", "sep")
 SCHEMA_WIDTH: Final = 4
 BROKER_WIDTH: Final = 6
 SETTING_WIDTH: Final = 2
-_NAME: Final = re.compile(r"outbox-relay (\d\S*) ([\w-]{4})\.([\w-]{6})\.([\w-]*)", re.ASCII)
+#: Of many outboxes, whoever publishes for one of them: the watch beside it is the relay.
+SEAT: Final = "outbox-relay seat "
+_NAME: Final = re.compile(
+    r"outbox-relay (?:seat )?(\d\S*) ([\w-]{4})\.([\w-]{6})\.([\w-]*)", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,16 @@ class Identity:
         return cls(*found.groups()) if found else None
 
     def __str__(self) -> str:
-        return f"outbox-relay {self.version} {self.schema}.{self.broker}.{self.settings}"
+        return f"outbox-relay {self._text}"
+
+    @property
+    def seat(self) -> str:
+        """The name of a seat's connection."""
+        return f"{SEAT}{self._text}"
+
+    @property
+    def _text(self) -> str:
+        return f"{self.version} {self.schema}.{self.broker}.{self.settings}"
 
     def differences(self, other: Self) -> list[str]:
         """The variables in which two of one version are not set alike."""

@@ -8,6 +8,7 @@ from outbox_relay.core.backlog import Stats
 from outbox_relay.errors import StoreLost
 from outbox_relay.operator import holds, unknown
 from outbox_relay.operator.holds import Held, Paused
+from outbox_relay.operator.identity import SEAT
 from outbox_relay.operator.inbox import inbox_of
 from outbox_relay.operator.session import Session
 from outbox_relay.operator.unknown import UnknownTask
@@ -27,11 +28,9 @@ SELECT pid, usename AS login, host(client_addr) AS address,
        extract(epoch FROM clock_timestamp() - backend_start)::float8 AS connected_for,
        application_name AS name
 FROM pg_stat_activity
-WHERE application_name ~ '^outbox-relay( [0-9]| watch$|$)' AND datname = current_database()
+WHERE application_name ~ '^outbox-relay( (seat )?[0-9]| watch$|$)' AND datname = current_database()
 ORDER BY pid
 """
-
-WATCH: Final = "outbox-relay watch"
 
 #: An inspector may read the counts, and not this.
 MAY_READ_FLOW: Final = "SELECT has_table_privilege(%(receipt)s, 'SELECT')"
@@ -108,8 +107,8 @@ def read(session: Session, settings: Settings) -> Status:
     allowed = session.value(MAY_READ_FLOW, receipt=f'"{session.schema}".receipt')
     flow = session.fetch(Flow, FLOW)[0] if allowed else Flow()
     relays = session.fetch(RelaySeen, RELAYS)
-    # Whoever is woken by the database for many outboxes has a connection more while it serves one.
-    relays = [relay for relay in relays if relay.name != WATCH] or relays
+    # Of many outboxes, the relay is who watches; its seats are no relays more.
+    relays = [relay for relay in relays if not relay.name.startswith(SEAT)] or relays
     paused, held_back = holds.paused(session), holds.held(session)
     try:
         return Status(stats, flow, relays, paused, held_back, *_unknown(session, settings))

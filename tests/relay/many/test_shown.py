@@ -76,7 +76,7 @@ def test_commands_see_the_relay(
     health = command("health", **environment)
 
     assert status.out.count("\tyes\t") == len(NAMES)
-    assert one.json()["relays_alive"] >= 1
+    assert one.json()["relays_alive"] == 1
     assert finding(doctor, "ok", "relays") == f"ok       relays: well with {len(NAMES)} outbox(es)"
     assert (health.code, health.out.strip()) == (0, "ready")
     of_one = command("health", "--outbox", "us/tenant_2", **environment)

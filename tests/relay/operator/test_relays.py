@@ -32,10 +32,9 @@ def seen(*identities: Identity) -> list[RelaySeen]:
 
 def test_a_name_fits_and_is_read_back() -> None:
     """In the 63 bytes that Postgres keeps; another program's name says nothing."""
-    name = str(identity())
-
-    assert len(name) <= 63
-    assert Identity.parse(name) == identity()
+    for name in (str(identity()), identity().seat):
+        assert len(name) <= 63
+        assert Identity.parse(name) == identity()
     for other in ("outbox-relay", "outbox-relay retention", "outbox-relay-cli", "psql"):
         assert Identity.parse(other) is None
 
