@@ -1,12 +1,17 @@
 """Celery tasks written to a Postgres outbox, in the caller's own transaction.
 
 Importing this package replaces methods of Celery's own classes, for every app of the process
-(`overrides.py`): `Task.retry`, which then hands on a rejection by the outbox instead of discarding
-the task; `apply_async` of signatures, chains, groups and chords, and the call of a chain, by which
-what follows a task is known as that, a chord takes `outbox=`, and eager ones wait for a commit; for
-that also `Task.apply`; and the producer of beat's Scheduler. For an app without an outbox all do
-what they did. Two receivers wait for the start of a worker and of beat (`worker_init`,
-`beat_init`), and leave other apps alone. Nothing else of Celery or kombu is changed.
+(`overrides.py`):
+
+* `Task.retry` hands on a rejection by the outbox, instead of discarding the task;
+* `apply_async` of signatures, chains, groups and chords, and the call of a chain: what follows a
+  task is known as its continuation, a chord takes `outbox=`, and eager tasks wait for a commit, for
+  which `Task.apply` is replaced as well;
+* the producer of beat's `Scheduler` is the outbox's.
+
+For an app without an outbox all do what they did. Two receivers wait for the start of a worker and
+of beat (`worker_init`, `beat_init`), and leave other apps alone. Nothing else of Celery or kombu is
+changed.
 """
 
 from importlib.metadata import version
