@@ -13,6 +13,7 @@ from matplotlib import pyplot  # after the choice of what it draws with
 BAR: Final = "#4878a8"
 COSTS: Final = {"sender": "#4878a8", "postgres": "#d08a3c", "broker": "#b0b0b0"}
 PALE: Final = "#a9c4de"
+THOUSANDS: Final = "{x:,.0f}"
 
 
 def draw(figures: Figures, file: Path) -> None:
@@ -35,6 +36,7 @@ def _rates(axes: Any, figures: Figures) -> None:
     for name, value in zip(names, medians, strict=True):
         axes.text(value, name, f" {value:,.0f}", va="center", fontsize=8)
     axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(THOUSANDS)
     axes.set_title("messages a second")
 
 
@@ -44,7 +46,7 @@ def _costs(axes: Any, figures: Figures) -> None:
     left = [0.0] * len(names)
     for who, colour in COSTS.items():
         widths = [_median(figures, f"{name}/{who}") for name in names]
-        axes.barh(names, widths, left=left, color=colour, label=who)
+        axes.barh(names, widths, left=left, color=colour, label=who.replace("postgres", "Postgres"))
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     axes.legend()
@@ -55,6 +57,7 @@ def _backlog(axes: Any, figures: Figures) -> None:
     names = _having(figures, "rate", ("backlog", "horizon", "among"))
     axes.barh(names, [_median(figures, f"{name}/rate") for name in names], color=BAR)
     axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(THOUSANDS)
     axes.set_title("messages a second to a broker that costs nothing")
 
 
