@@ -36,14 +36,16 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup demo test test-faults test-losses faults-page soak soak-producer test-deploy check lint types contracts lock hooks findings release-check audit \
 	licences settings-page scaling bench dashboard image up down clean
 
+##@ To begin with
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.synced ## Make .venv with the five packages, their commands and the tools
 
 demo: .venv/.synced ## Run a small shop on the outbox, servers and console included (BROKER=rabbitmq or redis; KEEP=1 goes on)
 	@PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/examples/shop $(BIN)/python -m demo
 
+##@ Tests
 test: .venv/.synced ## Run the tests on private servers (ARGS="-k name"; RABBITMQ=auto, require or off; RABBITMQ_VERSION=3.10)
 	@$(RABBITMQ_ROOT) $(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal -m "not long" \
 		--ignore=tests/containers --ignore=tests/apm --ignore=tests/ecosystem --cov --cov-report= --cov-report=json:.coverage.json $(ARGS)
@@ -81,6 +83,7 @@ faults-page: .venv/.synced ## Write docs/faults.md from what make test-faults me
 test-deploy: .venv/.synced .helm/.made ## Run the tests of images, chart and containers (DOCKER=auto, require or off)
 	@$(BIN)/pytest --timeout=600 tests/containers $(ARGS)
 
+##@ Checks
 check: lint types contracts lock ## Lint, formatting, types, import contracts and the lock file
 
 lint: .venv/.synced
@@ -110,6 +113,7 @@ audit: | $(UV) ## Ask for known vulnerabilities of what is locked; fails where n
 		[ $$status = 1 ] || echo "Not audited: nobody could be asked, so nothing is known." >&2; \
 		exit $$status; }
 
+##@ What is generated
 .PHONY: baseline
 baseline: .venv/.synced ## Write the first migrations from migrations/outbox_migrations/schema
 	@PYTHONPATH=tools $(BIN)/python -m baseline
@@ -127,6 +131,7 @@ command-samples: .venv/.synced ## Run the samples of docs/commands.md again, and
 scaling: .venv/.synced ## Compute the table of docs/scaling.md again
 	@PYTHONPATH=tools $(BIN)/python -m scaling
 
+##@ Measurements
 bench: .venv/.synced ## Measure against limits and peers (FULL=1 for everything; PEERS=1 for released ones; ARGS="--only quorum")
 	@PYTHONPATH=tools $(BIN)/python -m bench $(if $(FULL),--full) $(ARGS)
 
@@ -134,11 +139,20 @@ bench: .venv/.synced ## Measure against limits and peers (FULL=1 for everything;
 bench-servers: .venv/.synced ## Measure on the oldest and the newest RabbitMQ, in turns (ARGS="--rounds 3")
 	@PYTHONPATH=tools $(BIN)/python -m bench.versions $(ARGS)
 
-image: ## Build the images of relay, migrations, console and shop (PYTHON_IMAGE=another base)
+##@ Containers
+# Says what is missing, where Docker's own words would be its list of options.
+.PHONY: docker
+docker:
+	@docker compose version >/dev/null 2>&1 || { echo "Docker and its plugin compose are needed here," \
+		"and are not installed. Without them: make demo"; exit 1; }
+	@docker info >/dev/null 2>&1 || { echo "No Docker engine answers: start one, or name it" \
+		"(DOCKER_HOST). Without one: make demo"; exit 1; }
+
+image: docker ## Build the images of relay, migrations, console and shop (PYTHON_IMAGE=another base)
 	@$(COMPOSE) build
 	@docker image ls --filter reference='celery-outbox/*'
 
-up: ## Run the whole path in containers (BROKER=redis; COMPOSE_PROFILES=monitoring)
+up: docker ## Run the whole path in containers (BROKER=redis; COMPOSE_PROFILES=monitoring)
 	@$(COMPOSE) up --build --wait --detach $(WITHOUT)
 	@echo "Order something:"
 	@echo "  curl --json '{\"customer\": \"Ada\", \"items\": [\"teapot\", \"lamp\"]}'" \
@@ -157,9 +171,10 @@ up: export BROKER_URL = redis://redis:6379/0
 up: WITHOUT = --scale rabbitmq=0
 endif
 
-down: ## Stop the containers (ARGS=--volumes forgets their data)
+down: docker ## Stop the containers (ARGS=--volumes forgets their data)
 	@COMPOSE_PROFILES=redis,monitoring $(COMPOSE) down $(ARGS)
 
+##@ Tests beside other packages and other versions
 .PHONY: test-tutorials
 test-tutorials: .venv/.synced ## Make projects as frameworks' tutorials say, then safe as our pages say
 	@$(BIN)/pytest tests/tutorials $(ARGS)
@@ -304,6 +319,7 @@ test-celery: .celery-suite/$(SUITE) ## Run Celery's own integration tests, plain
 
 # Pages are put together with what is in .venv, whose settings and errors they are about, and built
 # by Zensical in an environment of its own; neither asks anybody outside.
+##@ Documentation, dashboard, console
 .PHONY: docs
 docs: .venv/.synced .docs/.made ## Build the documentation site in site/ (SERVE=1 serves it; SITE_URL, SITE_REPOSITORY)
 	@PYTHONPATH=tools $(BIN)/python -m docs_site
@@ -337,6 +353,7 @@ console-pictures: .venv/.synced ## Make the pictures of docs/pictures/ again (ne
 console-bench: .venv/.synced ## Measure the console's pages over twelve million messages (ARGS="--millions 1")
 	@PYTHONPATH=tools $(BIN)/python -m console_bench $(ARGS)
 
+##@ To end with
 clean: ## Remove everything that make made
 	rm -rf .venv .apm .ecosystem .compat .docs .site site .helm .matrix .patroni .celery-suite .django .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
 
