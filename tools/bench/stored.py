@@ -17,4 +17,4 @@ FROM outbox.message ORDER BY id LIMIT %s
 def messages(lab: Lab, count: int) -> list[Message]:
     """Return the first messages of the outbox."""
     rows = lab.admin.execute(ROWS, (monotonic(), count)).fetchall()
-    return [Message._make(row) for row in rows]
+    return [Message(*row) for row in rows]
