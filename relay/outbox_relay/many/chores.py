@@ -16,7 +16,7 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from outbox_relay.broker.registry import open_dead_letters
-from outbox_relay.errors import RelayError
+from outbox_relay.errors import RelayError, SchemaError
 from outbox_relay.loop.homecoming import Homecoming
 from outbox_relay.many.observe import MAX_ROUTES
 from outbox_relay.many.rota import Rota
@@ -132,11 +132,15 @@ def _see_queues(desk: Desk) -> None:
 
 
 def _show_effects(desk: Desk) -> None:
-    """What cannot be known, for want of an inbox say, is not shown."""
+    """What cannot be known is not shown. For an inbox that is not there, it is looked seldom."""
+    if monotonic() < desk.unseen_until:
+        return
     try:
         desk.metrics.effects(desk.effects.round())
     except RelayError as error:
         desk.metrics.effects(None)
+        if isinstance(error, SchemaError):
+            desk.unseen_until = monotonic() + EVERY_IDLE
         log.debug("effects_unread", reason=str(error))
     finally:
         desk.effects.rest()

@@ -57,6 +57,8 @@ class Desk:
     active: bool = False
     #: Where its messages go, as its last chores have seen.
     queues: tuple[str, ...] = ()
+    #: No worker leaves receipts, as far as is known until then, in monotonic seconds.
+    unseen_until: float = 0.0
     #: Held while its chores are done, which may take longer than the pause between two turns.
     turn: Lock = field(default_factory=Lock)
 

@@ -16,7 +16,7 @@ from outbox_relay.core.effects import Seen
 from outbox_relay.errors import RelayError, SchemaError
 from outbox_relay.operator import queries
 from outbox_relay.operator.audit import NO_INBOX, Found, locate, portions, watched_by
-from outbox_relay.operator.inbox import open_inbox
+from outbox_relay.operator.inbox import inbox_of
 from outbox_relay.operator.missing import Missing, Unfinished, Watched, among
 from outbox_relay.operator.session import Session
 from outbox_relay.postgres.database import connect, current_url
@@ -86,7 +86,7 @@ class Effects:
             outbox = self._outbox or self._take_over()
             if outbox is None:
                 return None
-            with open_inbox(self._settings, NAME) as inbox:
+            with inbox_of(outbox, self._settings, NAME) as inbox:
                 return self._look(outbox, inbox)
         except RelayError:
             self.close()

@@ -17,10 +17,12 @@ def open_inbox(settings: Settings, name: str = APPLICATION_NAME) -> Session:
 
 
 @contextmanager
-def inbox_of(outbox: Session, settings: Settings) -> Iterator[Session]:
+def inbox_of(
+    outbox: Session, settings: Settings, name: str = APPLICATION_NAME
+) -> Iterator[Session]:
     """The outbox' session where it has the inbox too, else another one. Raises StoreLost."""
     if not settings.inbox_url.read():
         yield outbox
         return
-    with open_inbox(settings) as inbox:
+    with open_inbox(settings, name) as inbox:
         yield inbox

@@ -7,7 +7,7 @@ import pytest
 
 from outbox_relay.broker.publisher import Publisher
 from outbox_relay.configuration import from_environment
-from outbox_relay.errors import BrokerLost
+from outbox_relay.errors import BrokerLost, SchemaError
 from outbox_relay.loop.incidents import outages
 from outbox_relay.many import chores
 from outbox_relay.many.chores import Chores, chores_of, effects_of, homecoming_of
@@ -115,3 +115,23 @@ def test_a_turn_that_takes_long_is_not_had_twice(
     )
     one._turn(desk)
     assert done == ["first", "next"]
+
+
+def test_an_inbox_that_is_not_there_is_looked_for_seldom(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most outboxes have none, and each look takes a connection."""
+    looks: list[str] = []
+
+    def look_in_vain() -> None:
+        looks.append("in vain")
+        raise SchemaError("no worker leaves receipts")
+
+    monkeypatch.setattr(desk.effects, "round", look_in_vain)
+    for _ in range(3):
+        dict(chores_of(desk))["effects"]()
+    assert len(looks) == 1
+
+    desk.unseen_until = 0.0
+    dict(chores_of(desk))["effects"]()
+    assert len(looks) == 2
