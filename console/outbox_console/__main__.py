@@ -64,7 +64,13 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser("outbox-console", formatter_class=RawDescriptionHelpFormatter)
     parser.description = "Shows the Celery outbox in a browser, and lets people free what is stuck."
     parser.add_argument("--version", action="version", version=f"outbox-console {__version__}")
-    parser.add_argument("command", nargs="?", choices=("serve", "password"), default="serve")
+    parser.add_argument(
+        "command",
+        nargs="?",
+        choices=("serve", "password"),
+        default="serve",
+        help="serve the console (the default), or ask for a password and print its hash",
+    )
     for name, default, help_ in VARIABLES:
         shown = f"{help_} [{name}{f', default {default}' if default else ''}]"
         parser.add_argument(_flag(name), dest=name, metavar="VALUE", help=shown)

@@ -17,6 +17,14 @@ from outbox_migrations import commands, fleet
 from outbox_migrations.errors import InvalidSetting, MigrationError
 from outbox_migrations.grants import grant
 
+COMMANDS: Final = {
+    "up": "apply what is missing; deployments that start at once take turns",
+    "status": "show the version that is there; exit code 1 if it is not the newest",
+    "sql": "print the migrations, to be reviewed and applied by hand",
+    "grant": "create the roles, each with the least rights",
+    "rebuild": "replace a schema from before the first release; no message is lost",
+    "down": "delete the schema, with every message in it",
+}
 #: What `--schemas` is for.
 FOR_MANY: Final = ("up", "status", "grant")
 #: Each is a process here and a session there.
@@ -37,12 +45,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="outbox-migrate", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="outbox-migrate",
+        description="Makes the Postgres tables of outbox and inbox, and keeps them current.",
+        epilog="\n".join(
+            [
+                "commands:",
+                *(f"  {name:<10}{what}" for name, what in COMMANDS.items()),
+                "",
+                "Exit codes: 0 done, 1 failed or not up to date, 2 wrong usage or settings.",
+            ]
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--version", action="version", version=f"outbox-migrate {version('outbox-migrations')}"
     )
-    parser.add_argument("command", choices=["up", "down", "status", "sql", "grant", "rebuild"])
-    parser.add_argument("component", nargs="?", choices=["outbox", "inbox", "both"], default="both")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    parser.add_argument(
+        "component",
+        nargs="?",
+        choices=["outbox", "inbox", "both"],
+        default="both",
+        help="which of the two schemas (both)",
+    )
     parser.add_argument("--database-url", help="libpq URL or conninfo (OUTBOX_DATABASE_URL)")
     parser.add_argument(
         "--database-url-file", help="a file that holds it (OUTBOX_DATABASE_URL_FILE)"

@@ -89,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Publishes a Postgres outbox, confirmed; shows, manages and diagnoses it.",
         epilog="Exit codes: 0 done, 1 found or left a problem, 2 wrong usage or settings.",
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and end")
+    parser.add_argument(
+        *("-V", "--version"), action=_Version, nargs=0, help="show the version and end"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         own = commands.add_parser(command.name, help=command.help, description=command.help)

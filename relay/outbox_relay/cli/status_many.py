@@ -96,10 +96,14 @@ def _summary(seen: Sequence[Seen], *, complete: bool) -> Iterator[str]:
     known = [each.status.stats for each in seen if each.status]
     if len(seen) > MAX_SHOWN:
         yield f"and {len(seen) - MAX_SHOWN} more, less far behind: all are in --json"
+    unknown = f"; {len(seen) - len(known)} cannot be asked"
+    if not complete:
+        unknown += ", and there may be more"
+    elif len(known) == len(seen):
+        unknown = ""
     count = "1 outbox" if len(seen) == 1 else f"{len(seen)} outboxes"
     yield (
         f"{count}: {sum(each.pending for each in known):,} pending, "
         f"{sum(each.scheduled for each in known):,} scheduled, "
-        f"{sum(each.dead for each in known):,} dead; {len(seen) - len(known)} cannot be asked"
-        f"{'' if complete else ', and there may be more'}"
+        f"{sum(each.dead for each in known):,} dead{unknown}"
     )

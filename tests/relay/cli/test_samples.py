@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from command_samples.page import SHORTENED, samples, written
+from outbox_relay.cli import status_many
 from outbox_relay.operator.listing import LISTINGS, Listing
 from tests.relay.conftest import Cli, Outbox
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs/commands.md").read_text()
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+PAGE = (DOCS / "commands.md").read_text()
 #: Nothing has expired on the page.
 SHOWN = [listing for listing in LISTINGS if listing.name != "expired"]
 
@@ -53,6 +55,14 @@ def test_status(cli: Cli, outbox: Outbox) -> None:
     shown = [re.split(r"\s{2,}", line)[0] for line in sample("outbox-relay status").splitlines()]
 
     assert [name for name in shown if name] == printed
+
+
+def test_status_of_many() -> None:
+    """The columns of a terminal, on which troubles stand below."""
+    page = (DOCS / "how-to/many-outboxes.md").read_text()
+    printed = dict(samples(page))["outbox-relay status"]
+
+    assert printed.splitlines()[1].split() == [*status_many.COLUMNS[:-1]]
 
 
 def test_show(cli: Cli, outbox: Outbox) -> None:
