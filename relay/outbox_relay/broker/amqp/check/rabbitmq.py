@@ -94,7 +94,9 @@ class _Routes:
                 findings.append(_hanging(name))
         if not routes:
             return []
-        safe = ok(ROUTE, f"{len(routes)} checked: every message finds a safe queue")
+        safe = ok(
+            ROUTE, f"{len(routes)} checked: every message finds a safe queue, or has one declared"
+        )
         return [*(findings or [safe]), *consumers]
 
     def _consumers(self, name: str, routes: Sequence[Route]) -> list[Finding]:
