@@ -19,8 +19,8 @@ from outbox_relay.settings import Settings
 
 T = TypeVar("T")
 
-#: How long a spare is kept, in seconds.
-KEPT: Final = 60.0
+#: How long a spare is kept, in seconds: to connect is what a lone task waits for longest.
+KEPT: Final = 300.0
 #: How often publishers are looked after: each has a heartbeat to keep.
 TEND_EVERY: Final = 2.0
 #: The most sessions of one database, and publishers altogether.
