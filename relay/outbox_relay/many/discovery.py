@@ -21,7 +21,7 @@ from outbox_relay.settings.values import identifier
 
 APPLICATION_NAME: Final = "outbox-relay discovery"
 #: Connections at a time, each for as long as one query takes.
-MAX_AT_ONCE: Final = 8
+MAX_AT_ONCE: Final = 12
 #: Seconds until those that have not answered are as good as away.
 DEADLINE: Final = 3.0
 
