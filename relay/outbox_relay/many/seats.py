@@ -14,7 +14,7 @@ from typing import Final
 #: How long whoever still publishes keeps its seat while others wait, in seconds.
 SLICE: Final = 2.0
 #: How long one with nothing to do keeps it: a burst goes on fast. And while few are free.
-LINGER: Final = 1.0
+LINGER: Final = 0.5
 LINGER_SCARCE: Final = 0.3
 #: As many seats are kept free for those who come: a fraction.
 SPARE: Final = 0.25
