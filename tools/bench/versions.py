@@ -4,8 +4,6 @@ A bench has one broker, so each turn is a run of it; the rounds of both are put 
 as docs/performance.md shows them.
 """
 
-import json
-import os
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -14,32 +12,29 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from bench.turns import Rounds, Side, in_turns
+
 VERSIONS: Final = ("3.10", "4.3")
 KINDS: Final = ("1 classic queue", "1 quorum queue")
 #: What is drained, and whether against the limit of the same round.
 ROWS: Final = (("limit", False), ("1 process", False), ("1 process", True), ("2 processes", True))
-FOLDER: Final = Path(__file__).resolve().parents[2] / ".bench" / "servers"
-
-Rounds = dict[str, list[dict[str, float]]]
+HERE: Final = Path(__file__).resolve().parents[2]
+FOLDER: Final = HERE / ".bench" / "servers"
 
 
 def main() -> int:
     """Measure, and print the table; 1 where a turn failed."""
     parser = ArgumentParser(prog="make bench-servers", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    rounds: Rounds = {version: [] for version in VERSIONS}
+    sides = [
+        Side(version, FOLDER / version, HERE, {"RABBITMQ_VERSION": version}) for version in VERSIONS
+    ]
     names = [f"{kind}, {what}" for kind in KINDS for what in dict(ROWS)]
-    for number in range(parser.parse_args().rounds):
-        for version in VERSIONS:
-            folder = FOLDER / version
-            argv = [sys.executable, "-m", "bench", "--repeats=1", f"--folder={folder}", "--only"]
-            environment = {**os.environ, "RABBITMQ_VERSION": version}
-            print(f"round {number + 1}, RabbitMQ {version}", file=sys.stderr, flush=True)
-            done = subprocess.run([*argv, *names], env=environment, stdout=sys.stderr, check=False)
-            if done.returncode:
-                return 1
-            rounds[version] += json.loads((folder / "results.json").read_text())["rounds"]
+    try:
+        rounds = in_turns(sides, names, parser.parse_args().rounds)
+    except subprocess.CalledProcessError as failed:
+        print(failed, file=sys.stderr)
+        return 1
     print("\n".join(table(rounds)))
     return 0
 
