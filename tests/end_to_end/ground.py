@@ -10,6 +10,7 @@ from typing import Any
 
 from outbox_relay.configuration import from_environment
 from outbox_relay.operator.audit import find
+from outbox_relay.operator.missing import Inquiry
 from tests.end_to_end import charging
 from tests.end_to_end.charging import CHARGE, HELD
 from tests.fixtures.programs import Program, WorkerFactory
@@ -120,7 +121,8 @@ class Ground:
     def missing(self) -> set[str]:
         """The ids of what is missing, as audit finds them."""
         settings = from_environment({"OUTBOX_DATABASE_URL": self.ledger.dsn}, need_broker=False)
-        found = find(settings, 0.0, None, None)
+        [(now,)] = self.ledger.run("SELECT now()")
+        found = find(settings, Inquiry(until=now))
         return {each.message_id for each in found.missing}
 
     def named(self, struck: set[str]) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """`audit`: what was confirmed and no worker has finished, and where it most likely is."""
 
 from argparse import ArgumentParser, Namespace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from outbox_relay.cli.command import Command
@@ -11,7 +11,7 @@ from outbox_relay.cli.values import age, moment
 from outbox_relay.core.place import Whereabouts
 from outbox_relay.operator import queries
 from outbox_relay.operator.audit import Found, find, locate
-from outbox_relay.operator.missing import Missing
+from outbox_relay.operator.missing import Inquiry, Missing
 from outbox_relay.operator.session import Session
 from outbox_relay.settings import Settings
 
@@ -43,11 +43,11 @@ def add_audited(parser: ArgumentParser) -> None:
 
 def found_by(arguments: Namespace, settings: Settings) -> Found:
     """What is missing, of what was asked for."""
-    since: datetime | None = None
-    if arguments.since is not None:
-        with Session.open(settings) as session:
-            since = arguments.since.before(session.value(queries.NOW))
-    return find(settings, arguments.older_than, since, arguments.task)
+    with Session.open(settings) as session:
+        now: datetime = session.value(queries.NOW)
+    until = now - timedelta(seconds=arguments.older_than)
+    since = arguments.since.before(now) if arguments.since is not None else None
+    return find(settings, Inquiry(until, since, arguments.task))
 
 
 def _arguments(parser: ArgumentParser) -> None:

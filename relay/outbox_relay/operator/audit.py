@@ -8,7 +8,7 @@ is measured.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import inf
 from time import monotonic
@@ -20,7 +20,7 @@ from outbox_relay.errors import BrokerLost, SchemaError
 from outbox_relay.operator import queries
 from outbox_relay.operator.inbox import open_inbox
 from outbox_relay.operator.manage import Order, Row, act
-from outbox_relay.operator.missing import Missing, Unfinished, Watched, among
+from outbox_relay.operator.missing import Inquiry, Missing, Portion, missing_of, portions
 from outbox_relay.operator.session import Session
 from outbox_relay.settings import Settings
 
@@ -41,35 +41,17 @@ NOT_WATCHED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
-    """Messages that were confirmed one after another; their ids are an array literal."""
-
-    last: datetime | None
-    message_ids: str | None
-    messages: int
-
-
-@dataclass(frozen=True, slots=True)
 class Found:
     """What is missing, of how many messages that were looked at."""
 
     checked: int
     missing: list[Missing]
     now: datetime  # by the clock of the inbox
-    until: datetime  # by that of the outbox: what was confirmed later was not looked at
+    inquiry: Inquiry
     complete: bool = True
-    ahead: timedelta = timedelta()  # by so much the one is ahead of the other
 
 
-def find(
-    settings: Settings,
-    older_than: float,
-    since: datetime | None,
-    task: str | None,
-    *,
-    within: float = inf,
-    most: float = inf,
-) -> Found:
+def find(settings: Settings, inquiry: Inquiry, *, within: float = inf, most: float = inf) -> Found:
     """What was confirmed in time and has no receipt. Raises StoreLost or SchemaError.
 
     Of much, as far as it comes `within` so many seconds, or with at `most` so many and those of a
@@ -81,21 +63,17 @@ def find(
         Session.open(settings) as reading,
         _open_inbox(settings) as inbox,
     ):
-        until = outbox.value(queries.NOW) - timedelta(seconds=older_than)
-        ahead = inbox.value(queries.NOW) - outbox.value(queries.NOW)
-        if not (watched := watched_by(inbox, ahead)):
+        inquiry = inquiry.of(outbox, inbox)
+        if not inquiry.watched:
             raise SchemaError(NOT_WATCHED)
-        begin = min(each.since for each in watched)
         checked, complete = 0, True
         missing: list[Missing] = []
-        for portion in _ahead(portions(reading, max(begin, since or begin), until, task)):
+        for portion in _ahead(portions(reading, inquiry)):
             checked += portion.messages
-            rows = inbox.fetch(Unfinished, queries.UNFINISHED, message_ids=portion.message_ids)
-            missing += among(outbox, rows, watched, until, ahead)
+            missing += missing_of(outbox, inbox, inquiry, portion.message_ids)
             if not (complete := monotonic() < give_up and len(missing) < most):
                 break
-        now = inbox.value(queries.NOW)
-        return Found(checked, _once(missing), now, until, complete, ahead)
+        return Found(checked, _once(missing), inbox.value(queries.NOW), inquiry, complete)
 
 
 def locate(
@@ -110,7 +88,7 @@ def locate(
 
 def placed(found: Found, broker: Broker) -> list[tuple[Missing, Whereabouts]]:
     """Each with its place, by what the broker said."""
-    told = [_told(each, found.now, found.ahead) for each in found.missing]
+    told = [_told(each, found.now, found.inquiry.ahead) for each in found.missing]
     unseen = Counter(
         tuple(each.queues) for each, word in zip(found.missing, told, strict=True) if word is None
     )
@@ -144,23 +122,22 @@ def send_again(
         for n in range(0, len(wanted), PORTION):
             with outbox.transaction():
                 outbox.value(queries.REPLAYS_ALONE)
-                still = _still(outbox, inbox, wanted[n : n + PORTION], found.until)
+                still = _still(outbox, inbox, found.inquiry, wanted[n : n + PORTION])
                 now = inbox.value(queries.NOW)
-                going = [e for e in still if held or not is_held(_told(e, now, found.ahead))]
+                ahead = found.inquiry.ahead
+                going = [e for e in still if held or not is_held(_told(e, now, ahead))]
                 rows = [Row(each.id, each.slot, each.message_id) for each in going]
                 pending += len(act(outbox, Order("replay", why), rows))
     return pending
 
 
 def _still(
-    outbox: Session, inbox: Session, missing: Sequence[Missing], until: datetime
+    outbox: Session, inbox: Session, inquiry: Inquiry, missing: Sequence[Missing]
 ) -> list[Missing]:
     """Those that are missing still, and were not confirmed again since then."""
-    ahead = inbox.value(queries.NOW) - outbox.value(queries.NOW)
     asked = [each.message_id for each in missing]
-    rows = inbox.fetch(Unfinished, queries.UNFINISHED, message_ids=asked)
     known = {(each.id, each.slot) for each in missing}
-    found = among(outbox, rows, watched_by(inbox, ahead), until, ahead)
+    found = missing_of(outbox, inbox, inquiry.of(outbox, inbox), asked)
     return [each for each in found if (each.id, each.slot) in known]
 
 
@@ -171,26 +148,6 @@ def _open_inbox(settings: Settings) -> Session:
         session.__exit__()
         raise SchemaError(NO_INBOX)
     return session
-
-
-def watched_by(inbox: Session, ahead: timedelta) -> list[Watched]:
-    """The tasks whose workers leave receipts; the inbox' clock is so much ahead."""
-    rows = inbox.fetch(Watched, queries.WATCHED)
-    return [replace(row, since=row.since - ahead) for row in rows]
-
-
-def portions(
-    outbox: Session, since: datetime, until: datetime, task: str | None
-) -> Iterator[Portion]:
-    """What was confirmed from the one until the other, a portion after another."""
-    last: datetime | None = since - timedelta(microseconds=1)
-    while last is not None:
-        [portion] = outbox.fetch(
-            Portion, queries.CONFIRMED_PORTION, after=last, until=until, task=task
-        )
-        if portion.messages:
-            yield portion
-        last = portion.last
 
 
 def _ahead(all_of: Iterator[Portion]) -> Iterator[Portion]:

@@ -15,9 +15,9 @@ from typing import Final
 from outbox_relay.core.effects import Seen
 from outbox_relay.errors import RelayError, SchemaError
 from outbox_relay.operator import queries
-from outbox_relay.operator.audit import NO_INBOX, Found, locate, portions, watched_by
+from outbox_relay.operator.audit import NO_INBOX, Found, locate
 from outbox_relay.operator.inbox import inbox_of
-from outbox_relay.operator.missing import Missing, Unfinished, Watched, among
+from outbox_relay.operator.missing import Inquiry, Missing, missing_of, portions
 from outbox_relay.operator.session import Session
 from outbox_relay.postgres.database import connect, current_url
 from outbox_relay.settings import Settings
@@ -120,18 +120,22 @@ class Effects:
         if not inbox.value(queries.HAS_RECEIPTS):
             raise SchemaError(NO_INBOX)
         now = outbox.value(queries.NOW)
-        ahead = inbox.value(queries.NOW) - now
-        if not (watched := watched_by(inbox, ahead)):
-            return None
-        executions = self._ended(outbox, inbox, now, ahead)
         until = now - timedelta(seconds=self._older_than)
-        self._walk(outbox, inbox, watched, until, ahead)
-        found = Found(0, self._missing, inbox.value(queries.NOW), until, ahead=ahead)
+        inquiry = Inquiry(until, self._next_confirm()).of(outbox, inbox)
+        if not inquiry.watched:
+            return None
+        executions = self._ended(outbox, inbox, now, inquiry.ahead)
+        self._walk(outbox, inbox, inquiry)
+        found = Found(0, self._missing, inbox.value(queries.NOW), inquiry)
         places = Counter(
             where.place for _, where in locate(self._settings, found, most=MAX_SEARCHED)
         )
         unchecked = (now - (self._confirmed or until)).total_seconds()
         return Seen(executions, places, unchecked)
+
+    def _next_confirm(self) -> datetime | None:
+        """Since when what was confirmed has not been looked at; None before the first round."""
+        return self._confirmed and self._confirmed + timedelta(microseconds=1)
 
     def _ended(
         self, outbox: Session, inbox: Session, now: datetime, ahead: timedelta
@@ -152,38 +156,16 @@ class Effects:
         )
         return [each.seconds for each in found]
 
-    def _walk(
-        self,
-        outbox: Session,
-        inbox: Session,
-        watched: list[Watched],
-        until: datetime,
-        ahead: timedelta,
-    ) -> None:
+    def _walk(self, outbox: Session, inbox: Session, inquiry: Inquiry) -> None:
         """Look again at what was missing, and on at what was confirmed, within the budget."""
         give_up = monotonic() + self._budget
-        self._missing = self._still(outbox, inbox, watched, until, ahead)
-        begin = min(each.since for each in watched)
-        if self._confirmed is not None:
-            begin = max(begin, self._confirmed + timedelta(microseconds=1))
+        before = [each.message_id for each in self._missing]
+        self._missing = missing_of(outbox, inbox, inquiry, before)
         if len(self._missing) >= MAX_MISSING:
             return
-        for portion in portions(outbox, begin, until, None):
-            rows = inbox.fetch(Unfinished, queries.UNFINISHED, message_ids=portion.message_ids)
-            self._missing += among(outbox, rows, watched, until, ahead)
+        for portion in portions(outbox, inquiry):
+            self._missing += missing_of(outbox, inbox, inquiry, portion.message_ids)
             self._confirmed = portion.last
             if monotonic() > give_up or len(self._missing) >= MAX_MISSING:
                 return
-        self._confirmed = until
-
-    def _still(
-        self,
-        outbox: Session,
-        inbox: Session,
-        watched: list[Watched],
-        until: datetime,
-        ahead: timedelta,
-    ) -> list[Missing]:
-        ids = [each.message_id for each in self._missing]
-        rows = inbox.fetch(Unfinished, queries.UNFINISHED, message_ids=ids) if ids else []
-        return among(outbox, rows, watched, until, ahead)
+        self._confirmed = inquiry.until

@@ -1,13 +1,14 @@
-"""A message that was confirmed and that no run has finished, and how the outbox is asked for those.
+"""Which messages were confirmed and no run has finished: the question, and how it is asked.
 
-The inbox says of ids which are unfinished; the outbox says which of these are missing.
+The inbox says of ids which are unfinished; the outbox says which of these are missing. They may be
+two databases, each with a clock of its own.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from outbox_relay.core.route import queues_of
 from outbox_relay.operator import queries
@@ -35,6 +36,44 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
+class Inquiry:
+    """What is asked: of the messages that were confirmed in a time, which have no receipt.
+
+    Its times are by the outbox' clock. Before it is put, the inbox adds what it knows: `of`.
+    """
+
+    until: datetime
+    since: datetime | None = None
+    task: str | None = None
+    #: No message of another task can be missing.
+    watched: tuple[Watched, ...] = ()
+    #: By so much the inbox' clock is ahead of the outbox'.
+    ahead: timedelta = timedelta()
+
+    def of(self, outbox: Session, inbox: Session) -> Self:
+        """The same, with the clocks of these two, and the tasks whose workers leave receipts."""
+        ahead: timedelta = inbox.value(queries.NOW) - outbox.value(queries.NOW)
+        rows = inbox.fetch(Watched, queries.WATCHED)
+        watched = tuple(replace(row, since=row.since - ahead) for row in rows)
+        return replace(self, watched=watched, ahead=ahead)
+
+    @property
+    def begin(self) -> datetime:
+        """Since when there is anything to look at; only where a task is watched."""
+        first = min(each.since for each in self.watched)
+        return max(first, self.since or first)
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Messages that were confirmed one after another; their ids are an array literal."""
+
+    last: datetime | None
+    message_ids: str | None
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
 class Missing:
     """A message that was confirmed and is not finished."""
 
@@ -58,22 +97,38 @@ class Missing:
         return queues_of(self.exchange, self.routing_key, self.declarations)
 
 
-def among(
-    outbox: Session,
-    unfinished: Sequence[Unfinished],
-    watched: Sequence[Watched],
-    until: datetime,
-    ahead: timedelta,
-) -> list[Missing]:
-    """Those of them that were confirmed before that, and are not to be sent again by now.
+def portions(outbox: Session, inquiry: Inquiry) -> Iterator[Portion]:
+    """What was confirmed in that time, a portion after another."""
+    last: datetime | None = inquiry.begin - timedelta(microseconds=1)
+    while last is not None:
+        [portion] = outbox.fetch(
+            Portion, queries.CONFIRMED_PORTION, after=last, until=inquiry.until, task=inquiry.task
+        )
+        if portion.messages:
+            yield portion
+        last = portion.last
 
-    The inbox' clock is so much `ahead` of the outbox'.
-    """
+
+def missing_of(
+    outbox: Session, inbox: Session, inquiry: Inquiry, message_ids: str | Sequence[str] | None
+) -> list[Missing]:
+    """The messages with these ids that are missing."""
+    if not message_ids:
+        return []
+    return among(
+        outbox, inbox.fetch(Unfinished, queries.UNFINISHED, message_ids=message_ids), inquiry
+    )
+
+
+def among(outbox: Session, unfinished: Sequence[Unfinished], inquiry: Inquiry) -> list[Missing]:
+    """Those of them that were confirmed in time, and are not to be sent again by now."""
     if not unfinished:
         return []
-    found = [{**asdict(each), "heard_at": _heard(each, ahead)} for each in unfinished]
-    missing = {"found": _json(found), "watched": _json(list(map(asdict, watched)))}
-    return outbox.fetch(Missing, queries.MISSING, until=until, **missing)
+    found = [{**asdict(each), "heard_at": _heard(each, inquiry.ahead)} for each in unfinished]
+    watched = [asdict(each) for each in inquiry.watched]
+    return outbox.fetch(
+        Missing, queries.MISSING, found=_json(found), watched=_json(watched), until=inquiry.until
+    )
 
 
 def _heard(unfinished: Unfinished, ahead: timedelta) -> datetime | None:

@@ -2,14 +2,13 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 
 from outbox_relay.core.guard import NOTHING, Known, is_known
 from outbox_relay.core.route import queues_of
 from outbox_relay.operator import queries
 from outbox_relay.operator.inbox import inbox_of
-from outbox_relay.operator.missing import Missing, Unfinished, among
+from outbox_relay.operator.missing import Inquiry, Missing, Unfinished, among
 from outbox_relay.operator.session import Session
 from outbox_relay.postgres.workers import LIVE, MAY_READ_WORKERS
 from outbox_relay.settings import Settings
@@ -122,7 +121,7 @@ def read_missing(outbox: Session, inbox: Session) -> list[UnknownTask]:
     if not thrown or not (known := known_by(inbox)):
         return []
     # The clocks may differ: of what was thrown away, the time does not matter.
-    missing = among(outbox, thrown, [], outbox.value(queries.NOW), timedelta())
+    missing = among(outbox, thrown, Inquiry(until=outbox.value(queries.NOW)))
     return judge([*map(_as_waiting, missing)], known)
 
 

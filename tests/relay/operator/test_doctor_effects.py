@@ -9,7 +9,7 @@ from outbox_relay.core.finding import Level
 from outbox_relay.core.place import Bounds, Broker, Ready, Search
 from outbox_relay.operator.audit import Found
 from outbox_relay.operator.doctor import missing as module
-from outbox_relay.operator.missing import Missing
+from outbox_relay.operator.missing import Inquiry, Missing
 from tests.relay.conftest import Cli, Outbox, finding
 
 NOW = datetime.now(UTC)
@@ -25,7 +25,7 @@ def lost(number: int) -> Missing:
 @pytest.mark.parametrize("complete", [True, False])
 def test_of_much_it_says_how_much_was_looked_at(complete: bool) -> None:
     """What was not looked at is not said to be well, nor to be gone."""
-    found = Found(9_000, [lost(n) for n in range(3)], NOW, NOW, complete)
+    found = Found(9_000, [lost(n) for n in range(3)], NOW, Inquiry(NOW), complete)
     broker = Broker({"celery": Ready(70_000, None)}, search=Search({}, complete, 50_000))
 
     judged = module.judge(found, broker, {})

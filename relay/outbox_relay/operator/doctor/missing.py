@@ -12,13 +12,13 @@ from outbox_relay.operator import queries, unknown
 from outbox_relay.operator.audit import Found, ask, find, placed
 from outbox_relay.operator.doctor.context import Context
 from outbox_relay.operator.inbox import inbox_of
-from outbox_relay.operator.missing import Missing
+from outbox_relay.operator.missing import Inquiry, Missing
 from outbox_relay.operator.text import printable
 
 NAME: Final = "effects"
-#: Looked at is what was confirmed between these, in seconds, for so long, up to so many missing.
-SINCE: Final = 3600.0
-OLDER_THAN: Final = 300.0
+#: Looked at is what was confirmed between these, for so many seconds, up to so many missing.
+SINCE: Final = timedelta(hours=1)
+OLDER_THAN: Final = timedelta(minutes=5)
 PATIENCE: Final = 3.0
 MAX_MISSING: Final = 5_000
 #: And so much of what a Redis has, for so long.
@@ -34,9 +34,10 @@ REMEDY: Final = (
 def check(context: Context) -> list[Finding]:
     """What is missing, by task."""
     session, settings = context.session, context.settings
-    since = session.value(queries.NOW) - timedelta(seconds=SINCE)
+    now = session.value(queries.NOW)
+    inquiry = Inquiry(now - OLDER_THAN, now - SINCE)
     try:
-        found = find(settings, OLDER_THAN, since, None, within=PATIENCE, most=MAX_MISSING)
+        found = find(settings, inquiry, within=PATIENCE, most=MAX_MISSING)
         with inbox_of(session, settings) as inbox:
             known = unknown.known_by(inbox) if found.missing else {}
     except (StoreLost, SchemaError) as error:
