@@ -4,6 +4,7 @@ pytest_plugins = [
     "tests.fixtures.broker",
     "tests.fixtures.coverage",
     "tests.fixtures.django",
+    "tests.fixtures.frozen",
     "tests.fixtures.otlp",
     "tests.fixtures.pgbouncer",
     "tests.fixtures.postgres",

@@ -5,7 +5,7 @@ and opened anew), SchemaError where the tables are missing or not ours to use, a
 where the URL is none. No message repeats what a row contains.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -17,7 +17,12 @@ from outbox_relay.postgres.sqlstates import Fault, fault_of
 from outbox_relay.settings import Settings
 from outbox_relay.settings.setting import flag_of
 
+#: How long a host may take to answer, unless the URL says how long (`connect_timeout`).
 CONNECT_TIMEOUT_SECONDS: Final = 5
+#: All hosts of a URL together, whatever it says: a loop that waits for longer looks stalled.
+MAX_CONNECT_SECONDS: Final = 20
+#: libpq takes less for this.
+MIN_CONNECT_SECONDS: Final = 2
 #: A session that another has left is asked whether it still works, and for no longer than this.
 LEFT_SECONDS: Final = 1.0
 #: How much longer than the server's own limit a statement is waited for, in seconds.
@@ -112,16 +117,10 @@ def connect(
     """
     if left is not None and _taken_over(left, url, name, statement_timeout):
         return left
-    try:
-        conninfo = make_conninfo("", **{**TCP_DEFAULTS, **conninfo_to_dict(url), **ENCODING})
-    except (psycopg.ProgrammingError, UnicodeDecodeError) as error:
-        raise SettingsError("OUTBOX_DATABASE_URL is not a libpq URL or conninfo") from error
+    conninfo = _conninfo(url)
     with translated():
         connection = BoundedConnection.connect(
-            conninfo,
-            autocommit=True,
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            prepare_threshold=1 if prepare else None,
+            conninfo, autocommit=True, prepare_threshold=1 if prepare else None
         )
         try:
             connection.url = url
@@ -131,6 +130,28 @@ def connect(
             connection.close()
             raise
     return connection
+
+
+def _conninfo(url: str) -> str:
+    """The URL as libpq is given it: with what it leaves open, and a time for each host."""
+    try:
+        given = {**TCP_DEFAULTS, **conninfo_to_dict(url), **ENCODING}
+    except (psycopg.ProgrammingError, UnicodeDecodeError) as error:
+        raise SettingsError("OUTBOX_DATABASE_URL is not a libpq URL or conninfo") from error
+    return make_conninfo("", **{**given, "connect_timeout": _seconds_a_host(given)})
+
+
+def _seconds_a_host(given: Mapping[str, Any]) -> int:
+    """As long as the URL says, where that is not too long in all. 0 is: as long as may be."""
+    hosts = 1 + str(given.get("hostaddr") or given.get("host") or "").count(",")
+    longest = max(MIN_CONNECT_SECONDS, MAX_CONNECT_SECONDS // hosts)
+    try:
+        asked = int(given.get("connect_timeout", CONNECT_TIMEOUT_SECONDS))
+    except ValueError as error:
+        raise SettingsError(
+            "connect_timeout in the database's URL is not a whole number of seconds"
+        ) from error
+    return min(asked, longest) if asked > 0 else longest
 
 
 def leave(connection: BoundedConnection) -> bool:

@@ -15,7 +15,8 @@ from outbox_relay.core.backoff import (
     poll_interval,
     retry_delay,
 )
-from outbox_relay.loop.reconnect import MAX_RECONNECT_DELAY, RECONNECT
+from outbox_relay.errors import BrokerLost, RelayError, SchemaError, StatementFailed, StoreLost
+from outbox_relay.loop.reconnect import MAX_DATABASE_DELAY, MAX_RECONNECT_DELAY, pause
 
 
 @given(st.floats(0, 1e6))
@@ -47,16 +48,26 @@ def test_a_retry_waits_about_twice_as_long_as_the_last_one(attempts: int) -> Non
     assert expected <= retry_delay(1.0, attempts) <= 1.25 * expected
 
 
-@given(st.integers(1, 10_000))
-def test_reconnecting_has_a_ceiling(attempt: int) -> None:
-    """A server that comes back after an hour is noticed within seconds."""
-    state: Any = SimpleNamespace(attempt_number=attempt)
+def failed(error: RelayError, attempts: int) -> Any:
+    """What tenacity knows after so many attempts, of which the last one ended like that."""
+    return SimpleNamespace(
+        attempt_number=attempts, outcome=SimpleNamespace(exception=lambda: error)
+    )
 
-    assert 0 <= RECONNECT(state) <= MAX_RECONNECT_DELAY
+
+@given(st.integers(1, 10_000))
+def test_reconnecting_has_a_ceiling(attempts: int) -> None:
+    """A broker that comes back after an hour is noticed within seconds."""
+    assert 0 <= pause(failed(BrokerLost("refused"), attempts)) <= MAX_RECONNECT_DELAY
+
+
+@given(st.integers(1, 10_000), st.sampled_from([StoreLost, StatementFailed, SchemaError]))
+def test_a_database_is_asked_every_second(attempts: int, lost: type[RelayError]) -> None:
+    """However long it was away: two seconds later a relay publishes, the attempt included."""
+    assert 0 <= pause(failed(lost("refused"), attempts)) <= MAX_DATABASE_DELAY <= 1.0
 
 
 def test_two_relays_do_not_come_back_as_one() -> None:
     """The pause before reconnecting is random over its whole length."""
-    state: Any = SimpleNamespace(attempt_number=10)
-
-    assert len({RECONNECT(state) for _ in range(20)}) > 1
+    for error in (BrokerLost("refused"), StoreLost("refused")):
+        assert len({pause(failed(error, 10)) for _ in range(20)}) > 1

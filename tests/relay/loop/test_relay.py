@@ -44,6 +44,9 @@ HASTE = {
 #: Each message names itself, as Celery's do.
 QUEUE = '[{"kind": "queue", "name": "celery", "routing_key": "celery"}]'
 
+#: Attempts in vain after which a back-off has reached its ceiling.
+LONG_AWAY = 20
+
 StartRelay = Callable[..., Relay]
 
 
@@ -439,6 +442,28 @@ class TestFaults:
         server.start()
 
         wait_for(database, sent=5)
+
+    def test_a_database_that_was_long_away_is_asked_every_second(
+        self, own_postgres: OwnPostgres, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A relay is back within two seconds of its server: no pause before is longer than one."""
+        server = own_postgres()
+        database = migrated_database(server)
+        commit(database, 5)
+        relay, pauses = in_process(database, broker.url), list[float]()
+
+        def rest(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == LONG_AWAY:
+                server.start()
+
+        monkeypatch.setattr(relay, "_rest", rest)
+        server.stop()
+
+        assert relay.drain()
+        assert len(pauses) >= LONG_AWAY
+        assert max(pauses) <= 1.0
+        assert states(database)["sent"] == 5
 
     def test_sigterm_ends_a_relay_that_reaches_nothing(self, relay: RelayFactory) -> None:
         """Also while it waits to connect."""

@@ -1,8 +1,7 @@
 """Which outboxes there are, on real servers: tenants come and go, databases too."""
 
 import os
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from time import monotonic, time
@@ -21,6 +20,7 @@ from outbox_relay.many.roster import Roster
 from outbox_relay.postgres.database import CONNECT_TIMEOUT_SECONDS
 from outbox_relay.settings import Settings
 from servers.ports import free_port
+from tests.fixtures.frozen import Frozen
 from tests.fixtures.waiting import wait_until
 from tests.relay.many.tenants import DEADLINE
 from tests.relay.many.test_lines import base
@@ -49,45 +49,6 @@ def roster(path: Path) -> Make:
         return Roster(base(OUTBOX_DATABASES_FILE=str(path)), deadline=1.0)
 
     return make
-
-
-class Frozen:
-    """A server that takes connections and never answers."""
-
-    def __init__(self, listening: socket.socket) -> None:
-        self._listening = listening
-        self.port: int = listening.getsockname()[1]
-        self._taken: list[socket.socket] = []
-
-    def url(self, database: str) -> str:
-        """Of a database that it should have."""
-        return f"postgresql://nobody@127.0.0.1:{self.port}/{database}"
-
-    def connections(self) -> int:
-        """How many have come so far."""
-        try:
-            while True:
-                self._taken.append(self._listening.accept()[0])
-        except BlockingIOError:
-            return len(self._taken)
-
-    def close(self) -> None:
-        """Let go of all that wait."""
-        self.connections()
-        for each in (self._listening, *self._taken):
-            each.close()
-
-
-@pytest.fixture
-def frozen() -> Iterator[Frozen]:
-    """Such a server."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    listening.listen(64)
-    listening.setblocking(False)
-    server = Frozen(listening)
-    yield server
-    server.close()
 
 
 def names(roster: Roster) -> list[str]:
