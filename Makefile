@@ -38,7 +38,13 @@ unexport PYTHONDONTWRITEBYTECODE
 
 ##@ To begin with
 help: ## Show this list
-	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' -v width="$${COLUMNS:-$$(tput cols 2>/dev/null || echo 80)}" ' \
+		/^##@ / {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {line = sprintf("  make %-18s", $$1); words = split($$2, word, " "); \
+			for (n = 1; n <= words; n++) { \
+				if (n > 1 && length(line) + length(word[n]) >= width) {print line; line = sprintf("%25s", "")} \
+				line = line " " word[n]} \
+			print line}' Makefile
 
 setup: .venv/.synced ## Make .venv with the five packages, their commands and the tools
 
