@@ -204,7 +204,7 @@ MATRIX: Final = (
         "Schema newer or older",
         "migrated under load",
         "runs, or waits with a sentence that says what to do",
-        ("tests/faults/test_upgrade.py", "tests/relay/postgres/test_store.py"),
+        ("tests/faults/test_upgrade.py", "tests/relay/postgres/test_trouble.py"),
     ),
     Fault(
         41,

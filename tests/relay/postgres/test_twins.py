@@ -1,6 +1,5 @@
 """Two messages with one id: what a relay does to one of them never loses or changes the other."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,14 +14,6 @@ from tests.fixtures.rows import commit_rows, commit_twin, ids_in
 TERM = 60.0
 LARGE = 100_000
 TURN = Turn([], 0, 100, 1, TERM, LaneClaim(0, 100))
-
-
-@pytest.fixture
-def store(emptied_database: str) -> Iterator[Store]:
-    """A relay's store on the test's database."""
-    opened = Store.connect(emptied_database, "outbox", statement_timeout=5)
-    yield opened
-    opened.close()
 
 
 def claim(store: Store, turn: Turn = TURN) -> list[Message]:

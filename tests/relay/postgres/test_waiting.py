@@ -9,6 +9,7 @@ import pytest
 
 from outbox_relay.core.claim import RouteClaim, Turn
 from outbox_relay.core.message import Parking
+from outbox_relay.postgres import waiting
 from outbox_relay.postgres.database import SESSION
 from outbox_relay.postgres.store import Store
 from outbox_relay.postgres.waiting import CLAIM_WAITING
@@ -17,14 +18,6 @@ from tests.relay.messages import a_message
 
 TERM = 60.0
 VERY_MANY = 20_000
-
-
-@pytest.fixture
-def store(emptied_database: str) -> Iterator[Store]:
-    """One store."""
-    store = Store.connect(emptied_database, "outbox", statement_timeout=5)
-    yield store
-    store.close()
 
 
 def hold(store: Store, database: str, ranks: list[int], route: str = "r") -> list[int]:
@@ -109,3 +102,20 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for child in plan.get("Plans", []):
         yield from _nodes(child)
+
+
+def test_of_many_routes_all_are_named_in_turn(
+    store: Store, emptied_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long those that are named first have messages waiting."""
+    monkeypatch.setattr(waiting, "MAX_ROUTES", 2)
+    routes = [f"route {n}" for n in range(5)]
+    for route in routes:
+        hold(store, emptied_database, [0], route)
+
+    assert [store.waiting_routes() for _ in range(4)] == [
+        routes[:2],
+        routes[2:4],
+        routes[4:],
+        routes[:2],
+    ]
