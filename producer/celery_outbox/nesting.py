@@ -4,8 +4,12 @@ A context variable alone cannot tell: generators share the context of whoever ru
 that take turns, each with a block of its own, the one entered last is not always the one that runs.
 So a block remembers the generators that were running as it was entered, and the code is in it while
 all of these run. Context managers made of generators do not count: they run no code of the block.
+
+A process that is forked inside a block is in none: the connection is the parent's, and what is put
+into a copy of its buffer would be stored by nobody.
 """
 
+import os
 import sys
 from contextvars import Context, ContextVar, Token, copy_context
 from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
@@ -17,6 +21,8 @@ from celery_outbox.errors import AmbiguousBlock, UnusableTarget
 _entered: ContextVar[tuple["Nested", ...]] = ContextVar("celery_outbox_blocks", default=())
 _probe: ContextVar[None] = ContextVar("celery_outbox_probe")
 _GENERATOR: Final = CO_GENERATOR | CO_ASYNC_GENERATOR
+
+os.register_at_fork(after_in_child=lambda: _entered.set(()))
 
 
 class Nested:

@@ -1,16 +1,19 @@
 """A task sent inside `using` shares the fate of the statements around it, to the savepoint."""
 
 import contextvars
+import multiprocessing
 from contextlib import suppress
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.errors import UniqueViolation
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
-from celery_outbox import OutboxClosed, UnusableTarget
+from celery_outbox import NoTransaction, OutboxClosed, UnusableTarget
 from celery_outbox.targets.psycopg_buffer import Buffer
-from tests.producer.conftest import Connection, Shop, Stored
+from tests.producer.conftest import Connection, Shop, Stored, make_shop
 
 
 def count(connection: Connection) -> int:
@@ -260,3 +263,41 @@ def test_refuses_after_the_end(shop: Shop, connection: Connection, stored: Store
         inherited.run(shop.add.delay, 2, 0)
 
     assert stored.args() == [1]
+
+
+def send_in_child(shop: Shop, number: int, *, refused: bool) -> None:
+    """What the forked child does."""
+    if refused:
+        with pytest.raises(NoTransaction):
+            shop.add.delay(number, 0)
+    else:
+        shop.add.delay(number, 0)
+
+
+@pytest.mark.parametrize("library", ["psycopg", "SQLAlchemy"])
+@pytest.mark.parametrize("block", ["using", "transaction"])
+def test_a_process_forked_inside_is_in_no_block(
+    trap: str, shop: Shop, database: str, stored: Stored, library: str, block: str
+) -> None:
+    """It has no transaction to join: what it sends is refused, or durable at once, never lost."""
+    apart = make_shop(trap, outbox_database_url=database)
+    engine = create_engine(database.replace("postgresql", "postgresql+psycopg", 1))
+    target: Any = psycopg.connect(database) if library == "psycopg" else Session(engine)
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = getattr(shop.app.outbox, block), getattr(apart.app.outbox, block)
+    with target, ours(target), theirs(target):
+        children = [
+            fork.Process(target=send_in_child, args=(shop, 2), kwargs={"refused": True}),
+            fork.Process(target=send_in_child, args=(apart, 3), kwargs={"refused": False}),
+        ]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join(30)
+        assert [child.exitcode for child in children] == [0, 0]
+        assert stored.args() == [3]
+        shop.add.delay(1, 0)
+        target.commit() if block == "using" else None
+
+    assert stored.args() == [3, 1]
+    engine.dispose()
