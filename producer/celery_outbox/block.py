@@ -57,7 +57,8 @@ class Using(Nested, AbstractContextManager[T], AbstractAsyncContextManager[T], G
     def __init__(self, given: T, target: Target) -> None:
         super().__init__(given)
         self.target = target
-        #: Whether Ignore commits, when a task replaced itself inside; and whether one did.
+        #: Whether Ignore commits, when a task replaced itself inside; and whether one did. Also set
+        #: by celery_inbox, whose `@idempotent` commits then.
         self.commits_replacement = False
         self.replaced = False
         #: What waits for the commit of this block, where it is one that commits or is within one.

@@ -1,5 +1,6 @@
 """What an idempotent task sends is part of its own transaction, whatever library that is of."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,9 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
 
 from celery_inbox import idempotent
-from tests.producer.conftest import Shop, Stored
-from tests.producer.test_worker import deliver
+from celery_outbox.dispatch import dispatch_of
+from tests.producer.conftest import Shop, Stored, make_shop
+from tests.producer.test_worker import REPLACEMENTS, deliver
 
 LIBRARIES: dict[str, Callable[[str], Callable[[], Any]]] = {
     "psycopg": lambda url: lambda: psycopg.connect(url),
@@ -19,6 +21,9 @@ LIBRARIES: dict[str, Callable[[str], Callable[[], Any]]] = {
     ),
     "Django": lambda url: lambda: "default",
 }
+
+#: How many messages each replacement is at first.
+EXPECTED = {"task": 1, "chain": 1, "group": 2, "chord": 2}
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -39,3 +44,39 @@ def test_sends_in_the_tasks_own_transaction(
     assert deliver(shop.app, "shop.order", 1)[0] == "SUCCESS"
     assert deliver(shop.app, "shop.order", 1)[0] == "SUCCESS"
     assert stored.args() == [1]
+
+
+@pytest.mark.parametrize("with_database", [True, False], ids=["database", "no database"])
+@pytest.mark.parametrize("kind", REPLACEMENTS)
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_replacement_commits_with_the_attempt_that_made_it(
+    trap: str,
+    database: str,
+    django_database: str,
+    stored: Stored,
+    library: str,
+    kind: str,
+    with_database: bool,
+) -> None:
+    """An attempt that loses a race has sent nothing; the next one replaces the task, once."""
+    url = {"outbox_database_url": database} if with_database else {}
+    shop = make_shop(trap, result_backend="cache+memory://", **url)
+    dispatch_of(shop.app).begin_work()
+    seen: list[int] = []
+
+    @shop.app.task(bind=True, name="shop.split", shared=False)
+    @idempotent(LIBRARIES[library](database))
+    def split(self: Any, handle: Any) -> None:
+        seen.append(len(stored.rows()))
+        try:
+            self.replace(REPLACEMENTS[kind](shop))
+        finally:
+            if len(seen) == 1:
+                raise psycopg.errors.SerializationFailure
+
+    assert deliver(shop.app, "shop.split")[0] == "IGNORED"
+    assert seen == [0, 0]
+    assert [*Counter(row.message_id for row in stored.rows()).values()] == [1] * EXPECTED[kind]
+    assert stored.fetch("SELECT result FROM inbox.processed") == [(None,)]
+    assert deliver(shop.app, "shop.split")[0] == "IGNORED"
+    assert len(stored.rows()) == EXPECTED[kind]

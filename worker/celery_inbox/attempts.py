@@ -6,7 +6,7 @@ An attempt is one transaction. What an attempt has failed by decides whether the
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -118,11 +118,14 @@ class Run:
         return outcome
 
     def _joined(self, target: Target) -> Outcome:
-        """Run the body; tasks it sends through an outbox are rows in the same transaction."""
+        """Run the body; tasks it sends through an outbox are rows in the same transaction.
+
+        Also the one it replaces itself by: an attempt that is rolled back must not have sent it.
+        """
         outbox = getattr(self.task.app, "outbox", None)
-        joined: AbstractContextManager[Any] = (
-            nullcontext() if outbox is None else outbox.using(target.handle)
-        )
+        joined: Any = nullcontext() if outbox is None else outbox.using(target.handle)
+        if outbox is not None:
+            joined.commits_replacement = True
         with joined:
             try:
                 return Outcome(self.body(target.handle))
