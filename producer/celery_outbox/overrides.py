@@ -13,6 +13,7 @@ from celery.beat import Scheduler
 from celery.canvas import _chain
 from celery.exceptions import Reject
 
+from celery_outbox.chord_members import counting_what_is_sent, taking_the_count_back
 from celery_outbox.eager import holding, holding_a_canvas
 from celery_outbox.outbox import Outbox
 from celery_outbox.worker import continuing_canvas, in_errbacks
@@ -98,6 +99,7 @@ def install() -> None:
     kinds: tuple[Any, ...] = (Signature, _chain, group, chord)
     task.retry = passing_rejections(Task.retry)
     task.apply = holding(Task.apply)
+    task.add_to_chord = counting_what_is_sent(Task.add_to_chord)
     scheduler.producer = producing_for_beat(vars(Scheduler)["producer"])
     scheduler.producer.__set_name__(Scheduler, "producer")
     for kind in kinds[1:]:
@@ -105,4 +107,4 @@ def install() -> None:
     kinds[-1].apply_async = opening_a_block(chord.apply_async)
     kinds[1].__call__ = continuing_as_errback(_chain.__call__)
     for kind in kinds:
-        kind.apply_async = continuing(kind.apply_async)
+        kind.apply_async = taking_the_count_back(continuing(kind.apply_async))

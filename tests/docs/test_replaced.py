@@ -61,6 +61,7 @@ def test_nothing_but_what_the_page_says() -> None:
     kinds = ("Signature", "_chain", "_chord", "group")
     assert changed == sorted(
         [
+            "celery.app.task.Task.add_to_chord",
             "celery.app.task.Task.apply",
             "celery.app.task.Task.retry",
             "celery.beat.Scheduler.producer",
@@ -72,6 +73,7 @@ def test_nothing_but_what_the_page_says() -> None:
     named = (
         "`celery.Task.retry`",
         "`celery.Task.apply`",
+        "`celery.Task.add_to_chord`",
         "`celery.chord.apply_async`",
         "`beat_init`",
     )
