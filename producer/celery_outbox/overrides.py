@@ -13,6 +13,7 @@ from celery.beat import Scheduler
 from celery.canvas import _chain
 from celery.exceptions import Reject
 
+from celery_outbox.beat import counting_when_sent, pausing
 from celery_outbox.chord_members import counting_what_is_sent, taking_the_count_back
 from celery_outbox.eager import holding, holding_a_canvas
 from celery_outbox.outbox import Outbox
@@ -102,6 +103,8 @@ def install() -> None:
     task.add_to_chord = counting_what_is_sent(Task.add_to_chord)
     scheduler.producer = producing_for_beat(vars(Scheduler)["producer"])
     scheduler.producer.__set_name__(Scheduler, "producer")
+    scheduler.apply_async = counting_when_sent(Scheduler.apply_async)
+    scheduler.tick = pausing(Scheduler.tick)
     for kind in kinds[1:]:
         kind.apply_async = holding_a_canvas(kind.apply_async)
     kinds[-1].apply_async = opening_a_block(chord.apply_async)

@@ -64,7 +64,9 @@ def test_nothing_but_what_the_page_says() -> None:
             "celery.app.task.Task.add_to_chord",
             "celery.app.task.Task.apply",
             "celery.app.task.Task.retry",
+            "celery.beat.Scheduler.apply_async",
             "celery.beat.Scheduler.producer",
+            "celery.beat.Scheduler.tick",
             "celery.canvas._chain.__call__",
             *(f"celery.canvas.{kind}.apply_async" for kind in kinds),
         ]
@@ -77,6 +79,10 @@ def test_nothing_but_what_the_page_says() -> None:
         "`celery.chord.apply_async`",
         "`beat_init`",
     )
-    more = ("`celery.beat.Scheduler.producer`", "`Signature`, `chain`, `group` and `chord`")
+    more = (
+        "`celery.beat.Scheduler.producer`",
+        "`celery.beat.Scheduler.apply_async` and `tick`",
+        "`Signature`, `chain`, `group` and `chord`",
+    )
     for name in (*named, *more):
         assert name in README

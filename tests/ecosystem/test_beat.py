@@ -1,9 +1,12 @@
-"""django-celery-beat: what is due is a row; a one-off entry is used up though its send failed."""
+"""django-celery-beat: what is due is a row; an outage of the outbox uses up no run."""
 
+from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
+import psycopg
 import pytest
+from django.utils import timezone  # type: ignore[import-untyped]  # Django ships no types
 
 from tests.ecosystem import sites
 from tests.ecosystem.conftest import ProgramFactory, Stored
@@ -37,20 +40,38 @@ def test_what_is_due_is_a_row(
     assert {task for task, _ in stored()} == {"shop.add"}
 
 
-def test_a_one_off_entry_is_used_up_though_its_send_failed(
+def test_an_outage_uses_up_no_run(
     program: ProgramFactory, models: Any, database: str, stored: Stored
 ) -> None:
-    """As with a broker that is down, without an outbox. To enable it again is up to somebody."""
+    """Daily entries and those that run once are sent when the outbox is back."""
     every, _ = models.IntervalSchedule.objects.get_or_create(every=1, period="seconds")
-    entry = models.PeriodicTask.objects.create(
-        name="once", task="shop.add", args="[1, 2]", interval=every, one_off=True
-    )
-    beat = program(*BEAT, DATABASE_URL=database, OUTBOX_SCHEMA="nowhere")
-    beat.wait_for_output("nowhere", SECONDS)
+    day, _ = models.IntervalSchedule.objects.get_or_create(every=1, period="days")
+    moment, _ = models.ClockedSchedule.objects.get_or_create(clocked_time=timezone.now())
+    yesterday = timezone.now() - timedelta(days=2)
+    entries = {
+        "once": {"interval": every, "one_off": True},
+        "clocked": {"clocked": moment, "one_off": True},
+        "daily": {"interval": day, "last_run_at": yesterday},
+    }
+    for name, fields in entries.items():
+        models.PeriodicTask.objects.create(name=name, task=f"shop.{name}", **fields)
 
-    def enabled() -> bool:
-        entry.refresh_from_db()
-        return bool(entry.enabled)
+    def runs() -> dict[str, int]:
+        found = models.PeriodicTask.objects.filter(name__in=entries)
+        return {each.name: each.total_run_count for each in found if each.enabled}
 
-    wait_until(lambda: not enabled(), SECONDS, "the entry to be disabled")
-    assert stored() == []
+    rename(database, "outbox", "elsewhere")
+    beat = program(*BEAT, DATABASE_URL=database)
+    wait_until(lambda: beat.output().count("Message Error") > 1, SECONDS, "a second attempt")
+    assert runs() == {"once": 0, "clocked": 0, "daily": 0}
+    rename(database, "elsewhere", "outbox")
+
+    wait_until(lambda: len(stored()) == 3, SECONDS, "every entry")
+    wait_until(lambda: list(runs()) == ["daily"], SECONDS, "those that run once to be disabled")
+    assert sorted(task for task, _ in stored()) == ["shop.clocked", "shop.daily", "shop.once"]
+
+
+def rename(database: str, before: str, after: str) -> None:
+    """Put the outbox's tables out of reach, or bring them back."""
+    with psycopg.connect(database) as connection:
+        connection.execute(f"ALTER SCHEMA {before} RENAME TO {after}".encode())
