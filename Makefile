@@ -74,7 +74,7 @@ test-canvas: .venv/.synced ## Play shapes of Celery's canvas, plain and through 
 
 .PHONY: test-cluster
 test-cluster: .venv/.synced .patroni/.made ## Fail over Postgres and Patroni, strike a RabbitMQ cluster (FAIL_OVERS=20; ARGS)
-	@$(RABBITMQ_ROOT) FAIL_OVERS=$(or $(FAIL_OVERS),20) $(BIN)/pytest --numprocesses=5 --dist=loadgroup --timeout=1800 \
+	@$(RABBITMQ_ROOT) FAIL_OVERS=$(or $(FAIL_OVERS),20) $(BIN)/pytest --numprocesses=7 --dist=loadgroup --timeout=1800 \
 		tests/faults/test_cluster.py tests/faults/test_fence.py tests/faults/test_patroni.py $(ARGS)
 
 soak: .venv/.synced ## Strike at random for SOAK_MINUTES (60); SOAK_MINUTES=0 SOAK_SEED=n repeats one

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from servers import Postgres, RabbitMQ
-from tests.faults import results
+from tests.faults import results, takeover
 from tests.faults.disk import SmallDisk
 from tests.faults.lab import Lab, LabOn, LabWith
 from tests.faults.queues import Queue, RabbitQueue, ValkeyQueue
@@ -23,6 +23,8 @@ from tests.fixtures.valkey import OwnValkey
 
 Record = Callable[[Measured], None]
 _FOLDER = Path(__file__).parent
+#: Where the fail-overs of this run begin in their file.
+_BEFORE = takeover.length()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,6 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(_FOLDER) and item.get_closest_marker("smoke") is None:
             item.add_marker("long")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How long each kind of fail-over took, where there were any."""
+    for line in takeover.table(takeover.since(_BEFORE)):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)

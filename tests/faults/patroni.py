@@ -1,6 +1,5 @@
 """Three members of a Patroni cluster behind networks that can fail, and what strikes them."""
 
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -34,10 +33,18 @@ class Member:
         self._network = [stack.enter_context(Proxy(port)) for port in ports]
         self.doors = server.doors = Doors(*(proxy.port for proxy in self._network))
 
-    def cut_off(self) -> None:
-        """Nobody hears of it, and it hears of nobody."""
-        for proxy in self._network:
-            proxy.refuse()
+    def strike(self, how: str) -> None:
+        """Kill or freeze it, cut it off, or have it step down."""
+        match how:
+            case "kill":
+                self.server.kill()
+            case "freeze":
+                self.server.freeze()
+            case "partition":
+                for proxy in self._network:  # nobody hears of it, and it hears of nobody
+                    proxy.refuse()
+            case _:
+                self.server.switch_over()
 
     def heal(self) -> None:
         """Whatever struck it is over."""
@@ -53,6 +60,7 @@ class PatroniCluster:
 
     def __init__(self, folder: Path, stack: ExitStack, *, synchronous: bool) -> None:
         """Start it; it has a leader and two standbys."""
+        self.synchronous = synchronous
         etcd = Etcd(folder / "etcd")
         stack.callback(etcd.discard)
         etcd.start()
@@ -99,28 +107,12 @@ class PatroniCluster:
     def anywhere(self, database: str) -> str:
         """The URL of a database with all members, of which one takes writes."""
         hosts = ",".join(f"127.0.0.1:{member.doors.postgres}" for member in self.members)
-        return self._url(hosts, f"{database}?target_session_attrs=read-write&connect_timeout=3")
+        return self._url(hosts, f"{database}?target_session_attrs=read-write&connect_timeout=2")
 
-    def strike(self, how: str) -> Callable[[], None]:
-        """Have the leader end, freeze, be cut off or step down; returns what heals it.
-
-        By then another leads.
-        """
-        old = self.leader
-        match how:
-            case "kill":
-                old.server.kill()
-            case "freeze":
-                old.server.freeze()
-            case "partition":
-                old.cut_off()
-            case _:
-                old.server.switch_over()
-        others = [member for member in self.members if member is not old]
-        wait_until(
-            lambda: any(member.server.is_primary() for member in others), SECONDS, "another leader"
-        )
-        return old.heal
+    def others_than(self, old: Member, database: str) -> list[str]:
+        """The URLs of a database on all others, past HAProxy and whatever strikes the network."""
+        ports = [member.server.port for member in self.members if member is not old]
+        return [self._url(f"127.0.0.1:{port}", database) for port in ports]
 
     def _leaders(self) -> list[Member]:
         return [member for member in self.members if member.server.is_primary()]

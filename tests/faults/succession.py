@@ -7,7 +7,6 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
 from typing import Any, LiteralString, Self
 
 import psycopg
@@ -59,6 +58,11 @@ class Succession:
         """The database on the primary of now."""
         return through(self._database, self.primary.port)
 
+    @property
+    def next_url(self) -> str:
+        """The database on the standby, which is the next primary."""
+        return through(self._database, self.standby.port)
+
     def ask(self, statement: LiteralString, *parameters: Any) -> list[Any]:
         """The first column of what a statement returns on the primary of now."""
         with psycopg.connect(self.url) as connection:
@@ -68,14 +72,12 @@ class Succession:
         """The standby hears no more of the primary."""
         self._replication.refuse()
 
-    def fail_over(self) -> float:
-        """The primary dies, the standby is promoted; when that was done, on our clock."""
+    def fail_over(self) -> None:
+        """The primary dies, the standby is promoted."""
         self.primary.kill()
         self.standby.promote()
-        promoted = monotonic()
         self._network.close()
         self.primary = self.standby
-        return promoted
 
     def replace(self) -> None:
         """Make a standby of the primary of now, where the dead one was."""

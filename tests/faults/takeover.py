@@ -1,0 +1,169 @@
+"""When a new leader took its first commit, and when a relay sent the next message from there.
+
+A thread for each server that may become the leader goes there past everything that leads to the
+leader of the day. As soon as it can, it commits a message, and looks for what is sent from then on.
+All times are of one monotonic clock. Each fail-over is a line of JSON in a file; a run of the tests
+ends with a table of its own.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from threading import Event, Thread
+from time import monotonic
+from types import TracebackType
+from typing import Final, LiteralString, Self
+
+import psycopg
+
+from tests.faults.ledger import Ledger
+from tests.fixtures.waiting import wait_until
+
+FILE: Final = Path(__file__).resolve().parents[2] / ".faults" / "takeovers.jsonl"
+_PAUSE: Final = 0.02
+
+STANDBY: LiteralString = "SELECT pg_is_in_recovery()"
+NEWEST: LiteralString = "SELECT max(sent_at) FROM outbox.receipt"
+
+_HEAD: Final = (
+    "| cluster | way | what befell the leader | fail-overs | first commit after "
+    "| sent again after | at most | whole again after | lost | sent twice |"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """One fail-over as one relay saw it; times in seconds."""
+
+    strike: str
+    cluster: str
+    way: str
+    #: From the strike to the new leader's first commit, from there to the first message sent.
+    leader: float
+    sent: float
+    #: From the end of what struck until all members were well.
+    back: float
+    lost: int
+    duplicated: int
+    #: Committed, and lost by the cluster itself.
+    forgotten: int
+
+    def write(self) -> None:
+        """Add it to the file."""
+        FILE.parent.mkdir(exist_ok=True)
+        rounded = {k: round(v, 2) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        with FILE.open("a") as file:
+            file.write(json.dumps(rounded) + "\n")
+
+
+class Witness:
+    """Watches servers for the length of a block; one of them is going to lead.
+
+    What is committed there stands in the `ledger`.
+    """
+
+    def __init__(self, ledger: Ledger, urls: Sequence[str]) -> None:
+        self._servers = [_Server(ledger, url) for url in urls]
+
+    def __enter__(self) -> Self:
+        for server in self._servers:
+            server.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for server in self._servers:
+            server.stop()
+
+    def wait(self, seconds: float) -> tuple[float, float]:
+        """When one of them took a commit, and when a message was sent there."""
+        wait_until(lambda: list(self._led()), seconds, "a commit at another server")
+        wait_until(lambda: list(self._sent()), seconds, "a message that was sent from there")
+        return min(self._led()), min(self._sent())
+
+    def _led(self) -> Iterator[float]:
+        return (server.led for server in self._servers if server.led is not None)
+
+    def _sent(self) -> Iterator[float]:
+        return (server.sent for server in self._servers if server.sent is not None)
+
+
+class _Server(Thread):
+    """Commits a message at one server; then looks for messages that are sent."""
+
+    def __init__(self, ledger: Ledger, url: str) -> None:
+        super().__init__(name="witness", daemon=True)  # a commit may wait for a standby
+        self._ledger, self._url, self._over = ledger, url, Event()
+        self.led: float | None = None
+        self.sent: float | None = None
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._over.set()
+
+    def run(self) -> None:
+        while not self._over.wait(_PAUSE):
+            with (
+                suppress(psycopg.Error),  # it does not run, or goes down again
+                psycopg.connect(self._url, autocommit=True, connect_timeout=2) as connection,
+            ):
+                self._write(connection)
+                self._look(connection)
+                return
+
+    def _write(self, connection: psycopg.Connection) -> None:
+        while self.led is None and not self._over.wait(_PAUSE):
+            if connection.execute(STANDBY).fetchone() == (False,):
+                self._ledger.write(connection, 1)
+                self.led = monotonic()
+
+    def _look(self, connection: psycopg.Connection) -> None:
+        # What is there by now may be what the leader before has sent.
+        before = connection.execute(NEWEST).fetchone()
+        while self.sent is None and not self._over.wait(_PAUSE):
+            if connection.execute(NEWEST).fetchone() != before:
+                self.sent = monotonic()
+
+
+def length() -> int:
+    """How much the file holds."""
+    return FILE.stat().st_size if FILE.exists() else 0
+
+
+def since(position: int) -> list[Takeover]:
+    """What was added to the file after that."""
+    if length() <= position:
+        return []
+    with FILE.open() as file:
+        file.seek(position)
+        return [Takeover(**json.loads(line)) for line in file]
+
+
+def table(takeovers: Iterable[Takeover]) -> list[str]:
+    """The lines of a table: each kind of fail-over, and all of a cluster and a way together."""
+    kinds: dict[tuple[str, str, str], list[Takeover]] = {}
+    for each in takeovers:
+        for strike in (each.strike, "all"):
+            kinds.setdefault((each.cluster, each.way, strike), []).append(each)
+    rows = [_row(*kind, kinds[kind]) for kind in sorted(kinds, key=_order)]
+    return [_HEAD, "|---" * (_HEAD.count("|") - 1) + "|", *rows] if rows else []
+
+
+def _order(kind: tuple[str, str, str]) -> tuple[str, str, bool, str]:
+    cluster, way, strike = kind
+    return cluster, way, strike != "all", strike
+
+
+def _row(cluster: str, way: str, strike: str, them: Sequence[Takeover]) -> str:
+    led, sent, back = zip(*((each.leader, each.sent, each.back) for each in them), strict=True)
+    times = [median(led), median(sent), max(sent), median(back)]
+    sums = sum(each.lost for each in them), sum(each.duplicated for each in them)
+    cells = (cluster, way, strike, len(them), *(f"{time:.1f} s" for time in times), *sums)
+    return f"| {' | '.join(map(str, cells))} |"
