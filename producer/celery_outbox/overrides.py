@@ -6,11 +6,11 @@ Without one they do what they did.
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property, wraps
-from typing import Any
+from typing import Any, Final
 
 from celery import Signature, Task, chord, group
 from celery.beat import Scheduler
-from celery.canvas import _chain
+from celery.canvas import _chain, chunks
 from celery.exceptions import Reject
 
 from celery_outbox.beat import counting_when_sent, pausing
@@ -18,6 +18,9 @@ from celery_outbox.chord_members import counting_what_is_sent, taking_the_count_
 from celery_outbox.eager import holding, holding_a_canvas
 from celery_outbox.outbox import Outbox
 from celery_outbox.worker import continuing_canvas, in_errbacks
+
+#: The options of a send that are ours, and none of Celery's.
+OPTIONS: Final = frozenset({"outbox", "ordering_key", "dedup_key"})
 
 
 def passing_rejections(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,6 +56,17 @@ def opening_a_block(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(bare, *args, **options)
 
     return apply_async
+
+
+def handing_on(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Have chunks hand on options of ours: Celery drops all that they were given by `set()`."""
+
+    @wraps(original)
+    def as_group(self: Any) -> Any:
+        ours = {name: value for name, value in self.options.items() if name in OPTIONS}
+        return original(self).set(**ours)
+
+    return as_group
 
 
 def continuing(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,6 +111,7 @@ def install() -> None:
     """Override them, once for the process."""
     task: Any = Task
     scheduler: Any = Scheduler
+    split: Any = chunks
     kinds: tuple[Any, ...] = (Signature, _chain, group, chord)
     task.retry = passing_rejections(Task.retry)
     task.apply = holding(Task.apply)
@@ -105,6 +120,7 @@ def install() -> None:
     scheduler.producer.__set_name__(Scheduler, "producer")
     scheduler.apply_async = counting_when_sent(Scheduler.apply_async)
     scheduler.tick = pausing(Scheduler.tick)
+    split.group = handing_on(chunks.group)
     for kind in kinds[1:]:
         kind.apply_async = holding_a_canvas(kind.apply_async)
     kinds[-1].apply_async = opening_a_block(chord.apply_async)

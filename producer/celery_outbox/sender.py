@@ -58,7 +58,7 @@ class TaskSender:
             return
         routing.replace(options, route)
         if decision.origin is Origin.USER:
-            refuse_keys_of_followers(name, message)
+            refuse_options_of_followers(name, message)
             self._locks.warn(name)
         captured = self._captured(name, message, options)
         replies = [] if message.headers.get("ignore_result") else reply_queues(self._app.backend)
@@ -113,29 +113,33 @@ def check_dedup_key(name: str, options: dict[str, Any], *, follows: bool) -> boo
     return True
 
 
-def refuse_keys_of_followers(name: str, message: Any) -> None:
-    """Refuse a dedup_key of what is to follow: a link, a step of a chain, the body of a chord."""
+def refuse_options_of_followers(name: str, message: Any) -> None:
+    """Refuse what a link, a step of a chain or the body of a chord cannot have."""
     followers: list[Any] = []
     if "id" in message.headers:
         *_, embedded = message.body
         followers += [embedded[part] for part in FOLLOWERS if embedded.get(part)]
     else:  # task protocol 1
         followers += [message.body[part] for part in FOLLOWERS if message.body.get(part)]
-    if followers and _has_key(followers):
+    if followers and _have(followers, "dedup_key"):
         reason = "what follows a task cannot be dropped, somebody waits for it. A task that is sent"
         reason += " by itself can have one"
         raise _unsupported(name, "the dedup_key of a link, a step or a body", reason)
+    if followers and _have(followers, "outbox"):
+        reason = "a worker sends what follows a task, and has no transaction of yours. Name it for"
+        reason += " the whole: .set(outbox=...), apply_async(outbox=...) or app.outbox.using(...)"
+        raise _unsupported(name, "the outbox= of a link, a step or a body", reason)
 
 
-def _has_key(signatures: Any) -> bool:
+def _have(signatures: Any, option: str) -> bool:
     if isinstance(signatures, list | tuple):
-        return any(map(_has_key, signatures))
+        return any(_have(each, option) for each in signatures)
     if not isinstance(signatures, Mapping):
         return False
     options = signatures.get("options") or {}
     within = signatures.get("kwargs") if signatures.get("subtask_type") in CANVASES else None
-    return options.get("dedup_key") is not None or any(
-        _has_key(part)
+    return options.get(option) is not None or any(
+        _have(part, option)
         for part in (
             *(options.get(each) for each in ("link", "link_error", "chord")),
             *((within or {}).get(each) for each in ("tasks", "header", "body")),

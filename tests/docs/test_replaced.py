@@ -68,6 +68,7 @@ def test_nothing_but_what_the_page_says() -> None:
             "celery.beat.Scheduler.producer",
             "celery.beat.Scheduler.tick",
             "celery.canvas._chain.__call__",
+            "celery.canvas.chunks.group",
             *(f"celery.canvas.{kind}.apply_async" for kind in kinds),
         ]
     )
@@ -77,6 +78,7 @@ def test_nothing_but_what_the_page_says() -> None:
         "`celery.Task.apply`",
         "`celery.Task.add_to_chord`",
         "`celery.chord.apply_async`",
+        "`celery.chunks.group`",
         "`beat_init`",
     )
     more = (

@@ -107,24 +107,32 @@ def test_a_chord_of_one_call(
     assert not any(b'"outbox"' in row.body for row in rows)
 
 
-@pytest.mark.parametrize("kind", ["task", "chain", "chord", "chain that becomes a chord"])
+@pytest.mark.parametrize(
+    "kind", ["task", "chain", "chord", "chain that becomes a chord", "chunks", "group of chunks"]
+)
 def test_the_transaction_is_set(
-    trap: str, connection: Connection, stored: Stored, kind: str
+    trap: str, database: str, connection: Connection, stored: Stored, kind: str
 ) -> None:
-    """`.set(outbox=...)` is what the same option of apply_async is."""
-    shop = make_shop(trap, result_backend="cache+memory://")
+    """`.set(outbox=...)` is what the same option of apply_async is, never a row apart."""
+    shop = make_shop(trap, result_backend="cache+memory://", outbox_database_url=database)
     header = [shop.add.s(1, 1), shop.add.s(2, 2)]
     whole: Any = {
         "task": shop.add.s(1, 1),
         "chain": shop.add.s(1, 1) | shop.add.s(2),
         "chord": chord(header, shop.total.s()),
         "chain that becomes a chord": chain(group(header), shop.total.s()),
+        "chunks": shop.add.chunks([(1, 1), (2, 2), (3, 3)], 2),
+        "group of chunks": shop.add.chunks([(1, 1), (2, 2), (3, 3)], 2),
     }[kind]
-    whole.set(outbox=connection).delay()
+    whole.set(outbox=connection, ordering_key="a")
+    (whole.group() if kind == "group of chunks" else whole).delay()
     assert stored.rows() == []
     connection.commit()
 
-    assert [row.task for row in stored.rows()] == [ADD] * (2 if "chord" in kind else 1)
+    single = kind in ("task", "chain")
+    expected = "celery.starmap" if "chunks" in kind else ADD
+    assert [row.task for row in stored.rows()] == [expected] * (1 if single else 2)
+    assert {row.ordering_key for row in stored.rows()} == {"a"}
     assert not any(b'"outbox"' in row.body for row in stored.rows())
 
 

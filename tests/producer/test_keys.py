@@ -342,17 +342,24 @@ class TestRefusals:
                     whole.apply_async(dedup_key="a")
         assert stored.rows() == []
 
+    @pytest.mark.parametrize("option", [{"dedup_key": "a"}, {"outbox": "default"}], ids=str)
     @pytest.mark.parametrize("kind", FOLLOWERS)
-    def test_what_follows_is_not_deduplicated(
-        self, trap: str, connection: Connection, stored: Stored, kind: str
+    def test_what_follows_has_none(
+        self,
+        trap: str,
+        connection: Connection,
+        stored: Stored,
+        kind: str,
+        option: dict[str, str],
     ) -> None:
         """Refused where it is sent: the worker could only let the task before it fail."""
         shop = make_shop(trap, result_backend="cache+memory://")
+        (name,) = option
         with (
             shop.app.outbox.transaction(connection),
-            pytest.raises(UnsupportedOption, match="the dedup_key of a link"),
+            pytest.raises(UnsupportedOption, match=f"the {name}=? of a link"),
         ):
-            FOLLOWERS[kind](shop, shop.add.si(1, 1).set(dedup_key="a"))
+            FOLLOWERS[kind](shop, shop.add.si(1, 1).set(**option))
 
         assert stored.rows() == []
 
