@@ -100,6 +100,25 @@ def test_forgotten_receipts_do_not_send_anew(session: Connection, emptied_databa
     assert states(emptied_database) == NO_PENDING | {"sent": 1}
 
 
+@pytest.mark.parametrize("behind", ["1 hour", "11 hours 50 minutes"])
+def test_a_clock_that_was_set_back_sends_nothing_anew(
+    session: Connection, emptied_database: str, behind: str
+) -> None:
+    """A message that waited meanwhile seems confirmed before it was inserted: it stays sent."""
+    insert_rows(session)
+    confirm_everything(session)
+    session.execute("UPDATE outbox.receipt SET sent_at = now() - interval '1 day 12 hours 1 min'")
+    session.execute(
+        "UPDATE outbox.message SET created_at = r.sent_at + %s::interval FROM outbox.receipt r",
+        [behind],
+    )
+    session.execute("SELECT outbox.purge('1 day')")
+
+    assert session.execute("SELECT count(*) FROM outbox.receipt").fetchone() == (0,)
+    assert session.execute("SELECT outbox.restore_work()").fetchone() == (0,)
+    assert states(emptied_database) == NO_PENDING | {"sent": 1}
+
+
 @pytest.mark.parametrize("key", ["", "k" * 201])
 @pytest.mark.parametrize("eta", ["NULL", "now() + interval '1 hour'"])
 @pytest.mark.parametrize("kind", ["ordering_key", "dedup_key"])

@@ -265,7 +265,8 @@ CREATE TABLE outbox.progress (
 );
 COMMENT ON TABLE outbox.progress IS 'Private: how far the chores of retention have come.';
 COMMENT ON COLUMN outbox.progress.name IS
-    'receipts_forgotten (endings before that time are gone), work_checked (up to that id) or '
+    'receipts_forgotten (endings of messages from before that time may be gone), '
+    'work_checked (up to that id) or '
     'slot_walked_N (single rows of that slot, up to that id; 0: all of them, at that time).';
 COMMENT ON COLUMN outbox.progress.at IS 'The time, of a chore that goes by time.';
 COMMENT ON COLUMN outbox.progress.id IS 'The id, of a chore that goes by id.';
@@ -1486,10 +1487,13 @@ DECLARE
     unfinished boolean;
 BEGIN
     -- Nobody may look for messages without an ending while endings go: it is written down how far
-    -- back they can be missed, and a message of before that time is not taken for an unsent one.
+    -- back they can be missed, and a message of before that time is not taken for an unsent one. Up
+    -- to half a day later than endings are missed: where the clock was set back while a message
+    -- waited, or another server took over, its confirm seems to be from before it was inserted.
     IF pg_try_advisory_xact_lock(
             hashtextextended('outbox.restore_work', 'ready'::regclass::oid::bigint)) THEN
-        INSERT INTO progress AS p (name, at) VALUES ('receipts_forgotten', endings_until)
+        INSERT INTO progress AS p (name, at)
+        VALUES ('receipts_forgotten', now() - greatest(older_than, interval '12 hours'))
         ON CONFLICT (name) DO UPDATE SET at = excluded.at WHERE p.at < excluded.at;
         DELETE FROM receipt WHERE ctid = ANY (ARRAY(
             SELECT r.ctid FROM receipt r WHERE r.sent_at < endings_until

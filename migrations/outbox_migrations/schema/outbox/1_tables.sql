@@ -263,7 +263,8 @@ CREATE TABLE outbox.progress (
 );
 COMMENT ON TABLE outbox.progress IS 'Private: how far the chores of retention have come.';
 COMMENT ON COLUMN outbox.progress.name IS
-    'receipts_forgotten (endings before that time are gone), work_checked (up to that id) or '
+    'receipts_forgotten (endings of messages from before that time may be gone), '
+    'work_checked (up to that id) or '
     'slot_walked_N (single rows of that slot, up to that id; 0: all of them, at that time).';
 COMMENT ON COLUMN outbox.progress.at IS 'The time, of a chore that goes by time.';
 COMMENT ON COLUMN outbox.progress.id IS 'The id, of a chore that goes by id.';
