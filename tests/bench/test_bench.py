@@ -26,6 +26,7 @@ EXPERIMENTS = (
     "sustained",
     "refusals",
     "pauses",
+    "rates",
     "tracing",
 )
 SECONDS = 200  # many times what it takes; a machine may be busy

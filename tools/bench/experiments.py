@@ -22,6 +22,7 @@ from bench import (
     producer,
     queues,
     rabbit,
+    rates,
     receipts,
     redis_list,
     refusals,
@@ -78,6 +79,7 @@ def catalogue(scale: Scale, has: Brokers) -> list[Experiment]:
         *(_outboxes() if has.rabbitmq else ()),
         *(_fence() if has.rabbitmq else ()),
         *(_pauses() if has.rabbitmq else ()),
+        *(_rates() if has.rabbitmq else ()),
     ]
 
 
@@ -187,6 +189,10 @@ def _fence() -> Iterator[Experiment]:
 
 def _pauses() -> Iterator[Experiment]:
     yield Experiment("pauses", _named_each("pauses", pauses.measure), heavy=True)
+
+
+def _rates() -> Iterator[Experiment]:
+    yield Experiment("rates", _named_each("rates", rates.measure), heavy=True)
 
 
 def _processes(count: int) -> str:

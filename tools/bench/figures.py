@@ -21,6 +21,7 @@ UNITS: Final = {
     "p99": "ms",
     "longest": "ms",
     "share": "%",
+    "deviation": "%",
     "size": "MB",
     "written": "kB/s",
     "lines": "/min",

@@ -62,6 +62,16 @@ def _largest_backlog(figures: Figures) -> float | None:
     return figures.ratio(backlogs[-1], "backlog of 10,000/rate") if backlogs else None
 
 
+def _most(begins: str, what: str) -> Measure:
+    """The largest median of all figures that begin so and end with that."""
+
+    def measure(figures: Figures) -> float | None:
+        names = [n for n in figures.names() if n.startswith(begins) and n.endswith(f"/{what}")]
+        return max((figures.median(name) or 0.0 for name in names), default=None)
+
+    return measure
+
+
 GOALS: Final = (
     Goal(
         "1 classic queue, 1 process, against the limit",
@@ -167,6 +177,13 @@ GOALS: Final = (
         _median("refusals, beside/lines"),
         10,
         "/min",
+        at_most=True,
+    ),
+    Goal(
+        "limits of rates over a minute, from what they say, the worst",
+        _most("rates, ", "deviation"),
+        5,
+        "%",
         at_most=True,
     ),
     Goal(

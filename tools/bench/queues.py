@@ -55,12 +55,17 @@ class Route:
 def fresh(url: str, kind: Kind = CLASSIC, count: int = 1) -> list[Route]:
     """Make empty queues, so that the relay finds what it would otherwise declare."""
     routes = [Route(f"{kind.name.replace(' ', '-')}-{n}", kind) for n in range(count)]
+    delete(url, routes)
+    declare(url, routes)
+    return routes
+
+
+def declare(url: str, routes: Sequence[Route]) -> None:
+    """Make queues."""
     with Connection(url) as connection:
         channel: Any = connection.default_channel
         for route in routes:
-            channel.queue_delete(route.queue)
             route.entity()(channel).declare()
-    return routes
 
 
 def depth(url: str, routes: Sequence[Route]) -> int:

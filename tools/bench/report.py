@@ -31,7 +31,7 @@ RATE_HEADS: Final = (
 )
 STALL_HEADS: Final = ("experiment", "round", "seconds without a message", "messages/s with them")
 SINGLE: Final = (
-    *("/p50", "/p99", "/longest", "/share", "/size", "/number"),
+    *("/p50", "/p99", "/longest", "/share", "/deviation", "/size", "/number"),
     *("/written", "/lines", "/channels"),
 )
 SINGLE_HEADS: Final = ("experiment", "figure", "median", "lowest", "highest")

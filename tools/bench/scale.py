@@ -44,6 +44,8 @@ class Scale:
     refused: int
     refusals_seconds: float
     latency_seconds: float
+    #: for each limit of a rate, once its burst has gone
+    rated_seconds: float
     latency_rates: tuple[int, ...]
     #: until everything has slowed down, and while it is measured
     idle_rest_seconds: float
@@ -80,6 +82,7 @@ QUICK: Final = Scale(
     refused=500,
     refusals_seconds=60,
     latency_seconds=10,
+    rated_seconds=60,
     latency_rates=(1, 50, 1000),
     idle_rest_seconds=75,
     idle_seconds=60,
@@ -113,6 +116,7 @@ FULL: Final = Scale(
     refused=1_000,
     refusals_seconds=600,
     latency_seconds=20,
+    rated_seconds=60,
     latency_rates=(1, 50, 200, 1000),
     idle_rest_seconds=75,
     idle_seconds=60,
@@ -147,6 +151,7 @@ SMOKE: Final = Scale(
     refused=20,
     refusals_seconds=4,
     latency_seconds=0.5,
+    rated_seconds=1,
     latency_rates=(100,),
     idle_rest_seconds=0.2,
     idle_seconds=0.2,

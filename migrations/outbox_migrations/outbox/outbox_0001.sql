@@ -2306,7 +2306,7 @@ COMMENT ON COLUMN outbox.bucket.pattern IS
 COMMENT ON COLUMN outbox.bucket.target IS 'Both, as they are written: queue:mail.';
 COMMENT ON COLUMN outbox.bucket.per_second IS 'How many messages a second.';
 COMMENT ON COLUMN outbox.bucket.burst IS 'How many at once after a while without any.';
-COMMENT ON COLUMN outbox.bucket.tokens IS 'How many there were in it then.';
+COMMENT ON COLUMN outbox.bucket.tokens IS 'How many there were in it then; below zero, so many were given ahead of their time.';
 COMMENT ON COLUMN outbox.bucket.refilled_at IS 'When.';
 COMMENT ON COLUMN outbox.bucket.reason IS 'Why, as the person said.';
 COMMENT ON COLUMN outbox.bucket.since IS 'Since when there is a limit, by the clock of this server.';
@@ -2346,8 +2346,8 @@ BEGIN
                 coalesce(set_rate.reason, ''), set_rate.who)
         ON CONFLICT (target) DO UPDATE
             SET per_second = excluded.per_second, burst = excluded.burst,
-                tokens = least(b.tokens, excluded.burst), reason = excluded.reason,
-                who = excluded.who, login = excluded.login
+                tokens = greatest(least(b.tokens, excluded.burst), -0.2 * excluded.per_second),
+                reason = excluded.reason, who = excluded.who, login = excluded.login
         RETURNING target INTO made;
         words := set_rate.per_second || ' a second';
     END IF;
@@ -2362,27 +2362,34 @@ END $$;
 COMMENT ON FUNCTION outbox.set_rate IS
     'At most so many messages a second; per_second NULL ends the limit. Returns what it is about.';
 
--- As many tokens of each bucket as are wanted and there. A bucket that somebody has locked has none:
--- its messages wait, and nobody waits for the lock.
+-- As many tokens of each bucket as are wanted and there, or will be within a fifth of a second: the
+-- relay uses each at its time, so that a full bucket loses none however seldom it is asked. A bucket
+-- that somebody has locked has none: its messages wait, and nobody waits for the lock.
 CREATE FUNCTION outbox.take_tokens(
-    targets text[], wanted bigint[], OUT target text, OUT granted bigint
+    targets text[], wanted bigint[],
+    OUT target text, OUT granted bigint, OUT there double precision
 ) RETURNS SETOF record LANGUAGE sql SECURITY DEFINER SET search_path = outbox, pg_temp AS $$
     WITH clock AS MATERIALIZED (
         SELECT clock_timestamp() AS at
     ), locked AS MATERIALIZED (
-        SELECT b.target, asked.wanted, clock.at, least(b.burst, b.tokens + b.per_second
-                   * greatest(0, extract(epoch FROM clock.at - b.refilled_at))) AS there
+        SELECT b.target, asked.wanted, clock.at, b.per_second, least(b.burst, b.tokens
+                   + b.per_second * greatest(0, extract(epoch FROM clock.at - b.refilled_at)))
+                   AS there
         FROM unnest($1, $2) AS asked (target, wanted)
         JOIN bucket b ON b.target = asked.target CROSS JOIN clock
         FOR UPDATE OF b SKIP LOCKED
+    ), given AS MATERIALIZED (
+        SELECT l.target, l.at, l.there,
+               greatest(0, least(l.wanted, floor(l.there + 0.2 * l.per_second))) AS tokens
+        FROM locked l
     )
     UPDATE bucket b
-    SET tokens = l.there - least(l.wanted, floor(l.there)), refilled_at = l.at
-    FROM locked l
-    WHERE b.target = l.target AND (least(l.wanted, floor(l.there)) > 0 OR b.refilled_at > l.at)
-    RETURNING b.target, least(l.wanted, floor(l.there))::bigint
+    SET tokens = g.there - g.tokens, refilled_at = g.at
+    FROM given g
+    WHERE b.target = g.target AND (g.tokens > 0 OR b.refilled_at > g.at)
+    RETURNING b.target, g.tokens::bigint, g.there
 $$;
-COMMENT ON FUNCTION outbox.take_tokens IS 'Private: tokens for messages that limits are about.';
+COMMENT ON FUNCTION outbox.take_tokens IS 'Private: tokens for messages that limits are about, and how many there were before.';
 
 CREATE VIEW outbox.rate AS
     SELECT b.target, b.kind, b.pattern, b.per_second, b.burst, b.reason, b.since, b.who,

@@ -40,6 +40,7 @@ class Hold:
     who: str = ""
     reason: str = ""
     per_second: float | None = None  # not held, but so many a second
+    burst: float | None = None  # and so many at once after a while without any
 
     @property
     def target(self) -> str:

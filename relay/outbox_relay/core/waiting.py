@@ -78,10 +78,10 @@ class Waiting:
         """Whether a claim would take anything of it."""
         deep = self._depths is not None and self._depths.wishes(now)
         tried = self._pauses.pause(now) <= 0
-        return bool(self._holds.letting_go or self._rates.wishes() or deep or tried)
+        return bool(self._holds.letting_go or self._rates.wishes(now) or deep or tried)
 
     def pause(self, now: float) -> float:
-        """Seconds until tokens are to be asked for, or a route that refused is tried again."""
+        """Seconds until a token is to be asked for or used, or a route that refused is tried."""
         return min(self._rates.pause(now), self._pauses.pause(now))
 
     def claim(self, now: float, room: int) -> RouteClaim | None:
@@ -105,7 +105,7 @@ class Waiting:
 
     def _shared(self, now: float, room: int) -> RouteClaim:
         """What each gets of so much, those that have waited longest for their share first."""
-        wishes = self._holds.wishes() | self._rates.wishes()
+        wishes = self._holds.wishes() | self._rates.wishes(now)
         if self._depths is not None:
             wishes |= self._depths.wishes(now)
         self._served = {key: self._served.get(key, 0) for key in wishes}

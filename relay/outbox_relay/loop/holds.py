@@ -6,6 +6,7 @@ whoever pauses or resumes; it reads again as soon as it is up.
 
 from collections.abc import Sequence
 from math import inf
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -32,7 +33,8 @@ class HoldReader:
     def look(self, store: Store, now: float, *, asleep: bool) -> None:
         """Look if it is time. Raises as the store does: nothing is published unread."""
         if wanted := self._waiting.wanted(now):
-            self._waiting.granted(store.holding.take_tokens(wanted), now)
+            grants = store.holding.take_tokens(wanted)
+            self._waiting.granted(grants, monotonic())  # none may be used early
         if asleep == self._asleep and now < self._next:
             return
         holds = store.holding.read()

@@ -12,11 +12,11 @@ HOLDS: Final = Statement(
     "holds",
     """
 (SELECT kind, pattern, extract(epoch FROM until - now())::double precision, who, reason,
-        NULL::double precision
+        NULL::double precision, NULL::double precision
  FROM {outbox}.hold WHERE until IS NULL OR until > now()
  ORDER BY until DESC NULLS FIRST, target)
 UNION ALL
-(SELECT kind, pattern, NULL, who, reason, per_second
+(SELECT kind, pattern, NULL, who, reason, per_second, burst
  FROM {outbox}.bucket ORDER BY kind = 'all', target)
 """,
 )
@@ -33,15 +33,15 @@ SELECT coalesce(max(extract(epoch FROM clock_timestamp() - since)), 0)::float8
 FROM {outbox}.hold WHERE until IS NULL
 """,
 )
-#: Tokens for what waits for its turn, and the seconds until there is one more. The row is seen here
-#: as it was before they were taken. A bucket that is locked says none, and that there is one.
+#: Tokens for what waits for its turn, and the seconds until there is one more, which are fewer than
+#: none if there is. Of a bucket that gives none the row is seen as it was before, locked or not.
 TAKE_TOKENS: Final = Statement(
     "take_tokens",
     """
 SELECT b.target, coalesce(t.granted, 0),
-       greatest(0, (1 + coalesce(t.granted, 0) - least(b.burst, b.tokens + b.per_second
-           * greatest(0, extract(epoch FROM clock_timestamp() - b.refilled_at))::float8))
-           / b.per_second)
+       (1 + coalesce(t.granted, 0) - coalesce(t.there, least(b.burst, b.tokens + b.per_second
+           * greatest(0, extract(epoch FROM clock_timestamp() - b.refilled_at))::float8)))
+           / b.per_second
 FROM {outbox}.bucket b
 LEFT JOIN {outbox}.take_tokens(%(targets)s::text[], %(wanted)s::bigint[]) t USING (target)
 WHERE b.target = ANY (%(targets)s::text[])
@@ -68,6 +68,6 @@ class Holding:
         return float(self._run(ENDLESS)[0][0])
 
     def take_tokens(self, wanted: Mapping[str, int]) -> list[Grant]:
-        """As many as are there, of those that are wanted, by the target of the limit."""
+        """As many as are there, or soon will be, of those wanted, by the target of the limit."""
         asked = {"targets": list(wanted), "wanted": list(wanted.values())}
         return [Grant(*row) for row in self._run(TAKE_TOKENS, asked)]
