@@ -64,7 +64,7 @@ test-losses: .venv/.synced ## Lose 500 of 10,000 confirmed tasks in each of twel
 		tests/end_to_end/test_rolling_deploy.py -m long $(ARGS)
 
 .PHONY: test-million
-test-million: .venv/.synced ## Send a million tasks with no worker, then work them off, on RabbitMQ and a Valkey of 64 MB (MILLION=100000; ARGS)
+test-million: .venv/.synced ## Send a million tasks with no worker, then have Celery run them, on RabbitMQ and a Valkey of 64 MB (MILLION=100000; ARGS)
 	@$(RABBITMQ_ROOT) MILLION=$(or $(MILLION),1000000) $(BIN)/pytest --capture=no tests/end_to_end/test_million.py -k many $(ARGS)
 
 .PHONY: test-canvas

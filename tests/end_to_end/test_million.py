@@ -1,18 +1,16 @@
-"""Very many tasks sent while no worker runs: the queue stays short, and all of it arrives.
+"""Very many tasks sent while no worker runs: the queue stays short, and workers run all of it.
 
 `make test-million` sends a million (MILLION=100000 for fewer) on RabbitMQ and on a Valkey of 64 MB,
-prints what it measured, and takes a quarter of an hour or so. In place of Celery's workers, which
-would take longer than all the rest, somebody takes messages as fast as they come.
+then starts ordinary Celery workers, and prints what it measured. Each run of a task leaves a trace,
+so that what is lost and what runs twice is known. It takes half an hour or so.
 """
 
-import json
 import os
-import re
-from base64 import b64decode
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -20,10 +18,10 @@ from typing import Any, Final, Protocol
 import psycopg
 import pytest
 import redis
-from kombu import Connection
 
+from servers.processes import family
 from tests.fixtures.broker import Broker
-from tests.fixtures.programs import RelayFactory
+from tests.fixtures.programs import RelayFactory, WorkerFactory
 from tests.fixtures.valkey import OwnValkey
 from tests.fixtures.waiting import wait_until
 
@@ -45,7 +43,7 @@ HELD: Final = "SELECT count(*) FROM outbox.parked WHERE route = chr(30) || 'dept
 NOTHING_LEFT: Final = """
 SELECT NOT EXISTS (SELECT FROM outbox.ready) AND NOT EXISTS (SELECT FROM outbox.parked)
 """
-NUMBER: Final = re.compile(rb"\[\[(\d+)")
+RECEIPTS: Final = "SELECT count(*) FROM inbox.receipt WHERE outcome = 'succeeded'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +58,10 @@ class Size:
     @property
     def patience(self) -> float:
         """Seconds for each step: for the servers, and for so many messages."""
-        return 60 + self.total / 500
+        return 60 + self.total / 250
 
 
-FEW: Final = Size(3_000, 200, 50, 25)
+FEW: Final = Size(1_000, 200, 50, 25)
 MILLION: Final = Size(MANY, 10_000, 4_000, 500)
 SIZES: Final = [
     pytest.param(FEW, id="few"),
@@ -73,71 +71,57 @@ SIZES: Final = [
 ]
 
 
-class Taker(Protocol):
-    """Who takes messages, and looks how many there are."""
+class Watched(Protocol):
+    """The broker with the queue."""
+
+    @property
+    def url(self) -> str:
+        """As Celery reads it."""
 
     def depth(self) -> int:
-        """How many are ready."""
+        """How many messages are ready in the queue."""
 
-    def take(self) -> list[int]:
-        """The numbers of some of them."""
+    def memory(self) -> int:
+        """Bytes that the broker uses."""
 
 
-class FromRabbit:
-    """By a consumer that acknowledges."""
+class OnRabbit:
+    """A virtual host; the memory is that of all processes of its node."""
 
     def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self._connection = Connection(broker.url)
-        self._channel: Any = self._connection.channel()
-        self._got: list[Any] = []
-        self._consuming = False
+        self._broker, self.url = broker, broker.url
 
     def depth(self) -> int:
         """As the broker tells."""
         return self._broker.depth(QUEUE)
 
-    def take(self) -> list[int]:
-        """What comes within a moment."""
-        if not self._consuming:
-            self._channel.basic_qos(0, 2_000, a_global=False)
-            self._channel.basic_consume(QUEUE, callback=self._got.append)
-            self._consuming = True
-        try:
-            while len(self._got) < 2_000:
-                self._connection.drain_events(timeout=0.05)
-        except TimeoutError:
-            pass
-        if not self._got:
-            return []
-        self._channel.basic_ack(self._got[-1].delivery_tag, multiple=True)
-        numbers = [_number(message.body) for message in self._got]
-        self._got.clear()
-        return numbers
+    def memory(self) -> int:
+        """As the system tells."""
+        return sum(map(_resident, family(self._broker.node.process.pid)))
 
 
-class FromValkey:
-    """From the end of the list that workers take from."""
+class OnValkey:
+    """A server; the memory is what it counts towards its limit, and more."""
 
     def __init__(self, url: str) -> None:
-        self.client: Any = redis.Redis.from_url(url)
+        self.url = url
+        self._client: Any = redis.Redis.from_url(url)
 
     def depth(self) -> int:
         """The length of the list."""
-        return int(self.client.llen(QUEUE))
+        return int(self._client.llen(QUEUE))
 
-    def take(self) -> list[int]:
-        """Some."""
-        found = self.client.rpop(QUEUE, 2_000) or []
-        return [_number(b64decode(json.loads(envelope)["body"])) for envelope in found]
+    def memory(self) -> int:
+        """As the server tells."""
+        return int(self._client.info("memory")["used_memory"])
 
 
 class Most:
     """The highest values seen, a few times a second, until the end."""
 
-    def __init__(self, taker: Taker, memory: Any) -> None:
+    def __init__(self, watched: Watched) -> None:
         self.depth = self.memory = 0
-        self._taker, self._memory, self._over = taker, memory, Event()
+        self._watched, self._over = watched, Event()
         self._thread = Thread(target=self._watch, daemon=True)
 
     @contextmanager
@@ -152,14 +136,32 @@ class Most:
 
     def _watch(self) -> None:
         while not self._over.wait(0.1):
-            self.depth = max(self.depth, self._taker.depth())
-            self.memory = max(self.memory, self._memory())
+            self.depth = max(self.depth, self._watched.depth())
+            self.memory = max(self.memory, self._watched.memory())
 
 
-def _number(body: bytes | str) -> int:
-    found = NUMBER.match(body.encode() if isinstance(body, str) else body)
-    assert found is not None
-    return int(found[1])
+class Trace:
+    """What the tasks have left, read as it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._read = path, 0
+        path.touch()
+        self.runs: Counter[int] = Counter()
+
+    def read(self) -> int:
+        """How many of the tasks have run."""
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            self.runs.update(map(int, file))
+            self._read = file.tell()
+        return len(self.runs)
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # it has ended
+        return 0
 
 
 def insert(database: str, total: int) -> None:
@@ -170,90 +172,128 @@ def insert(database: str, total: int) -> None:
             connection.execute(INSERT.encode(), [QUEUE, first, last])
 
 
-def held(database: str) -> int:
-    """How many wait for room."""
+def number(database: str, query: str) -> int:
+    """What the query counts, or whether it is so."""
     with psycopg.connect(database) as connection:
-        row = connection.execute(HELD).fetchone()
+        row = connection.execute(query.encode()).fetchone()
     return int(row[0]) if row else 0
 
 
-def send_and_work_off(
-    relay: RelayFactory, database: str, taker: Taker, most: Most, size: Size, **settings: str
-) -> str:
-    """Workers off, all is sent; workers on, all arrives, once. What was measured, in a line."""
-    process = relay(
-        OUTBOX_DATABASE_URL=database,
-        OUTBOX_WINDOW=str(size.window),
-        OUTBOX_BATCH_SIZE=str(size.batch),
-        **settings,
-    )
-    with most.watching():
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where it takes place."""
+
+    database: str
+    watched: Watched
+    relay: RelayFactory
+    worker: WorkerFactory
+    folder: Path
+
+    def send(self, size: Size, **settings: str) -> str:
+        """All is sent while no worker runs; what was measured, in words."""
+        self.relay(
+            OUTBOX_DATABASE_URL=self.database,
+            OUTBOX_BROKER_URL=self.watched.url,
+            OUTBOX_WINDOW=str(size.window),
+            OUTBOX_BATCH_SIZE=str(size.batch),
+            **settings,
+        )
         began = monotonic()
-        insert(database, size.total)
+        insert(self.database, size.total)
 
         def all_at_rest() -> bool:
-            idle = _value(database, "SELECT NOT EXISTS (SELECT FROM outbox.ready)")
-            return idle and taker.depth() + held(database) == size.total
+            idle = number(self.database, "SELECT NOT EXISTS (SELECT FROM outbox.ready)")
+            there = self.watched.depth() + number(self.database, HELD)
+            return bool(idle) and there == size.total
 
         wait_until(all_at_rest, size.patience, "all sent or set aside")
-        aside, waiting, sending = monotonic() - began, held(database), taker.depth()
-        arrived: Counter[int] = Counter()
+        aside, waiting = monotonic() - began, number(self.database, HELD)
+        return (
+            f"{size.total:,} sent: {self.watched.depth():,} in the queue and {waiting:,} set aside "
+            f"after {aside:.0f} s"
+        )
 
-        def all_taken() -> bool:
-            arrived.update(taker.take())
-            return len(arrived) == size.total
-
+    def work_off(self, size: Size) -> str:
+        """Celery's workers run all of it, once; what was measured, in words."""
+        trace = Trace(self.folder / "trace")
+        worker = self.worker(
+            "tests.end_to_end.mail_worker",
+            "--concurrency=2",
+            MAIL_BROKER=self.watched.url,
+            MAIL_DATABASE=self.database,
+            MAIL_TRACE=str(trace.path),
+        )
         began = monotonic()
-        wait_until(all_taken, size.patience, "all to arrive")
+        wait_until(lambda: trace.read() >= size.total, size.patience, "all to be executed")
         seconds = monotonic() - began
-        wait_until(lambda: _value(database, NOTHING_LEFT), size.patience, "all settled")
-    assert not process.events("broker_blocked")
-    twice = sum(arrived.values()) - size.total
-    assert (min(arrived), max(arrived), twice) == (1, size.total, 0)
-    return (
-        f"{size.total:,} sent: {sending:,} in the queue and {waiting:,} set aside after "
-        f"{aside:.0f} s; most in the queue {most.depth:,}, most memory {most.memory / MB:.1f} MB; "
-        f"workers on: all after {seconds:.0f} s, lost 0, twice {twice}"
-    )
+        self._counts(NOTHING_LEFT, 1, size.patience)
+        self._counts(RECEIPTS, size.total, size.patience)
+        worker.stop()
+        executed = trace.read()
+        lost = size.total - len(trace.runs.keys() & {*range(1, size.total + 1)})
+        twice = trace.runs.total() - executed
+        assert (executed, lost, twice) == (size.total, 0, 0)
+        return (
+            f"worked off by Celery within {seconds:.0f} s, {size.total / seconds:,.0f} tasks/s: "
+            f"executed {executed:,}, lost {lost}, twice {twice}"
+        )
+
+    def _counts(self, query: str, wanted: int, patience: float) -> None:
+        wait_until(lambda: number(self.database, query) == wanted, patience, query)
 
 
-def _value(database: str, query: str) -> bool:
-    with psycopg.connect(database) as connection:
-        row = connection.execute(query.encode()).fetchone()
-    return bool(row and row[0])
+def send_and_work_off(ground: Ground, size: Size, **settings: str) -> tuple[str, Most]:
+    """Workers off, all is sent; workers on, all is executed, once."""
+    most = Most(ground.watched)
+    with most.watching():
+        told = [ground.send(size, **settings), ground.work_off(size)]
+    told.insert(1, f"most in the queue {most.depth:,}, most memory {most.memory / MB:.1f} MB")
+    return "; ".join(told), most
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_queue_of_rabbitmq_stays_short(
-    relay: RelayFactory, database: str, broker: Broker, size: Size
+    relay: RelayFactory,
+    celery_worker: WorkerFactory,
+    database: str,
+    broker: Broker,
+    tmp_path: Path,
+    size: Size,
 ) -> None:
-    """By OUTBOX_MAX_DEPTH: no more than that, and a window."""
+    """By OUTBOX_MAX_DEPTH: no more than that, and a window; and it never asks for a pause."""
     broker.declare(QUEUE)
-    taker = FromRabbit(broker)
-    most = Most(FromRabbit(broker), lambda: 0)
-    settings = {"OUTBOX_BROKER_URL": broker.url, "OUTBOX_MAX_DEPTH": str(size.depth)}
+    ground = Ground(database, OnRabbit(broker), relay, celery_worker, tmp_path)
 
-    told = send_and_work_off(relay, database, taker, most, size, **settings)
+    told, most = send_and_work_off(ground, size, OUTBOX_MAX_DEPTH=str(size.depth))
 
     print(f"\nRabbitMQ, OUTBOX_MAX_DEPTH={size.depth}: {told}")
     assert 0 < most.depth <= size.depth + size.window
+    assert "broker_blocked" not in _logs(tmp_path)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("limited", [True, False], ids=["depth", "default"])
 def test_a_valkey_of_64_mb_stays_free(
-    relay: RelayFactory, database: str, own_valkey: OwnValkey, size: Size, limited: bool
+    relay: RelayFactory,
+    celery_worker: WorkerFactory,
+    database: str,
+    own_valkey: OwnValkey,
+    tmp_path: Path,
+    size: Size,
+    limited: bool,
 ) -> None:
     """By OUTBOX_MAX_DEPTH, and with no setting at all by its memory: it never refuses a write."""
-    valkey = own_valkey({"maxmemory": "64mb"})
-    taker, watcher = FromValkey(valkey.url), FromValkey(valkey.url)
-    most = Most(watcher, lambda: int(watcher.client.info("memory")["used_memory"]))
-    settings = {"OUTBOX_BROKER_URL": valkey.url}
-    if limited:
-        settings["OUTBOX_MAX_DEPTH"] = str(size.depth)
+    watched = OnValkey(own_valkey({"maxmemory": "64mb"}).url)
+    ground = Ground(database, watched, relay, celery_worker, tmp_path)
+    settings = {"OUTBOX_MAX_DEPTH": str(size.depth)} if limited else {}
 
-    told = send_and_work_off(relay, database, taker, most, size, **settings)
+    told, most = send_and_work_off(ground, size, **settings)
 
     print(f"\nValkey, 64 MB, {'OUTBOX_MAX_DEPTH' if limited else 'default'}: {told}")
     assert 0 < most.memory < 64 * MB
     assert not limited or 0 < most.depth <= size.depth + size.window
+    assert "broker_blocked" not in _logs(tmp_path)
+
+
+def _logs(folder: Path) -> str:
+    return "".join(path.read_text(errors="replace") for path in folder.glob("outbox-relay-*.log"))
