@@ -10,7 +10,7 @@ A broker that sets no limit, or does not tell, or gives no answer for a while, h
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan
 from typing import Final
 
 from outbox_relay.core.message import Message
@@ -37,6 +37,20 @@ class Used:
     used: int = 0
     most: int = 0
     why: str = ""  # what keeps it from telling
+
+    @property
+    def part(self) -> float:
+        """The part of it that is used; no number where nothing bounds it."""
+        return self.used / self.most if self.most else nan
+
+    @property
+    def left(self) -> int:
+        """How many bytes are left."""
+        return max(0, self.most - self.used)
+
+    def beyond(self, share: float) -> bool:
+        """Whether more than this share of it is used."""
+        return self.used > share * self.most
 
     def __str__(self) -> str:
         return f"{self.used / (1 << 20):,.0f} of {self.most / (1 << 20):,.0f} MB are used"
@@ -78,9 +92,9 @@ class Memory:
             self._room = self._left = inf
             self.short, self._said, self._again = False, False, now + SELDOM
             return
-        mark, rest = self._share * used.most, max(0, used.most - used.used)
+        mark, rest = self._share * used.most, used.left
         below = mark - used.used - unseen
-        self.short = self._said = used.used > LOW * mark if self.short else below <= 0
+        self.short = self._said = used.beyond(LOW * self._share) if self.short else below <= 0
         self._floor = max(LEAST, min(FLOOR, int(FLOOR * rest / max(1.0, used.most - mark))))
         self._room, self._left = rest / 2 - unseen if self.short else below, rest - unseen
 

@@ -227,7 +227,7 @@ class Metrics:
 
     def memory(self, used: Used) -> None:
         """Show how much of its memory the broker uses, where that is bounded."""
-        self.broker_memory.set(used.used / used.most if used.most else nan)
+        self.broker_memory.set(used.part)
 
     def upkeep(self, upkeep: Upkeep) -> None:
         """Show whether vacuum keeps up."""

@@ -93,10 +93,10 @@ def judge_room(used: Used, share: float | None) -> list[Finding]:
     if not used.most:
         none = "no maxmemory that refuses writes: queues are kept short by OUTBOX_MAX_DEPTH alone"
         return [ok(MEMORY, used.why or none)]
-    told = f"{used.used / used.most:.0%} of the {used.most >> 20} MB of maxmemory are used"
-    if used.used <= min(FULL, share or 1) * used.most:
+    told = f"{used.part:.0%} of the {used.most >> 20} MB of maxmemory are used"
+    if not used.beyond(min(FULL, share or 1)):
         return [ok(MEMORY, told)]
-    held = share is not None and used.used > share * used.most
+    held = share is not None and used.beyond(share)
     more = ": queues are kept short, the rest waits in the outbox" if held else ""
     advice = "start more workers, look what else is there (results: result_expires), or raise it"
     return [warn(MEMORY, told + more, advice)]
