@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from outbox_relay.broker.registry import BROKERS, SCHEMES
+from outbox_relay.broker.registry import OF_BROKERS, OF_CHECKS, SCHEMES
 from outbox_relay.errors import SettingsError
 from outbox_relay.settings import Settings
 from outbox_relay.settings.reader import read_settings
@@ -20,9 +20,6 @@ BROKER_URL: Final = secret(
     + "; several, separated by `;`, are tried in turn",
     "`/ ? # @` in a password are written `%2F %3F %23 %40`",
 )
-#: What the brokers' publishers read, and what only `doctor` does.
-OF_BROKERS: Final = tuple(setting for broker in BROKERS for setting in broker.settings)
-OF_CHECKS: Final = tuple(setting for broker in BROKERS for setting in broker.check_settings)
 TABLE: Final[tuple[Setting[Any], ...]] = (
     DATABASE_URL,
     BROKER_URL,

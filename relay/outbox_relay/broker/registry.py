@@ -21,6 +21,9 @@ T = TypeVar("T")
 
 BROKERS: Final[tuple[Broker, ...]] = (amqp.BROKER, redis.BROKER)
 SCHEMES: Final = tuple(scheme for broker in BROKERS for scheme in broker.schemes)
+#: What the brokers' publishers read, and what only `doctor` does.
+OF_BROKERS: Final = tuple(setting for broker in BROKERS for setting in broker.settings)
+OF_CHECKS: Final = tuple(setting for broker in BROKERS for setting in broker.check_settings)
 
 
 def broker_of(url: str) -> Broker:

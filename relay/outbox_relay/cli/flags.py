@@ -8,7 +8,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from typing import Any, Final
 
-from outbox_relay.configuration import BROKER_URL, OF_BROKERS, OF_CHECKS, TABLE
+from outbox_relay.broker.registry import OF_BROKERS, OF_CHECKS
+from outbox_relay.configuration import BROKER_URL, TABLE
 from outbox_relay.settings.setting import PREFIX, Setting, flag_of
 from outbox_relay.settings.table import (
     BROKER_TRANSPORT_OPTIONS,

@@ -22,7 +22,8 @@ from typing import Any, Final
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from outbox_relay.configuration import BROKER_URL, OF_BROKERS, OF_CHECKS, TABLE
+from outbox_relay.broker.registry import OF_BROKERS, OF_CHECKS
+from outbox_relay.configuration import BROKER_URL, TABLE
 from outbox_relay.errors import SettingsError
 from outbox_relay.many.outbox import Outbox
 from outbox_relay.settings import Secret, Settings

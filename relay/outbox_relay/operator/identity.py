@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import outbox_relay
-from outbox_relay.broker.registry import BROKERS
+from outbox_relay.broker.registry import OF_BROKERS
 from outbox_relay.errors import SettingsError
 from outbox_relay.settings import Settings
 from outbox_relay.settings.setting import Setting
@@ -30,7 +30,6 @@ from outbox_relay.settings.table import (
     RETRY_DELAY,
 )
 
-OF_BROKERS: Final = tuple(setting for broker in BROKERS for setting in broker.settings)
 #: What two relays of one outbox should agree on, in the order of the hashes.
 COMPARED: Final[tuple[Setting[Any], ...]] = (
     DECLARE,

@@ -4,7 +4,8 @@ from dataclasses import fields
 
 import pytest
 
-from outbox_relay.configuration import BROKER_URL, OF_BROKERS, OF_CHECKS, TABLE, from_environment
+from outbox_relay.broker.registry import OF_BROKERS, OF_CHECKS
+from outbox_relay.configuration import BROKER_URL, TABLE, from_environment
 from outbox_relay.settings import Settings
 from outbox_relay.settings.setting import Setting
 from outbox_relay.settings.table import OWN
