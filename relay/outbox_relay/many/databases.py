@@ -3,11 +3,12 @@
 However many outboxes there are, a database is asked over one connection at a time.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from outbox_relay.errors import RelayError, SchemaError, StatementFailed
+from outbox_relay.many import alike
 from outbox_relay.many.outbox import Outbox
 from outbox_relay.operator.session import Session
 from outbox_relay.settings import Settings
@@ -20,11 +21,9 @@ AT_ONCE: Final = 8
 
 def grouped(outboxes: Iterable[Outbox]) -> list[list[Outbox]]:
     """Those of one database, reached in the same way, beside each other."""
-    groups: dict[object, list[Outbox]] = {}
+    groups: dict[Hashable, list[Outbox]] = {}
     for outbox in outboxes:
-        url = outbox.settings.database_url
-        key = url.value, url.path, outbox.settings.statement_timeout
-        groups.setdefault(key, []).append(outbox)
+        groups.setdefault(alike.for_questions(outbox.settings), []).append(outbox)
     return list(groups.values())
 
 

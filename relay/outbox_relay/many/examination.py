@@ -3,7 +3,7 @@
 What was found of several outboxes alike is one finding, with their names.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
@@ -11,12 +11,12 @@ from typing import Final
 from outbox_relay.core.finding import Finding, ok, problem, warn
 from outbox_relay.core.route import Route
 from outbox_relay.errors import RelayError
+from outbox_relay.many import alike
 from outbox_relay.many.databases import AT_ONCE, grouped
 from outbox_relay.many.outbox import Outbox
 from outbox_relay.many.roster import Reading
 from outbox_relay.operator.doctor import broker
 from outbox_relay.operator.doctor.examine import examine_database
-from outbox_relay.settings import Settings
 
 #: Of this many distinct routes of a broker, as many as of one outbox, each is checked.
 MAX_ROUTES: Final = 200
@@ -65,16 +65,10 @@ def _database(outbox: Outbox) -> _Examined:
 
 def _by_broker(examined: Sequence[_Examined]) -> list[list[_Examined]]:
     """Those that publish to one broker, and have it checked alike."""
-    groups: dict[object, list[_Examined]] = {}
+    groups: dict[Hashable, list[_Examined]] = {}
     for each in examined:
-        groups.setdefault(_publishing(each.outbox.settings), []).append(each)
+        groups.setdefault(alike.for_check(each.outbox.settings), []).append(each)
     return list(groups.values())
-
-
-def _publishing(settings: Settings) -> object:
-    url, options = settings.broker_url, settings.broker_transport_options
-    own = tuple(sorted((name, repr(value)) for name, value in settings.of_brokers.items()))
-    return url.value, url.path, options.value, options.path, settings.declare, own
 
 
 def _broker(examined: Sequence[_Examined]) -> list[Shared]:

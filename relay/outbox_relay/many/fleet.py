@@ -17,6 +17,7 @@ from outbox_relay.broker.registry import publisher_factory
 from outbox_relay.core.backlog import Stats
 from outbox_relay.errors import RelayError
 from outbox_relay.loop.incidents import Outage
+from outbox_relay.many import alike
 from outbox_relay.many.chores import AT_ONCE, effects_of, homecoming_of
 from outbox_relay.many.discovery import MAX_AT_ONCE
 from outbox_relay.many.observe import Boards
@@ -25,7 +26,7 @@ from outbox_relay.many.seat import Desk, Ended, Seat, seat_settings
 from outbox_relay.many.seats import PATIENCE, Candidate, Seats
 from outbox_relay.many.spares import Spares
 from outbox_relay.many.watch import Watch
-from outbox_relay.settings import Secret, Settings
+from outbox_relay.settings import Settings
 
 log = structlog.get_logger()
 
@@ -129,9 +130,10 @@ class Fleet:
         now = monotonic()
         reports = {name: seat.report(now) for name, seat in self._seated.items()}
         for name, report in reports.items():
-            self._desks[name].active |= not report.idle
+            desk = self._desks[name]
+            desk.active |= not report.idle
             if report.at_work or report.without_broker >= PATIENCE:
-                self._brokers[_broker(self._desks[name].outbox)].up = report.at_work
+                self._brokers[alike.for_broker(desk.outbox.settings)].up = report.at_work
         brokers = self._brokers.values()
         self._boards.health.broker_up = not brokers or any(broker.up for broker in brokers)
         self._boards.health.progress()
@@ -161,7 +163,7 @@ class Fleet:
             self._note_failure(ended.name, ended.reason)
         served, outbox = self._desks[ended.name].outbox, self._outboxes.get(ended.name)
         self._spares.put(seat_settings(served.settings, self._landing), ended.left)
-        watch = self._watches.get(_database(served))
+        watch = self._watch_of(served)
         if outbox == served and watch is not None:
             watch.look_after(outbox, moved=ended.moved)
             return
@@ -189,10 +191,10 @@ class Fleet:
         for outbox in new:
             if outbox.name not in self._seated:
                 self._take_in(outbox)
-        used = {_database(outbox) for outbox in listed.values()}
+        used = {alike.for_watch(outbox.settings) for outbox in listed.values()}
         for database in [each for each in self._watches if each not in used]:
             self._watches.pop(database).stop()
-        served = {_broker(desk.outbox) for desk in self._desks.values()}
+        served = {alike.for_broker(desk.outbox.settings) for desk in self._desks.values()}
         self._brokers = {each: broker for each, broker in self._brokers.items() if each in served}
         seats = max(MIN_SEATS, self._connections - BESIDE - len(self._watches))
         share = seats if len(self._watches) < 2 else max(1, int(SHARE * seats))
@@ -201,13 +203,14 @@ class Fleet:
             log.info("outboxes_listed", outboxes=len(listed), new=len(new), gone=len(old))
 
     def _take_in(self, outbox: Outbox) -> None:
-        if (watch := self._watches.get(_database(outbox))) is None:
+        settings = outbox.settings
+        if (watch := self._watch_of(outbox)) is None:
             # What it logs is about no outbox in particular: it says whose database it is.
             with bound_contextvars(database=outbox.database):
-                watch = self._watches[_database(outbox)] = Watch(outbox.settings, self)
+                watch = self._watches[alike.for_watch(settings)] = Watch(settings, self)
             watch.start()
-        if (broker := self._brokers.get(_broker(outbox))) is None:
-            broker = self._brokers[_broker(outbox)] = Broker()
+        if (broker := self._broker_of(outbox)) is None:
+            broker = self._brokers[alike.for_broker(settings)] = Broker()
             self._seats.wants(_candidate(outbox))  # whether it is there is seen from a seat
         metrics, health = self._boards.board(outbox.name)
         self._desks[outbox.name] = Desk(
@@ -216,9 +219,9 @@ class Fleet:
             health,
             watch.outage,
             broker.outage,
-            publisher_factory(outbox.settings),
-            homecoming_of(outbox.settings, metrics),
-            effects_of(outbox.settings),
+            publisher_factory(settings),
+            homecoming_of(settings, metrics),
+            effects_of(settings),
         )
         watch.look_after(outbox)
 
@@ -226,8 +229,14 @@ class Fleet:
         del self._desks[outbox.name]
         self._failures.pop(outbox.name, None)
         self._boards.forget(outbox.name)
-        if (watch := self._watches.get(_database(outbox))) is not None:
+        if (watch := self._watch_of(outbox)) is not None:
             watch.leave(outbox)
+
+    def _watch_of(self, outbox: Outbox) -> Watch | None:
+        return self._watches.get(alike.for_watch(outbox.settings))
+
+    def _broker_of(self, outbox: Outbox) -> Broker | None:
+        return self._brokers.get(alike.for_broker(outbox.settings))
 
     # What the watches tell, on threads of theirs.
 
@@ -242,7 +251,7 @@ class Fleet:
 
     def watched(self, outbox: Outbox, *, up: bool) -> None:
         """Whether its database is there."""
-        desk, broker = self._desks.get(outbox.name), self._brokers.get(_broker(outbox))
+        desk, broker = self._desks.get(outbox.name), self._broker_of(outbox)
         if desk is None or broker is None:
             return
         desk.health.progress()
@@ -255,18 +264,5 @@ class Fleet:
 
 
 def _candidate(outbox: Outbox) -> Candidate:
-    return Candidate(outbox.name, _database(outbox), _broker(outbox))
-
-
-def _database(outbox: Outbox) -> Hashable:
-    """What outboxes that one connection can serve have in common."""
     settings = outbox.settings
-    return _place(settings.database_url), settings.statement_timeout, settings.doorbell
-
-
-def _broker(outbox: Outbox) -> Hashable:
-    return _place(outbox.settings.broker_url)
-
-
-def _place(secret: Secret) -> Hashable:
-    return secret.value, secret.path
+    return Candidate(outbox.name, alike.for_watch(settings), alike.for_broker(settings))

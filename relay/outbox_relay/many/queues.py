@@ -13,11 +13,11 @@ import structlog
 
 from outbox_relay.core.depth import Depth
 from outbox_relay.errors import RelayError
+from outbox_relay.many import alike
 from outbox_relay.many.seat import Desk
 from outbox_relay.observe.queues import EVERY, EVERY_QUIET
 from outbox_relay.observe.watch import Watch
 from outbox_relay.operator import depths
-from outbox_relay.settings import Settings
 
 log = structlog.get_logger()
 
@@ -44,7 +44,7 @@ class Queues(Watch):
         """The outboxes of each broker that is to be asked: seldom, where none of them is active."""
         shared: dict[Hashable, list[Desk]] = {}
         for desk in self._desks():
-            shared.setdefault(_broker(desk.outbox.settings), []).append(desk)
+            shared.setdefault(alike.for_depths(desk.outbox.settings), []).append(desk)
         self._looked = {key: self._looked.get(key, -inf) for key in shared}
         due = [
             key
@@ -66,9 +66,3 @@ def _look(desks: Sequence[Desk]) -> None:
             log.debug("queues_unread", reason=str(error))
     for desk in desks:
         desk.metrics.queues(found[name] for name in desk.queues if name in found)
-
-
-def _broker(settings: Settings) -> Hashable:
-    """What outboxes have in common whose queues one connection can be asked about."""
-    url, options = settings.broker_url, settings.broker_transport_options
-    return url.value, url.path, options.value, options.path

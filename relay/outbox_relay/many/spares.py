@@ -11,9 +11,9 @@ from time import monotonic
 from typing import Final, Generic, TypeVar
 
 from outbox_relay.broker.publisher import Publisher
-from outbox_relay.errors import BrokerLost, SettingsError
+from outbox_relay.errors import BrokerLost
 from outbox_relay.loop.left import Left
-from outbox_relay.operator.identity import OF_BROKERS
+from outbox_relay.many import alike
 from outbox_relay.postgres.database import BoundedConnection
 from outbox_relay.settings import Settings
 
@@ -79,18 +79,18 @@ class Spares:
         """Keep what the seat of an outbox with these settings has left."""
         now = monotonic()
         if left.session is not None:
-            self._sessions.put(_database(settings), left.session, now, MAX_SESSIONS)
+            self._sessions.put(alike.for_session(settings), left.session, now, MAX_SESSIONS)
         if left.publisher is not None:
-            if (key := _broker(settings)) is None:
+            if (key := alike.for_publisher(settings)) is None:
                 left.publisher.close()
             else:
                 self._publishers.put(key, left.publisher, now, MAX_PUBLISHERS)
 
     def take(self, settings: Settings) -> Left:
         """What there is for a seat with these settings."""
-        key = _broker(settings)
+        key = alike.for_publisher(settings)
         publisher = None if key is None else self._publishers.take(key)
-        return Left(self._sessions.take(_database(settings)), publisher)
+        return Left(self._sessions.take(alike.for_session(settings)), publisher)
 
     def tend(self, sessions: int) -> None:
         """Keep at most so many sessions; call it every second or so."""
@@ -113,23 +113,3 @@ def _is_well(publisher: Publisher) -> bool:
     except BrokerLost:
         return False
     return publisher.spotless
-
-
-def _database(settings: Settings) -> Hashable:
-    return settings.database_url.value, settings.database_url.path
-
-
-def _broker(settings: Settings) -> Hashable | None:
-    """What two outboxes have in common whose publishers are alike; None where they are nobody's.
-
-    Of several URLs, poison suspects go to the one that this outbox's other messages went to.
-    """
-    try:
-        urls = settings.broker_url.read()
-    except SettingsError:  # the file is being replaced
-        return None
-    if ";" in urls:
-        return None
-    of_brokers = tuple(settings.of(each) for each in OF_BROKERS)
-    times = settings.lease, settings.confirm_timeout
-    return urls, settings.declare, settings.window, times, of_brokers

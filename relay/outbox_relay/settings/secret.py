@@ -19,6 +19,11 @@ class Secret:
     path: Path | None = None
     check: Callable[[str], object] = field(default=str, compare=False)
 
+    @property
+    def source(self) -> tuple[str | None, Path | None]:
+        """Where its value comes from: whatever two are called, with one source they are one."""
+        return self.value, self.path
+
     def read(self) -> str:
         """The value as it is now; raises SettingsError where there is none that could be right."""
         if self.path is None and not self.value:
