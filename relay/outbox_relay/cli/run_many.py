@@ -35,7 +35,7 @@ def run_many(arguments: Namespace, settings: Settings) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     spare_the_collector()
     with ExitStack() as beside:
-        beside.enter_context(Listing(Roster(settings), fleet.list))
+        beside.enter_context(Listing(Roster(settings), fleet.serve))
         shown = settings.http_address is not None
         if settings.http_address:
             beside.enter_context(Endpoint(settings.http_address, boards.health, boards.registry))

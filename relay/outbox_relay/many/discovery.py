@@ -14,7 +14,7 @@ from typing import Final
 
 from outbox_relay.core.thread import ContextThread
 from outbox_relay.errors import RelayError
-from outbox_relay.many.lines import Place
+from outbox_relay.many.lines import Address
 from outbox_relay.postgres.database import connect, current_url, translated
 from outbox_relay.settings import Settings
 from outbox_relay.settings.values import identifier
@@ -50,19 +50,19 @@ class Discovery:
     def __init__(self, *, deadline: float = DEADLINE, at_once: int = MAX_AT_ONCE) -> None:
         self._deadline, self._at_once = deadline, at_once
         self._lock = threading.Lock()
-        self._asked: set[Place] = set()
-        self._trouble: dict[Place, str] = {}
-        self._passed_over: set[Place] = set()
+        self._asked: set[Address] = set()
+        self._trouble: dict[Address, str] = {}
+        self._passed_over: set[Address] = set()
 
-    def ask(self, databases: Mapping[Place, Settings]) -> dict[Place, Answer]:
+    def ask(self, databases: Mapping[Address, Settings]) -> dict[Address, Answer]:
         """An answer of each, after the deadline at the latest."""
         give_up = monotonic() + self._deadline
         with self._lock:
-            due = [place for place in databases if place not in self._asked]
+            due = [address for address in databases if address not in self._asked]
             # First those for which there was no time, then those that answered before.
-            due.sort(key=lambda p: (p not in self._passed_over, p in self._trouble))
+            due.sort(key=lambda a: (a not in self._passed_over, a in self._trouble))
             free = max(0, self._at_once - len(self._asked))
-        waiting, answers = deque(due), SimpleQueue[tuple[Place, Answer]]()
+        waiting, answers = deque(due), SimpleQueue[tuple[Address, Answer]]()
         for number in range(min(free, len(due))):
             ContextThread(
                 target=self._work,
@@ -70,43 +70,43 @@ class Discovery:
                 name=f"discovery-{number}",
                 daemon=True,  # the end of the process waits for no server that hangs
             ).start()
-        found: dict[Place, Answer] = {}
+        found: dict[Address, Answer] = {}
         while len(found) < len(due) and free:
             try:
-                place, answer = answers.get(timeout=max(0.0, give_up - monotonic()))
+                address, answer = answers.get(timeout=max(0.0, give_up - monotonic()))
             except Empty:
                 break
-            found[place] = answer
-        for place in databases:
-            if place not in found:
+            found[address] = answer
+        for address in databases:
+            if address not in found:
                 silent = f"it did not answer within {self._deadline:g} s"
-                found[place] = Answer(trouble=self._trouble.get(place) or silent)
+                found[address] = Answer(trouble=self._trouble.get(address) or silent)
         with self._lock:
             self._passed_over = set(waiting)
-        self._trouble = {p: answer.trouble for p, answer in found.items() if answer.trouble}
+        self._trouble = {a: answer.trouble for a, answer in found.items() if answer.trouble}
         return found
 
     def _work(
         self,
-        waiting: deque[Place],
-        databases: Mapping[Place, Settings],
-        answers: SimpleQueue[tuple[Place, Answer]],
+        waiting: deque[Address],
+        databases: Mapping[Address, Settings],
+        answers: SimpleQueue[tuple[Address, Answer]],
         give_up: float,
     ) -> None:
         while monotonic() < give_up:
             with self._lock:
                 if not waiting:
                     return
-                place = waiting.popleft()
-                self._asked.add(place)
+                address = waiting.popleft()
+                self._asked.add(address)
             try:
-                answer = Answer(schemas_of(databases[place]))
+                answer = Answer(schemas_of(databases[address]))
             except RelayError as error:
                 answer = Answer(trouble=str(error))
             finally:
                 with self._lock:
-                    self._asked.discard(place)
-            answers.put((place, answer))
+                    self._asked.discard(address)
+            answers.put((address, answer))
 
 
 def schemas_of(settings: Settings) -> tuple[str, ...]:

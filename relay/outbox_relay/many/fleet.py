@@ -67,7 +67,7 @@ class Broker:
 
 
 class Fleet:
-    """All of them. `run` serves until `stop`; `list` says which there are, on any thread."""
+    """All of them. `run` serves until `stop`; `serve` says which there are, on any thread."""
 
     def __init__(self, settings: Settings, boards: Boards, landing: float) -> None:
         self._connections, self._landing = settings.max_connections, landing
@@ -82,7 +82,7 @@ class Fleet:
         self._seated: dict[str, Seat] = {}
         self._failures: dict[str, tuple[str, float]] = {}
 
-    def list(self, outboxes: Sequence[Outbox]) -> None:
+    def serve(self, outboxes: Sequence[Outbox]) -> None:
         """Serve these from now on, and no others."""
         self._events.put(_Listed(tuple(outboxes)))
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
@@ -57,8 +57,13 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
 _PATTERN: Final = re.compile(r"[a-z0-9_*?\[\]!-]{1,100}", re.ASCII)
 _WILD: Final = re.compile(r"[*?[]")
 
-#: Where a database is: host, port and name. Not as whom it is connected to.
-Place = tuple[str, str, str]
+
+class Address(NamedTuple):
+    """Where a database is; not as whom it is connected to."""
+
+    host: str
+    port: str
+    database: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class Line:
 
     number: int
     name: str
-    place: Place
+    address: Address
     patterns: tuple[str, ...]
     settings: Settings
 
@@ -127,7 +132,7 @@ def _words(written: str) -> list[str]:
 def _line(number: int, words: list[str], base: Settings, *, need_broker: bool) -> Line:
     given: dict[str, str] = {}
     patterns: list[str] = []
-    for place, word in enumerate(words, start=1):
+    for position, word in enumerate(words, start=1):
         if "://" in word and not _ASSIGNMENT.fullmatch(word):
             _take(given, DATABASE_URL.field, word)
         elif match := _ASSIGNMENT.fullmatch(word):
@@ -136,12 +141,12 @@ def _line(number: int, words: list[str], base: Settings, *, need_broker: bool) -
             patterns.append(_pattern(word))
         else:
             raise ValueError(
-                f"word {place} is no URL, no setting such as window=500, and no schema such as "
+                f"word {position} is no URL, no setting such as window=500, and no schema such as "
                 "tenant_*: lower-case letters, digits, _ and * ? [ ]"
             )
     name = given.pop(NAME, "")
-    settings, database = _settings(given, base)
-    name = name or database[2]
+    settings, address = _settings(given, base)
+    name = name or address.database
     if not _NAME.fullmatch(name):
         raise ValueError(
             "give it a name, such as name=shop: letters, digits, _ . and -, at most 63"
@@ -149,7 +154,7 @@ def _line(number: int, words: list[str], base: Settings, *, need_broker: bool) -
     if need_broker and not settings.broker_url.read():
         raise ValueError(f"no broker: give broker_url=..., or {BROKER_URL.name} for all lines")
     settings = _belonging(settings, given, name)
-    return Line(number, name, database, tuple(patterns) or (SCHEMA.default,), settings)
+    return Line(number, name, address, tuple(patterns) or (SCHEMA.default,), settings)
 
 
 def _take(given: dict[str, str], key: str, value: str) -> None:
@@ -183,7 +188,7 @@ def _pattern(word: str) -> str:
     return word
 
 
-def _settings(given: Mapping[str, str], base: Settings) -> tuple[Settings, Place]:
+def _settings(given: Mapping[str, str], base: Settings) -> tuple[Settings, Address]:
     own: dict[str, Any] = {DATABASES_FILE.field: None}
     of_brokers = dict(base.of_brokers)
     for key, text in given.items():
@@ -196,7 +201,7 @@ def _settings(given: Mapping[str, str], base: Settings) -> tuple[Settings, Place
     if DATABASE_URL.field not in own:
         raise ValueError("no database: give postgresql://user@host/database")
     settings = replace(base, **own, of_brokers=of_brokers)
-    return settings, _place(settings.database_url.read())
+    return settings, _address(settings.database_url.read())
 
 
 def _value(setting: Setting[Any], key: str, text: str, given: Mapping[str, str]) -> Any:
@@ -229,13 +234,14 @@ def _belonging(settings: Settings, given: Mapping[str, str], name: str) -> Setti
     return replace(settings, **secrets)
 
 
-def _place(url: str) -> Place:
+def _address(url: str) -> Address:
     try:
         parts = conninfo_to_dict(url)
     except (ProgrammingError, UnicodeDecodeError) as error:  # its words have the text in them
         raise ValueError("the database's URL is none that libpq could read") from error
     host = parts.get("host") or parts.get("hostaddr") or ""
-    return str(host), str(parts.get("port") or "5432"), str(parts.get("dbname") or "")
+    port, database = parts.get("port") or "5432", parts.get("dbname") or ""
+    return Address(str(host), str(port), str(database))
 
 
 def _clashes(lines: Sequence[Line]) -> list[str]:
@@ -244,7 +250,7 @@ def _clashes(lines: Sequence[Line]) -> list[str]:
     mistakes = []
     for line in lines:
         other = first.setdefault(line.name, line)
-        if other.place != line.place:
+        if other.address != line.address:
             mistakes.append(
                 f"line {line.number}: line {other.number} is another database and is called "
                 f"{line.name!r} as well: give one of them name=..."

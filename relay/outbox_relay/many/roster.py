@@ -10,7 +10,7 @@ from typing import Final
 from outbox_relay.errors import SettingsError
 from outbox_relay.many.discovery import DEADLINE, Discovery
 from outbox_relay.many.file import DatabasesFile
-from outbox_relay.many.lines import Line, Place
+from outbox_relay.many.lines import Address, Line
 from outbox_relay.many.outbox import Outbox
 from outbox_relay.settings import Settings
 from outbox_relay.settings.table import DATABASES_FILE
@@ -37,19 +37,19 @@ class Roster:
             raise SettingsError(f"{DATABASES_FILE.name} is not set")
         self._file = DatabasesFile(settings.databases_file, settings, need_broker=need_broker)
         self._discovery = Discovery(deadline=deadline)
-        self._known: dict[Place, tuple[str, ...]] = {}
+        self._known: dict[Address, tuple[str, ...]] = {}
 
     def read(self) -> Reading:
         """All there are now. Raises SettingsError where the file was never right."""
         lines, wrong = self._file.lines()
         trouble = [*([wrong] if wrong else []), *self._look(lines)]
-        outboxes: dict[tuple[Place, str], Outbox] = {}
+        outboxes: dict[tuple[Address, str], Outbox] = {}
         for line in lines:
-            schemas = line.schemas(self._known.get(line.place, ()))
-            if not schemas and line.place in self._known:
+            schemas = line.schemas(self._known.get(line.address, ()))
+            if not schemas and line.address in self._known:
                 trouble.append(_nothing(line))
             for schema in schemas:
-                outboxes.setdefault((line.place, schema), line.outbox(schema))
+                outboxes.setdefault((line.address, schema), line.outbox(schema))
         return Reading(tuple(outboxes.values()), tuple(trouble))
 
     def named(self, name: str) -> Outbox:
@@ -64,20 +64,22 @@ class Roster:
 
     def _look(self, lines: list[Line]) -> list[str]:
         """Learn which schemas there are; what could not be learnt, in sentences."""
-        databases: dict[Place, Line] = {}
+        databases: dict[Address, Line] = {}
         for line in lines:
             if line.wild:
-                databases.setdefault(line.place, line)
-        answers = self._discovery.ask({p: line.settings for p, line in databases.items()})
+                databases.setdefault(line.address, line)
+        answers = self._discovery.ask({a: line.settings for a, line in databases.items()})
         trouble = []
-        for place, line in databases.items():
-            answer = answers[place]
+        for address, line in databases.items():
+            answer = answers[address]
             if not answer.trouble:
-                self._known[place] = answer.schemas
+                self._known[address] = answer.schemas
                 continue
-            then = "outboxes found before are kept" if place in self._known else "none is known"
+            then = "outboxes found before are kept" if address in self._known else "none is known"
             trouble.append(f"{line.name}: {answer.trouble} ({then})")
-        self._known = {place: self._known[place] for place in databases if place in self._known}
+        self._known = {
+            address: self._known[address] for address in databases if address in self._known
+        }
         return trouble
 
 

@@ -42,7 +42,7 @@ def test_a_url_is_enough() -> None:
     assert outbox.settings.database_url.read() == "postgresql://relay:hunter2@db1:5433/shop"
     assert outbox.settings.broker_url.read() == BROKER
     assert outbox.settings.databases_file is None
-    assert line.place == ("db1", "5433", "shop")
+    assert line.address == ("db1", "5433", "shop")
 
 
 def test_what_is_not_on_the_line_is_as_for_the_process() -> None:

@@ -45,12 +45,12 @@ def test_one_that_is_listed_again_before_its_seat_is_empty_is_watched(
     with socket.create_server(("127.0.0.1", 0)) as hanging, serving(boards) as (fleet, serves):
         url = f"amqp://guest:guest@127.0.0.1:{hanging.getsockname()[1]}//"
         outbox = outbox_of(databases[0][0], f"broker_url={url}")
-        fleet.list([outbox])
+        fleet.serve([outbox])
         hanging.settimeout(DEADLINE)
         to_broker, _ = hanging.accept()  # it has a seat, which waits for its broker
         before = boards.board(outbox.name)
-        fleet.list([])
-        fleet.list([outbox])
+        fleet.serve([])
+        fleet.serve([outbox])
         to_broker.close()
         hanging.close()
         wait_until(
@@ -80,7 +80,7 @@ def test_a_secret_that_is_being_replaced_ends_nobody(
     secret.unlink()
     ids = waiting.commit()
     with serving(Boards()) as (fleet, _):
-        fleet.list(outboxes)
+        fleet.serve(outboxes)
         other.wait_sent(other.commit())
         assert not waiting.sent()
         secret.write_text(broker.url)

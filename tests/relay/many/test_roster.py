@@ -152,7 +152,7 @@ def test_a_database_that_is_away_holds_up_no_other(
 def test_no_more_connections_than_allowed(frozen: Frozen) -> None:
     """However many databases there are, and whatever they do."""
     lines = parse("\n".join(f"{frozen.url(f'db{n}')} *" for n in range(12)), base())
-    databases = {line.place: line.settings for line in lines}
+    databases = {line.address: line.settings for line in lines}
 
     asked = Discovery(deadline=0.5, at_once=3).ask(databases)
 
@@ -168,7 +168,7 @@ def test_those_for_which_there_was_no_time_are_asked_first_the_next_time(
     lines = parse(
         "\n".join(f"postgresql://db{number}/app{number} *" for number in range(3)), base()
     )
-    databases = {line.place: line.settings for line in lines}
+    databases = {line.address: line.settings for line in lines}
     order: list[str] = []
     gate = Event()
 
