@@ -25,18 +25,8 @@ class Moment:
 
 def moment(text: str) -> Moment:
     """`2h` for two hours ago, or a date and time; without an offset it is UTC."""
-    try:
-        return Moment(ago=duration(text))
-    except ValueError:
-        pass
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise ArgumentTypeError(
-            f"{text!r} is neither a duration, such as 2h for two hours ago, "
-            "nor a time, such as 2030-01-31T08:00:00Z"
-        ) from None
-    return Moment(at=at if at.tzinfo else at.replace(tzinfo=UTC))
+    when = _when(text, "2h for two hours ago")
+    return Moment(at=when) if isinstance(when, datetime) else Moment(ago=when)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +46,24 @@ class Later:
 
 def later(text: str) -> Later:
     """`2h` for in two hours, or a date and time; without an offset it is UTC."""
+    when = _when(text, "2h for in two hours")
+    return Later(at=when) if isinstance(when, datetime) else Later(seconds=when)
+
+
+def _when(text: str, example: str) -> datetime | float:
+    """A date and time, or a duration in seconds."""
     try:
-        return Later(seconds=duration(text))
+        return duration(text)
     except ValueError:
         pass
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise ArgumentTypeError(
-            f"{text!r} is neither a duration, such as 2h for in two hours, "
+            f"{text!r} is neither a duration, such as {example}, "
             "nor a time, such as 2030-01-31T08:00:00Z"
         ) from None
-    return Later(at=at if at.tzinfo else at.replace(tzinfo=UTC))
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def reason(text: str) -> str:
