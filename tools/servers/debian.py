@@ -5,6 +5,7 @@ Packages of another Debian than the machine's bring the libraries they need (`re
 """
 
 import fcntl
+import os
 import re
 import shutil
 import subprocess
@@ -67,6 +68,12 @@ def fetch(cache: Path, bundle: Bundle) -> Path:
                 f"{' '.join(error.cmd)}\n{error.stdout}{error.stderr}"
             ) from error
         return root
+
+
+def environment(executable: Path) -> dict[str, str]:
+    """The environment in which a program that was unpacked finds the libraries beside it."""
+    folders = (executable.parents[1] / "lib").glob("*-linux-gnu")
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, folders))}
 
 
 @contextmanager

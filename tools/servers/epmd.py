@@ -2,10 +2,10 @@
 
 import os
 import signal
-import socket
 from pathlib import Path
 from typing import Self
 
+from servers.ports import is_taken
 from servers.server import Command, Server
 
 
@@ -30,8 +30,4 @@ class Epmd(Server):
         return Command(argv, own)
 
     def _is_ready(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return True
-        except OSError:
-            return False
+        return is_taken(self.port)

@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from servers import debian
+from servers.ports import is_taken
 from servers.server import Command, Server
 
 BUNDLE: Final = debian.Bundle(
@@ -52,17 +52,11 @@ class HAProxy(Server):
             for number, (postgres, patroni) in enumerate(self._nodes, 1)
         ]
         settings.write_text(_SETTINGS.format(port=self.port) + "".join(servers))
-        libraries = executable.parents[1] / "lib"
-        paths = ":".join(map(str, libraries.glob("*-linux-gnu")))
-        environment = {**os.environ, "LD_LIBRARY_PATH": paths}
-        return Command([str(executable), "-db", "-f", str(settings)], environment)
+        argv = [str(executable), "-db", "-f", str(settings)]
+        return Command(argv, debian.environment(executable))
 
     def _is_ready(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return True
-        except OSError:
-            return False
+        return is_taken(self.port)
 
 
 def find_or_fetch() -> Path:

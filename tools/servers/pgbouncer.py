@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import socket
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from servers import debian
+from servers.ports import is_taken
 from servers.server import Command, Server
 
 #: The pooler and the two libraries it is linked with, half a megabyte.
@@ -62,17 +62,11 @@ class PgBouncer(Server):
             )
         )
         as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []  # it refuses to be root
-        libraries = self._executable.parents[1] / "lib"
-        paths = ":".join(map(str, libraries.glob("*-linux-gnu")))
-        environment = {**os.environ, "LD_LIBRARY_PATH": paths}
-        return Command([str(self._executable), *as_nobody, str(settings)], environment)
+        argv = [str(self._executable), *as_nobody, str(settings)]
+        return Command(argv, debian.environment(self._executable))
 
     def _is_ready(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return True
-        except OSError:
-            return False
+        return is_taken(self.port)
 
 
 def find_or_fetch() -> Path:

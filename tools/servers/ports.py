@@ -23,3 +23,12 @@ def free_port() -> int:
                 continue
             return candidate
     raise OSError(f"{_ATTEMPTS} ports of {_PORTS} tried, none free on 127.0.0.1")
+
+
+def is_taken(port: int) -> bool:
+    """Whether somebody listens on a loopback port."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
