@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from outbox_relay.broker.registry import broker_of
 from outbox_relay.core.depth import Depth
 from outbox_relay.errors import BrokerLost
-from outbox_relay.operator.doctor.routes import sample
+from outbox_relay.operator.routes import sample
 from outbox_relay.operator.session import Session
 from outbox_relay.settings import Settings
 

@@ -19,7 +19,6 @@ from outbox_relay.operator.doctor import (
     pooling,
     privileges,
     relays,
-    routes,
     schema,
     standbys,
     storage,
@@ -28,6 +27,7 @@ from outbox_relay.operator.doctor import (
 )
 from outbox_relay.operator.doctor.causes import DATABASE, remedy
 from outbox_relay.operator.doctor.context import Check, Context
+from outbox_relay.operator.routes import sample
 from outbox_relay.operator.session import Session
 from outbox_relay.settings import Settings
 
@@ -82,7 +82,7 @@ def examine_database(settings: Settings) -> tuple[list[Finding], list[Route] | N
                     return found, None
             for check in INSIDE:
                 found += check(context)
-            return found, routes.sample(session)
+            return found, sample(session)
         except (StoreLost, SchemaError) as error:
             found.append(_interrupted(error))
             return found, None
