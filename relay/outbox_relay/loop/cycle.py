@@ -170,7 +170,10 @@ class Cycle:
         looking, began = self._idle and turn.room and not turn.routes, monotonic()
         if looking and not self.sleep.finds_work(store, turn):
             self._core.nothing_to_claim(turn, monotonic() - began)
-            self._next_turn = now + self.sleep.pause(turn, store, now, now - self.last_message)
+            pause = self.sleep.pause(turn, store, now, now - self.last_message)
+            if not self.sleep.asleep:  # a sleeper is called
+                pause = min(pause, max(BUSY_POLL, self._core.waiting.pause(now)))
+            self._next_turn = now + pause
             return None
         self.sleep.get_up()
         return turn if turn.room else None

@@ -10,7 +10,9 @@ from outbox_relay.broker.publisher import Publisher
 from outbox_relay.core.backoff import IDLE_POLL
 from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
 from outbox_relay.core.fence import Fence
+from outbox_relay.core.holds import Hold, key_of
 from outbox_relay.core.message import NOTHING, Message, Outcomes, Refusal
+from outbox_relay.core.rates import Grant
 from outbox_relay.loop import cycle as module
 from outbox_relay.loop.cycle import Cycle
 from outbox_relay.loop.quarantine import Quarantine
@@ -121,3 +123,46 @@ def test_a_relay_that_waits_for_an_alarm_to_end_is_idle(monkeypatch: pytest.Monk
     assert sweeps(monkeypatch, servers, 1.0) == []
 
     assert min(servers.waits) >= IDLE_POLL
+
+
+class Drained(Servers):
+    """A database with nothing to claim, where another relay is rung."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bell = SimpleNamespace(
+            get_up=lambda: None,
+            lie_down=lambda: False,
+            watch=lambda: None,
+            watching=False,
+            another_watches=True,
+        )
+
+    def ask(self, *_: object) -> None:
+        """The store's."""
+        self._reply = Reply(None, [])
+
+    def has_work(self, *_: object) -> bool:
+        """The store's."""
+        return False
+
+
+def test_a_relay_that_another_is_rung_for_uses_a_token_at_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It looks no more than every two seconds otherwise, and the token would be late by as much."""
+    servers, decides = Drained(), core()
+    monkeypatch.setattr(module, "monotonic", lambda: servers.now)
+    quarantine = Quarantine(cast("Any", None))
+    cycle = Cycle(decides, quarantine, Metrics(), Fence(0, 10.0), Untraced(), forget=False)
+
+    def waits() -> float:
+        cycle.step(cast("Store", servers), cast("Publisher", servers), claiming=True, sleeping=True)
+        return servers.waits[-1]
+
+    waits()
+    assert waits() == pytest.approx(2.0)
+    decides.waiting.hold([Hold("queue", "mail", per_second=1.0, burst=1.0)])
+    decides.found_waiting([key_of("rate:queue:mail")])
+    decides.waiting.granted([Grant("queue:mail", 1, 1.3)], servers.now)
+    assert waits() == pytest.approx(0.3)
