@@ -42,7 +42,7 @@ GRANT INSERT (message_id, task, exchange, routing_key, headers, properties, body
               dedup_key)
     ON {outbox}.message TO outbox_producer;
 GRANT EXECUTE ON FUNCTION {outbox}.enqueue, {outbox}.default_queue, {outbox}.cancel,
-    {outbox}.claim_dedup TO outbox_producer;
+    {outbox}.claim_dedup, {outbox}.is_stored TO outbox_producer;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA {outbox} TO outbox_relay;
 GRANT SELECT ON SEQUENCE {outbox}.message_id_seq TO outbox_relay;

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from celery import Celery
 
@@ -110,7 +110,7 @@ class Dispatch:
                     self._warn_once(message.task)
                 return outcome
             case Decision(destination=Destination.STORE_APART):
-                store = partial(self._database.store_apart, message)
+                store = partial(self._database.store_once, cast(Message, message))
                 return worker.keep_trying(store, message.task, requeue=decision.requeue)
             case Decision(block=Using() as block, origin=origin):
                 outcome = block.put(message)

@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 #: No further attempt to store what a worker itself sends is begun after this many seconds.
 PATIENCE: Final = 30.0
+#: Seconds that two clocks may differ by over such a time, and more.
+SLACK: Final = 5.0
 
 _continuing: ContextVar[bool] = ContextVar("celery_outbox_continuing", default=False)
 _in_errbacks: ContextVar[bool] = ContextVar("celery_outbox_in_errbacks", default=False)
@@ -71,18 +73,21 @@ def process_of(app: Celery, *, is_main: bool) -> tuple[Process, Any]:
     return (Process.OTHER, None) if running.request.is_eager else (Process.TASK, running)
 
 
-def keep_trying(store: Callable[[], T], follows: str, *, requeue: bool) -> T:
+def keep_trying(store: Callable[[float], T], follows: str, *, requeue: bool) -> T:
     """Store what a worker itself sends, with pauses while that fails; `follows` is its task.
 
-    In the end the delivery of that task goes back to its queue, where `requeue` says it can.
+    `store` is told for how many seconds it was tried before: an attempt may have stored it although
+    no answer came. In the end the delivery of that task goes back to its queue, where `requeue`
+    says it can.
     """
-    give_up = monotonic() + PATIENCE
+    began = monotonic()
+    give_up = began + PATIENCE
     attempts = count()
     while True:
         number = next(attempts)
         try:
             sleep(_pause(number))
-            return store()
+            return store(number and monotonic() - began + SLACK)
         except RowRefused:  # the message's own fault: no later attempt would do
             raise
         except Exception as error:

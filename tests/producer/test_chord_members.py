@@ -137,7 +137,7 @@ def test_a_time_limit_while_it_is_sent(
     before = signal.signal(signal.SIGUSR1, limit)
     growing(growing_shop.app, lambda task: task.add_to_chord(growing_shop.add.s(1, 0)))
     with monkeypatch.context() as patch:
-        patch.setattr("celery_outbox.stores.database.Database.store_apart", store)
+        patch.setattr("celery_outbox.stores.database.Database.store_once", store)
         patch.setattr("celery.app.trace.report_internal_error", lambda *_: None)
         growing_shop.app.backend.set_chord_size("g", 2)
         deliver(growing_shop.app, "shop.growing", group="g", chord=dict(growing_shop.total.s()))

@@ -98,6 +98,41 @@ def test_a_database_that_comes_back(
 
 
 @ENDINGS
+def test_answers_that_do_not_come(
+    trap: str,
+    own_postgres: OwnPostgres,
+    monkeypatch: pytest.MonkeyPatch,
+    register: Any,
+    request_: Any,
+) -> None:
+    """While commits wait for a standby no attempt is answered: it is stored once all the same."""
+    database = migrated_database(own_postgres())
+    monkeypatch.setattr("celery_outbox.worker.PATIENCE", 2.0)
+    monkeypatch.setattr("celery_outbox.stores.standalone.STATEMENT_TIMEOUT", 0.3)
+    shop = make_shop(trap, outbox_database_url=database)
+    register(shop.app, acks_late=True)
+    busy = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'celery-outbox'"
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("SET synchronous_commit = local")
+
+        def wait_for_a_standby(name: str) -> None:
+            connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'".encode())
+            connection.execute("SELECT pg_reload_conf()")
+            shown = "SHOW synchronous_standby_names"
+            wait_until(lambda: connection.execute(shown).fetchone() == (name,), 10, "it is set")
+
+        wait_for_a_standby("nobody")
+        rejection = ended(shop.app, request_)
+        attempts = len(connection.execute(busy.encode()).fetchall())
+        wait_for_a_standby("")
+        wait_until(lambda: not connection.execute(busy.encode()).fetchall(), 10, "all have ended")
+
+    assert isinstance(rejection, Reject)
+    assert attempts > 1
+    assert len(Stored(database).rows()) == 1
+
+
+@ENDINGS
 @pytest.mark.usefixtures("impatient")
 def test_a_database_that_stays_away(plain_broker: str, register: Any, request_: Any) -> None:
     """The delivery is given back in the end; nothing goes to the broker, which is there."""

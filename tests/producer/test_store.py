@@ -6,16 +6,19 @@ What is particular to one is in a file of its own.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import psycopg
 import pytest
 from django.db import connections, transaction  # type: ignore[import-untyped]  # ships no types
 
 from celery_outbox import OutboxNotReady, RowRefused
+from celery_outbox.statements.insert import insert_once
 from celery_outbox.stores.database import Store
 from celery_outbox.stores.django import DjangoStore
 from celery_outbox.stores.standalone import Standalone
+from tests.fixtures.waiting import wait_until
 from tests.producer.conftest import Stored
 from tests.producer.messages import message
 
@@ -24,6 +27,10 @@ STORES: dict[str, Callable[[str], Store]] = {
     "of Django": lambda _: DjangoStore("default", "outbox"),
 }
 WAYS = ["store", "store_apart"]
+#: Sessions that wait for the end of another attempt.
+WAITING: Final = (
+    "SELECT FROM pg_stat_activity WHERE wait_event = 'advisory' AND datname = current_database()"
+)
 
 
 @pytest.fixture(params=STORES)
@@ -49,6 +56,43 @@ def test_one_with_the_key_is_pending(store: Store, stored: Stored, way: str) -> 
     outcomes = [getattr(store, way)(message(each, "key")) for each in ("a", "b")]
 
     assert [outcome.pending_id for outcome in outcomes] == ["a", "a"]
+    assert [row.message_id for row in stored.rows()] == ["a"]
+
+
+def test_once_although_an_attempt_has_stored_it(store: Store, stored: Stored) -> None:
+    """An attempt whose answer was lost counts; other messages with its id, and old ones, do not."""
+    store.store_once(message("a"), 0)
+    assert store.store_once(message("a"), 60).pending_id == "a"
+    store.store_once(message("b"), 60)
+    assert [row.message_id for row in stored.rows()] == ["a", "b"]
+
+    store.store_once(replace(message("a"), body=b"other"), 60)
+    store.store_once(replace(message("a"), headers='{"retries": 1}'), 60)
+    store.store_once(replace(message("a"), ordering_key="k"), 0)
+    assert [row.message_id for row in stored.rows()] == ["a", "b", "a", "a", "a"]
+    assert stored.rows()[-1].ordering_key == "k"
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_once_while_an_attempt_is_at_it(
+    store: Store, stored: Stored, database: str, end: str
+) -> None:
+    """It is waited for: the message is there once, whichever of them stores it."""
+
+    def again() -> None:
+        try:
+            store.store_once(message("a"), 60)
+        finally:
+            connections.close_all()
+
+    text, parameters = insert_once("outbox", message("a"), 0)
+    with psycopg.connect(database) as earlier, ThreadPoolExecutor(1) as beside:
+        earlier.execute(text.encode(), parameters)
+        attempt = beside.submit(again)
+        wait_until(lambda: len(stored.fetch(WAITING)) == 1, 10, "it waits")
+        getattr(earlier, end)()
+        attempt.result(10)
+
     assert [row.message_id for row in stored.rows()] == ["a"]
 
 

@@ -27,7 +27,7 @@ DROP DOMAIN outbox.message_id, outbox.task, outbox.exchange, outbox.routing_key,
     outbox.dedup_key;
 DROP FUNCTION outbox.is_replicating, outbox.restore_work, outbox.workless, outbox.confirms_of,
     outbox.make_work, outbox.joined_lane, outbox.left_work, outbox.claim_lanes, outbox.claim_dedup,
-    outbox.is_message,
+    outbox.is_message, outbox.is_stored,
     outbox.bell, outbox.ring, outbox.forget_dedup, outbox.by_index, outbox.short_repr,
     outbox.rough_count, outbox.count_few, outbox.cancel, outbox.retry, outbox.discard,
     outbox.replay, outbox.replay_message, outbox.send_again, outbox.sent_again, outbox.renumber,

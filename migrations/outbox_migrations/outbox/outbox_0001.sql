@@ -497,6 +497,28 @@ $$;
 COMMENT ON FUNCTION outbox.is_message IS
     'Private: whether what is stored under this id in that slot has this message id.';
 
+-- Whether this very message was stored within so many seconds, by an attempt whose answer its sender
+-- has not got. Such an attempt may still be at it, waiting for a standby, say: it is waited for, and
+-- whoever is behind sees what it has stored. For an INSERT that is a transaction by itself.
+CREATE FUNCTION outbox.is_stored(
+    message_id text, headers json, body bytea, seconds double precision
+) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = outbox, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
+DECLARE
+    since constant timestamptz := clock_timestamp() - seconds * interval '1 second';
+BEGIN
+    PERFORM pg_advisory_xact_lock(
+        hashtextextended(is_stored.message_id, 'message'::regclass::oid::bigint));
+    RETURN EXISTS (SELECT FROM message m
+        WHERE m.message_id = is_stored.message_id AND m.body = is_stored.body
+          AND m.headers::text = is_stored.headers::text
+          AND m.created_at > since);
+END $$;
+COMMENT ON FUNCTION outbox.is_stored IS
+    'Private: whether an attempt of the last seconds to store this message has; waits for its end.';
+
 -- Null: no other message with this key is pending, so insert yours. Otherwise the message id of
 -- the one that is; do not insert. Producers with the same key take turns, each until it commits.
 -- A message that a relay has claimed, were it only once, may be on the wire: it counts no more.

@@ -50,6 +50,12 @@ class Insert:
         #: Any number of rows in one statement whose text never changes, so it can stay prepared.
         #: Binary arrays are encoded four times as fast as text.
         self.many = f"INSERT INTO {{schema}}.message ({names}) SELECT * FROM unnest({arrays})"
+        #: A single row, unless it was stored within so many seconds.
+        self.once = (
+            f"INSERT INTO {{schema}}.message ({names})"
+            f" SELECT * FROM (VALUES ({places})) AS given ({names})"
+            " WHERE NOT {schema}.is_stored(message_id, headers, body, %s::float8)"
+        )
 
 
 #: What messages sent in one go differ in.
@@ -121,6 +127,14 @@ def insert(
         return statement(insertion.one, schema, style), insertion.values(messages[0])
     columns = zip(*map(insertion.values, messages), strict=True)
     return statement(insertion.many, schema, style), tuple(list(column) for column in columns)
+
+
+def insert_once(
+    schema: str, message: Message, seconds: float, style: Style = Style.PSYCOPG
+) -> tuple[str, tuple[Any, ...]]:
+    """Return the statement that stores a message which was not stored within so many seconds."""
+    insertion = PLAIN if message.ordering_key is None else KEYED
+    return statement(insertion.once, schema, style), (*insertion.values(message), seconds)
 
 
 def insert_alike(

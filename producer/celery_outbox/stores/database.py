@@ -9,7 +9,7 @@ from celery import Celery
 
 from celery_outbox import settings
 from celery_outbox.errors import InvalidSetting
-from celery_outbox.message import Parcel
+from celery_outbox.message import Message, Parcel
 from celery_outbox.statements.commands import Outcome
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ class Store(Protocol):
 
     def store_apart(self, message: Parcel) -> Outcome:
         """Store a message in a transaction that nothing in progress can roll back."""
+
+    def store_once(self, message: Message, seconds: float) -> Outcome:
+        """Do the same, but not if an attempt of the last `seconds` has, whatever came of it."""
 
     def is_alone(self) -> bool:
         """Tell whether what `store` stores now is in a transaction of its own."""
@@ -67,9 +70,11 @@ class Database:
 
     def store_apart(self, message: Parcel) -> Outcome:
         """Store a message in a transaction of its own. See `Store`."""
-        django = None if self._url_comes_first() else self._django()
-        found: Store = django or self._required()
-        return found.store_apart(message)
+        return self._apart().store_apart(message)
+
+    def store_once(self, message: Message, seconds: float) -> Outcome:
+        """Store a message in a transaction of its own, once. See `Store`."""
+        return self._apart().store_once(message, seconds)
 
     def is_alone(self) -> bool:
         """Tell whether what is stored now is in a transaction of its own. See `Store`."""
@@ -80,6 +85,9 @@ class Database:
     def uses_django(self) -> bool:
         """Whether `store` uses the connection of a Django project, with its transactions."""
         return settings.django_alias(self._app) is not None
+
+    def _apart(self) -> Store:
+        return (None if self._url_comes_first() else self._django()) or self._required()
 
     def _url_comes_first(self) -> bool:
         """Tell whether Celery's own configuration names a database, for what is stored apart."""

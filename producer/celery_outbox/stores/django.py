@@ -4,13 +4,15 @@ They join the transaction that its connection is in; with none in progress they 
 call returns.
 """
 
+from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from django.db import connections  # type: ignore[import-untyped]  # ships no types
 
-from celery_outbox.message import Parcel
+from celery_outbox.message import Message, Parcel
 from celery_outbox.statements.commands import Outcome
 from celery_outbox.targets.django import DjangoTarget
 
@@ -33,7 +35,7 @@ class DjangoStore:
         not take the message along.
         """
         self._check()
-        return self._insert(message)
+        return self._insert(partial(self._target.insert, message=message))
 
     def put_many(self, message: Parcel) -> Outcome:
         """Take one of many messages: as `store` does, but buffered where a transaction allows it.
@@ -42,7 +44,7 @@ class DjangoStore:
         """
         self._check()
         if self._connection.get_autocommit():
-            return self._insert(message)
+            return self._insert(partial(self._target.insert, message=message))
         return self._target.put_many(message)
 
     def flush(self) -> None:
@@ -63,16 +65,23 @@ class DjangoStore:
 
     def store_apart(self, message: Parcel) -> Outcome:
         """Insert the message in a transaction of its own, whatever is in progress."""
+        return self._apart(partial(self._target.insert, message=message))
+
+    def store_once(self, message: Message, seconds: float) -> Outcome:
+        """Insert the message in a transaction of its own, unless it was. See `Store`."""
+        return self._apart(partial(self._target.insert_once, message=message, seconds=seconds))
+
+    def _apart(self, insert: Callable[[Any], Outcome]) -> Outcome:
         self._target.check_vendor()
         if self._connection.get_autocommit():
             self._target.check()
-            return self._insert(message)
+            return self._insert(insert)
         another = self._connection.copy()
         # Not one of Django's pool: this thread may hold the last one there.
         another.settings_dict.get("OPTIONS", {}).pop("pool", None)
         try:
             another.set_autocommit(False)
-            outcome = self._target.insert(another, message)
+            outcome = insert(another)
             another.commit()
         finally:
             another.close()
@@ -89,11 +98,11 @@ class DjangoStore:
         others = connections.all(initialized_only=True)
         return next((other.alias for other in others if other.in_atomic_block), None)
 
-    def _insert(self, message: Parcel) -> Outcome:
+    def _insert(self, insert: Callable[[Any], Outcome]) -> Outcome:
         connection = self._connection
         if not connection.in_atomic_block:
             _replace_if_lost(connection)
-        outcome = self._target.insert(connection, message)
+        outcome = insert(connection)
         _last_use[connection] = monotonic()
         return outcome
 

@@ -6,8 +6,8 @@ One connection per thread, never shared with a forked child. Nothing waits witho
 import os
 import re
 import threading
-from collections.abc import Generator
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from time import monotonic
 from typing import Any, Final, TypeVar
 
@@ -16,9 +16,9 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 
 from celery_outbox.errors import DatabaseUnavailable, InvalidSetting
-from celery_outbox.message import Parcel
+from celery_outbox.message import Message, Parcel
 from celery_outbox.statements.commands import Entry, Outcome, Rows, commands, execute_all
-from celery_outbox.statements.insert import explain
+from celery_outbox.statements.insert import explain, insert_once
 
 T = TypeVar("T")
 
@@ -84,8 +84,26 @@ class Standalone:
         Raises DatabaseUnavailable (transient), OutboxNotReady or RowRefused.
         """
         entry = Entry.of(self._schema, message)
-        try:
+        with self._failing(message):
             self._insert(entry)
+        return entry.outcome
+
+    def store_apart(self, message: Parcel) -> Outcome:
+        """Store the message, which is apart in any case."""
+        return self.store(message)
+
+    def store_once(self, message: Message, seconds: float) -> Outcome:
+        """Store the message, unless it was. See `Store`."""
+        with self._failing(message):
+            text, parameters = insert_once(self._schema, message, seconds)
+            self._connection().execute(text.encode(), parameters)
+        return Outcome(message)
+
+    @contextmanager
+    def _failing(self, message: Parcel) -> Iterator[None]:
+        """Say what a failure means, and leave no connection behind of which nobody knows more."""
+        try:
+            yield
         except psycopg.Error as error:
             failure = explain(error, self._schema, [message])
             if failure is error:
@@ -95,12 +113,8 @@ class Standalone:
             self._close()
             raise
         else:
-            return entry.outcome
+            return
         raise failure
-
-    def store_apart(self, message: Parcel) -> Outcome:
-        """Store the message, which is apart in any case."""
-        return self.store(message)
 
     def is_alone(self) -> bool:
         """Tell that it is."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, transaction  # type: ignore[import-untyped]  # ships no types
 
 from celery_outbox.errors import UnusableTarget
-from celery_outbox.message import Parcel
+from celery_outbox.message import Message, Parcel
 from celery_outbox.statements.commands import Entry, Outcome, Rows, commands, execute_all
-from celery_outbox.statements.insert import Style, explain, sqlstate, statement
+from celery_outbox.statements.insert import Style, explain, insert_once, sqlstate, statement
 from celery_outbox.targets.immediate import Immediate
 from celery_outbox.targets.target import FAILED, INERROR, described
 
@@ -120,6 +120,12 @@ class DjangoTarget(Immediate):
         with nullcontext() if alone else transaction.atomic(self._alias, savepoint=False):
             execute_all(commands(self._schema, [entry], Style.FORMAT), execute)
         return entry.outcome
+
+    def insert_once(self, connection: Any, message: Message, seconds: float) -> Outcome:
+        """Insert the message, unless it was within so many seconds."""
+        text, parameters = insert_once(self._schema, message, seconds, Style.FORMAT)
+        self._execute(connection, text, parameters, [message])
+        return Outcome(message)
 
     def _execute(
         self, connection: Any, text: str, parameters: Any, messages: Sequence[Parcel]

@@ -6,7 +6,7 @@ Neither a rollback of theirs takes it along, nor is it committed behind the test
 from celery import Celery
 
 from celery_outbox import settings
-from celery_outbox.message import Parcel
+from celery_outbox.message import Message, Parcel
 from celery_outbox.statements.commands import Outcome
 from celery_outbox.stores.database import Database
 
@@ -31,6 +31,10 @@ class Kept(Database):
         return super().store(message) if self.uses_django else self._keep(message)
 
     def store_apart(self, message: Parcel) -> Outcome:
+        """Store a message that no rollback takes along."""
+        return self._keep(message)
+
+    def store_once(self, message: Message, seconds: float) -> Outcome:  # noqa: ARG002 - never fails
         """Store a message that no rollback takes along."""
         return self._keep(message)
 
