@@ -118,6 +118,7 @@ class Transaction(AbstractContextManager[T], AbstractAsyncContextManager[T], Gen
         self._target = target
         self._block: AbstractContextManager[T]
         self._ablock: AbstractAsyncContextManager[T]
+        self._given_up = False
 
     def __enter__(self) -> T:
         self._using.check_not_open()
@@ -180,6 +181,9 @@ class Transaction(AbstractContextManager[T], AbstractAsyncContextManager[T], Gen
             raise
         finally:
             self._using.held = None
+        if self._given_up:
+            drop_all(held, ROLLED_BACK)
+            return
         if outer is not None and outer.held is not None:
             outer.held += held
             return
@@ -187,15 +191,21 @@ class Transaction(AbstractContextManager[T], AbstractAsyncContextManager[T], Gen
 
     @contextmanager
     def _judging(self) -> Iterator[list[Ignore]]:
-        """Let errors pass, which roll back, but keep the Ignore of a replacement for later."""
+        """Let errors pass, which roll back, but keep the Ignore of a replacement for later.
+
+        Some errors go no further than the block they roll back, as psycopg.Rollback.
+        """
         replaced: list[Ignore] = []
+        self._given_up = True
         try:
             yield replaced
+            self._given_up = self._target.is_given_up()
         except Ignore as ignore:
             if not self._using.replaced:
                 self._target.discard()
                 raise
             replaced.append(ignore)
+            self._given_up = self._target.is_given_up()
         except BaseException:
             self._target.discard()
             raise

@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from typing import Any
@@ -10,6 +11,9 @@ import psycopg
 import pytest
 from celery import Task
 from celery.exceptions import TaskRevokedError
+from django.db import transaction  # type: ignore[import-untyped]  # Django ships no types
+from sqlalchemy import Engine, NullPool, create_engine
+from sqlalchemy.orm import Session
 
 from celery_outbox import OutboxCelery
 from tests.producer.conftest import Connection
@@ -19,6 +23,52 @@ from tests.producer.eager_app import note as note
 from tests.producer.eager_app import open_connection as open_connection
 from tests.producer.eager_app import ran as ran
 from tests.producer.soaking import finished
+
+
+def rolled_back() -> None:
+    """Leave psycopg's block without effects, by an error that goes no further."""
+    raise psycopg.Rollback
+
+
+#: What a block is of, and how the code inside rolls it back although no error comes out of it.
+WITHOUT_ERROR: dict[str, Callable[[str], tuple[Any, Callable[[], object]]]] = {
+    "psycopg.Rollback": lambda url: (psycopg.connect(url), rolled_back),
+    "ROLLBACK": lambda url: ((it := psycopg.connect(url)), lambda: it.execute("ROLLBACK")),
+    "Session": lambda url: ((it := Session(engine(url))), it.rollback),
+    "Connection": lambda url: ((it := engine(url).connect()), lambda: ended(it)),
+    "Django": lambda _: ("default", lambda: transaction.set_rollback(True)),
+}
+
+
+def engine(url: str) -> Engine:
+    """An engine that keeps no connection."""
+    return create_engine(url.replace("postgresql", "postgresql+psycopg", 1), poolclass=NullPool)
+
+
+def ended(connection: Any) -> None:
+    """Roll back the transaction of an SQLAlchemy Connection."""
+    connection.get_transaction().rollback()
+
+
+@pytest.mark.usefixtures("django_database")
+@pytest.mark.parametrize("way", WITHOUT_ERROR)
+def test_a_rollback_without_an_error(
+    app: OutboxCelery, note: Task[..., Any], ran: list[str], database: str, way: str
+) -> None:
+    """Nothing that was sent runs, and its result says why."""
+    target, roll_back = WITHOUT_ERROR[way](database)
+    with app.outbox.transaction(target):
+        result = note.delay("x")
+        roll_back()
+
+    assert ran == []
+    with pytest.raises(TaskRevokedError, match="rolled back"):
+        result.get()
+    with app.outbox.transaction(target):
+        note.delay("y")
+    assert ran == ["y"]
+    if target != "default":
+        target.close()
 
 
 @pytest.mark.parametrize("driver", [*SYNCHRONOUS, *ASYNCHRONOUS, DJANGO], ids=str)

@@ -102,6 +102,10 @@ class DjangoTarget(Immediate):
         """Tell whether a transaction is in progress."""
         return not self._connection.get_autocommit()
 
+    def is_given_up(self) -> bool:
+        """Tell whether `atomic` will roll back, as set_rollback() asks."""
+        return bool(self._connection.needs_rollback)
+
     def fetch(self, query: str, *parameters: object) -> Rows:
         """Execute and fetch all."""
         self.check()

@@ -191,6 +191,10 @@ class PsycopgTarget:
         """Tell whether BEGIN was sent."""
         return self.connection.pgconn.transaction_status != TransactionStatus.IDLE
 
+    def is_given_up(self) -> bool:
+        """Tell whether the transaction has ended, which only its code can have done."""
+        return not self.in_transaction()
+
     def fetch(self, query: str, *parameters: object) -> Rows | Awaitable[Rows]:
         """Execute and fetch all."""
         self._check()

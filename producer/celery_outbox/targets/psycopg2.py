@@ -68,6 +68,10 @@ class Psycopg2Target(Immediate):
             return self._connection.info.transaction_status != TRANSACTION_STATUS_IDLE
         return self._connection.status != STATUS_READY
 
+    def is_given_up(self) -> bool:
+        """Tell that it is not: psycopg2 cannot tell a rollback from a transaction not begun yet."""
+        return False
+
     def fetch(self, query: str, *parameters: object) -> Rows:
         """Execute and fetch all."""
         self.join(blocking=True)

@@ -170,6 +170,10 @@ class SQLAlchemyTarget:
         """Tell whether a transaction was begun, by hand or by a statement."""
         return self._behind.in_transaction()
 
+    def is_given_up(self) -> bool:
+        """Tell whether the transaction has ended, which only its code can have done."""
+        return not self.in_transaction()
+
     def fetch(self, query: str, *parameters: object) -> Rows | Awaitable[Rows]:
         """Execute and fetch all."""
         self._check_driver()

@@ -95,6 +95,9 @@ class Target(Protocol):
     def in_transaction(self) -> bool:
         """Tell whether a transaction is in progress."""
 
+    def is_given_up(self) -> bool:
+        """Tell whether what `begin` began was rolled back inside, or will be, without an error."""
+
     def fetch(self, query: str, *parameters: object) -> Rows | Awaitable[Rows]:
         """Return the rows of a query from `statements`; an awaitable of an asynchronous target."""
 
