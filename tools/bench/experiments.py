@@ -66,7 +66,7 @@ def catalogue(scale: Scale, has: Brokers) -> list[Experiment]:
         Experiment("many", _named_each("many", many.measure), heavy=True),
         Experiment("inbox", _named_each("inbox", inbox.measure)),
         *(
-            (Experiment("receipts", _named_each("receipts", receipts.measure)),)
+            (Experiment("receipts", _named_each("receipts", receipts.measure), heavy=True),)
             if has.rabbitmq
             else ()
         ),

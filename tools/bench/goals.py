@@ -231,6 +231,16 @@ GOALS: Final = (
         0.95,
     ),
     Goal(
+        "a worker that leaves receipts, against the same without, tasks of 1 ms",
+        _ratio("receipts, a task of 1 ms, with receipts", "receipts, a task of 1 ms, without"),
+        0.95,
+    ),
+    Goal(
+        "a worker that leaves receipts, against the same without, tasks of 10 ms",
+        _ratio("receipts, a task of 10 ms, with receipts", "receipts, a task of 10 ms, without"),
+        0.95,
+    ),
+    Goal(
         "a worker that leaves receipts, against the same without, a transaction each",
         _ratio(
             "receipts, a task with a transaction, with receipts",

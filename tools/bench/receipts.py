@@ -1,6 +1,7 @@
 """What receipts cost a worker: the same real worker with and without them, in turns.
 
-One solo worker on RabbitMQ empties a queue that was filled before it started.
+One solo worker on RabbitMQ empties a queue that was filled before it started. A turn takes five
+seconds or longer, in which receipts are written some ten times: they are every half second.
 """
 
 import json
@@ -26,8 +27,15 @@ PATIENCE_SECONDS: Final = 60
 TABLE: Final = "CREATE TABLE IF NOT EXISTS working (note text)"
 EMPTY: Final = "TRUNCATE working, inbox.receipt, inbox.watched, inbox.worker"
 
-#: The tasks, by what they do.
-TASKS: Final = {"a task with a transaction": working.TRANSACTION, "a no-op": working.NOTHING}
+#: The tasks, by what they do, and how many of them take as long as so many no-ops.
+TASKS: Final = {
+    "a task with a transaction": (working.TRANSACTION, 1 / 5),
+    "a no-op": (working.NOTHING, 1),
+    "a task of 1 ms": (working.MILLISECOND, 1 / 8),
+    "a task of 10 ms": (working.TEN_MILLISECONDS, 1 / 80),
+}
+#: The fewest that a worker can be warmed with.
+FEWEST: Final = 20
 WAYS: Final = {"without": "", "with receipts": "1"}
 
 
@@ -39,11 +47,12 @@ def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
     """
     lab.admin.execute(TABLE)
     turns: dict[str, list[dict[str, float]]] = {}
-    for what, task in TASKS.items():
+    for what, (task, share) in TASKS.items():
+        total = max(FEWEST, int(lab.scale.worked * share))
         for _ in range(TURNS):
             for way, receipts in WAYS.items():
                 lab.admin.execute(EMPTY)
-                turns.setdefault(f"{what}, {way}", []).append(_turn(lab, task, receipts))
+                turns.setdefault(f"{what}, {way}", []).append(_turn(lab, task, total, receipts))
     lab.admin.execute(EMPTY)
     return {
         name: {
@@ -54,10 +63,10 @@ def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
     }
 
 
-def _turn(lab: Lab, task: str, receipts: str) -> dict[str, float]:
+def _turn(lab: Lab, task: str, total: int, receipts: str) -> dict[str, float]:
     """What a worker says that has emptied the queue."""
     url = lab.require_rabbitmq().url()
-    _fill(url, task, lab.scale.worked)
+    _fill(url, task, total)
     worker = subprocess.Popen(
         [
             *(sys.executable, "-m", "celery", "-A", working.__name__, "worker", "--pool=solo"),
@@ -69,7 +78,7 @@ def _turn(lab: Lab, task: str, receipts: str) -> dict[str, float]:
             working.URL: url,
             working.DATABASE: lab.database_url,
             working.RECEIPTS: receipts,
-            working.TASKS: str(lab.scale.worked),
+            working.TASKS: str(total),
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -78,7 +87,7 @@ def _turn(lab: Lab, task: str, receipts: str) -> dict[str, float]:
     )
     try:
         said = _said(worker)
-        _await_receipts(lab, lab.scale.worked if receipts else 0)
+        _await_receipts(lab, total if receipts else 0)
         return said
     finally:
         worker.kill()  # told to end, a solo worker without heartbeats does so ten seconds later

@@ -29,7 +29,7 @@ class Scale:
     sent: int
     #: Confirmed messages that an audit looks at.
     audited: int
-    #: Tasks that a worker runs in one turn.
+    #: Tasks that do nothing, of which a worker runs so many in one turn.
     worked: int
     #: Sent messages in each of fifteen old retention slots.
     kept: int
@@ -73,7 +73,7 @@ QUICK: Final = Scale(
     horizon=100_000,
     sent=200_000,
     audited=500_000,
-    worked=4_000,
+    worked=45_000,
     kept=50_000,
     many=100_000,
     remembered=100_000,
@@ -107,7 +107,7 @@ FULL: Final = Scale(
     horizon=500_000,
     sent=2_000_000,
     audited=10_000_000,
-    worked=15_000,
+    worked=90_000,
     kept=1_400_000,
     many=100_000,
     remembered=1_000_000,

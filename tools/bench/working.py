@@ -7,7 +7,7 @@ without those of the first ones, in which caches and connections are warmed.
 import json
 import os
 import sys
-from time import perf_counter, process_time
+from time import perf_counter, process_time, sleep
 from typing import Any, Final
 
 from celery import Celery
@@ -24,6 +24,8 @@ TASKS: Final = "BENCH_TASKS"
 QUEUE: Final = "working"
 NOTHING: Final = "bench.nothing"
 TRANSACTION: Final = "bench.transaction"
+MILLISECOND: Final = "bench.millisecond"
+TEN_MILLISECONDS: Final = "bench.ten_milliseconds"
 #: The share of the tasks that come before the measurement.
 WARMING: Final = 0.1
 WRITE: Final = "INSERT INTO working (note) VALUES (%s)"
@@ -71,6 +73,20 @@ pool: Any = ConnectionPool(os.environ.get(DATABASE, ""), min_size=1, max_size=1,
 @app.task(name=NOTHING)
 def nothing() -> None:
     """What is left is the worker itself."""
+    meter.count()
+
+
+@app.task(name=MILLISECOND)
+def millisecond() -> None:
+    """Wait for a short answer."""
+    sleep(0.001)
+    meter.count()
+
+
+@app.task(name=TEN_MILLISECONDS)
+def ten_milliseconds() -> None:
+    """Wait for a longer one."""
+    sleep(0.01)
     meter.count()
 
 
