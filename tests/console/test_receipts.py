@@ -9,6 +9,7 @@ import pytest
 
 from outbox_migrations import grant
 from tests.console.conftest import SECRET, Browse, confirm
+from tests.fixtures.receipts import NOTE
 from tests.fixtures.rows import commit_rows, commit_twin, ids_in
 
 _AGE = "UPDATE outbox.receipt SET sent_at = sent_at - interval '10 minutes'"
@@ -17,7 +18,7 @@ _AGE = "UPDATE outbox.receipt SET sent_at = sent_at - interval '10 minutes'"
 def note(url: str, *receipts: dict[str, object]) -> None:
     """Write receipts, as a worker does."""
     with psycopg.connect(url) as connection:
-        connection.execute("SELECT inbox.note_receipts('celery@a', %s)", [json.dumps(receipts)])
+        connection.execute(NOTE, ("celery@a", json.dumps(receipts)))
 
 
 def receipt(message_id: str, outcome: str, **more: object) -> dict[str, object]:

@@ -115,11 +115,11 @@ def lost(url: str, stack: ExitStack) -> None:
         "UPDATE inbox.watched SET since = now() - interval '1 hour'",
     )
     confirm(url, commit_rows(url, message_ids=["order-4711"]))
-    lost = '[{"id": "order-4711", "outcome": "lost", "task": "shop.bill", "run": 0}]'
     run(
         url,
         "UPDATE outbox.receipt SET sent_at = sent_at - interval '10 minutes'",
-        f"SELECT inbox.note_receipts('celery@a', '{lost}')",
+        "SELECT inbox.note_receipts('celery@a', '{order-4711}', '{shop.bill}', '{lost}', '{NULL}',"
+        " '{0}', '{NULL}', '{NULL}')",
     )
 
 

@@ -26,8 +26,9 @@ EVENTS = (
 )
 #: What was sent has been finished, each once.
 RECEIPTS: Final[LiteralString] = """
-SELECT inbox.note_receipts('w@host', json_agg(json_build_object(
-    'id', s.message_id, 'task', s.task, 'outcome', 'succeeded', 'run', 0, 'finished', 0)))
+SELECT inbox.note_receipts(
+    'w@host', array_agg(s.message_id), array_agg(s.task), array_agg('succeeded'::text),
+    array_agg(NULL::text), array_agg(0::bigint), array_agg(NULL::float8), array_agg(0::float8))
 FROM outbox.sent s WHERE NOT EXISTS (
     SELECT FROM inbox.receipt r WHERE r.message_id = s.message_id)
 HAVING count(*) > 0

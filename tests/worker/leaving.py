@@ -8,6 +8,7 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import Ignore, Reject
+from celery.worker import strategy
 
 from celery_inbox import receipts
 
@@ -88,3 +89,22 @@ def wait(file: str) -> None:
     Path(f"{file}.running").write_text(str(os.getpid()))
     while not os.path.exists(file):  # noqa: PTH110 - as cheap as can be
         time.sleep(0.02)
+
+
+def own_requests(task: Any, app: Any, consumer: Any) -> Any:
+    """A strategy that makes its requests as it likes, whatever the task says of them."""
+    said, task.Request = task.Request, "celery.worker.request:Request"
+    handler = strategy.default(task, app, consumer)
+    task.Request = said
+    return handler
+
+
+@app.task(Strategy=f"{__name__}:own_requests")
+def its_own_way() -> None:
+    """Return, having come by that strategy."""
+
+
+@app.task(Strategy=f"{__name__}:own_requests")
+def fail_its_own_way() -> None:
+    """Raise, having come by that strategy."""
+    raise LookupError("secret")

@@ -14,6 +14,7 @@ from kombu import Connection
 from celery_inbox import receipts
 from celery_inbox.errors import UnusableConnection
 from tests.fixtures.programs import Program, WorkerFactory
+from tests.fixtures.receipts import NOTE
 from tests.fixtures.waiting import wait_until
 from tests.worker import leaving
 from tests.worker.ledger import Ledger
@@ -146,6 +147,19 @@ def test_a_dead_child_takes_no_receipt_along(ledger: Ledger, start: Start, send:
         receipt(ledger, f"after {number}", "succeeded")
 
 
+def test_a_strategy_with_requests_of_its_own_tells(
+    ledger: Ledger, start: Start, send: Send
+) -> None:
+    """Of batches, say: the worker makes them in another way, and they end as others do."""
+    send("its_own_way", "succeeds")
+    send("fail_its_own_way", "fails")
+
+    start(*PREFORK)
+
+    assert receipt(ledger, "succeeds", "succeeded") == ("succeeded", None, 0)
+    assert receipt(ledger, "fails", "failed") == ("failed", "LookupError", 0)
+
+
 def running_in(file: Path) -> int:
     """The process in which the task that waits for this file runs."""
     said = file.with_name(f"{file.name}.running")
@@ -251,14 +265,12 @@ def test_a_worker_watches_its_tasks(ledger: Ledger, start: Start) -> None:
 
 def test_what_tells_most_stays(ledger: Ledger) -> None:
     """Whatever order receipts of one message arrive in: the later run, then what has ended."""
-    note = "SELECT inbox.note_receipts('w', %s::json)"
 
     def noted(*endings: tuple[str, int]) -> tuple[str, int]:
         ledger.run("DELETE FROM inbox.receipt")
         for outcome, run in endings:
             ledger.run(
-                note,
-                f'[{{"id": "a", "task": "t", "outcome": "{outcome}", "run": {run}}}]',
+                NOTE, "w", f'[{{"id": "a", "task": "t", "outcome": "{outcome}", "run": {run}}}]'
             )
         [(outcome, run)] = ledger.run("SELECT outcome, run FROM inbox.receipt")
         return outcome, run
@@ -282,7 +294,7 @@ def test_the_two_endings_of_one_batch_are_one_receipt(ledger: Ledger) -> None:
         '[{"id": "a", "task": "t", "outcome": "retried", "run": 0, "finished": 2},'
         ' {"id": "a", "task": "t", "outcome": "succeeded", "run": 1, "finished": 1}]'
     )
-    ledger.run("SELECT inbox.note_receipts('w', %s::json)", batch)
+    ledger.run(NOTE, "w", batch)
 
     assert ledger.run(ALL, "a") == [("succeeded", None, 1)]
 
@@ -293,7 +305,7 @@ def test_of_one_batch_the_last_word_counts(ledger: Ledger) -> None:
         '[{"id": "a", "task": "t", "outcome": "held", "run": 0},'
         ' {"id": "a", "task": "t", "outcome": "lost", "run": 0, "finished": 1}]'
     )
-    ledger.run("SELECT inbox.note_receipts('w', %s::json)", batch)
+    ledger.run(NOTE, "w", batch)
 
     assert ledger.run(ALL, "a") == [("lost", None, 0)]
 

@@ -55,9 +55,8 @@ VALUES (%(id)s, %(task)s::text, %(exchange)s, %(key)s,
         now() + %(after)s::interval)
 """
 NOTE: Final = """
-SELECT inbox.note_receipts('a@worker-1', json_build_array(
-    json_build_object('id', %s::text, 'task', %s::text, 'outcome', 'succeeded', 'run', 0,
-                      'finished', 0)))
+SELECT inbox.note_receipts('a@worker-1', ARRAY[%s], ARRAY[%s], '{succeeded}', '{NULL}', '{0}',
+                           '{NULL}', '{0}')
 """
 
 

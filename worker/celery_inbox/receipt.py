@@ -6,7 +6,7 @@ writes them down beside the work.
 
 from typing import Any
 
-from celery import Celery, bootsteps, signals
+from celery import Celery, Task, bootsteps, signals
 from celery.utils.log import get_logger
 from celery.worker import state
 
@@ -34,7 +34,6 @@ def receipts(app: Celery, connect: Any) -> None:
     """
     announce(app, connect)
     keeper = Keeper(app, connect_by(connect))
-    signals.task_received.connect(keeper.on_received, weak=False)
     signals.task_revoked.connect(keeper.on_revoked, weak=False)
     signals.task_unknown.connect(keeper.on_unknown, weak=False)
     signals.task_rejected.connect(keeper.on_rejected, weak=False)
@@ -68,6 +67,13 @@ class Keeper:
                     keeper.on_undecodable(message, error)
 
                 parent.on_decode_error = on_decode_error
+                make_strategies = parent.update_strategies
+
+                def update_strategies() -> None:
+                    keeper.follow()
+                    make_strategies()
+
+                parent.update_strategies = update_strategies
 
             def start(self, parent: Any) -> None:
                 """Called again each time it connects."""
@@ -81,12 +87,19 @@ class Keeper:
             self._recorder = Recorder(self._connect, worker, self._app.tasks, self._held)
             self._recorder.start()
 
+    def follow(self) -> None:
+        """Have the requests of all tasks tell of their endings, before there are any."""
+        tasks = [*self._app.tasks.values()]
+        endings.follow_tasks(tasks, self._note)
+        if any(_has_own_strategy(task) for task in tasks):
+            signals.task_received.connect(self.on_received, weak=False)
+
     def on_received(self, sender: Any, request: Any, **_: object) -> None:
-        """A message has become a request."""
-        if sender.app is not self._app or self._recorder is None:
+        """A message has become a request, perhaps of a kind that a strategy has of its own."""
+        if sender.app is not self._app:
             return
         try:
-            endings.follow(request, self._recorder.note)
+            endings.follow(request, self._note)
         except (AttributeError, TypeError):  # a strategy of its own, with requests of its own
             logger.warning(
                 "receipts: %s has requests of a kind that tells of no ending: it leaves none",
@@ -130,3 +143,9 @@ class Keeper:
         """What this worker has at hand, by now for some time."""
         found = (endings.held(request, older_than) for request in [*state.requests.values()])
         return [ending for ending in found if ending is not None]
+
+
+def _has_own_strategy(task: Any) -> bool:
+    """Whether its requests may be made in another way than Celery's."""
+    own_start = type(task).start_strategy is not Task.start_strategy
+    return own_start or task.Strategy != Task.Strategy

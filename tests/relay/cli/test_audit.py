@@ -15,6 +15,7 @@ from outbox_relay.cli import replay
 from outbox_relay.operator.queries import REPLAYS_ALONE
 from outbox_relay.operator.session import Session
 from tests.fixtures.broker import Broker
+from tests.fixtures.receipts import NOTE
 from tests.fixtures.rows import commit_twin
 from tests.fixtures.waiting import wait_until
 from tests.relay.conftest import Answer, Cli, Outbox
@@ -41,7 +42,7 @@ def watch(connection: psycopg.Connection[Any], ago: str = "1 day") -> None:
 def note(connection: psycopg.Connection[Any], id: str, outcome: str, run: int = 0) -> None:
     """A worker leaves a receipt."""
     told = {"id": id, "task": "shop.bill", "outcome": outcome, "run": run, "finished": 0}
-    connection.execute("SELECT inbox.note_receipts('w@host', %s::json)", (json.dumps([told]),))
+    connection.execute(NOTE, ("w@host", json.dumps([told])))
 
 
 def confirm_again(connection: psycopg.Connection[Any], id: str, ago: str = "0 s") -> None:

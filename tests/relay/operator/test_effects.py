@@ -15,6 +15,7 @@ from outbox_relay.observe.effects import EffectWatch
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.operator import effects as module
 from outbox_relay.operator.effects import Effects
+from tests.fixtures.receipts import NOTE
 from tests.fixtures.waiting import wait_until
 from tests.relay.conftest import Outbox
 
@@ -60,7 +61,7 @@ def a_relay(database: str, broker: str = "", **options: Any) -> Effects:
 def note(outbox: Outbox, id: str, outcome: str = "succeeded", **more: Any) -> None:
     """A worker leaves a receipt."""
     told = {"id": id, "task": "shop.bill", "outcome": outcome, "run": 0, "finished": 0, **more}
-    outbox.connection.execute("SELECT inbox.note_receipts('w', %s::json)", (json.dumps([told]),))
+    outbox.connection.execute(NOTE, ("w", json.dumps([told])))
 
 
 def seen(effects: Effects) -> Seen:

@@ -16,6 +16,7 @@ from outbox_relay.operator.session import Session
 from outbox_relay.operator.unknown import UnknownTask, Waiting, read, watch
 from outbox_relay.operator.unknown import judge as judge_waiting
 from tests.fixtures.broker import Broker
+from tests.fixtures.receipts import NOTE
 from tests.fixtures.rows import commit_rows
 from tests.fixtures.waiting import wait_until
 from tests.relay.conftest import Cli, Doctor, Outbox, finding
@@ -103,7 +104,7 @@ def test_what_was_thrown_away_and_nobody_knows_yet(
     receipts = [
         {"id": id, "task": "shop.new", "outcome": "unregistered", "run": 0} for id in (thrown, home)
     ]
-    outbox.connection.execute("SELECT inbox.note_receipts('a', %s::json)", (json.dumps(receipts),))
+    outbox.connection.execute(NOTE, ("a", json.dumps(receipts)))
     outbox.connection.execute(
         "INSERT INTO inbox.watched VALUES ('shop.new', now() - interval '1 day')"
     )
