@@ -43,20 +43,21 @@ def examine_all(reading: Reading) -> list[Shared]:
     """Everything that was found, in the order of the checks."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         groups = pool.map(
-            lambda group: [_database(each) for each in group], grouped(reading.outboxes)
+            lambda group: [_examine(each) for each in group], grouped(reading.outboxes)
         )
         examined = [each for group in groups for each in group]
-        brokers = list(pool.map(_broker, _by_broker(examined)))
+        brokers = list(pool.map(_check_broker, _by_broker(examined)))
     found = [Shared(ok("settings", f"every line is understood: {len(reading.outboxes)} outboxes"))]
     found += [
         Shared(warn("outboxes", each, "until then what was known before counts, or nothing"))
         for each in reading.trouble
     ]
-    found += _together((finding, e.outbox.name) for e in examined for finding in e.findings)
+    found += _shared((finding, e.outbox.name) for e in examined for finding in e.findings)
     return [*found, *(shared for of_one in brokers for shared in of_one)]
 
 
-def _database(outbox: Outbox) -> _Examined:
+def _examine(outbox: Outbox) -> _Examined:
+    """What its database shows, and where its messages go."""
     try:
         return _Examined(outbox, *examine_database(outbox.settings))
     except RelayError as error:  # a secret that was replaced by none
@@ -71,7 +72,7 @@ def _by_broker(examined: Sequence[_Examined]) -> list[list[_Examined]]:
     return list(groups.values())
 
 
-def _broker(examined: Sequence[_Examined]) -> list[Shared]:
+def _check_broker(examined: Sequence[_Examined]) -> list[Shared]:
     """What is found of the broker of all these."""
     names = tuple(each.outbox.name for each in examined)
     known = [each.routes for each in examined if each.routes is not None]
@@ -90,7 +91,8 @@ def _joined(routes: Iterable[Route]) -> list[Route]:
     return [replace(route, unsent=joined[route]) for route in most]
 
 
-def _together(found: Iterable[tuple[Finding, str]]) -> list[Shared]:
+def _shared(found: Iterable[tuple[Finding, str]]) -> list[Shared]:
+    """Each finding once, with the names of all it is about."""
     names: dict[Finding, list[str]] = {}
     for finding, name in found:
         names.setdefault(finding, []).append(name)

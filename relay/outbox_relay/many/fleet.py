@@ -58,7 +58,7 @@ class _Stopped:
     pass
 
 
-class Broker:
+class _Broker:
     """What is known of a broker that outboxes share."""
 
     def __init__(self) -> None:
@@ -67,7 +67,10 @@ class Broker:
 
 
 class Fleet:
-    """All of them. `run` serves until `stop`; `serve` says which there are, on any thread."""
+    """All of them. `run` serves until `stop`; `serve` says which there are, on any thread.
+
+    At the end, seats have `landing` seconds to be left.
+    """
 
     def __init__(self, settings: Settings, boards: Boards, landing: float) -> None:
         self._connections, self._landing = settings.max_connections, landing
@@ -78,7 +81,7 @@ class Fleet:
         self._outboxes: dict[str, Outbox] = {}
         self._desks: dict[str, Desk] = {}
         self._watches: dict[Hashable, Watch] = {}
-        self._brokers: dict[Hashable, Broker] = {}
+        self._brokers: dict[Hashable, _Broker] = {}
         self._seated: dict[str, Seat] = {}
         self._failures: dict[str, tuple[str, float]] = {}
 
@@ -127,6 +130,7 @@ class Fleet:
                 self._follow({outbox.name: outbox for outbox in outboxes})
 
     def _decide(self) -> None:
+        """Let those leave that have to, and seat those that may come."""
         now = monotonic()
         reports = {name: seat.report(now) for name, seat in self._seated.items()}
         for name, report in reports.items():
@@ -157,6 +161,7 @@ class Fleet:
         seat.start(self._spares.take(settings))
 
     def _vacated(self, ended: Ended) -> None:
+        """A seat is empty: its outbox rests, unless it was listed anew or taken off meanwhile."""
         self._seated.pop(ended.name, None)
         self._seats.left(ended.name, again_at=monotonic() + AFTER_FAILURE if ended.reason else 0.0)
         if ended.reason:
@@ -167,7 +172,7 @@ class Fleet:
         if outbox == served and watch is not None:
             watch.look_after(outbox, moved=ended.moved)
             return
-        self._forget(served)  # it was listed anew meanwhile, or is not listed any more
+        self._forget(served)
         if outbox is not None:
             self._take_in(outbox)
 
@@ -203,6 +208,7 @@ class Fleet:
             log.info("outboxes_listed", outboxes=len(listed), new=len(new), gone=len(old))
 
     def _take_in(self, outbox: Outbox) -> None:
+        """Prepare what its seats will share, and have it watched."""
         settings = outbox.settings
         if (watch := self._watch_of(outbox)) is None:
             # What it logs is about no outbox in particular: it says whose database it is.
@@ -210,7 +216,7 @@ class Fleet:
                 watch = self._watches[alike.for_watch(settings)] = Watch(settings, self)
             watch.start()
         if (broker := self._broker_of(outbox)) is None:
-            broker = self._brokers[alike.for_broker(settings)] = Broker()
+            broker = self._brokers[alike.for_broker(settings)] = _Broker()
             self._seats.wants(_candidate(outbox))  # whether it is there is seen from a seat
         metrics, health = self._boards.board(outbox.name)
         self._desks[outbox.name] = Desk(
@@ -235,7 +241,7 @@ class Fleet:
     def _watch_of(self, outbox: Outbox) -> Watch | None:
         return self._watches.get(alike.for_watch(outbox.settings))
 
-    def _broker_of(self, outbox: Outbox) -> Broker | None:
+    def _broker_of(self, outbox: Outbox) -> _Broker | None:
         return self._brokers.get(alike.for_broker(outbox.settings))
 
     # What the watches tell, on threads of theirs.

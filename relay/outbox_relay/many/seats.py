@@ -61,8 +61,8 @@ class _Away:
 class Seats:
     """So many seats, and who has them."""
 
-    most: int
-    share: int
+    most: int  # of all outboxes
+    share: int  # and of those of one database
     _queue: dict[str, Candidate] = field(default_factory=dict)
     _taken: dict[str, _Taken] = field(default_factory=dict)
     _brokers: dict[Hashable, _Away] = field(default_factory=dict)

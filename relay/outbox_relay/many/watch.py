@@ -161,6 +161,7 @@ class Watch(watch.Watch):
         self._stopped.wait(seconds)
 
     def _round(self, lookout: Lookout, *, pausing: bool = True) -> None:
+        """Do what there is to do, then sleep until there is more: a ring, an order, or a time."""
         self._obey(lookout)
         self._try_apart(lookout)
         self._lie_down(lookout)
@@ -173,6 +174,7 @@ class Watch(watch.Watch):
             self._duty.rang(lookout.wait(pause, self._wake))
 
     def _obey(self, lookout: Lookout) -> None:
+        """Do all that was ordered since the last round."""
         with suppress(BlockingIOError):
             while len(os.read(self._wake, 4096)) == 4096:
                 pass
@@ -224,6 +226,7 @@ class Watch(watch.Watch):
         self._duty.deaf = self._told_deaf = bool(lookout.deaf)
 
     def _set_apart(self, schema: str, reason: str) -> None:
+        """Look after the others alone, until it is tried again."""
         self._apart[schema] = monotonic() + APART
         if self._reasons.get(schema) != reason:
             self._reasons[schema] = reason
@@ -234,12 +237,14 @@ class Watch(watch.Watch):
         self._listener.watched(self._outboxes[schema], up=False)
 
     def _lie_down(self, lookout: Lookout) -> None:
+        """Try to be rung for those for which it is not."""
         if tried := self._duty.to_lie_down(now := monotonic()):
             hung = lookout.lie_down(tried)
             others = {name for name in tried if lookout.another_watches(name)}
             self._duty.lay_down(tried, hung, others, now)
 
     def _look(self, lookout: Lookout) -> None:
+        """See what the due ones hold, and call those that have something to do."""
         broken: dict[str, str] = {}
         schemas, together = self._duty.to_look(monotonic())
         if schemas:
