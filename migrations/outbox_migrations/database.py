@@ -24,6 +24,7 @@ DRIVERS: Final = ("psycopg", "psycopg2")
 #: How SQLAlchemy's URLs name a driver, asynchronous ones included.
 WITH_DRIVER: Final = re.compile(r"^(postgres(?:ql)?)\+(\w+)://")
 
+#: How long a host may take to answer, unless the URL says how long (`connect_timeout`).
 CONNECT_TIMEOUT_SECONDS: Final = 10
 #: A migration that cannot get its locks by then gives up instead of queueing writers behind it.
 LOCK_TIMEOUT: Final = "10s"
@@ -37,13 +38,13 @@ def transaction(database_url: str, failed: str) -> Iterator[sqlalchemy.Connectio
     DatabaseUnreachable or MigrationError.
     """
     driver = _driver(database_url)
-    url = _libpq_url(database_url, driver)
+    url, given = _libpq_url(database_url, driver)
     engine = sqlalchemy.create_engine(
         f"postgresql+{driver.__name__}://",
         # A libpq URL or conninfo, not an SQLAlchemy one: the driver itself opens it.
         creator=lambda: driver.connect(
             url,
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            connect_timeout=given.get("connect_timeout", CONNECT_TIMEOUT_SECONDS),
             client_encoding="UTF8",  # also for a database made without an encoding
             options=f"-c lock_timeout={LOCK_TIMEOUT}",
         ),
@@ -77,8 +78,8 @@ def _driver(database_url: str) -> Any:
     )
 
 
-def _libpq_url(database_url: str, driver: Any) -> str:
-    """The URL as libpq reads it: without SQLAlchemy's driver part, such as +asyncpg.
+def _libpq_url(database_url: str, driver: Any) -> tuple[str, dict[str, str]]:
+    """The URL as libpq reads it: without SQLAlchemy's driver part, such as +asyncpg. And its parts.
 
     Raises InvalidSetting where it is none. libpq's own complaint would repeat the password.
     """
@@ -88,8 +89,7 @@ def _libpq_url(database_url: str, driver: Any) -> str:
     else:
         parse = import_module("psycopg2.extensions").parse_dsn
     try:
-        parse(url)
+        return url, parse(url)
     except driver.ProgrammingError:
         hint = "give postgresql://user@host:port/database, or host=... dbname=..."
         raise InvalidSetting(f"OUTBOX_DATABASE_URL is malformed: {hint}") from None
-    return url

@@ -16,6 +16,7 @@ from outbox_migrations import (
     status,
     upgrade,
 )
+from outbox_migrations.database import transaction
 from servers import Postgres
 from servers.postgres import find_binaries
 from tests.fixtures.rows import insert_rows
@@ -184,6 +185,24 @@ def test_a_migration_does_not_queue_behind_a_lock_for_ever(
             downgrade(database, component="outbox")
 
     assert status(database)[0].current
+
+
+@pytest.mark.parametrize(("asked", "given"), [("", "10"), ("connect_timeout=3", "3")])
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_the_url_says_how_long_a_host_may_take(
+    empty_database: str, driver: str, asked: str, given: str
+) -> None:
+    """Ten seconds count only where it says nothing, whichever driver reads it."""
+    scheme, _, rest = empty_database.partition("://")
+    url = f"{scheme}+{driver}://{rest}{'&' if '?' in rest else '?'}{asked}".rstrip("?&")
+
+    with transaction(url, "it failed") as connection:
+        session: Any = connection.connection.dbapi_connection
+        parts = (
+            session.info.get_parameters() if driver == "psycopg" else session.get_dsn_parameters()
+        )
+
+    assert parts["connect_timeout"] == given
 
 
 def test_nobody_there_is_unreachable() -> None:
