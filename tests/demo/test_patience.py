@@ -2,22 +2,12 @@
 
 from demo.progress import Numbers
 from demo.stage import Patience
+from tests.fixtures.clock import Clock
 
 
 def numbers(executed: int) -> Numbers:
     """So many tasks executed."""
     return Numbers(pending=0, scheduled=0, dead=0, sent=9, executed=executed, duplicates=0)
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now
 
 
 def test_movement_puts_the_deadline_off() -> None:
@@ -39,5 +29,5 @@ def test_there_is_a_last_moment() -> None:
     patience = Patience(60, at_most=60, clock=clock)
 
     assert not patience.is_over(numbers(1))
-    clock.now = 61
+    clock.now += 61
     assert patience.is_over(numbers(2))

@@ -14,20 +14,11 @@ from celery.beat import PersistentScheduler, Scheduler, SchedulingError, Service
 
 from celery_outbox import beat
 from servers import Postgres
+from tests.fixtures.clock import Clock
 from tests.fixtures.postgres import OwnPostgres, migrated_database
 from tests.producer.conftest import Shop, Stored, make_shop
 
 HOURLY = {"hourly": {"task": "shop.add", "schedule": 3600.0, "args": (1, 0)}}
-
-
-class Clock:
-    """The time that beat waits by, which passes when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -8,17 +8,8 @@ from structlog.typing import EventDict
 
 from outbox_relay.core.message import Parking, Reason, Refusal
 from outbox_relay.loop.incidents import CALM, REMIND_EVERY, SUM_EVERY, Outage, Refusals
+from tests.fixtures.clock import Clock
 from tests.relay.messages import a_message
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from outbox_relay.many import spares as module
 from outbox_relay.many.spares import KEPT, MAX_PUBLISHERS, MAX_SESSIONS, TEND_EVERY, Spares
 from outbox_relay.postgres.database import BoundedConnection
 from outbox_relay.settings import Settings
+from tests.fixtures.clock import Clock
 
 
 class Open:
@@ -33,17 +34,6 @@ class Open:
     def close(self) -> None:
         """It is not kept any more."""
         self.closed = True
-
-
-class Clock:
-    """Monotonic seconds that a test lets pass."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        """Now."""
-        return self.now
 
 
 @pytest.fixture
