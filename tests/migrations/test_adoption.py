@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from importlib.metadata import requires
-from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -20,15 +19,25 @@ from outbox_migrations import (
     upgrade,
 )
 from outbox_migrations.database import transaction
-from outbox_migrations.django.operations import AlembicRevision
 
 
 def test_other_vendors_are_left_alone() -> None:
     """A project whose tests run on SQLite migrates without a word: it is asked for nothing."""
-    editor = SimpleNamespace(connection=SimpleNamespace(vendor="sqlite", alias="default"))
+    program = """
+import django
+from django.conf import settings
+from django.core.management import call_command
 
-    AlembicRevision("outbox", "outbox_0001").database_forwards("outbox", editor, None, None)
-    AlembicRevision("outbox", "outbox_0001").database_backwards("outbox", editor, None, None)
+database = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+settings.configure(DATABASES={"default": database}, INSTALLED_APPS=["outbox_migrations.django"])
+django.setup()
+call_command("migrate", verbosity=0)
+call_command("migrate", "outbox_migrations", "zero", verbosity=0)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
 def test_an_install_brings_no_driver() -> None:

@@ -90,6 +90,28 @@ def test_a_session_that_the_server_ends_costs_an_attempt(
     assert ledger.effects() == ["charged"]
 
 
+@pytest.mark.parametrize("state", ["53100", "53300", "57P01", "57P02", "57P05", "58030"])
+def test_an_outage_that_a_statement_meets(
+    app: Celery, ledger: Ledger, deliver: Deliver, state: str
+) -> None:
+    """Whether a driver tells the state of a lost session is a matter of chance; here it does."""
+    outage = SQL("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = {}; END $$").format(state)
+    attempts: list[int] = []
+
+    @app.task(bind=True)
+    @idempotent(ledger.connect)
+    def charge(self: Any, conn: Any) -> None:
+        attempts.append(1)
+        conn.execute(CHARGED)
+        if len(attempts) == 1:
+            conn.execute(outage)
+
+    deliver(charge)
+
+    assert len(attempts) == 2
+    assert ledger.effects() == ["charged"]
+
+
 def test_a_task_that_is_always_too_slow_fails(
     app: Celery, ledger: Ledger, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
