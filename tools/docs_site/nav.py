@@ -63,7 +63,7 @@ EXPLANATION: Final[list[Entry]] = [
     "performance.md",
     "security.md",
 ]
-PROJECT: Final[list[Entry]] = ["contributing.md", "releasing.md"]
+PROJECT: Final[list[Entry]] = ["contributing.md", "releasing.md", "fixed-faults.md"]
 
 
 def navigation(
