@@ -1,8 +1,8 @@
 """Limits of rates over a minute: what is sent of a backlog, and what a limit costs.
 
 The backlog is set aside and the burst is gone before the clock starts. What is sent is counted by
-the receipts of a minute, by the database's clock; `most in a second` is the fullest of all windows
-of a second, in which a message that goes a little late stands beside the next one.
+the receipts of a minute, by the database's clock; `number` is how many the fullest of all windows
+of a second had: a message that goes, or is settled, a little late stands beside the next one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,7 +76,10 @@ def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
     url = lab.require_rabbitmq().url()
     found: dict[str, Mapping[str, float]] = {}
     for limit in EACH:
-        found |= _minute(lab, [url], [limit])
+        alone = _minute(lab, [url], [limit])
+        found |= {
+            name if name == limit.name else f"{limit.name}, {name}": v for name, v in alone.items()
+        }
     for relays in (1, 2):
         found |= _together(lab, [url] * relays, f"{relays} relay{'s' if relays > 1 else ''}")
     if lab.valkey is not None:
