@@ -291,3 +291,31 @@ def sent_ids(app: Celery) -> list[str]:
     with app.connection_for_read() as connection:
         queue = connection.SimpleQueue(app.conf.task_default_queue)
         return [queue.get_nowait().headers["id"] for _ in range(queue.qsize())]
+
+
+def test_runs_beside_a_run_are_told_apart(app: Celery, ledger: Ledger, deliver: Deliver) -> None:
+    """Each retry(throw=False) of a run is a run of its own, and so are theirs; each runs once."""
+
+    @app.task(bind=True, name="split")
+    @idempotent(ledger.connect)
+    def split(self: Any, conn: Any, note: str, *parts: int) -> None:
+        conn.execute("INSERT INTO effect (note) VALUES (%s)", [note])
+        for part in range(parts[0] if parts else 0):
+            self.retry(args=(f"{note}{part}", *parts[1:]), countdown=0, throw=False)
+
+    deliver(split, "-", 3, 2, 1)
+    with app.connection_for_read() as connection:
+        queue = connection.SimpleQueue(app.conf.task_default_queue)
+        while queue.qsize():
+            message = queue.get(timeout=1)
+            message.ack()
+            (args, _, _), headers = message.payload, message.headers
+            known = {name: headers[name] for name in ("retries", "celery_inbox_run")}
+            deliver(split, *args, **known)
+            before = ledger.effects()
+            if len(args) == 1:
+                deliver(split, *args, **known)
+                assert ledger.effects() == before
+
+    pairs = [f"-{first}{second}" for first in range(3) for second in range(2)]
+    assert ledger.effects() == ["-", "-0", "-1", "-2", *pairs, *(f"{pair}0" for pair in pairs)]

@@ -16,7 +16,7 @@ from celery_inbox import store
 from celery_inbox.attempts import Run
 from celery_inbox.following import keep_ids
 from celery_inbox.models import dumped
-from celery_inbox.retrying import number_of, number_runs
+from celery_inbox.retrying import begin_attempt, number_of, number_runs
 from celery_inbox.sources import connect_by
 from celery_inbox.store import Delivery
 
@@ -59,6 +59,7 @@ def idempotent(
                 number_runs(task)
 
             def on(handle: Any) -> Any:
+                begin_attempt(task.request)
                 return body(task, handle, *arguments, **kwargs)
 
             def stored(value: Any) -> str:
