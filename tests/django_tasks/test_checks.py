@@ -8,6 +8,10 @@ from django.core import checks  # type: ignore[import-untyped]  # Django ships n
 from django.core.exceptions import ImproperlyConfigured  # type: ignore[import-untyped]  # the same
 from django.db import connections  # type: ignore[import-untyped]  # the same
 from django.test import override_settings  # type: ignore[import-untyped]  # the same
+from django.test.utils import (  # type: ignore[import-untyped]  # the same
+    setup_test_environment,
+    teardown_test_environment,
+)
 
 from servers import Postgres
 from tests.django_tasks import work
@@ -74,3 +78,16 @@ def test_without_tables(app: Any, postgres: Postgres, monkeypatch: pytest.Monkey
             "celery_outbox.W002"
         ]
         forget("default")
+
+
+def test_a_test_run_is_left_alone(app: Any) -> None:
+    """Neither a plain app, nor a database without the outbox, nor options end `manage.py test`."""
+    options = {"default": {**TASKS["default"], "OPTIONS": {"retries": 3}}}
+    with override_settings(TASKS=options, OUTBOX_DATABASE_ALIAS="nowhere"), Celery("p") as plain:
+        plain.set_default()
+        assert found() == ["celery_outbox.E003", "celery_outbox.E001", "celery_outbox.W001"]
+        setup_test_environment()
+        try:
+            assert found() == []
+        finally:
+            teardown_test_environment()

@@ -13,9 +13,13 @@ import pytest
 from celery import Celery, _state
 from django.core import checks  # type: ignore[import-untyped]  # Django ships no types
 from django.test import override_settings  # type: ignore[import-untyped]  # the same
+from django.test.utils import (  # type: ignore[import-untyped]  # the same
+    setup_test_environment,
+    teardown_test_environment,
+)
 
 from celery_outbox import OutboxCelery
-from celery_outbox.django.checking import check_sends
+from celery_outbox.django.checking import check_beat, check_sends
 
 pytestmark = pytest.mark.usefixtures("django_database")
 
@@ -191,3 +195,69 @@ def test_a_file_that_is_a_link(current: Any, project: Any, tmp_path: Path) -> No
 
     assert code == "celery_outbox.W004"
     assert "views.py:6" in said
+
+
+@pytest.mark.parametrize("current", [OutboxCelery, Celery], indirect=True)
+def test_a_test_run_is_left_alone(current: Any, project: Any) -> None:
+    """There neither the app nor the sources are those that send."""
+    setup_test_environment()
+    try:
+        assert project(tasks=TASKS, views=VIEWS) == []
+    finally:
+        teardown_test_environment()
+    assert len(project(tasks=TASKS, views=VIEWS)) == 1
+
+
+def test_manage_py_test(tmp_path: Path) -> None:
+    """On SQLite and with a plain app: it says nothing of ours, and `manage.py check` does."""
+    (tmp_path / "lite.py").write_text(
+        dedent("""
+            from django.conf import settings
+
+            INSTALLED_APPS = ["celery_outbox.django"]
+            DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+            SECRET_KEY = "s"
+        """)
+    )
+    (tmp_path / "test_it.py").write_text(
+        dedent("""
+            from django.test import TestCase
+
+            class It(TestCase):
+                def test_it(self): ...
+        """)
+    )
+
+    def ran(command: str) -> str:
+        arguments = [sys.executable, "-W", "ignore", "-m", "django", command]
+        paths = {"PYTHONPATH": str(tmp_path), "DJANGO_SETTINGS_MODULE": "lite"}
+        done = subprocess.run(
+            arguments,
+            cwd=tmp_path,
+            env={**os.environ, **paths},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return done.stdout + done.stderr
+
+    assert "celery_outbox.W005" in ran("check")
+    said = ran("test")
+    assert "Ran 1 test" in said
+    assert "celery_outbox." not in said
+
+
+@pytest.mark.parametrize(
+    ("found", "told"), [("2.5.0", True), ("2.6.0", False), ("2.10.1", False), ("3.0b1", False)]
+)
+def test_a_beat_that_forgets_runs(
+    found: str, monkeypatch: pytest.MonkeyPatch, *, told: bool
+) -> None:
+    """django-celery-beat before 2.6 is warned of, where it is among the installed apps."""
+    monkeypatch.setattr("celery_outbox.django.checking.version", {"django-celery-beat": found}.get)
+    assert check_beat() == []
+    monkeypatch.setattr("django.apps.apps.is_installed", lambda name: name == "django_celery_beat")
+    said = [each.id for each in check_beat()]
+
+    assert said == (["celery_outbox.W006"] if told else [])

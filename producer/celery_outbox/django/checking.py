@@ -7,6 +7,7 @@ there is something to be seen, so that a start takes no longer.
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from celery_outbox.check.command import look_at
 from celery_outbox.check.finding import Finding, Outcome
 from celery_outbox.check.index import Locked
 from celery_outbox.check.source import find, read
+from celery_outbox.django.test_runs import left_alone
 
 #: What stands in files that have callbacks, tasks, or base classes of tasks; few have.
 TELLING: Final = re.compile(rb"on_commit|celery|\bbase\s*=")
@@ -27,11 +29,14 @@ TELLING: Final = re.compile(rb"on_commit|celery|\bbase\s*=")
 INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
 OURS: Final = frozenset({"celery_outbox", "outbox_migrations"})
 BACKEND: Final = "celery_outbox.django.tasks.OutboxBackend"
+#: Before it, writing runs down read the schedule anew, and wrote down what that said.
+OLDEST_BEAT: Final = [2, 6]
 #: Places that are named before the rest is counted.
 SHOWN: Final = 5
 
 
 @checks.register("celery_outbox")  # type: ignore[untyped-decorator]  # Django ships no types
+@left_alone
 def check_sends(app_configs: Any = None, **_: Any) -> list[checks.CheckMessage]:
     """Return what a project's sends lose, although there is an outbox."""
     app: Any = current_app._get_current_object()  # type: ignore[attr-defined]  # of a Proxy
@@ -40,6 +45,25 @@ def check_sends(app_configs: Any = None, **_: Any) -> list[checks.CheckMessage]:
     seen = look_at(read(path, root) for path, root in _telling(_own(app_configs)))
     waiting = [finding for finding in seen.found if finding.outcome is Outcome.ON_COMMIT]
     return [*map(_locked, seen.locked), *([_after_commit(waiting)] if waiting else [])]
+
+
+@checks.register("celery_outbox")  # type: ignore[untyped-decorator]  # the same
+@left_alone
+def check_beat(**_: Any) -> list[checks.CheckMessage]:
+    """Return whether beat's scheduler may forget what it has sent."""
+    if not apps.is_installed("django_celery_beat"):
+        return []
+    found = version("django-celery-beat")
+    if [*map(int, re.findall(r"\d+", found)[:2])] >= OLDEST_BEAT:
+        return []
+    return [
+        checks.Warning(
+            f"django-celery-beat {found} forgets runs when its schedule changes before they are"
+            " written down: entries are sent twice, above all after an outage, when many are due.",
+            hint="Upgrade to django-celery-beat 2.6 or newer.",
+            id="celery_outbox.W006",
+        )
+    ]
 
 
 def _checked_with_tasks() -> bool:

@@ -9,6 +9,7 @@ from django.db import connections  # type: ignore[import-untyped]  # the same
 
 from celery_outbox import settings
 from celery_outbox.app import OutboxCelery
+from celery_outbox.django.test_runs import left_alone
 from celery_outbox.errors import InvalidSetting
 
 NO_APP: Final = "There is no Celery app with an outbox in this process."
@@ -22,12 +23,14 @@ ALIAS_HINT: Final = (
 )
 
 
+@left_alone
 def check(backend: Any) -> list[checks.CheckMessage]:
     """Return what is wrong. Nothing is asked of a database or a broker."""
     return [*_options(backend), *_app_and_database(), *_installed()]
 
 
 @checks.register(checks.Tags.database)  # type: ignore[untyped-decorator]  # the same
+@left_alone
 def check_tables(databases: Any = None, **_: Any) -> list[checks.CheckMessage]:
     """Return whether the outbox's tables are there, where databases may be asked (`--database`).
 
