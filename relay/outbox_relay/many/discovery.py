@@ -15,6 +15,7 @@ from typing import Final
 from outbox_relay.core.thread import ContextThread
 from outbox_relay.errors import RelayError
 from outbox_relay.many.lines import Address
+from outbox_relay.many.outbox import natural
 from outbox_relay.postgres.database import connect, current_url, translated
 from outbox_relay.settings import Settings
 from outbox_relay.settings.values import identifier
@@ -32,7 +33,6 @@ SELECT n.nspname FROM pg_catalog.pg_namespace n
 WHERE 3 = (SELECT count(*) FROM pg_catalog.pg_class c
            WHERE c.relnamespace = n.oid AND c.relname IN ('message', 'ready', 'receipt')
              AND c.relkind IN ('r', 'p'))
-ORDER BY n.nspname
 """
 
 
@@ -117,7 +117,7 @@ def schemas_of(settings: Settings) -> tuple[str, ...]:
         translated(),
     ):
         names = [name for (name,) in connection.execute(SCHEMAS)]
-    return tuple(filter(_servable, names))
+    return tuple(sorted(filter(_servable, names), key=natural))
 
 
 def _servable(name: str) -> bool:

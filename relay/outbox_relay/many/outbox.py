@@ -1,8 +1,20 @@
 """One of the outboxes that a process serves: its name, and the settings it is served with."""
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
 from outbox_relay.settings import Settings
+
+_NUMBER: Final = re.compile(r"([0-9]+)")
+
+
+def natural(name: str) -> tuple[object, ...]:
+    """By this, names are in the order in which people count: tenant_2 before tenant_10."""
+    return tuple(
+        tuple(int(part) if at % 2 else part for at, part in enumerate(_NUMBER.split(half)))
+        for half in name.split("/")
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from outbox_relay.errors import RelayError
 from outbox_relay.many.databases import ask_each
-from outbox_relay.many.outbox import Outbox
+from outbox_relay.many.outbox import Outbox, natural
 from outbox_relay.operator.status import Status, read
 
 
@@ -35,7 +35,7 @@ def look(outboxes: Sequence[Outbox], role: str) -> list[Seen]:
 
 def _urgency(seen: Seen) -> tuple[object, ...]:
     if seen.status is None:
-        return (0, seen.name)
+        return (0, natural(seen.name))
     stats = seen.status.stats
     age = stats.oldest_pending_age if stats.pending else 0.0
-    return (1, -age, -stats.dead, -stats.pending, seen.name)
+    return (1, -age, -stats.dead, -stats.pending, natural(seen.name))
