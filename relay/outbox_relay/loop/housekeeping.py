@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from outbox_relay.core.budget import Budget
+from outbox_relay.core.portion import Portion
 from outbox_relay.errors import SchemaError, StatementFailed
 from outbox_relay.loop.retention import Retention
 from outbox_relay.observe.metrics import Metrics
@@ -22,7 +23,9 @@ log = structlog.get_logger()
 
 #: How often parked messages that have become due are promoted, in seconds.
 PROMOTE_EVERY: Final = 0.2
-#: How many are promoted at a time; if as many as that are, there may be more.
+#: How many are promoted at a time, at least and at most, so that none of a million that are due at
+#: one moment holds up a claim for long; if as many as that are, there may be more.
+MIN_PROMOTED: Final = 200
 MAX_PROMOTED: Final = 1000
 #: How often the gauges of the backlog are refreshed, in seconds.
 STATS_EVERY: Final = 5.0
@@ -39,6 +42,7 @@ class Housekeeping:
         self._metrics = metrics
         self._retention = retention
         self._promotions = Budget(PROMOTE_EVERY)
+        self._portion = Portion(MIN_PROMOTED, MAX_PROMOTED)
         self._counts = Budget(STATS_EVERY)
         self._logged: dict[str, float] = {}
         self._restored = monotonic()
@@ -46,9 +50,7 @@ class Housekeeping:
     def do(self, store: Store, now: float) -> None:
         """Do what is due."""
         if self._promotions.is_due(now):
-            began = monotonic()
             self._attempt("promote", now, lambda: self._promote(store))
-            self._promotions.took(monotonic() - began)
         if self._counts.is_due(now):
             began = monotonic()
             self._attempt("stats", now, lambda: self._metrics.stats(store.stats()))
@@ -81,22 +83,29 @@ class Housekeeping:
         self._metrics.paused(store.holding.counts(), store.holding.endless())
 
     def _promote(self, store: Store) -> None:
-        """Promote what is due; where that fails over a row, set this row apart."""
-        limit = MAX_PROMOTED
+        """Promote a portion of what is due."""
+        began, more = monotonic(), True
+        try:
+            more = self._promote_some(store, self._portion.size)
+        finally:
+            self._promotions.took(took := monotonic() - began)
+            if more:
+                self._portion.took(took)
+        if more:
+            self._promotions.more()
+
+    def _promote_some(self, store: Store, limit: int) -> bool:
+        """Promote at most so many; whether there may be more. A row that cannot be is set apart."""
         while True:
             try:
-                promoted = store.promote(limit)
+                return store.promote(limit) == limit
             except StatementFailed as error:
                 if not error.row_fault:
                     raise
                 if limit == 1:
                     log.error("message_set_apart", message_id=store.set_apart(str(error)))
-                    return
+                    return False
                 limit = max(1, limit // 4)
-                continue
-            if promoted == limit:
-                self._promotions.soon()  # there may be more
-            return
 
     def _restore_work(self, store: Store) -> None:
         if found := store.restore_work():

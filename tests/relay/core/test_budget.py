@@ -35,3 +35,17 @@ def test_the_longest_pause_and_no_pause() -> None:
     assert budget.is_due(60.0)
     budget.soon()
     assert budget.is_due(60.1)
+
+
+def test_what_is_done_in_portions_takes_half_of_the_time() -> None:
+    """More to do is no reason to do nothing else; after the last, its usual pause is back."""
+    budget = Budget(0.2, share=0.1)
+    budget.is_due(0.0)
+    budget.took(3.0)
+    budget.more()
+
+    assert not budget.is_due(5.9)
+    assert budget.is_due(6.0)
+    budget.took(0.01)
+    assert not budget.is_due(6.1)
+    assert budget.is_due(6.2)

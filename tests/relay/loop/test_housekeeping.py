@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from outbox_relay.core.claim import Turn
 from outbox_relay.errors import StoreLost
 from outbox_relay.loop import retention as retention_module
-from outbox_relay.loop.housekeeping import Housekeeping
+from outbox_relay.loop.housekeeping import MAX_PROMOTED, MIN_PROMOTED, Housekeeping
 from outbox_relay.loop.retention import Retention
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.postgres.store import Store
@@ -74,6 +74,32 @@ def test_a_row_that_cannot_be_promoted_is_set_apart(database: str, store: Store)
         reason = connection.execute("SELECT last_error FROM outbox.dead").fetchone()
     assert reason is not None
     assert "nasty" in reason[0]
+
+
+def test_what_is_due_by_the_thousand_is_promoted_in_portions(
+    database: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some at a time, however many are due at one moment; between two portions claims go on."""
+    commit_rows(database, 3000, available_in=3600)
+    run(database, "UPDATE outbox.parked SET available_at = now()")
+    promoted: list[int] = []
+
+    def promote(limit: int) -> int:
+        promoted.append(Store.promote(store, limit))
+        return promoted[-1]
+
+    monkeypatch.setattr(store, "promote", promote)
+    chores = housekeeping()
+    claimed: list[int] = []
+
+    for now in range(10, 20):
+        chores.do(store, float(now))
+        claimed.append(len(store.round_trip(None, Turn([], 0, 5000, now, 60)).rows))
+
+    assert promoted[0] == MIN_PROMOTED
+    assert max(promoted) <= MAX_PROMOTED
+    assert sum(promoted) == 3000
+    assert claimed == promoted
 
 
 @pytest.mark.parametrize(
