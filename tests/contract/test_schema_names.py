@@ -18,6 +18,7 @@ from outbox_migrations.errors import InvalidSetting as MigrationsRefuse
 from outbox_relay.configuration import from_environment
 from outbox_relay.core.claim import Turn
 from outbox_relay.errors import SettingsError
+from outbox_relay.postgres.counting import Counter
 from outbox_relay.postgres.store import Store
 from tests.fixtures.rows import commit_rows
 
@@ -68,5 +69,7 @@ def test_odd_names_work(empty_database: str, name: str) -> None:
     claimed = store.round_trip(None, Turn([], 0, 10, 1, 10.0)).rows
 
     assert len(claimed) == 2
-    assert store.stats().pending == 2
     store.close()
+    counter = Counter.connect(empty_database, name, 10)
+    assert counter.stats().pending == 2
+    counter.close()

@@ -7,6 +7,7 @@ import pytest
 
 from outbox_migrations import grant, upgrade
 from outbox_relay.core.claim import Claim, Turn
+from outbox_relay.postgres.counting import Counter
 from outbox_relay.postgres.store import Store
 from servers import Postgres
 from tests.fixtures.postgres import OwnPostgres
@@ -51,8 +52,10 @@ def test_a_managed_service_is_enough(managed: Postgres) -> None:
     claim = store.round_trip(Claim(claimed, 1, 0.0), None).fetched
     assert claim is not None
     store.round_trip(None, Turn(claim.messages, 0, 0, 2, 60.0))
-    store.upkeep()
     store.close()
+    counter = Counter.connect(as_login(superuser, "my_relay"), "outbox", statement_timeout=10)
+    assert counter.counts().failures == ()
+    counter.close()
     with psycopg.connect(as_login(superuser, "my_relay")) as connection:
         connection.execute("SELECT outbox.purge('1 day')")
 

@@ -163,7 +163,7 @@ def _relay(settings: Settings, stopwatch: Metrics) -> Relay:
         metrics=stopwatch,
         health=Health(),
         # How long other messages are kept is not the measurement's to decide.
-        purge=lambda: 0,
+        tidy=lambda: (0, 0),
     )
 
 

@@ -21,6 +21,7 @@ from outbox_relay.cli.lifetime import LANDING, on_signals, spare_the_collector
 from outbox_relay.cli.run_many import run_many
 from outbox_relay.core.guard import Guard
 from outbox_relay.errors import SettingsError
+from outbox_relay.loop.counting import Counting
 from outbox_relay.loop.homecoming import Homecoming
 from outbox_relay.loop.knowledge import Knowledge
 from outbox_relay.loop.relay import Relay
@@ -34,9 +35,10 @@ from outbox_relay.observe.tracing.trail import Trail
 from outbox_relay.operator import depths, unknown
 from outbox_relay.operator.effects import Effects
 from outbox_relay.operator.identity import Identity
+from outbox_relay.postgres.counting import Counter
 from outbox_relay.postgres.home import Home
 from outbox_relay.postgres.open import open_store
-from outbox_relay.postgres.purge import purge
+from outbox_relay.postgres.purge import tidy
 from outbox_relay.postgres.replays import Replays
 from outbox_relay.postgres.workers import Workers
 from outbox_relay.settings import Settings
@@ -68,6 +70,7 @@ def _run(arguments: Namespace, settings: Settings) -> int:
     depths_held = depths_of(settings)
     guard = Guard() if settings.hold_unknown else None
     recorder = _recorder(settings, metrics) if settings.tracing else None
+    shown = settings.http_address is not None and not drain
     relay = Relay(
         replace(settings, grace_period=LANDING * settings.grace_period),
         open_store=lambda: open_store(settings, str(Identity.of(settings))),
@@ -76,11 +79,12 @@ def _run(arguments: Namespace, settings: Settings) -> int:
         first_claim_id=secrets.randbits(31) << 32,
         metrics=metrics,
         health=health,
-        purge=partial(purge, settings),
+        tidy=partial(tidy, settings),
         guard=guard,
         depths=depths_held,
         trail=Trail(recorder.take) if recorder else None,
         lowest_first=lowest_first(settings),
+        counting=Counting(lambda: Counter.open(settings), metrics) if shown else None,
     )
 
     on_signals(relay.stop, settings.grace_period)

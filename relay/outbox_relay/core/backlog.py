@@ -37,3 +37,21 @@ class Upkeep:
     ready_dead_tuples: int
     parked_dead_tuples: int
     horizon_age: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Messages that are held on purpose, by what holds them; and the age of a pause with no end."""
+
+    counts: tuple[tuple[str, int], ...]
+    endless: float
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What one look has counted for the metrics; None for what it could not, and why not."""
+
+    stats: Stats | None = None
+    upkeep: Upkeep | None = None
+    held: HeldBack | None = None
+    failures: tuple[tuple[str, str], ...] = ()

@@ -1,12 +1,12 @@
-"""The chores beside publishing: promote what is due, count, forget what is old.
+"""The chores beside publishing: promote what is due; have others count, and forget what is old.
 
-None of them keeps a claim from happening: a chore that fails is logged and tried again when it is
-due the next time, and a row that it fails over is set apart. Only a database that is gone is more.
-One that takes long, among dead rows by the million say, comes so seldom that a tenth of the time
-is enough for it.
+Only what has to be known before the next claim is done here, with the connection of the claims: to
+promote. What is merely shown, and what can wait, has connections and threads of its own. None of
+it keeps a claim from happening: a chore that fails is logged and tried again when it is due the
+next time, and a row that it fails over is set apart. Only a database that is gone is more. One that
+takes long, among dead rows by the million say, comes so seldom that a tenth of the time is enough.
 """
 
-from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
@@ -15,8 +15,9 @@ import structlog
 from outbox_relay.core.budget import Budget
 from outbox_relay.core.portion import Portion
 from outbox_relay.errors import SchemaError, StatementFailed
+from outbox_relay.loop.counting import Counting
+from outbox_relay.loop.incidents import ChoreFailures
 from outbox_relay.loop.retention import Retention
-from outbox_relay.observe.metrics import Metrics
 from outbox_relay.postgres.store import Store
 
 log = structlog.get_logger()
@@ -27,60 +28,41 @@ PROMOTE_EVERY: Final = 0.2
 #: one moment holds up a claim for long; if as many as that are, there may be more.
 MIN_PROMOTED: Final = 200
 MAX_PROMOTED: Final = 1000
-#: How often the gauges of the backlog are refreshed, in seconds.
-STATS_EVERY: Final = 5.0
-#: How often a chore that goes on failing is logged, in seconds.
-REMIND_EVERY: Final = 60.0
-#: How often a portion of what is kept is searched for messages without work, in seconds.
-RESTORE_EVERY: Final = 60.0
 
 
 class Housekeeping:
     """Remembers when each chore was last done; `now` is in monotonic seconds."""
 
-    def __init__(self, metrics: Metrics, retention: Retention) -> None:
-        self._metrics = metrics
-        self._retention = retention
+    def __init__(self, retention: Retention, counting: Counting | None = None) -> None:
+        self._retention, self._counting = retention, counting
         self._promotions = Budget(PROMOTE_EVERY)
         self._portion = Portion(MIN_PROMOTED, MAX_PROMOTED)
-        self._counts = Budget(STATS_EVERY)
-        self._logged: dict[str, float] = {}
-        self._restored = monotonic()
+        self._failures = ChoreFailures()
 
     def do(self, store: Store, now: float) -> None:
-        """Do what is due."""
+        """Do what is due, or have it done."""
         if self._promotions.is_due(now):
-            self._attempt("promote", now, lambda: self._promote(store))
-        if self._counts.is_due(now):
-            began = monotonic()
-            self._attempt("stats", now, lambda: self._metrics.stats(store.stats()))
-            self._attempt("held", now, lambda: self._held(store))
-            self._attempt("upkeep", now, lambda: self._metrics.upkeep(store.upkeep()))
-            self._counts.took(monotonic() - began)
+            try:
+                self._promote(store)
+            except (StatementFailed, SchemaError) as error:
+                self._failures.note("promote", str(error), now)
+        if self._counting is not None:
+            self._counting.begin_if_due(now)
         self._retention.begin_if_due(now)
-        if now - self._restored >= RESTORE_EVERY:
-            self._restored = now
-            self._attempt("restore_work", now, lambda: self._restore_work(store))
 
     def promote_soon(self) -> None:
         """Promote with the next chores: something is due."""
         self._promotions.soon()
 
     def count_soon(self) -> None:
-        """Refresh the gauges of the backlog with the next chores: the database is back."""
-        self._counts.soon()
+        """Count with the next chores: the database is back."""
+        if self._counting is not None:
+            self._counting.soon()
 
-    def _attempt(self, chore: str, now: float, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except (StatementFailed, SchemaError) as error:
-            if now - self._logged.get(chore, float("-inf")) >= REMIND_EVERY:
-                self._logged[chore] = now
-                log.error("chore_failed", chore=chore, reason=str(error))
-
-    def _held(self, store: Store) -> None:
-        """Show what is held on purpose, and for how long somebody may have forgotten it."""
-        self._metrics.paused(store.holding.counts(), store.holding.endless())
+    def close(self) -> None:
+        """Wait for nothing that others do."""
+        if self._counting is not None:
+            self._counting.close()
 
     def _promote(self, store: Store) -> None:
         """Promote a portion of what is due."""
@@ -106,7 +88,3 @@ class Housekeeping:
                     log.error("message_set_apart", message_id=store.set_apart(str(error)))
                     return False
                 limit = max(1, limit // 4)
-
-    def _restore_work(self, store: Store) -> None:
-        if found := store.restore_work():
-            log.warning("work_restored", messages=found)

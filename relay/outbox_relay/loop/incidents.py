@@ -52,6 +52,19 @@ def outages(clock: Callable[[], float]) -> tuple[Outage, Outage]:
     return Outage("database", clock), Outage("broker", clock)
 
 
+class ChoreFailures:
+    """Says that a chore failed, and goes on doing so once in REMIND_EVERY seconds."""
+
+    def __init__(self) -> None:
+        self._logged: dict[str, float] = {}
+
+    def note(self, chore: str, reason: str, now: float) -> None:
+        """It failed now."""
+        if now - self._logged.get(chore, float("-inf")) >= REMIND_EVERY:
+            self._logged[chore] = now
+            log.error("chore_failed", chore=chore, reason=reason)
+
+
 class Refusals:
     """Counts refusals by reason, and logs the sums."""
 

@@ -16,6 +16,7 @@ from outbox_relay.core.depths import Depths
 from outbox_relay.core.fence import Fence
 from outbox_relay.core.guard import Guard
 from outbox_relay.errors import BrokerLost, RelayError, StoreLost
+from outbox_relay.loop.counting import Counting
 from outbox_relay.loop.cycle import Cycle
 from outbox_relay.loop.holds import HoldReader
 from outbox_relay.loop.housekeeping import Housekeeping
@@ -49,29 +50,27 @@ class Relay:
         first_claim_id: int,
         metrics: Metrics,
         health: Health,
-        purge: Callable[[], int],
+        tidy: Callable[[], tuple[int, int]],
         guard: Guard | None = None,
         depths: Depths | None = None,
         trail: Untraced | None = None,
         shared: tuple[Outage, Outage] | None = None,
+        counting: Counting | None = None,
         lowest_first: bool = False,
     ) -> None:
         self._settings = settings
         self._new_core = partial(Core, settings, guard=guard, depths=depths, lowest=lowest_first)
         self._trail = trail or Untraced()
         self._open_store, self._open_publisher = open_store, open_publisher
-        self._metrics = metrics
+        self._metrics, self._health = metrics, health
         self._remember_nothing(first_claim_id)
-        self._health = health
         self._store: Store | None = None
-        self._past = Past()
+        self._past, self._pace = Past(), Pace()
         self._publisher: Publisher | None = None
         self._elsewhere = False  # whether to leave the node that was connected to last
         self._database, self._broker = shared or outages(monotonic)
-        self._stopping = threading.Event()
-        self._draining = False
-        self._pace = Pace()
-        self._housekeeping = Housekeeping(metrics, Retention(purge, monotonic()))
+        self._stopping, self._draining = threading.Event(), False
+        self._housekeeping = Housekeeping(Retention(tidy, monotonic()), counting)
 
     def _remember_nothing(self, first_claim_id: int) -> None:
         self._core = self._new_core(first_claim_id)
@@ -237,7 +236,7 @@ class Relay:
             self._start_over()
         self._past.begins(store.history)
         self._health.database_up = True
-        self._metrics.database_up.set(1)
+        self._metrics.database_found()
         self._housekeeping.count_soon()
 
     def _start_over(self) -> None:
@@ -294,6 +293,7 @@ class Relay:
 
     def _close(self) -> None:
         self._cycle.close()
+        self._housekeeping.close()
         if self._publisher:
             self._publisher.close()
         if self._store:

@@ -1,4 +1,4 @@
-"""Forgets what was sent long ago, on a connection and a thread of its own.
+"""Forgets what was sent long ago, and restores lost work, on a connection and thread of its own.
 
 It may take long, and fail: no claim waits for it, and no claim is lost with its connection.
 """
@@ -18,10 +18,13 @@ PURGE_EVERY: Final = 60.0
 
 
 class Retention:
-    """Runs `purge`, which connects, forgets and returns how many, once a minute and never twice."""
+    """Runs `tidy` once a minute, and never twice at a time.
 
-    def __init__(self, purge: Callable[[], int], now: float) -> None:
-        self._purge = purge
+    That connects, and returns how many messages have their work back, and how many were forgotten.
+    """
+
+    def __init__(self, tidy: Callable[[], tuple[int, int]], now: float) -> None:
+        self._tidy = tidy
         self._begun = now
         self._thread: ContextThread | None = None
 
@@ -41,7 +44,14 @@ class Retention:
 
     def _run(self) -> None:
         try:
-            if gone := self._purge():
-                log.info("purged", messages=gone)
+            tell(*self._tidy())
         except RelayError as error:
-            log.error("chore_failed", chore="purge", reason=str(error))
+            log.error("chore_failed", chore="tidy", reason=str(error))
+
+
+def tell(restored: int, purged: int) -> None:
+    """Log what there was to do."""
+    if restored:
+        log.warning("work_restored", messages=restored)
+    if purged:
+        log.info("purged", messages=purged)

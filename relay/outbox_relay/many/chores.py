@@ -17,6 +17,7 @@ from structlog.contextvars import bound_contextvars
 
 from outbox_relay.broker.registry import open_dead_letters
 from outbox_relay.errors import RelayError, SchemaError
+from outbox_relay.loop import retention
 from outbox_relay.loop.homecoming import Homecoming
 from outbox_relay.many.observe import MAX_ROUTES
 from outbox_relay.many.rota import Rota
@@ -147,11 +148,7 @@ def _show_effects(desk: Desk) -> None:
 
 
 def _tidy(settings: Settings) -> None:
-    restored, purged = tidy(settings, BUDGET)
-    if restored:
-        log.warning("work_restored", messages=restored)
-    if purged:
-        log.info("purged", messages=purged)
+    retention.tell(*tidy(settings, BUDGET))
 
 
 def effects_of(settings: Settings) -> Effects:

@@ -263,7 +263,7 @@ class Fleet:
         desk.health.progress()
         desk.health.database_up, desk.health.broker_up = up, broker.up
         if up:
-            desk.metrics.database_up.set(1)
+            desk.metrics.database_found()
             desk.metrics.broker_up.set(broker.up)
         else:
             desk.metrics.database_lost()

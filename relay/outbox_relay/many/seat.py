@@ -94,7 +94,7 @@ class Seat:
             first_claim_id=secrets.randbits(31) << 32,
             metrics=desk.metrics,
             health=desk.health,
-            purge=_nothing,  # the chores do that for all
+            tidy=_nothing,  # the chores do that for all
             guard=self._guard,
             depths=self._depths,
             shared=(desk.database, desk.broker),
@@ -160,5 +160,5 @@ def seat_settings(settings: Settings, grace_period: float) -> Settings:
     return replace(settings, grace_period=grace_period, **smaller)  # type: ignore[arg-type]
 
 
-def _nothing() -> int:
-    return 0
+def _nothing() -> tuple[int, int]:
+    return 0, 0

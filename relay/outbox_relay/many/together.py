@@ -27,6 +27,7 @@ HIGHEST: Final = frozenset(
         "outbox_broker_blocked",
         "outbox_broker_memory_ratio",
         "outbox_endless_pause_age_seconds",
+        "outbox_counts_age_seconds",
         # Of a queue, to which several outboxes may send.
         "outbox_queue_depth",
         "outbox_queue_consumers",

@@ -31,6 +31,7 @@
 | outbox_missing_unchecked_seconds | gauge | what was confirmed since is not looked at yet |
 | outbox_paused_messages | gauge | held on purpose, by route: what holds them, as queue:mail |
 | outbox_endless_pause_age_seconds | gauge | how long the oldest pause with no end has lasted |
+| outbox_counts_age_seconds | gauge | how old the counts are: what the database tells |
 | outbox_spans_dropped_total | counter | of traces (`OUTBOX_TRACING`): no collector took them |
 | outbox_build_info | gauge | 1, labelled with the version |
 | process_* | | of the process, under Prometheus' usual names: CPU, memory, descriptors, start |
@@ -40,8 +41,9 @@ the others, and where no worker leaves receipts. Tasks that end are counted up t
 
 Queues are looked at every 30 seconds, and absent while they are unknown.
 
-What the database tells is refreshed every 5 seconds and NaN while it is unknown: before the first
-answer, while the database is away, and the horizon also where this login may not see it.
+What the database tells is counted every 5 seconds and NaN while it is unknown: before the first
+answer, while the database is away, and the horizon also where this login may not see it. Where a
+count takes long, or fails, the last one stays.
 """
 
 from collections import Counter as Tally
@@ -54,13 +56,13 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
-from outbox_relay.core.backlog import Stats, Upkeep
 from outbox_relay.core.dead_letter import KINDS
 from outbox_relay.core.depth import Depth
 from outbox_relay.core.effects import Seen
 from outbox_relay.core.memory import Used
 from outbox_relay.core.message import Message, Outcomes, Reason, Refusal
 from outbox_relay.core.place import Place
+from outbox_relay.observe.counts import CountGauges
 from outbox_relay.observe.histogram import BulkHistogram
 
 SECONDS: Final = (
@@ -95,7 +97,7 @@ def build_info(registry: CollectorRegistry) -> None:
     info.labels(version("outbox-relay")).set(1)
 
 
-class Metrics:
+class Metrics(CountGauges):
     """What one relay measures. One of many in a process has those of the process beside it.
 
     So many routes are counted by name.
@@ -103,6 +105,7 @@ class Metrics:
 
     def __init__(self, *, alone: bool = True, max_routes: int = MAX_ROUTES) -> None:
         self.registry = registry = CollectorRegistry()
+        super().__init__(registry)
         self._max_routes = max_routes
         if alone:
             ProcessCollector(registry=registry)
@@ -115,16 +118,11 @@ class Metrics:
             registry.register(made)
             return made
 
-        self.pending = gauge("pending_messages", "To be published")
-        self.scheduled = gauge("scheduled_messages", "Held until their eta")
-        self.dead = gauge("dead_messages", "Given up")
-        self.oldest = gauge("oldest_pending_age_seconds", "Age of the oldest pending message")
         self.in_flight = gauge("in_flight_messages", "Published and not yet confirmed")
         self.fenced = gauge("fenced_messages", "Claimed, and waiting for standbys")
         self.broker_up = gauge("broker_up", "Whether the broker is connected")
         self.broker_blocked = gauge("broker_blocked", "Whether the broker has an alarm")
         self.broker_memory = gauge("broker_memory_ratio", "Part of the broker's memory in use")
-        self.database_up = gauge("database_up", "Whether the database is connected")
         self.last_confirm = gauge("last_confirm_timestamp_seconds", "Time of the last confirm")
         self.published = Counter(
             "outbox_published", "Confirmed", ["exchange", "routing_key"], registry=registry
@@ -137,13 +135,6 @@ class Metrics:
         self.confirm = histogram("confirm_seconds", "Publish to confirm", SECONDS)
         self.delivery = histogram("delivery_seconds", "Inserted or due to confirm", SECONDS)
         self.batch = histogram("batch_messages", "Messages claimed at a time", MESSAGES)
-        self.bytes = Gauge(
-            "outbox_work_table_bytes", "Size of a hot table", ["table"], registry=registry
-        )
-        self.dead_tuples = Gauge(
-            "outbox_work_table_dead_tuples", "Rows to be vacuumed", ["table"], registry=registry
-        )
-        self.horizon = gauge("horizon_age_seconds", "Age of what keeps vacuum from removing rows")
         self.depth = Gauge(
             "outbox_queue_depth", "Messages ready in a queue", ["queue"], registry=registry
         )
@@ -172,8 +163,6 @@ class Metrics:
             registry=registry,
         )
         self.unchecked = gauge("missing_unchecked_seconds", "Confirmed since: not looked at yet")
-        self.held = Gauge("outbox_paused_messages", "Held on purpose", ["route"], registry=registry)
-        self.endless = gauge("endless_pause_age_seconds", "Age of the oldest pause with no end")
         self.spans_dropped = Counter(
             "outbox_spans_dropped", "No collector took them", registry=registry
         )
@@ -181,7 +170,6 @@ class Metrics:
             build_info(registry)
         for reason in Reason:
             self.failures.labels(reason)
-        self.database_lost()
         self.effects(None)
         self.memory(Used())
         self._routes: set[tuple[str, str]] = set()
@@ -218,24 +206,9 @@ class Metrics:
         self._routes.add(route)
         return route
 
-    def stats(self, stats: Stats) -> None:
-        """Show what the outbox holds."""
-        self.pending.set(stats.pending)
-        self.scheduled.set(stats.scheduled)
-        self.dead.set(stats.dead)
-        self.oldest.set(stats.oldest_pending_age)
-
     def memory(self, used: Used) -> None:
         """Show how much of its memory the broker uses, where that is bounded."""
         self.broker_memory.set(used.part)
-
-    def upkeep(self, upkeep: Upkeep) -> None:
-        """Show whether vacuum keeps up."""
-        self.bytes.labels("ready").set(upkeep.ready_bytes)
-        self.bytes.labels("parked").set(upkeep.parked_bytes)
-        self.dead_tuples.labels("ready").set(upkeep.ready_dead_tuples)
-        self.dead_tuples.labels("parked").set(upkeep.parked_dead_tuples)
-        self.horizon.set(upkeep.horizon_age)
 
     def queues(self, depths: Iterable[Depth]) -> None:
         """Show how deep queues are and who empties them; what was shown before is no longer."""
@@ -264,20 +237,3 @@ class Metrics:
         for place in Place:
             self.missing.labels(place).set(seen.missing.get(place, 0))
         self.unchecked.set(seen.unchecked)
-
-    def paused(self, counts: Iterable[tuple[str, int]], endless: float) -> None:
-        """Show what is held on purpose, by what holds it, and how old a pause with no end is."""
-        self.endless.set(endless)
-        self.held.clear()
-        for target, messages in counts:
-            self.held.labels(target).set(messages)
-
-    def database_lost(self) -> None:
-        """Unknown is not zero, and the last numbers must not look like today's."""
-        self.database_up.set(0)
-        self.held.clear()
-        unknown = [self.pending, self.scheduled, self.dead, self.oldest, self.endless, self.horizon]
-        for table in ("ready", "parked"):
-            unknown += [self.bytes.labels(table), self.dead_tuples.labels(table)]
-        for shown in unknown:
-            shown.set(nan)

@@ -59,14 +59,6 @@ class Holding:
         """What is held on purpose, or sent no faster than somebody allows."""
         return [Hold(*row) for row in self._run(HOLDS)]
 
-    def counts(self) -> list[tuple[str, int]]:
-        """About how many messages wait for each target, those with most first."""
-        return [tuple(row) for row in self._run(HELD)]
-
-    def endless(self) -> float:
-        """For how long something has been paused with no end, in seconds."""
-        return float(self._run(ENDLESS)[0][0])
-
     def take_tokens(self, wanted: Mapping[str, int]) -> list[Grant]:
         """As many as are there, or soon will be, of those wanted, by the target of the limit."""
         asked = {"targets": list(wanted), "wanted": list(wanted.values())}

@@ -1,8 +1,7 @@
 """Forgets what was sent long ago, on a connection of its own, portion by portion.
 
-`tidy` also gives messages that have lost their work their work back, with the same connection.
-
-Each portion is committed: what was done stays done, however the run ends.
+First it gives messages that have lost their work their work back. Each portion is committed: what
+was done stays done, however the run ends.
 """
 
 from contextlib import closing
@@ -23,25 +22,21 @@ NAME: Final = "outbox-relay retention"
 BUDGET: Final = 50.0
 
 
-def purge(settings: Settings) -> int:
-    """Forget what is older than the retention of the settings; returns about how many messages.
-
-    Raises StoreLost or SchemaError.
-    """
-    url = current_url(settings)
-    with closing(connect(url, NAME, settings.statement_timeout)) as connection, translated():
-        return _purged(connection, settings, BUDGET)
-
-
-def tidy(settings: Settings, budget: float) -> tuple[int, int]:
+def tidy(settings: Settings, budget: float = BUDGET) -> tuple[int, int]:
     """How many messages have their work back, and about how many were forgotten in that time.
 
-    Raises StoreLost or SchemaError.
+    Raises StoreLost, SchemaError or StatementFailed. What keeps the one from being done is no
+    reason to leave the other.
     """
     url, restore = current_url(settings), RESTORE_WORK.in_schema(settings.schema).text
-    with closing(connect(url, NAME, settings.statement_timeout)) as connection, translated():
-        row = connection.execute(restore.encode()).fetchone()
-        return int(row[0]) if row else 0, _purged(connection, settings, budget)
+    with closing(connect(url, NAME, settings.statement_timeout)) as connection:
+        try:
+            with translated():
+                row = connection.execute(restore.encode()).fetchone()
+        finally:
+            with translated():
+                purged = _purged(connection, settings, budget)
+        return int(row[0]) if row else 0, purged
 
 
 def _purged(connection: BoundedConnection, settings: Settings, budget: float) -> int:

@@ -10,7 +10,6 @@ from operator import attrgetter
 from time import monotonic
 from typing import Any, Final
 
-from outbox_relay.core.backlog import Stats, Upkeep
 from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
 from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.core.size import Oversized
@@ -264,21 +263,9 @@ class Store(Session):
         ids, slots = [m.id for m in messages], [m.slot for m in messages]
         self._run(chores.FORGET, {"ids": bigints(ids), "slots": bigints(slots)})
 
-    def restore_work(self) -> int:
-        """Give messages that have neither work nor an ending their work back; how many."""
-        return int(self._run(chores.RESTORE_WORK)[0][0])
-
     def anything_left(self) -> bool:
         """Whether anything due, or refused and waiting for another attempt, is still there."""
         return bool(self._run(chores.LEFT)[0][0])
-
-    def stats(self) -> Stats:
-        """Counts and lag; cheap on any backlog."""
-        return Stats(*self._run(chores.STATS)[0])
-
-    def upkeep(self) -> Upkeep:
-        """Size, dead rows and horizon; cheap as well."""
-        return Upkeep(*self._run(chores.UPKEEP)[0])
 
 
 #: The large columns of a message that is not fetched.

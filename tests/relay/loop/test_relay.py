@@ -24,7 +24,7 @@ from outbox_relay.loop import relay as relay_module
 from outbox_relay.loop.relay import Relay as InProcessRelay
 from outbox_relay.observe.health import Health
 from outbox_relay.observe.metrics import Metrics
-from outbox_relay.postgres.purge import purge
+from outbox_relay.postgres.purge import tidy
 from outbox_relay.postgres.store import Store
 from tests.fixtures.broker import Broker, frozen_queue
 from tests.fixtures.postgres import OwnPostgres, migrated_database
@@ -598,5 +598,5 @@ def in_process(database: str, broker: str, **changes: str) -> InProcessRelay:
         first_claim_id=1 << 32,
         metrics=Metrics(),
         health=Health(),
-        purge=partial(purge, read),
+        tidy=partial(tidy, read),
     )

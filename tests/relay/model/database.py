@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-from outbox_relay.core.backlog import History, Stats, Upkeep
+from outbox_relay.core.backlog import History
 from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
 from outbox_relay.core.holds import Hold
 from outbox_relay.core.message import Held, Message, Parking
@@ -269,14 +269,6 @@ class NothingHeld:
         """What is held."""
         return []
 
-    def endless(self) -> float:
-        """No pause has no end."""
-        return 0.0
-
-    def counts(self) -> list[tuple[str, int]]:
-        """How much of it waits."""
-        return []
-
 
 class ModelStore:
     """A session of one relay. Implements what the relay asks of `store.Store`."""
@@ -404,11 +396,3 @@ class ModelStore:
         """The routes that messages wait for."""
         self._ask()
         return self._database.waiting_routes()
-
-    def stats(self) -> Stats:
-        """Nobody looks at them."""
-        return Stats(0, 0, 0, 0.0)
-
-    def upkeep(self) -> Upkeep:
-        """Nobody looks at it."""
-        return Upkeep(0, 0, 0, 0, 0.0)

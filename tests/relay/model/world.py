@@ -83,7 +83,7 @@ class Machine:
             self.first_claim_id,
             world.metrics,
             Health(),
-            lambda: 0,
+            lambda: (0, 0),
         )
         self.relay.run()
 

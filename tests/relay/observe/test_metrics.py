@@ -5,7 +5,7 @@ from math import isnan, nan
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from outbox_relay.core.backlog import Stats, Upkeep
+from outbox_relay.core.backlog import Counts, HeldBack, Stats, Upkeep
 from outbox_relay.core.depth import Depth
 from outbox_relay.core.message import Outcomes, Reason, Refusal
 from outbox_relay.observe.histogram import BulkHistogram
@@ -32,11 +32,14 @@ PROMISED = {
     "outbox_work_table_bytes",
     "outbox_work_table_dead_tuples",
     "outbox_horizon_age_seconds",
+    "outbox_counts_age_seconds",
     "outbox_execution_seconds",
     "outbox_build_info",
     "process_cpu_seconds_total",
     "process_resident_memory_bytes",
 }
+
+COUNTS = Counts(Stats(7, 3, 1, 2.5), Upkeep(1, 2, 3, 4, 5.0), HeldBack((("queue:mail", 5),), 8.0))
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
@@ -161,10 +164,11 @@ def test_what_is_unknown_is_not_shown_as_a_number() -> None:
     metrics = Metrics()
     assert isnan(samples(metrics)["outbox_pending_messages"])
 
-    metrics.stats(Stats(7, 3, 1, 2.5))
-    metrics.upkeep(Upkeep(1, 2, 3, 4, 5.0))
-    metrics.database_up.set(1)
+    metrics.database_found()
+    metrics.counts(COUNTS)
+    assert samples(metrics)["outbox_pending_messages"] == 7
     metrics.database_lost()
+    metrics.counts(COUNTS)  # a count that was under way
 
     unknown = {name for name, value in samples(metrics).items() if isnan(value)}
     assert unknown == {
@@ -173,6 +177,7 @@ def test_what_is_unknown_is_not_shown_as_a_number() -> None:
         "outbox_dead_messages",
         "outbox_oldest_pending_age_seconds",
         "outbox_endless_pause_age_seconds",
+        "outbox_counts_age_seconds",
         "outbox_broker_memory_ratio",
         "outbox_horizon_age_seconds",
         "outbox_missing_unchecked_seconds",
@@ -183,6 +188,22 @@ def test_what_is_unknown_is_not_shown_as_a_number() -> None:
         ),
     }
     assert samples(metrics)["outbox_database_up"] == 0
+
+
+def test_what_could_not_be_counted_stays_as_it_was_and_grows_old() -> None:
+    """The age is since all of it was known; a part that is missing hides no other."""
+    metrics = Metrics()
+    metrics.database_found()
+    metrics.counts(COUNTS)
+    before = samples(metrics)
+
+    metrics.counts(Counts(None, Upkeep(9, 9, 9, 9, 9.0), None, (("stats", "it took too long"),)))
+
+    shown = samples(metrics)
+    assert shown["outbox_pending_messages"] == 7
+    assert shown["outbox_paused_messages[('route', 'queue:mail')]"] == 5
+    assert shown["outbox_horizon_age_seconds"] == 9
+    assert shown["outbox_counts_age_seconds"] > before["outbox_counts_age_seconds"]
 
 
 def test_a_histogram_counts_many_at_once() -> None:

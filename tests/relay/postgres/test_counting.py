@@ -1,5 +1,6 @@
 """What a relay counts, and whether anything is left to do."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from math import isnan
 
@@ -8,6 +9,7 @@ import pytest
 from psycopg import IsolationLevel
 
 from outbox_migrations import grant
+from outbox_relay.postgres.counting import Counter
 from outbox_relay.postgres.store import Store
 from servers import Postgres
 from tests.fixtures.rows import commit_rows, insert_rows
@@ -15,7 +17,18 @@ from tests.fixtures.waiting import wait_until
 from tests.relay.postgres.steps import claim, parked, settle
 
 
-def test_stats_count_the_states(emptied_database: str, store: Store) -> None:
+@pytest.fixture
+def counter(request: pytest.FixtureRequest) -> Iterator[Counter]:
+    """What counts in the test's database."""
+    own = "database" in request.fixturenames
+    counter = Counter.connect(
+        request.getfixturevalue("database" if own else "emptied_database"), "outbox", 5
+    )
+    yield counter
+    counter.close()
+
+
+def test_stats_count_the_states(emptied_database: str, store: Store, counter: Counter) -> None:
     """Pending includes what waits for another attempt."""
     commit_rows(emptied_database, 4)
     commit_rows(emptied_database, 2, available_in=3600)
@@ -23,15 +36,15 @@ def test_stats_count_the_states(emptied_database: str, store: Store) -> None:
     store.park([parked(first, delay=60.0), parked(second, "dead")])
     settle(store, [third])
 
-    stats = store.stats()
+    stats = counter.stats()
 
     assert (stats.pending, stats.scheduled, stats.dead) == (2, 2, 1)
     assert stats.oldest_pending_age >= 0
 
 
-def test_an_empty_outbox_has_no_lag(store: Store) -> None:
+def test_an_empty_outbox_has_no_lag(counter: Counter) -> None:
     """Nought, not null."""
-    assert asdict(store.stats()) == {
+    assert asdict(counter.stats()) == {
         "pending": 0,
         "scheduled": 0,
         "dead": 0,
@@ -39,11 +52,11 @@ def test_an_empty_outbox_has_no_lag(store: Store) -> None:
     }
 
 
-def test_the_upkeep_follows_the_tables(database: str, store: Store) -> None:
+def test_the_upkeep_follows_the_tables(database: str, store: Store, counter: Counter) -> None:
     """Sizes in bytes, and dead rows as the server's own statistics count them."""
     with psycopg.connect(database) as owner:  # an earlier test may have left an empty page
         owner.execute("TRUNCATE outbox.ready, outbox.parked")
-    assert store.upkeep().ready_bytes == 0
+    assert counter.upkeep().ready_bytes == 0
 
     commit_rows(database, 50)
     settle(store, claim(store))
@@ -52,27 +65,27 @@ def test_the_upkeep_follows_the_tables(database: str, store: Store) -> None:
         with psycopg.connect(database) as other:
             if other.info.server_version >= 150000:  # older ones tell within a second
                 other.execute("SELECT pg_stat_force_next_flush()")
-        return store.upkeep().ready_dead_tuples
+        return counter.upkeep().ready_dead_tuples
 
     wait_until(lambda: dead() >= 50, 10, "50 dead rows in the statistics")
-    assert store.upkeep().ready_bytes > 0
-    assert store.upkeep().parked_bytes == 0
+    assert counter.upkeep().ready_bytes > 0
+    assert counter.upkeep().parked_bytes == 0
 
 
 @pytest.mark.parametrize("level", list(IsolationLevel)[1:])
 def test_what_holds_the_horizon_is_noticed(
-    database: str, store: Store, level: IsolationLevel
+    database: str, counter: Counter, level: IsolationLevel
 ) -> None:
     """A transaction that still sees the past, whether it has written or not."""
-    assert store.upkeep().horizon_age == 0
+    assert counter.upkeep().horizon_age == 0
     with psycopg.connect(database) as idle:
         idle.isolation_level = level
         if level is IsolationLevel.READ_COMMITTED:
             insert_rows(idle)  # reading alone holds nothing between statements
         else:
             idle.execute("SELECT count(*) FROM outbox.pending")
-        assert store.upkeep().horizon_age > 0
-    wait_until(lambda: store.upkeep().horizon_age == 0, 10, "an end of it")
+        assert counter.upkeep().horizon_age > 0
+    wait_until(lambda: counter.upkeep().horizon_age == 0, 10, "an end of it")
 
 
 def test_a_horizon_that_may_not_be_seen_is_unknown(database: str, postgres: Postgres) -> None:
@@ -82,14 +95,14 @@ def test_a_horizon_that_may_not_be_seen_is_unknown(database: str, postgres: Post
         admin.execute("DROP ROLE IF EXISTS blindfold")
         admin.execute("CREATE ROLE blindfold LOGIN PASSWORD 'p' IN ROLE outbox_relay")
     url = database.replace(f"postgres:{postgres.password}@", "blindfold:p@")
-    store = Store.connect(url, "outbox", statement_timeout=5)
+    counter = Counter.connect(url, "outbox", statement_timeout=5)
     try:
-        assert isnan(store.upkeep().horizon_age)
+        assert isnan(counter.upkeep().horizon_age)
         with psycopg.connect(database) as admin:
             admin.execute("GRANT pg_read_all_stats TO blindfold")
-        assert not isnan(store.upkeep().horizon_age)
+        assert not isnan(counter.upkeep().horizon_age)
     finally:
-        store.close()
+        counter.close()
 
 
 def test_what_is_due_is_left(emptied_database: str, store: Store) -> None:

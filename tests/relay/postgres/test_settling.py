@@ -6,7 +6,7 @@ from psycopg.sql import SQL, Identifier
 
 from outbox_relay.core.claim import Turn
 from outbox_relay.postgres.store import Store
-from tests.fixtures.rows import commit_rows, commit_twin, ids_in, states
+from tests.fixtures.rows import commit_rows, commit_twin, ids_in, restored, states
 from tests.relay.postgres.steps import OVER, TERM, OpenStore, claim, lease, parked, settle
 
 
@@ -126,7 +126,7 @@ def test_a_late_confirm_settles_its_own_message_beside_one_with_its_id(
 
     assert ids_in(emptied_database, "sent") == {first}
     assert ids_in(emptied_database, "scheduled" if not parked_again else "pending") == {twin}
-    assert store.restore_work() == 0
+    assert restored(emptied_database) == 0
 
 
 def test_a_confirm_is_of_the_older_of_two_with_one_id(emptied_database: str, store: Store) -> None:
@@ -138,7 +138,7 @@ def test_a_confirm_is_of_the_older_of_two_with_one_id(emptied_database: str, sto
 
     assert ids_in(emptied_database, "sent") == {first}
     assert ids_in(emptied_database, "scheduled") == {twin}
-    assert store.restore_work() == 0
+    assert restored(emptied_database) == 0
 
 
 def test_messages_of_two_slots_settled_together_are_both_sent(
@@ -158,7 +158,7 @@ def test_messages_of_two_slots_settled_together_are_both_sent(
     assert settle(store, claim(store)) == []
 
     assert states(emptied_database) == {"pending": 0, "scheduled": 0, "sent": 2, "dead": 0}
-    assert store.restore_work() == 0
+    assert restored(emptied_database) == 0
 
 
 def test_a_locked_row_holds_up_no_other(emptied_database: str, open_store: OpenStore) -> None:

@@ -9,7 +9,7 @@ import pytest
 from outbox_relay.core.claim import Claim, LaneClaim, RouteClaim, Turn
 from outbox_relay.core.message import Message, Parking
 from outbox_relay.postgres.store import Store
-from tests.fixtures.rows import commit_rows, commit_twin, ids_in
+from tests.fixtures.rows import commit_rows, commit_twin, ids_in, restored
 
 TERM = 60.0
 LARGE = 100_000
@@ -129,7 +129,7 @@ def test_both_expire(emptied_database: str, store: Store) -> None:
     store.expire(claim(store, replace(TURN, claim_id=2)))
 
     assert ids_in(emptied_database, "expired") == {first, twin}
-    assert store.restore_work() == 0
+    assert restored(emptied_database) == 0
 
 
 def test_what_was_confirmed_is_forgotten_beside_its_twin(
