@@ -8,6 +8,7 @@ from typing import Final
 from outbox_relay.cli.lifetime import LANDING, on_signals, spare_the_collector
 from outbox_relay.errors import SettingsError
 from outbox_relay.many.chores import chores
+from outbox_relay.many.counting import counting
 from outbox_relay.many.fleet import Fleet
 from outbox_relay.many.listing import Listing
 from outbox_relay.many.observe import Boards
@@ -40,6 +41,8 @@ def run_many(arguments: Namespace, settings: Settings) -> int:
         if settings.http_address:
             beside.enter_context(Endpoint(settings.http_address, boards.health, boards.registry))
             beside.enter_context(Queues(fleet.desks))
+            for counts in counting(fleet.desks):
+                beside.enter_context(counts)
         for each in chores(fleet.desks, shown=shown):
             beside.enter_context(each)
         fleet.run()

@@ -14,11 +14,10 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from outbox_relay.broker.registry import publisher_factory
-from outbox_relay.core.backlog import Stats
 from outbox_relay.errors import RelayError
 from outbox_relay.loop.incidents import Outage
-from outbox_relay.many import alike
-from outbox_relay.many.chores import AT_ONCE, effects_of, homecoming_of
+from outbox_relay.many import alike, chores, counting
+from outbox_relay.many.chores import effects_of, homecoming_of
 from outbox_relay.many.discovery import MAX_AT_ONCE
 from outbox_relay.many.observe import Boards
 from outbox_relay.many.outbox import Outbox
@@ -30,9 +29,9 @@ from outbox_relay.settings import Settings
 
 log = structlog.get_logger()
 
-#: Connections that are no seat and no watch: for chores, two a turn at most, and for whoever looks
-#: for new schemas.
-BESIDE: Final = 2 * AT_ONCE + MAX_AT_ONCE
+#: Connections that are no seat and no watch: for chores, two a turn at most, for counts, and for
+#: whoever looks for new schemas.
+BESIDE: Final = 2 * chores.AT_ONCE + counting.AT_ONCE + MAX_AT_ONCE
 #: With many databases there are more watches; there are at least so many seats.
 MIN_SEATS: Final = 4
 #: The most of all seats that one database has, where there are several.
@@ -158,6 +157,7 @@ class Fleet:
             self._vacated(Ended(name, moved=False, reason=str(error)))
             return
         self._seated[name] = seat
+        desk.seated = desk.moved = True
         seat.start(self._spares.take(settings))
 
     def _vacated(self, ended: Ended) -> None:
@@ -166,6 +166,7 @@ class Fleet:
         self._seats.left(ended.name, again_at=monotonic() + AFTER_FAILURE if ended.reason else 0.0)
         if ended.reason:
             self._note_failure(ended.name, ended.reason)
+        self._desks[ended.name].seated = False
         served, outbox = self._desks[ended.name].outbox, self._outboxes.get(ended.name)
         self._spares.put(seat_settings(served.settings, self._landing), ended.left)
         watch = self._watch_of(served)
@@ -249,11 +250,6 @@ class Fleet:
     def called(self, outbox: Outbox) -> None:
         """It has something to do."""
         self._events.put(_Called(outbox))
-
-    def counted(self, outbox: Outbox, stats: Stats) -> None:
-        """What it holds."""
-        if (desk := self._desks.get(outbox.name)) is not None:
-            desk.metrics.stats(stats)
 
     def watched(self, outbox: Outbox, *, up: bool) -> None:
         """Whether its database is there."""

@@ -55,6 +55,9 @@ class Desk:
     effects: Effects
     #: Whether it has had anything to do since its last chores.
     active: bool = False
+    #: Whether it has a seat; and whether it has had one since it was counted last.
+    seated: bool = False
+    moved: bool = True
     #: Where its messages go, as its last chores have seen.
     queues: tuple[str, ...] = ()
     #: No worker leaves receipts, as far as is known until then, in monotonic seconds.

@@ -1,12 +1,11 @@
 """One connection, on a thread of its own, for all outboxes of a database that nobody serves now.
 
-It says who has something to do, has their doorbells, and counts. While its database is away it
+It says who has something to do, and has their doorbells. While its database is away it
 tries again by itself, and nobody else notices. A schema that is missing, of another version or
 locked is set apart, named once, and tried again: the others go on.
 """
 
 import os
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -16,7 +15,6 @@ from weakref import finalize
 
 import structlog
 
-from outbox_relay.core.backlog import Stats
 from outbox_relay.errors import RelayError, SchemaError, StatementFailed
 from outbox_relay.loop.incidents import Outage
 from outbox_relay.loop.reconnect import attempts
@@ -32,9 +30,6 @@ log = structlog.get_logger()
 APPLICATION_NAME: Final = "outbox-relay watch"
 #: A schema that was set apart is tried again after so many seconds.
 APART: Final = 5.0
-#: Between two schemas whose backlog is counted, and between two rounds of all, in seconds.
-COUNT_EVERY: Final = 2.0
-COUNT_ALL_EVERY: Final = 30.0
 
 
 class Listener(Protocol):
@@ -42,9 +37,6 @@ class Listener(Protocol):
 
     def called(self, outbox: Outbox) -> None:
         """It has something to do, and is not watched any more."""
-
-    def counted(self, outbox: Outbox, stats: Stats) -> None:
-        """What it holds."""
 
     def watched(self, outbox: Outbox, *, up: bool) -> None:
         """Whether its database is there; told every few seconds."""
@@ -75,8 +67,6 @@ class Watch(watch.Watch):
         self._duty = Duty()
         self._apart: dict[str, float] = {}  # and when it is tried again
         self._reasons: dict[str, str] = {}
-        self._to_count = deque[str]()
-        self._next_count = self._next_round = 0.0
         self._told_deaf = False
         #: What the log says of the database; who serves its outboxes goes by it as well.
         self.outage = Outage("database", monotonic)
@@ -166,7 +156,6 @@ class Watch(watch.Watch):
         self._try_apart(lookout)
         self._lie_down(lookout)
         self._look(lookout)
-        self._count(lookout)
         if pausing:
             pause = self._duty.pause(now := monotonic())
             if self._apart:
@@ -199,7 +188,6 @@ class Watch(watch.Watch):
             self._duty.drop(schema)
         else:
             self._duty.returned(schema, monotonic(), moved=order.moved)
-            self._to_count.appendleft(schema)
 
     def _forget(self, schema: str) -> None:
         self._outboxes.pop(schema, None)
@@ -263,18 +251,3 @@ class Watch(watch.Watch):
             for schema in called:  # told even if the session is gone: nobody else watches them
                 self._listener.called(self._outboxes[schema])
             lookout.get_up(called)
-
-    def _count(self, lookout: Lookout) -> None:
-        """Count one, if it is time."""
-        if (now := monotonic()) < self._next_count:
-            return
-        self._next_count = now + COUNT_EVERY
-        if not self._to_count and now >= self._next_round:
-            self._to_count.extend(lookout.schemas)
-            self._next_round = now + COUNT_ALL_EVERY
-        if self._to_count and self._duty.watches(schema := self._to_count.popleft()):
-            try:
-                stats = lookout.stats(schema)
-            except (SchemaError, StatementFailed):
-                return  # the next look finds what is wrong
-            self._listener.counted(self._outboxes[schema], stats)

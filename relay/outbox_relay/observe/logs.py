@@ -34,6 +34,7 @@ Where a process serves many outboxes, what is about one of them has its name as 
 | workers_unread | warning | which tasks live workers know could not be read: none is held |
 | effects_unread | debug | what became of messages could not be asked for |
 | depths_unread | warning | how deep queues are could not be asked for; once, while it lasts |
+| counts_unread | debug | of many outboxes: a database could not be asked for its counts |
 | queues_unread | debug | depth and consumers of the queues could not be asked for |
 | watch_failed | error | a fault of ours: what is looked at beside the loop waits for a minute |
 | traces_incomplete | warning | no collector took spans: how many, and why; once a minute |

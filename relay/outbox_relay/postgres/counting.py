@@ -48,8 +48,8 @@ class Counter(Session):
         counts = tuple((str(target), int(messages)) for target, messages in self._run(HELD))
         return HeldBack(counts, float(self._run(ENDLESS)[0][0]))
 
-    def counts(self) -> Counts:
-        """All of it; what could not be counted is among the failures, and hides nothing else."""
+    def counts(self, *, whole: bool = True) -> Counts:
+        """All of it, or how many messages; what could not be counted hides nothing else."""
         failures: dict[str, str] = {}
 
         def part(name: str, count: Callable[[], T]) -> T | None:
@@ -61,7 +61,7 @@ class Counter(Session):
 
         return Counts(
             part("stats", self.stats),
-            part("upkeep", self.upkeep),
-            part("held", self.held_back),
+            part("upkeep", self.upkeep) if whole else None,
+            part("held", self.held_back) if whole else None,
             tuple(failures.items()),
         )

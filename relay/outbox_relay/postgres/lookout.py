@@ -11,9 +11,7 @@ from typing import Final, NamedTuple
 
 from psycopg.sql import SQL, Identifier
 
-from outbox_relay.core.backlog import Stats
 from outbox_relay.errors import SchemaError, StatementFailed
-from outbox_relay.postgres.chores import STATS
 from outbox_relay.postgres.database import BoundedConnection, connect, translated
 from outbox_relay.postgres.doorbell import BELL, obstacle
 from outbox_relay.postgres.pipeline import Pipeline, Query
@@ -95,11 +93,6 @@ class Lookout:
             connection.close()
             raise
         return cls(connection, doorbell)
-
-    @property
-    def schemas(self) -> Collection[str]:
-        """Those it looks after."""
-        return self._schemas.keys()
 
     def add(self, schema: str) -> None:
         """Look after this one too. Raises SchemaError or StatementFailed over what it is."""
@@ -190,12 +183,6 @@ class Lookout:
             except (SchemaError, StatementFailed) as error:
                 broken(name, str(error))
         return self._without_those_made_anew(seen, broken)
-
-    def stats(self, schema: str) -> Stats:
-        """Counts and lag. Raises SchemaError or StatementFailed over what it is."""
-        with translated():
-            (row,) = self._connection.execute(STATS.in_schema(schema).text.encode()).fetchall()
-        return Stats(*row)
 
     def close(self) -> None:
         """Close the session: its locks end with it."""

@@ -44,10 +44,10 @@ FOREVER = {"OUTBOX_STATEMENT_TIMEOUT": "600s", "OUTBOX_GRACE_PERIOD": "5s"}
 
 
 @contextmanager
-def hanging_counts(database: str) -> Iterator[None]:
-    """Every count waits until the end of the block."""
+def hanging_counts(database: str, schema: str = "outbox") -> Iterator[None]:
+    """Every count of that schema waits until the end of the block."""
     with psycopg.connect(database, autocommit=True) as holder:
-        holder.execute(SLOW)
+        holder.execute(SLOW.replace("outbox.", f"{schema}.").encode())
         holder.execute("SELECT pg_advisory_lock(%s)", (HELD,))
         yield
 

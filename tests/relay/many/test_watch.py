@@ -7,7 +7,6 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from outbox_relay.core.backlog import Stats
 from outbox_relay.many.lines import parse
 from outbox_relay.many.outbox import Outbox
 from outbox_relay.many.watch import APPLICATION_NAME, Watch
@@ -28,9 +27,6 @@ class Heard:
     def called(self, outbox: Outbox) -> None:
         """It has something to do."""
         self.calls.put(outbox.settings.schema)
-
-    def counted(self, outbox: Outbox, stats: Stats) -> None:
-        """What it holds."""
 
     def watched(self, outbox: Outbox, *, up: bool) -> None:
         """Whether its database is there."""
