@@ -11,7 +11,7 @@ SPAN: Final = 1 << 32
 
 
 def following(claim_id: int) -> int:
-    """The number after this one, of the same relay."""
+    """The number of the same relay's next claim."""
     return claim_id - claim_id % SPAN + (claim_id + 1) % SPAN
 
 

@@ -47,12 +47,12 @@ class Questions:
         return list(dict.fromkeys([*first, *in_turn]))[:MAX_ASKED]
 
     def answered(self, queues: Iterable[str], now: float) -> None:
-        """The broker told of these."""
+        """The broker told how deep these queues are."""
         for queue in queues:
             self._asked[queue] = _Asked(now)
 
     def unanswered(self, queues: Iterable[str], now: float) -> None:
-        """It does not show these, or gave no answer."""
+        """The broker knows no such queues, or gave no answer about them."""
         for queue in queues:
             before = self._asked.get(queue, NEVER).pause
             self._asked[queue] = _Asked(now, min(MAX_PAUSE, max(FIRST_PAUSE, 2 * before)))

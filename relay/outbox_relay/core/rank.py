@@ -12,7 +12,7 @@ MAX_PRIORITY: Final = 255
 
 
 def rank_of(properties: bytes, *, lowest_first: bool) -> int:
-    """The lower, the sooner; 0 for what has no priority, or none that makes sense."""
+    """Its rank: the lowest goes first. 0 where the priority is missing or makes no sense."""
     if b'"priority"' not in properties:
         return 0
     try:

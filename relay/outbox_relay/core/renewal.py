@@ -7,7 +7,7 @@ RENEWALS_PER_LEASE: Final = 3
 
 
 class Renewal:
-    """Remembers which claims there were at the last one; `now` is in monotonic seconds."""
+    """Remembers which claims there were at the last renewal; `now` is in monotonic seconds."""
 
     def __init__(self, lease: float, first_claim_id: int) -> None:
         self._interval = lease / RENEWALS_PER_LEASE

@@ -10,13 +10,13 @@ Quiet = Callable[[], bool]
 
 
 def never() -> bool:
-    """Of what is not to slow down."""
+    """The answer for a watch that is never to slow down."""
     return False
 
 
 @dataclass(slots=True)
 class Rounds:
-    """Asked as often as it is to go round while something moves; times in monotonic seconds."""
+    """Decides, each time it could go round, whether to. Times are in monotonic seconds."""
 
     every_quiet: float
     quiet: Quiet = never

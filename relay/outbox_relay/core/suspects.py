@@ -16,7 +16,7 @@ MAX_WAITING_BYTES: Final = 64 << 20
 
 
 class Suspects:
-    """In the order in which they were claimed; taken from both ends."""
+    """Suspects in the order in which they were claimed. They are taken from both ends in turn."""
 
     def __init__(self) -> None:
         self._messages: OrderedDict[int, Message] = OrderedDict()
@@ -32,7 +32,7 @@ class Suspects:
         return len(self._messages) >= MAX_WAITING or self._bytes >= MAX_WAITING_BYTES
 
     def add(self, message: Message) -> None:
-        """Let it wait, in place of the same message under an older claim."""
+        """Let it wait. It replaces the same message under an older claim."""
         self._drop(message.id)
         self._messages[message.id] = message
         self._bytes += message.size

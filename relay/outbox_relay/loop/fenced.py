@@ -1,4 +1,4 @@
-"""Looks after what waits behind the fence: its claims are renewed, and a long wait is told.
+"""Looks after messages that wait behind the fence: renews their claims, and logs a long wait.
 
 While standbys are away nothing is published, given up or charged; it goes on when they are back.
 """
@@ -12,7 +12,7 @@ from outbox_relay.postgres.store import Store
 
 
 class Fenced:
-    """What is done about a fence, now and then."""
+    """Does that for one fence."""
 
     def __init__(self, fence: Fence, metrics: Metrics) -> None:
         self._fence = fence
@@ -22,7 +22,7 @@ class Fenced:
         metrics.fenced.set(0)
 
     def look_after(self, store: Store, now: float) -> None:
-        """Keep what waits, and say so where it waits for long."""
+        """Renew the claims that are due, and log it where messages have waited for long."""
         fence = self._fence
         if held := fence.renewal(now):
             store.renew(held, fence.lease)

@@ -11,13 +11,13 @@ from outbox_relay.postgres.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A session that holds nothing, and a publisher that is like a new one, where there are."""
+    """A session that holds nothing, and a publisher as good as new; None where there is none."""
 
     session: BoundedConnection | None = None
     publisher: Publisher | None = None
 
     def close(self) -> None:
-        """Nobody goes on with them."""
+        """Close both: nobody will use them."""
         if self.session is not None:
             self.session.close()
         if self.publisher is not None:
@@ -28,7 +28,7 @@ NOTHING: Final = Left()
 
 
 def leave(store: Store | None, publisher: Publisher | None) -> Left:
-    """Leave these; what nobody could go on with is closed."""
+    """Prepare these for the next relay, and close what it could not use."""
     session = None
     if store is not None:
         try:

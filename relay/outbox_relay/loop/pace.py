@@ -32,10 +32,10 @@ class Pace:
         self.alarm = False
 
     def begins(self, now: float, *, chores_first: bool = False) -> None:
-        """A connection is new. The first look for work goes before them, and what it finds.
+        """A connection is new: the first look for work, and what it finds, goes before the chores.
 
-        They go first where claims from before may be about to run out, and in a drain, which may
-        be over in a moment.
+        With `chores_first` the chores go first: where claims from before may be about to run out,
+        and in a drain, which may be over in a moment.
         """
         self._last, self._begun = NEVER, None if chores_first else now
 

@@ -33,7 +33,7 @@ class Quarantine:
         return self._publisher is not None and self._publisher.in_flight > 0
 
     def step(self, core: Core, now: float) -> Outcomes:
-        """Move on, without waiting."""
+        """Publish and poll what can be done now, without waiting for the broker."""
         if not (self.busy or core.has_suspects):
             self.close()  # else nobody would send its heartbeats
             return NOTHING
@@ -64,7 +64,7 @@ class Quarantine:
         return publisher
 
     def _lost(self, error: BrokerLost, core: Core) -> Outcomes:
-        """The connection was lost: over its only suspect, one of several, or another reason."""
+        """The connection was lost: refuse its only suspect, or try all of them again."""
         unconfirmed = self._publisher.unconfirmed() if self._publisher else []
         core.suspect_again(self._publisher.unpublished() if self._publisher else [])
         self.close()

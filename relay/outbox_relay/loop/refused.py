@@ -18,7 +18,7 @@ CATCH_UP_EVERY: Final = 1.0
 
 
 class Refused:
-    """Refusals by how far they are: to be written, or locked."""
+    """Refusals that are to be written down, and those whose rows are locked."""
 
     def __init__(self, core: Core, metrics: Metrics, trail: Untraced) -> None:
         self._core = core
@@ -68,7 +68,7 @@ class Refused:
         return any(parking.state in ("dead", "expired") for parking in parkings)
 
     def forget(self) -> None:
-        """What is locked is not ours any more."""
+        """Forget those whose rows are locked: their claims were given back."""
         self._locked = []
 
     def log(self, *, all_of_them: bool = False) -> None:

@@ -103,7 +103,7 @@ class Relay:
         log.info("relay_stopped", left_behind=self._cycle.holding)
 
     def serve(self) -> Left:
-        """Do the same where its begin and its end are no news, and others go on after it."""
+        """Publish as `run` does, as one seat of many: unlogged; the next seat gets what is left."""
         try:
             self._begin()
             self._work()
@@ -219,7 +219,7 @@ class Relay:
         self._cycle.step(store, publisher, claiming=claiming, sleeping=sleeping)
 
     def _do_chores(self, store: Store, now: float) -> None:
-        """The chores beside publishing."""
+        """Renew claims, see that the database is the same, and do the chores that are due."""
         if held := self._core.renewal(now):
             store.renew(held, self._settings.lease)
         if self._past.is_due(now):

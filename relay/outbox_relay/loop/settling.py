@@ -1,6 +1,7 @@
-"""What is confirmed and late to be settled; and what is settled, which is forgotten if not kept.
+"""Settles late what a turn could not settle; deletes what is settled, if nothing is to be kept.
 
-Somebody's lock, or another relay's claim, may be in the way: it is tried again a second later.
+A turn cannot settle a row that somebody has locked, or another relay has claimed. Such a row is
+tried again a second later.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from outbox_relay.postgres.store import Store
 
 
 class Settling:
-    """What is late; with `forget`, what is sent is not kept. `now` is in monotonic seconds."""
+    """Confirmed messages that are not settled yet. With `forget`, what is sent is not kept."""
 
     def __init__(self, *, forget: bool) -> None:
         self._forget = forget
@@ -24,14 +25,14 @@ class Settling:
         return bool(self._late)
 
     def passed_over(self, done: Sequence[Message], ids: Sequence[int]) -> None:
-        """A turn has settled what was done, but for these."""
+        """A turn has settled the messages in `done`, except those with these ids."""
         if ids:
             late = set(ids)
             self._late += [message for message in done if message.id in late]
             self._again_at = 0.0
 
     def catch_up(self, store: Store, now: float, *, again: bool = False) -> None:
-        """Settle what is late if it is time, or `again`; unless somebody's lock is still there."""
+        """Try to settle what is late: once a second, or now with `again`. Locked rows stay late."""
         if not self._late or (now < self._again_at and not again):
             return
         self._again_at = now + CATCH_UP_EVERY
