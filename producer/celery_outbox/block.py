@@ -61,6 +61,7 @@ class Using(Nested, AbstractContextManager[T], AbstractAsyncContextManager[T], G
         #: by celery_inbox, whose `@idempotent` commits then.
         self.commits_replacement = False
         self.replaced = False
+        self._replacements: list[Parcel] = []
         #: What waits for the commit of this block, where it is one that commits or is within one.
         self.held: list[Held] | None = None
         self._given: T = given
@@ -69,6 +70,25 @@ class Using(Nested, AbstractContextManager[T], AbstractAsyncContextManager[T], G
         """Hand a message to the transaction. Raises OutboxClosed or UnusableTarget."""
         self.check_open(message.task)
         return self.target.put(message)
+
+    def committing(self) -> "Using[Any] | None":
+        """Return the block around this one, or this one, which commits although Ignore is raised.
+
+        It is on the same target, so savepoints apart all of the two is one transaction.
+        """
+        blocks = cast("list[Using[Any]]", blocks_on(self._given))
+        return next((block for block in blocks if block.commits_replacement), None)
+
+    def put_replacement(self, message: Parcel) -> Outcome:
+        """Put what the running task replaces itself by, as this block ends without an error.
+
+        Not at once: the Ignore that follows rolls back each savepoint between here and there, and
+        all that was put in it. Raises OutboxClosed.
+        """
+        self.check_open(message.task)
+        self.replaced = True
+        self._replacements.append(message)
+        return Outcome(message)
 
     def check_open(self, task: str) -> None:
         """Raise OutboxClosed where the block has ended."""
@@ -94,6 +114,11 @@ class Using(Nested, AbstractContextManager[T], AbstractAsyncContextManager[T], G
         trace: TracebackType | None,
     ) -> None:
         self._exit()
+        try:
+            self._put_replacements(failed=error is not None)
+        except BaseException:
+            self.target.leave(failed=True)
+            raise
         self.target.leave(failed=error is not None)
 
     async def __aexit__(
@@ -103,14 +128,26 @@ class Using(Nested, AbstractContextManager[T], AbstractAsyncContextManager[T], G
         trace: TracebackType | None,
     ) -> None:
         self._exit()
+        try:
+            self._put_replacements(failed=error is not None)
+        except BaseException:
+            await self.target.aleave(failed=True)
+            raise
         await self.target.aleave(failed=error is not None)
+
+    def _put_replacements(self, *, failed: bool) -> None:
+        replacements, self._replacements = self._replacements, []
+        if not failed:
+            for message in replacements:
+                self.target.put(message)
 
 
 class Transaction(AbstractContextManager[T], AbstractAsyncContextManager[T], Generic[T]):
     """A transaction, or a savepoint within one, that what is sent inside joins.
 
     A task that replaces itself raises Ignore although all went well: that commits, together with
-    the replacement, unless an outer transaction is in progress, which would roll back all the same.
+    the replacement, unless an outer transaction is in progress which is not such a block, and would
+    roll back all the same.
     """
 
     def __init__(self, given: T, target: Target) -> None:
@@ -201,7 +238,8 @@ class Transaction(AbstractContextManager[T], AbstractAsyncContextManager[T], Gen
             yield replaced
             self._given_up = self._target.is_given_up()
         except Ignore as ignore:
-            if not self._using.replaced:
+            committing = self._using.committing()
+            if committing is None or not committing.replaced:
                 self._target.discard()
                 raise
             replaced.append(ignore)

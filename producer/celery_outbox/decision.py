@@ -31,7 +31,7 @@ class Scope(Enum):
 
     NONE = "no transaction was named"
     TRANSACTION = "that of outbox=, or of the innermost block"
-    COMMITTING = "that of a block which commits although replace() raises"
+    COMMITTING = "that of a block which commits although replace() raises, or one within it"
 
 
 class Destination(Enum):

@@ -87,8 +87,11 @@ class Dispatch:
         if origin is not Origin.RETRY and target is None:
             block = current_block()
         scope = Scope.NONE if target is None and block is None else Scope.TRANSACTION
-        if block is not None and block.commits_replacement:
+        committing = None if block is None else block.committing()
+        if committing is not None:
             scope = Scope.COMMITTING
+            if origin is Origin.REPLACEMENT:
+                block = committing
         where = destination(origin, scope, has_database=self.has_database)
         if where is Destination.REFUSE:
             raise NoTransaction.about(task=name)
@@ -112,10 +115,10 @@ class Dispatch:
             case Decision(destination=Destination.STORE_APART):
                 store = partial(self._database.store_once, cast(Message, message))
                 return worker.keep_trying(store, message.task, requeue=decision.requeue)
-            case Decision(block=Using() as block, origin=origin):
-                outcome = block.put(message)
-                block.replaced = block.replaced or origin is Origin.REPLACEMENT
-                return outcome
+            case Decision(block=Using() as block, origin=Origin.REPLACEMENT):
+                return block.put_replacement(message)
+            case Decision(block=Using() as block):
+                return block.put(message)
             case _:
                 return target_for(decision.target, self.schema).put_alone(message)
 

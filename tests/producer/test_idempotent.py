@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import psycopg
@@ -20,6 +21,25 @@ LIBRARIES: dict[str, Callable[[str], Callable[[], Any]]] = {
         create_engine(url.replace("postgresql", "postgresql+psycopg", 1))
     ),
     "Django": lambda url: lambda: "default",
+}
+
+
+def savepoint(library: str, handle: Any) -> AbstractContextManager[Any]:
+    """Return a savepoint in the words of the library."""
+    if library == "Django":
+        from django.db.transaction import atomic  # type: ignore[import-untyped]  # ships no types
+
+        block: AbstractContextManager[Any] = atomic(handle)
+    else:
+        block = handle.transaction() if library == "psycopg" else handle.begin_nested()
+    return block
+
+
+#: A block in the body, and what was sent inside beside the replacement and is kept.
+BETWEEN: dict[str, tuple[Callable[[Shop, str, Any], Any], list[str]]] = {
+    "savepoint": (lambda _, library, handle: savepoint(library, handle), []),
+    "using": (lambda shop, _, handle: shop.app.outbox.using(handle), ["inside"]),
+    "transaction": (lambda shop, _, handle: shop.app.outbox.transaction(handle), ["inside"]),
 }
 
 #: How many messages each replacement is at first.
@@ -80,3 +100,31 @@ def test_a_replacement_commits_with_the_attempt_that_made_it(
     assert stored.fetch("SELECT result FROM inbox.processed") == [(None,)]
     assert deliver(shop.app, "shop.split")[0] == "IGNORED"
     assert len(stored.rows()) == EXPECTED[kind]
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_replacement_commits_also_from_a_block_of_its_own(
+    trap: str, database: str, django_database: str, stored: Stored, library: str, between: str
+) -> None:
+    """Neither an attempt that loses a race sends it, nor does a savepoint take it back."""
+    shop = make_shop(trap, outbox_database_url=database)
+    block, kept = BETWEEN[between]
+    seen: list[int] = []
+
+    @shop.app.task(bind=True, name="shop.split", shared=False)
+    @idempotent(LIBRARIES[library](database))
+    def split(self: Any, handle: Any) -> None:
+        seen.append(len(stored.rows()))
+        try:
+            with block(shop, library, handle):
+                shop.add.delay("inside", 0)
+                self.replace(shop.add.s("instead", 0))
+        finally:
+            if len(seen) == 1:
+                raise psycopg.errors.SerializationFailure
+
+    assert deliver(shop.app, "shop.split")[0] == "IGNORED"
+    assert seen == [0, 0]
+    assert stored.args() == [*kept, "instead"]
+    assert stored.fetch("SELECT result FROM inbox.processed") == [(None,)]

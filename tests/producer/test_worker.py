@@ -148,6 +148,26 @@ def test_replacement_commits_with_the_data(
     assert stored.args() == [1, 2]
 
 
+@pytest.mark.parametrize("inner", [using, owned])
+def test_a_savepoint_takes_back_no_replacement(
+    worker_shop: Shop, database: str, stored: Stored, inner: Any
+) -> None:
+    """The replacement is in the commit of the outermost `transaction`; its own is kept whole."""
+    app = worker_shop.app
+
+    @app.task(name="shop.replaced", shared=False, bind=True)
+    def replaced(self: Any) -> Any:
+        with psycopg.connect(database) as connection, app.outbox.transaction(connection):
+            worker_shop.add.delay("outside", 0)
+            with inner(app, connection):
+                worker_shop.add.delay("inside", 0)
+                return self.replace(worker_shop.add.s("instead", 0))
+
+    assert deliver(app, "shop.replaced")[0] == "IGNORED"
+    inside = ["inside"] if inner is owned else []
+    assert stored.args() == ["outside", *inside, "instead"]
+
+
 @pytest.mark.parametrize("block", [using, owned])
 @pytest.mark.parametrize("lazy", [False, True])
 def test_what_is_added_to_a_chord_survives_the_rollback(
