@@ -41,17 +41,23 @@ CONFLICT: Final = (
     " hot_standby_feedback there)"
 )
 
+#: Where Postgres finds that row level security would hide rows, and what is to be done about it.
+HIDDEN: Final = "check_enable_rls"
+UNHIDE: Final = "DISABLE ROW LEVEL SECURITY there, or give this login BYPASSRLS"
+
 #: Whatever the server would choose: a database made without an encoding is read as what it holds.
 ENCODING: Final = {"client_encoding": "UTF8"}
 
 #: Forbids every plan but index look-ups: on tables that are empty one minute and huge the next,
 #: statistics are always old. What is committed here survives a crash of the database. Rows that
-#: others have changed are passed over, not stumbled over: that takes READ COMMITTED.
+#: others have changed are passed over, not stumbled over: that takes READ COMMITTED. And rows that
+#: row level security hides are an error: a message that cannot be seen is not one that is gone.
 SESSION: Final = """
 SELECT set_config('application_name', %(name)s, false),
        set_config('synchronous_commit', 'on', false),
        set_config('timezone', 'UTC', false),
        set_config('default_transaction_isolation', 'read committed', false),
+       set_config('row_security', 'off', false),
        set_config('jit', 'off', false),
        set_config('enable_seqscan', 'off', false),
        set_config('enable_bitmapscan', 'off', false),
@@ -199,9 +205,9 @@ def translated(role: str = "outbox_relay") -> Iterator[None]:
         flag = flag_of("OUTBOX_STATEMENT_TIMEOUT")
         raise StatementFailed(f"{first_line(error)}: allow it more time with {flag}") from error
     except psycopg.errors.InsufficientPrivilege as error:
-        raise SchemaError(
-            f"{first_line(error)}: run outbox-migrate grant and GRANT {role} to this login"
-        ) from error
+        hidden = error.diag.source_function == HIDDEN
+        todo = UNHIDE if hidden else f"run outbox-migrate grant and GRANT {role} to this login"
+        raise SchemaError(f"{first_line(error)}: {todo}") from error
     except (
         psycopg.errors.UndefinedTable,
         psycopg.errors.UndefinedColumn,

@@ -114,6 +114,23 @@ def test_what_grant_gives_is_enough(
     assert "GRANT pg_read_all_stats" in finding(answer, "warn", "long transactions")
 
 
+def test_row_level_security(
+    doctor: Doctor, outbox: Outbox, login: tuple[str, str], database: str
+) -> None:
+    """A table whose rows are hidden from the relay is named, with both ways out."""
+    name, url = login
+    grant(database)
+    outbox.connection.execute(f"GRANT outbox_relay TO {name}")
+    outbox.connection.execute("ALTER TABLE outbox.message ENABLE ROW LEVEL SECURITY")
+
+    answer = doctor(OUTBOX_DATABASE_URL=url)
+
+    assert answer.code == 1
+    text = finding(answer, "problem", "privileges")
+    assert f"row level security of outbox.message hides rows from {name}" in text
+    assert f'ALTER ROLE "{name}" BYPASSRLS' in text
+
+
 def test_a_read_only_database(doctor: Doctor, database: str) -> None:
     """A standby, or a switch."""
     answer = doctor(

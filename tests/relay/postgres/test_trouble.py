@@ -5,14 +5,14 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from outbox_migrations import downgrade, upgrade
+from outbox_migrations import downgrade, grant, upgrade
 from outbox_relay.core.backlog import History
 from outbox_relay.errors import SchemaError, SettingsError, StoreLost
 from outbox_relay.postgres.store import Store
 from servers import Postgres
 from tests.fixtures.rows import commit_rows
 from tests.relay.messages import a_message
-from tests.relay.postgres.steps import OpenStore, lease, parked, settle
+from tests.relay.postgres.steps import OpenStore, claim, lease, parked, settle
 
 
 def test_a_terminated_session_is_transient(database: str, open_store: OpenStore) -> None:
@@ -156,6 +156,26 @@ def test_a_missing_right_is_said_to_be_missing(database: str, postgres: Postgres
     store = Store.connect(url, "outbox", statement_timeout=5)
     with pytest.raises(SchemaError, match="outbox-migrate grant"):
         lease(store)
+    store.close()
+
+
+@pytest.mark.parametrize("table", ["message", "ready"])
+def test_what_is_hidden_is_not_taken_for_gone(
+    database: str, postgres: Postgres, table: str
+) -> None:
+    """Row level security ends a relay's statements: work on hidden messages stays."""
+    commit_rows(database)
+    grant(database)
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute("DROP ROLE IF EXISTS blinkers")
+        admin.execute("CREATE ROLE blinkers LOGIN PASSWORD 'p' IN ROLE outbox_relay")
+        url = database.replace(f"postgres:{postgres.password}@", "blinkers:p@")
+        store = Store.connect(url, "outbox", statement_timeout=5)
+        admin.execute(f"ALTER TABLE outbox.{table} ENABLE ROW LEVEL SECURITY".encode())
+
+        with pytest.raises(SchemaError, match=f'"{table}": DISABLE ROW LEVEL SECURITY'):
+            claim(store)
+        assert admin.execute("SELECT count(*) FROM outbox.ready").fetchone() == (1,)
     store.close()
 
 

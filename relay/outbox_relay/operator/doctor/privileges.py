@@ -31,6 +31,13 @@ WHERE n.nspname = %(schema)s AND p.proname = ANY (%(functions)s::text[])
   AND NOT has_function_privilege(p.oid, 'EXECUTE')
 """
 WHO: Final = "SELECT current_user::text"
+#: Whether it is for this login, and not for the owner, say, who sees all there is.
+HIDING: Final = """
+SELECT c.relname::text AS table FROM pg_class c
+WHERE c.relnamespace = to_regnamespace(quote_ident(%(schema)s)) AND c.relrowsecurity
+  AND has_table_privilege(c.oid, 'SELECT') AND row_security_active(c.oid)
+ORDER BY 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,13 @@ class Lack:
     """A right that is missing."""
 
     lacking: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hiding:
+    """A table with row level security."""
+
+    table: str
 
 
 def check(context: Context) -> list[Finding]:
@@ -56,6 +70,8 @@ def check(context: Context) -> list[Finding]:
     )
     if lacks:
         return [_lacking(who, [lack.lacking for lack in lacks])]
+    if hiding := session.fetch(Hiding, HIDING, schema=session.schema):
+        return [_hidden(who, f"{session.schema}.{each.table}") for each in hiding]
     return [ok("privileges", f"{who} may do all that a relay does")]
 
 
@@ -64,4 +80,12 @@ def _lacking(who: str, lacks: list[str]) -> Finding:
         "privileges",
         f"{who} lacks {', '.join(lacks)}",
         f'run: outbox-migrate grant; then, as the owner: GRANT outbox_relay TO "{who}"',
+    )
+
+
+def _hidden(who: str, table: str) -> Finding:
+    return problem(
+        "privileges",
+        f"row level security of {table} hides rows from {who}: no relay publishes anything",
+        f'ALTER TABLE {table} DISABLE ROW LEVEL SECURITY, or: ALTER ROLE "{who}" BYPASSRLS',
     )
