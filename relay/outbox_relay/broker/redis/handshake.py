@@ -34,7 +34,9 @@ def handshake(link: Link, marker: bytes, durability: Durability, in_doubt: InDou
 
     Raises BrokerLost, or SettingsError where the server can never do what is asked of it.
     """
-    questions = in_doubt.questions()
+    doubts = in_doubt.questions()
+    # Without doubts too, so that a right is missed at the start, and not after an outage.
+    questions = doubts or [resp.command(b"SMEMBERS", marker), resp.command(b"TYPE", marker)]
     written = [resp.MULTI, *mark(marker, 0, ()), resp.EXEC]
     proof = [] if durability.by_reply else [question(durability, PROOF_SECONDS)]
     replies = _round_trip(link, [*questions, *written, *proof])
@@ -42,8 +44,9 @@ def handshake(link: Link, marker: bytes, durability: Durability, in_doubt: InDou
     pause = _check_write(answers[: len(written)], durability)
     if not durability.by_reply:
         _check_proof(answers[-1], durability)
+    _check_told(told)
     # Only now: what the marker says is as durable as everything written before that proof.
-    if questions:
+    if doubts:
         log.info("doubts_settled", arrived=in_doubt.answered(told, monotonic()))
     return pause
 
@@ -54,8 +57,18 @@ def _check_write(replies: list[object], durability: Durability) -> str | None:
         return None
     if durability.by_reply and resp.code(error) in PAUSE:
         return str(error)
-    hint = f" (needed: {PERMISSIONS})" if resp.code(error) == "NOPERM" else ""
-    raise BrokerLost(f"the server takes no writes from us: {error}{hint}")
+    raise BrokerLost(f"the server takes no writes from us: {error}{_needed(error)}")
+
+
+def _check_told(replies: list[object]) -> None:
+    """What is not told now may be later: without it, messages would be published twice."""
+    for reply in replies:
+        if isinstance(reply, ReplyError) and resp.code(reply) != "WRONGTYPE":
+            raise BrokerLost(f"the server does not tell what it has: {reply}{_needed(reply)}")
+
+
+def _needed(error: object) -> str:
+    return f" (needed: {PERMISSIONS})" if resp.code(error) == "NOPERM" else ""
 
 
 def _check_proof(answer: object, durability: Durability) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from outbox_relay.broker.redis.in_doubt import REMEMBERED_SECONDS, BatchInDoubt, InDoubt
+from outbox_relay.errors import BrokerLost
 from servers import Valkey
 from tests.fixtures.waiting import wait_until
 from tests.relay.broker.redis.conftest import Client, OpenPublisher, publish
@@ -53,6 +54,28 @@ def test_what_had_not_arrived_is_sent(
 
     assert {message.id for message in said.confirmed} == {message.id for message in sent}
     assert client.llen("celery") == 200
+
+
+@pytest.mark.parametrize("right", ["smembers", "type"])
+def test_a_server_that_does_not_tell_is_asked_again(
+    valkey: Valkey, client: Client, open_publisher: OpenPublisher, right: str
+) -> None:
+    """A right that is missing is named, at the start too; what had arrived is not sent again."""
+    in_doubt, sent = InDoubt(), messages(100)
+    publisher = open_publisher(valkey.url, in_doubt=in_doubt)
+    publisher.publish(sent)
+    wait_until(lambda: client.llen("celery") == 100, 10, "all of it in Redis")
+    publisher.close()
+    client.acl_setuser("default", enabled=True, commands=[f"-{right}"])
+    for doubts in (in_doubt, InDoubt()):
+        with pytest.raises(BrokerLost, match=rf"'{right}' command \(needed: "):
+            open_publisher(valkey.url, in_doubt=doubts)
+    client.acl_setuser("default", enabled=True, commands=[f"+{right}"])
+
+    said = publish(open_publisher(valkey.url, in_doubt=in_doubt), sent)
+
+    assert said.confirmed == sent
+    assert client.llen("celery") == 100
 
 
 @pytest.mark.usefixtures("waitaof")
