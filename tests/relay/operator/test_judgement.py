@@ -119,6 +119,16 @@ def test_a_policy_counts_like_an_argument() -> None:
     )
 
 
+def test_copies_of_what_is_refused() -> None:
+    """reject-publish-dlx with a dead-letter exchange, which may be the default one, is told of."""
+    refusing = {"x-max-length": 5, "x-overflow": "reject-publish-dlx"}
+    (found,) = judge(Queue("q", arguments={**refusing, "x-dead-letter-exchange": ""}))
+    assert found.level is Level.WARN
+    assert "calls it dead although it was sent" in found.text
+
+    assert not judge(Queue("q", arguments=refusing))
+
+
 def test_a_dead_letter_exchange_softens_a_ttl() -> None:
     """What is moved is not lost."""
     moved = Queue("q", arguments={"x-message-ttl": 1000, "x-dead-letter-exchange": "dlx"})

@@ -8,7 +8,8 @@ from outbox_relay.core.finding import Finding, problem, warn
 from outbox_relay.settings.durations import how_long
 
 NAME: Final = "queue"
-REFUSING: Final = ("reject-publish", "reject-publish-dlx")
+COPYING: Final = "reject-publish-dlx"
+REFUSING: Final = ("reject-publish", COPYING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Queue:
 
 def judge(queue: Queue) -> list[Finding]:
     """Everything about the queue that can lose a confirmed message."""
-    findings = [*_limits(queue), *_times(queue), *_lifetimes(queue)]
+    findings = [*_limits(queue), *_copies(queue), *_times(queue), *_lifetimes(queue)]
     if not queue.readable:
         findings.append(
             warn(
@@ -64,6 +65,22 @@ def _limits(queue: Queue) -> list[Finding]:
         )
         for key, unit in (("max-length", "messages"), ("max-length-bytes", "bytes"))
         if (found := queue.setting(key))
+    ]
+
+
+def _copies(queue: Queue) -> list[Finding]:
+    """What it refuses is sent again; what it has laid aside of that looks as if it were lost."""
+    overflow = queue.setting("overflow")
+    if not overflow or overflow[0] != COPYING or not queue.setting("dead-letter-exchange"):
+        return []
+    return [
+        warn(
+            NAME,
+            f"queue {queue.name!r} leaves a copy among its dead letters of whatever it refuses "
+            f"({overflow[1]} {COPYING}): the outbox sends that again, and where the copy comes "
+            "home, calls it dead although it was sent",
+            f"use reject-publish: {_remove(queue, overflow[1])}",
+        )
     ]
 
 
