@@ -122,15 +122,20 @@ class Run:
 
         Also the one it replaces itself by: an attempt that is rolled back must not have sent it.
         """
-        outbox = getattr(self.task.app, "outbox", None)
-        joined: Any = nullcontext() if outbox is None else outbox.using(target.handle)
-        if outbox is not None:
-            joined.commits_replacement = True
-        with joined:
+        block = joined(self.task, target.handle)
+        if not isinstance(block, nullcontext):
+            block.commits_replacement = True
+        with block:
             try:
                 return Outcome(self.body(target.handle))
             except Ignore as ignore:  # an ending, not a failure: what was done before it stays
                 return Outcome(ignore=ignore)
+
+
+def joined(task: "Task[..., Any]", handle: Any) -> Any:
+    """Return a block in which what is sent through an outbox is part of this transaction."""
+    outbox = getattr(task.app, "outbox", None)
+    return nullcontext() if outbox is None else outbox.using(handle)
 
 
 def _roll_back(target: Target, error: BaseException) -> None:

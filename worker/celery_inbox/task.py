@@ -13,7 +13,8 @@ from celery import Task  # quoted below: in Celery 5.4 it takes no parameters at
 from celery.local import Proxy
 
 from celery_inbox import store
-from celery_inbox.attempts import Run
+from celery_inbox.attempts import Run, joined
+from celery_inbox.calls import Attempt, attempt_around, running
 from celery_inbox.following import keep_ids
 from celery_inbox.models import dumped
 from celery_inbox.retrying import begin_attempt, number_of, number_runs
@@ -33,7 +34,8 @@ def idempotent(
     """Make a bound task's database effects happen once, however often its message arrives.
 
     The body gets a connection or session as its second argument and does its work through it,
-    without committing. A duplicate returns the first run's result without running.
+    without committing. A duplicate returns the first run's result without running. One that calls
+    itself, or as a function another with the same `connect`, runs it as a part of its attempt.
 
     * `connect`: a database URL, whose connections are kept from task to task (psycopg); a
         ``ConnectionPool`` of psycopg_pool; an ``Engine`` or ``sessionmaker`` of SQLAlchemy; the
@@ -53,6 +55,9 @@ def idempotent(
         @wraps(body)
         def run(*args: Any, **kwargs: Any) -> Any:
             task, arguments = _bound_task(body, args), args[1:]
+            if (outer := attempt_around(connect, task.request)) is not None:
+                with joined(task, outer.handle):
+                    return body(task, outer.handle, *arguments, **kwargs)
             delivery = _delivery(task, key, arguments, kwargs)
             if delivery is not None:
                 keep_ids(task.request)
@@ -60,7 +65,8 @@ def idempotent(
 
             def on(handle: Any) -> Any:
                 begin_attempt(task.request)
-                return body(task, handle, *arguments, **kwargs)
+                with running(Attempt(connect, handle), task.request):
+                    return body(task, handle, *arguments, **kwargs)
 
             def stored(value: Any) -> str:
                 return store.encode(task.name, dumped(task, run, value))
