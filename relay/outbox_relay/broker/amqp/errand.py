@@ -15,8 +15,9 @@ from outbox_relay.core.message import Reason
 #: What one message needs: its declarations, and the exchange it names.
 Need = tuple[str, str]
 
-#: Codes by which a broker says that a declaration makes no sense; it closes the connection.
-NONSENSE: Final = frozenset({501, 502, 503, 505, 530, 540})
+#: Codes by which a broker says that a declaration makes no sense; it closes the connection. 530 is
+#: not among them: it says that there is no channel left for us.
+NONSENSE: Final = frozenset({501, 502, 503, 505, 540})
 #: It says neither what is wrong nor with what: newer brokers have no transient queues and say it
 #: of them. If it is the broker itself, connecting again will show.
 INTERNAL_ERROR: Final = 541

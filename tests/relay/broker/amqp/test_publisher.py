@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
@@ -303,6 +304,37 @@ def test_a_nonsensical_declaration_harms_only_its_row(line: Line, declare: str) 
     line.land()
 
     assert {1, 3} <= {m.id for m in line.confirmed}
+
+
+@contextmanager
+def no_more_channels(broker: Broker) -> Iterator[None]:
+    """The user has as many channels as it may have."""
+
+    def allow(limits: str) -> None:
+        broker.node.evaluate(
+            f'ok = rabbit_auth_backend_internal:set_user_limits(<<"outbox">>, {limits}, <<"test">>)'
+        )
+
+    allow(f'#{{<<"max-channels">> => {len(channels(broker))}}}')
+    try:
+        yield
+    finally:
+        allow('#{<<"max-channels">> => -1}')
+
+
+def test_a_declaration_that_gets_no_channel_waits(line: Line, broker: Broker) -> None:
+    """No channel left for the user: the queue's messages wait, and no other does."""
+    new = declares({"kind": "queue", "name": "new", "exchange": {"name": ""}})
+    line.publish(a_message(id=1))
+    line.land()
+    with no_more_channels(broker):
+        line.publish(a_message(id=2, routing_key="new", declare=new), a_message(id=3))
+        wait_until(lambda: line.hears() and line.refused, DEADLINE, "word of the declaration")
+        assert line.reasons == {2: Reason.UNANSWERED}
+
+    line.publish(a_message(id=4, routing_key="new", declare=new))
+    line.land()
+    assert {m.id for m in line.confirmed} == {1, 3, 4}
 
 
 def test_messages_larger_than_the_broker_takes_cost_their_channel_alone(
