@@ -73,17 +73,24 @@ def test_once_although_an_attempt_has_stored_it(store: Store, stored: Stored) ->
     assert stored.rows()[-1].ordering_key == "k"
 
 
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_once_while_an_attempt_is_at_it(
-    store: Store, stored: Stored, database: str, end: str
+    store: Store, stored: Stored, database: str, end: str, isolation: str
 ) -> None:
-    """It is waited for: the message is there once, whichever of them stores it."""
+    """It is waited for, whatever level the login has by default: the message is there once."""
+    with psycopg.connect(database, autocommit=True) as owner:
+        name = owner.info.dbname
+        owner.execute(
+            f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = '{isolation}'".encode()
+        )
 
     def again() -> None:
         try:
             store.store_once(message("a"), 60)
         finally:
-            connections.close_all()
+            if isinstance(store, DjangoStore):
+                connections.close_all()
 
     text, parameters = insert_once("outbox", message("a"), 0)
     with psycopg.connect(database) as earlier, ThreadPoolExecutor(1) as beside:

@@ -96,7 +96,10 @@ class Standalone:
         """Store the message, unless it was. See `Store`."""
         with self._failing(message):
             text, parameters = insert_once(self._schema, message, seconds)
-            self._connection().execute(text.encode(), parameters)
+            connection = self._connection()
+            # Behind an earlier attempt it must see what that has stored: see `_connection`.
+            with connection.transaction() if seconds else nullcontext():
+                connection.execute(text.encode(), parameters)
         return Outcome(message)
 
     @contextmanager
@@ -142,6 +145,9 @@ class Standalone:
         # Autocommit: the one INSERT is the transaction. Not prepared, for poolers' sake.
         parameters: Any = self._parameters
         connection = Connection.connect(autocommit=True, prepare_threshold=None, **parameters)
+        # Of transactions: a login may have another level by default, at which what was committed
+        # after their first statement began is not seen.
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         own["connection"], own["pid"] = connection, os.getpid()
         return connection
 

@@ -7,7 +7,7 @@ what its connection does next.
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django.db import connections, transaction  # type: ignore[import-untyped]  # ships no types
 
@@ -20,6 +20,9 @@ from celery_outbox.targets.target import FAILED, INERROR, described
 
 if TYPE_CHECKING:
     from celery_outbox.targets.psycopg import PsycopgTarget
+
+#: A project or a login may have another level by default.
+READ_COMMITTED: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
 
 class DjangoTarget(Immediate):
@@ -128,7 +131,11 @@ class DjangoTarget(Immediate):
     def insert_once(self, connection: Any, message: Message, seconds: float) -> Outcome:
         """Insert the message, unless it was within so many seconds."""
         text, parameters = insert_once(self._schema, message, seconds, Style.FORMAT)
-        self._execute(connection, text, parameters, [message])
+        alone = connection.get_autocommit() and seconds
+        with transaction.atomic(self._alias, savepoint=False) if alone else nullcontext():
+            if seconds:  # behind an earlier attempt it must see what that has stored
+                self._execute(connection, READ_COMMITTED, (), [message])
+            self._execute(connection, text, parameters, [message])
         return Outcome(message)
 
     def _execute(
