@@ -13,15 +13,13 @@ from bench.drain import Target, drain
 from bench.lab import Lab
 from bench.limit import WINDOW
 from bench.programs import stub_brokers
-from bench.queues import Route
+from bench.queues import STUB
 from bench.run import Run
-
-ROUTES = (Route("stub-0"),)
 
 
 def stub(lab: Lab, total: int, relays: int = 1) -> Run:
     """Drain so many messages, and there are no others."""
-    messages.refill(lab, total, ROUTES)
+    messages.refill(lab, total, STUB)
     return _drain(lab, total, relays)
 
 
@@ -30,7 +28,7 @@ def head(lab: Lab, pending: int) -> Run:
 
     There is always a window more than is drained: the end, when the window empties, is not seen.
     """
-    messages.refill(lab, max(pending, lab.scale.head + WINDOW), ROUTES)
+    messages.refill(lab, max(pending, lab.scale.head + WINDOW), STUB)
     return _drain(lab, lab.scale.head)
 
 
@@ -40,7 +38,7 @@ def held_horizon(lab: Lab) -> Run:
     with psycopg.connect(lab.database_url) as reader:
         reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         reader.execute("SELECT count(*) FROM outbox.ready")
-        messages.fill(lab, lab.scale.horizon, ROUTES)
+        messages.fill(lab, lab.scale.horizon, STUB)
         messages.settle(lab)
         return _drain(lab, lab.scale.horizon)
 
@@ -48,9 +46,9 @@ def held_horizon(lab: Lab) -> Run:
 def among_sent(lab: Lab) -> Run:
     """Drain while messages sent before lie in the same tables."""
     messages.reset(lab)
-    messages.fill(lab, lab.scale.sent, ROUTES)
+    messages.fill(lab, lab.scale.sent, STUB)
     messages.send_all(lab)
-    messages.fill(lab, lab.scale.stub, ROUTES)
+    messages.fill(lab, lab.scale.stub, STUB)
     messages.settle(lab)
     return _drain(lab, lab.scale.stub)
 
@@ -58,7 +56,7 @@ def among_sent(lab: Lab) -> Run:
 def written_ahead(lab: Lab) -> Run:
     """Drain with no checkpoint since the rows were written, which would add whole pages to WAL."""
     messages.reset(lab)
-    messages.fill(lab, lab.scale.stub, ROUTES)
+    messages.fill(lab, lab.scale.stub, STUB)
     return _drain(lab, lab.scale.stub)
 
 

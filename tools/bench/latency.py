@@ -9,7 +9,7 @@ Two moments are known of each message afterwards:
 """
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from time import monotonic, sleep, time
 from typing import Final
 
@@ -18,8 +18,10 @@ import psycopg
 from bench import cpu, messages, queues
 from bench.consumer import Consumer
 from bench.drain import SETTLED, running
+from bench.figures import percentiles
 from bench.lab import Lab, Unbelievable
 from bench.queues import Route
+from bench.stored import settled_at
 from bench.tasks import ARGUMENTS, outbox_app
 
 PATIENCE_SECONDS: Final = 30
@@ -29,11 +31,6 @@ WARM_UP: Final = 20
 #: Those of idle sessions are counted a second late, and the question by the next one.
 TRANSACTIONS: Final = """
 SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()
-"""
-SETTLED_AT: Final = """
-SELECT m.message_id, extract(epoch FROM r.sent_at)::float8
-FROM outbox.receipt r CROSS JOIN unnest(r.ids) AS settled (id)
-JOIN outbox.message m ON m.id = settled.id
 """
 
 
@@ -54,7 +51,7 @@ def measure(
             arrivals = consumer.arrivals()
         finally:
             consumer.kill()
-    settled: dict[str, float] = dict(lab.admin.execute(SETTLED_AT).fetchall())
+    settled = settled_at(lab)
     queues.delete(url, routes)
     return {
         "commit to settled": percentiles(settled[id_] - at for id_, at in committed.items()),
@@ -116,9 +113,3 @@ def _await_settled(lab: Lab, expected: int) -> None:
         if monotonic() > deadline:
             raise Unbelievable(f"{expected} messages committed, {found} settled")
         sleep(POLL_SECONDS)
-
-
-def percentiles(seconds: Iterable[float]) -> dict[str, float]:
-    """The median and the 99th of a hundred, in milliseconds."""
-    ordered = sorted(1000 * each for each in seconds)
-    return {"p50": ordered[len(ordered) // 2], "p99": ordered[int(len(ordered) * 0.99)]}

@@ -16,8 +16,8 @@ from typing import Any, Final
 import psycopg
 
 from bench import cpu, messages, queues
+from bench.figures import percentiles
 from bench.lab import Lab, Unbelievable
-from bench.latency import percentiles
 from bench.programs import Relay
 from bench.queues import Route
 from outbox_migrations import upgrade

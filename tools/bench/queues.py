@@ -52,6 +52,10 @@ class Route:
         return Queue(self.queue, exchange, self.queue, queue_arguments=arguments or None)
 
 
+#: Of a broker that costs nothing.
+STUB: Final = (Route("stub-0"),)
+
+
 def fresh(url: str, kind: Kind = CLASSIC, count: int = 1) -> list[Route]:
     """Make empty queues, so that the relay finds what it would otherwise declare."""
     routes = [Route(f"{kind.name.replace(' ', '-')}-{n}", kind) for n in range(count)]

@@ -17,8 +17,8 @@ import psycopg
 from bench import messages
 from bench.drain import WAL_SINCE, running
 from bench.lab import Lab, Unbelievable
-from bench.latency import SETTLED_AT
 from bench.programs import Relay
+from bench.stored import settled_at
 from bench.tasks import ARGUMENTS, outbox_app
 from bench.trouble import trouble
 from servers import RabbitMQ
@@ -106,7 +106,7 @@ def _settled(lab: Lab, ids: set[str]) -> dict[str, float]:
     """When each was settled, once all are."""
     deadline = monotonic() + PATIENCE_SECONDS
     while True:
-        settled: dict[str, float] = dict(lab.admin.execute(SETTLED_AT).fetchall())
+        settled = settled_at(lab)
         if missing := ids - settled.keys():
             if monotonic() > deadline:
                 raise Unbelievable(f"{len(missing)} ordinary messages were not settled")

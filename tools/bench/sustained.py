@@ -12,10 +12,10 @@ from time import monotonic, sleep
 from typing import Final
 
 from bench import messages
-from bench.backlog import ROUTES
 from bench.drain import SETTLED, running
 from bench.lab import Lab, Unbelievable
 from bench.programs import stub_brokers
+from bench.queues import STUB
 
 #: A part of the messages of each second, inserted in one statement.
 TICK_SECONDS: Final = 0.1
@@ -59,7 +59,7 @@ def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
         began = following = monotonic()
         sent = 0
         while following - began < scale.sustained_seconds:
-            messages.fill(lab, portion := round(scale.sustained_rate * TICK_SECONDS), ROUTES)
+            messages.fill(lab, portion := round(scale.sustained_rate * TICK_SECONDS), STUB)
             sent += portion
             following += TICK_SECONDS
             lags.append(float(lab.value(LAG)))

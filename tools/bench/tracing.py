@@ -19,13 +19,12 @@ from bench import messages, queues
 from bench.drain import Target, drain
 from bench.lab import Lab, Unbelievable
 from bench.programs import stub_brokers
-from bench.queues import QUORUM, Route
+from bench.queues import QUORUM, STUB, Route
 from bench.run import Run
 
 #: Turns of each way, in one round.
 TURNS: Final = 4
 WAYS: Final = {"off": "off", "at 1 %": "on"}
-STUB: Final = (Route("stub-0"),)
 _TOOLS: Final = Path(__file__).resolve().parents[1]
 
 #: Headers as an instrumented producer writes them: a trace for each message, 1 % of them sampled.
