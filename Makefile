@@ -143,11 +143,11 @@ bench: .venv/.synced ## Measure against limits and peers (FULL=1 for everything;
 
 .PHONY: bench-servers
 bench-servers: .venv/.synced ## Measure on the oldest and the newest RabbitMQ, in turns (ARGS="--rounds 3")
-	@PYTHONPATH=tools $(BIN)/python -m bench.versions $(ARGS)
+	@PYTHONPATH=tools $(BIN)/python -m bench.compare.versions $(ARGS)
 
 .PHONY: bench-beside
 bench-beside: .venv/.synced ## Measure an earlier commit and this checkout, in turns (COMMIT=0780f61; ARGS="--rounds 5 --only quorum")
-	@PYTHONPATH=tools $(BIN)/python -m bench.beside $(or $(COMMIT),HEAD~) $(ARGS)
+	@PYTHONPATH=tools $(BIN)/python -m bench.compare.beside $(or $(COMMIT),HEAD~) $(ARGS)
 
 ##@ Containers
 # Says what is missing, where Docker's own words would be its list of options.

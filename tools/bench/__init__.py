@@ -1,1 +1,4 @@
-"""Measures the relay and the producer against their limits and peers, in the same run."""
+"""Measures the relay and the producer against their limits and peers, in the same run.
+
+`experiments` is the catalogue: it names what `measurements/` has, at a `scale`, in a `lab`.
+"""

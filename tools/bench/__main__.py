@@ -18,11 +18,12 @@ from amqp.exceptions import AMQPError
 from redis.exceptions import RedisError
 from rich.console import Console
 
-from bench import conditions, cpu, plot, report
 from bench.experiments import Brokers, Experiment, catalogue
-from bench.figures import UNITS, Figures
+from bench.instruments import conditions, cpu
 from bench.lab import Lab, Unbelievable, opened
-from bench.report import Report
+from bench.report import plot, tables
+from bench.report.figures import UNITS, Figures
+from bench.report.tables import Report
 from bench.scale import SCALES, Scale
 from servers import ServerMissing, StartFailed
 
@@ -98,7 +99,7 @@ def _begun(lab: Lab, arguments: argparse.Namespace) -> Report:
         return Report(here, Figures())
     again = ", ".join(arguments.only or ["all"])
     here = {**here, "measured in a later run": f"what is named like: {again}"}
-    return report.read_json(arguments.folder / "results.json", here)
+    return tables.read_json(arguments.folder / "results.json", here)
 
 
 def _measure(
@@ -121,7 +122,7 @@ def _measure(
                 place = f"{round_ + 1}/{lab.scale.repeats}"
                 line = f"{place}  {name:<52} {'STALLED  ' if stall else ''}{shown}"
                 console.print(line, style="red" if stall else "", highlight=False, soft_wrap=True)
-        report.write_json(found, folder / "results.json")
+        tables.write_json(found, folder / "results.json")
 
 
 def _one(lab: Lab, experiment: Experiment) -> dict[str, dict[str, float]]:
@@ -136,12 +137,12 @@ def _one(lab: Lab, experiment: Experiment) -> dict[str, dict[str, float]]:
 
 
 def _publish(found: Report, console: Console, folder: Path, *, to_docs: bool) -> None:
-    report.show(found, console)
+    tables.show(found, console)
     plot.draw(found.figures, folder / "performance.png")
     console.print(f"every value: {folder}/results.json, plot: {folder}/performance.png")
     if to_docs:
         plot.draw(found.figures, DOCS / "performance.png")
-        report.write_page(found, DOCS / "performance.md", "performance.png")
+        tables.write_page(found, DOCS / "performance.md", "performance.png")
 
 
 def _interrupt(*_: object) -> None:

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from bench import (
+from bench.instruments.run import Run
+from bench.lab import Lab
+from bench.load import queues
+from bench.load.queues import CLASSIC, CLASSIC_V2, LAZY, QUORUM, Kind
+from bench.measurements import (
     audit,
     backlog,
     commits,
@@ -20,7 +24,6 @@ from bench import (
     peers,
     plain,
     producer,
-    queues,
     rabbit,
     rates,
     receipts,
@@ -30,9 +33,6 @@ from bench import (
     sustained,
     tracing,
 )
-from bench.lab import Lab
-from bench.queues import CLASSIC, CLASSIC_V2, LAZY, QUORUM, Kind
-from bench.run import Run
 from bench.scale import Scale
 
 Values = Mapping[str, float]

@@ -20,7 +20,7 @@ from urllib.request import urlopen
 import psycopg
 from kombu import Connection, Queue
 
-from bench.programs import Relay
+from bench.programs.relay import Relay
 from command_samples.page import written
 from command_samples.shell import in_a_pipe, on_terminal
 from outbox_migrations import upgrade

@@ -20,8 +20,8 @@ from typing import Final
 
 import httpx
 
-from bench import cpu
 from bench.__main__ import FOLDER
+from bench.instruments import cpu
 from console_bench.beside import beside
 from console_bench.filling import SETTINGS, fill, places
 from console_bench.serving import served

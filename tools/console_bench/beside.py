@@ -13,10 +13,11 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Final
 
-from bench import commits, messages, queues
-from bench.drain import Target, drain
+from bench.instruments.drain import Target, drain
 from bench.lab import Lab, opened
-from bench.queues import QUORUM
+from bench.load import messages, queues
+from bench.load.queues import QUORUM
+from bench.measurements import commits
 from bench.scale import SCALES
 from console_bench.serving import Served, served
 from console_bench.viewing import watched

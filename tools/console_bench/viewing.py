@@ -10,7 +10,7 @@ from typing import Final
 
 import httpx
 
-from bench.cpu import spent
+from bench.instruments.cpu import spent
 from console_bench.serving import served
 from servers import Postgres
 

@@ -1,0 +1,1 @@
+"""What measurements measure with: a drain, a stopwatch, CPU time, percentiles, receipts."""

@@ -1,0 +1,1 @@
+"""What becomes of figures: rounds, goals, tables, a plot. It knows no measurement."""
