@@ -7,7 +7,7 @@ import amqp
 import pytest
 from kombu.utils.url import parse_url
 
-from bench.programs.relay import stub_brokers
+from bench.programs.stub_broker import stub_brokers
 
 SECONDS = 10
 

@@ -14,7 +14,7 @@ from bench.lab import Lab
 from bench.load import messages
 from bench.load.queues import STUB
 from bench.measurements.limit import WINDOW
-from bench.programs.relay import stub_brokers
+from bench.programs.stub_broker import stub_brokers
 
 
 def stub(lab: Lab, total: int, relays: int = 1) -> Run:

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from statistics import median
 from time import monotonic, sleep
 from typing import Final
@@ -18,8 +17,8 @@ from kombu import Connection, Queue
 
 from bench.lab import Lab, Unbelievable
 from bench.programs import working
+from bench.programs.child import TOOLS
 
-TOOLS: Final = str(Path(__file__).resolve().parents[2])
 #: Turns of each way, in one round.
 TURNS: Final = 5
 #: The longest until all receipts are in their table.

@@ -15,7 +15,7 @@ from bench.instruments.drain import SETTLED, running
 from bench.lab import Lab, Unbelievable
 from bench.load import messages
 from bench.load.queues import STUB
-from bench.programs.relay import stub_brokers
+from bench.programs.stub_broker import stub_brokers
 
 #: A part of the messages of each second, inserted in one statement.
 TICK_SECONDS: Final = 0.1

@@ -4,28 +4,22 @@ Every message has a `traceparent`, of which one in a hundred is sampled, as prod
 that sample 1 %. A collector on the same machine takes what is exported.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Final
-from urllib.request import urlopen
 
 from bench.instruments.drain import Target, drain
 from bench.instruments.run import Run
 from bench.lab import Lab, Unbelievable
 from bench.load import messages, queues
 from bench.load.queues import QUORUM, STUB, Route
-from bench.programs.relay import stub_brokers
+from bench.programs.stub_broker import stub_brokers
+from bench.programs.stub_collector import stub_collector, taken
 
 #: Turns of each way, in one round.
 TURNS: Final = 4
 WAYS: Final = {"off": "off", "at 1 %": "on"}
-_TOOLS: Final = Path(__file__).resolve().parents[2]
 
 #: Headers as an instrumented producer writes them: a trace for each message, 1 % of them sampled.
 TRACED: Final = """
@@ -38,7 +32,7 @@ UPDATE outbox.message SET headers = (
 def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
     """Messages a second and the relay's CPU for one, by broker and way."""
     found: dict[str, Mapping[str, float]] = {}
-    with _collector() as collector:
+    with stub_collector() as collector:
         with stub_brokers(1) as ((url, pid),):
             drained = partial(_drained, lab, Target((url,), (pid,)), STUB, lab.scale.stub)
             found |= {f"stub broker, {way}": each for way, each in _turns(drained, collector)}
@@ -75,10 +69,11 @@ def _turns(
     spent = {way: {"messages": 0.0, "seconds": 0.0, "cpu": 0.0} for way in WAYS}
     for turn in range(TURNS):
         for way, tracing in list(WAYS.items())[:: -1 if turn % 2 else 1]:
-            before = _taken(collector)
+            before = taken(collector)
             run = drained({"OUTBOX_TRACING": tracing, "OTEL_EXPORTER_OTLP_ENDPOINT": collector})
-            if (_taken(collector) > before) != (tracing == "on"):
-                raise Unbelievable(f"with OUTBOX_TRACING={tracing} the collector got the wrong")
+            if (exported := taken(collector) > before) != (tracing == "on"):
+                what = "something" if exported else "nothing"
+                raise Unbelievable(f"with OUTBOX_TRACING={tracing} the collector got {what}")
             spent[way]["messages"] += run.messages
             spent[way]["seconds"] += run.seconds
             spent[way]["cpu"] += run.cpu["sender"]
@@ -90,23 +85,3 @@ def _turns(
                 "sender": 1e6 * sums["cpu"] / sums["messages"],
             },
         )
-
-
-@contextmanager
-def _collector() -> Iterator[str]:
-    """Run a collector for the length of a block: its URL."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "bench.programs.stub_collector"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(_TOOLS)},
-        text=True,
-        start_new_session=True,  # Ctrl-C reaches the bench, which then closes its input
-    ) as process:
-        assert process.stdout is not None  # it was asked for
-        yield process.stdout.readline().strip()
-
-
-def _taken(collector: str) -> int:
-    with urlopen(collector, timeout=10) as answer:
-        return int(answer.read())

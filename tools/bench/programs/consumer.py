@@ -7,15 +7,14 @@ times are the machine's, in seconds, and can be compared with those of other pro
 import json
 import os
 import select
-import subprocess
 import sys
-from pathlib import Path
 from time import time
 from typing import Any, Final
 
 from kombu import Connection
 
-_TOOLS: Final = str(Path(__file__).resolve().parents[2])
+from bench.programs.child import first_line, started
+
 #: Named by the environment, as arguments are for everybody to see.
 URL: Final = "BENCH_URL"
 QUEUE: Final = "BENCH_QUEUE"
@@ -25,16 +24,8 @@ class Consumer:
     """A consumer in a process of its own, started and ready."""
 
     def __init__(self, url: str, queue: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.programs.consumer"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": _TOOLS, URL: url, QUEUE: queue},
-            text=True,
-            start_new_session=True,  # Ctrl-C reaches the bench, which then closes its input
-        )
-        assert self._process.stdout is not None  # it was asked for
-        self._process.stdout.readline()
+        self._process = started(__name__, **{URL: url, QUEUE: queue})
+        first_line(self._process)
 
     def arrivals(self) -> dict[str, float]:
         """End it; when each message arrived."""

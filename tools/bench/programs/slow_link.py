@@ -6,7 +6,6 @@ once. So every round trip takes DELAY longer, whatever is in it.
 
 import selectors
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Final
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from bench.lab import Unbelievable
+from bench.programs.child import first_line, started
 
 #: Seconds.
 DELAY: Final = 0.0005
@@ -28,11 +28,9 @@ def slowed(url: str) -> Iterator[str]:
     """Start the proxy before a database; the URL that leads through it."""
     parts = conninfo_to_dict(url)
     host, port = str(parts.get("host") or "127.0.0.1"), str(parts.get("port") or 5432)
-    command = [sys.executable, "-m", "bench.programs.slow_link", host, port]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
+    with started(__name__, host, port) as proxy:
         try:
-            assert proxy.stdout
-            if not (listening := proxy.stdout.readline().strip()):
+            if not (listening := first_line(proxy)):
                 raise Unbelievable("the proxy before the database did not start")
             yield make_conninfo(url, host="127.0.0.1", port=listening)
         finally:

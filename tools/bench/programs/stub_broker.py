@@ -9,8 +9,12 @@ import select
 import socket
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from struct import Struct
 from typing import Final
+
+from bench.programs.child import first_line, started
 
 HEAD: Final = Struct(">BHI")
 ACK: Final = Struct(">BHIHHQBB")
@@ -34,13 +38,21 @@ CHANNEL: Final = 20
 PUBLISH: Final = b"\x00\x3c\x00\x28"
 
 
+@contextmanager
+def stub_brokers(count: int) -> Iterator[list[tuple[str, int]]]:
+    """Run as many, one for each relay, for the length of a block: their URLs and process ids."""
+    with ExitStack() as stack:
+        brokers = [stack.enter_context(started(__name__)) for _ in range(count)]
+        yield [(first_line(broker), broker.pid) for broker in brokers]
+
+
 def frame(channel: int, payload: bytes) -> bytes:
     """A method frame."""
     return HEAD.pack(1, channel, len(payload)) + payload + b"\xce"
 
 
-class Peer(threading.Thread):
-    """Serves one connection until it closes."""
+class Conversation(threading.Thread):
+    """One connection, served until it closes."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(daemon=True)
@@ -94,7 +106,7 @@ def main() -> None:
             ready, _, _ = select.select([server, sys.stdin], [], [])
             if sys.stdin in ready:
                 return
-            Peer(server.accept()[0]).start()
+            Conversation(server.accept()[0]).start()
 
 
 if __name__ == "__main__":

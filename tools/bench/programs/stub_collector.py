@@ -6,7 +6,25 @@ standard input closes). `GET /` answers with the bytes.
 
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.request import urlopen
+
+from bench.programs.child import first_line, started
+
+
+@contextmanager
+def stub_collector() -> Iterator[str]:
+    """Run one for the length of a block: its URL."""
+    with started(__name__) as process:
+        yield first_line(process)
+
+
+def taken(url: str) -> int:
+    """How many bytes it was sent so far."""
+    with urlopen(url, timeout=10) as answer:
+        return int(answer.read())
 
 
 class Handler(BaseHTTPRequestHandler):
