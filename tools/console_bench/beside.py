@@ -13,11 +13,11 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Final
 
+from bench.instruments import commits
 from bench.instruments.drain import Target, drain
 from bench.lab import Lab, opened
 from bench.load import messages, queues
 from bench.load.queues import QUORUM
-from bench.measurements import commits
 from bench.scale import SCALES
 from console_bench.serving import Served, served
 from console_bench.viewing import watched
@@ -83,8 +83,7 @@ def _drained(lab: Lab, watching: int, folder: Path) -> Values:
 
 def _committed(lab: Lab, watching: int, folder: Path) -> Values:
     messages.reset(lab)
-    lab.admin.execute(commits.COMMITS.encode())
-    with _looked_at(lab, watching, folder), commits.connections(lab) as connections:
+    with _looked_at(lab, watching, folder), commits.committers(lab) as connections:
         seconds = commits.commit(connections, COMMITTED)
         return {"producers commit, /s": len(connections) * COMMITTED / seconds}
 

@@ -18,7 +18,9 @@ from typing import Final
 import psycopg
 
 from bench.instruments import cpu
+from bench.instruments.postgres import wal_since
 from bench.instruments.run import Run
+from bench.instruments.stored import settled
 from bench.lab import Connection, Lab, Unbelievable
 from bench.programs.relay import Relay
 
@@ -33,7 +35,6 @@ SELECT count(*) FROM pg_locks
 WHERE relation = 'outbox.ready'::regclass AND mode = 'RowExclusiveLock' AND NOT granted
 """
 NOW: Final = "SELECT clock_timestamp(), pg_current_wal_insert_lsn()"
-SETTLED: Final = "SELECT coalesce(sum(cardinality(ids)), 0)::bigint FROM outbox.receipt"
 #: The first receipt by which so many were settled: how many that were, when, and the longest time
 #: without a receipt until then.
 FINISH: Final = """
@@ -47,7 +48,6 @@ FROM (
 ) r
 WHERE settled >= %(messages)s ORDER BY sent_at LIMIT 1
 """
-WAL_SINCE: Final = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s)::bigint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +71,20 @@ def drain(lab: Lab, target: Target, messages: int) -> Run:
             meters = _Meters(lab, target, relays)
             clock, lsn = gate.execute(NOW).fetchall()[0]
         _wait_for(lab, messages, relays)
-        total = lab.value(SETTLED)
-        spent, wal = meters.spent(), lab.value(WAL_SINCE, lsn)
-    settled, seconds, silence = finish(lab.admin, clock, messages)
+        total = settled(lab)
+        spent, wal = meters.spent(), wal_since(lab, lsn)
+    finished, seconds, silence = finish(lab.admin, clock, messages)
     # What was spent went into all of them, the time only into those up to the finish.
-    share = settled / total
+    share = finished / total
     cpu_seconds = {who: s * share for who, s in spent.items()}
-    return Run(settled, seconds, cpu_seconds, silence, round(wal * share))
+    return Run(finished, seconds, cpu_seconds, silence, round(wal * share))
 
 
 def finish(connection: Connection, clock: datetime, messages: int) -> tuple[int, float, float]:
     """How many were settled when so many were, the seconds since the clock, and the silence."""
     found = connection.execute(FINISH, {"clock": clock, "messages": messages}).fetchall()[0]
-    settled, seconds, silence = found
-    return settled, seconds, silence
+    finished, seconds, silence = found
+    return finished, seconds, silence
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def _wait_at_gate(gate: Connection, relays: Sequence[Relay]) -> None:
 
 def _wait_for(lab: Lab, messages: int, relays: Sequence[Relay]) -> None:
     began = monotonic()
-    while lab.value(SETTLED) < messages:
+    while settled(lab) < messages:
         _check(relays, began + DRAIN_SECONDS, f"settled {messages} messages")
         sleep(max(POLL_SECONDS, POLL_SHARE * (monotonic() - began)))
 

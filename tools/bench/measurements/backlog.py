@@ -10,10 +10,10 @@ import psycopg
 
 from bench.instruments.drain import Target, drain
 from bench.instruments.run import Run
+from bench.instruments.window import WINDOW
 from bench.lab import Lab
 from bench.load import messages
 from bench.load.queues import STUB
-from bench.measurements.limit import WINDOW
 from bench.programs.stub_broker import stub_brokers
 
 

@@ -15,24 +15,18 @@ from typing import Final
 
 import psycopg
 
-from bench.instruments import cpu
-from bench.instruments.drain import SETTLED, running
-from bench.instruments.stored import settled_at
-from bench.lab import Lab, Unbelievable
+from bench.instruments import stored
+from bench.instruments.drain import running
+from bench.instruments.latencies import percentiles
+from bench.instruments.shares import shares
+from bench.lab import Lab
 from bench.load import messages, queues
 from bench.load.queues import Route
 from bench.load.tasks import ARGUMENTS, outbox_app
 from bench.programs.consumer import Consumer
-from bench.report.figures import percentiles
 
-PATIENCE_SECONDS: Final = 30
-POLL_SECONDS: Final = 0.02
 #: Sent before the clock starts, so that everything is connected, prepared and declared.
 WARM_UP: Final = 20
-#: Those of idle sessions are counted a second late, and the question by the next one.
-TRANSACTIONS: Final = """
-SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()
-"""
 
 
 def measure(
@@ -52,7 +46,7 @@ def measure(
             arrivals = consumer.arrivals()
         finally:
             consumer.kill()
-    settled = settled_at(lab)
+    settled = stored.settled_at(lab)
     queues.delete(url, routes)
     return {
         "commit to settled": percentiles(settled[id_] - at for id_, at in committed.items()),
@@ -68,20 +62,9 @@ def idle(lab: Lab, doorbell: str) -> Mapping[str, Mapping[str, float]]:
     with running(lab, url, OUTBOX_DOORBELL=doorbell) as relay:
         _produce(lab, routes[0], rate=100, seconds=0)
         sleep(lab.scale.idle_rest_seconds)
-        began = monotonic()
-        before = cpu.spent(relay.pid), cpu.spent(lab.postgres.process.pid)
-        transactions = lab.value(TRANSACTIONS)
-        sleep(lab.scale.idle_seconds)
-        seconds = monotonic() - began
-        relay_spent = cpu.spent(relay.pid) - before[0]
-        postgres_spent = cpu.spent(lab.postgres.process.pid) - before[1]
-        transactions = lab.value(TRANSACTIONS) - transactions
+        found = shares(lab, [relay.pid], lab.scale.idle_seconds)
     queues.delete(url, routes)
-    return {
-        "relay": {"share": 100 * relay_spent / seconds},
-        "Postgres": {"share": 100 * postgres_spent / seconds},
-        "statements": {"rate": transactions / seconds},
-    }
+    return found
 
 
 def _produce(lab: Lab, route: Route, rate: int, seconds: float) -> dict[str, float]:
@@ -97,20 +80,12 @@ def _produce(lab: Lab, route: Route, rate: int, seconds: float) -> dict[str, flo
 
         for _ in range(WARM_UP):
             send()
-        _await_settled(lab, WARM_UP)
+        stored.await_settled(lab, WARM_UP)
         following = began = monotonic()
         while following - began < seconds:
             sleep(max(0.0, following - monotonic()))
             id_ = send()
             committed[id_] = time()
             following += chance.expovariate(rate)
-    _await_settled(lab, WARM_UP + len(committed))
+    stored.await_settled(lab, WARM_UP + len(committed))
     return committed
-
-
-def _await_settled(lab: Lab, expected: int) -> None:
-    deadline = monotonic() + PATIENCE_SECONDS
-    while (found := lab.value(SETTLED)) < expected:
-        if monotonic() > deadline:
-            raise Unbelievable(f"{expected} messages committed, {found} settled")
-        sleep(POLL_SECONDS)

@@ -1,13 +1,12 @@
 """The limit: finished bytes put on a socket, and confirms counted. No relay can be faster.
 
-The bytes are those the relay would send, mandatory and persistent, a hundred messages per write,
-with the relay's window. There is no database, no encoding and no bookkeeping beyond the window.
+The bytes are those the relay would send, mandatory and persistent. There is no database, no
+encoding and no bookkeeping beyond the window.
 """
 
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import cycle
 from struct import Struct
 from time import monotonic
 from typing import Any, Final
@@ -16,19 +15,16 @@ import amqp
 from kombu.utils.url import parse_url
 
 from bench.instruments import cpu, stored
-from bench.instruments.run import Run, Stopwatch, timed
+from bench.instruments.run import Run, timed
+from bench.instruments.window import BATCH, SILENCE_SECONDS, publish
 from bench.lab import Lab, Unbelievable
 from bench.load import messages, queues
 from bench.load.queues import Kind
 from outbox_relay.broker.amqp.encode import Encoder
 from outbox_relay.core.message import Message
 
-WINDOW: Final = 4000
-BATCH: Final = 100
 #: Distinct messages; they are sent again and again.
 DISTINCT: Final = 5000
-SILENCE_SECONDS: Final = 60
-RECEIVE_BYTES: Final = 1 << 18
 #: basic.ack: type, channel, size, class, method, tag, multiple, end
 ACK: Final = Struct(">BHIHHQBB")
 ACK_HEAD: Final = (1, 13, 60, 80)
@@ -80,7 +76,7 @@ def measure(lab: Lab, kind: Kind, count: int, total: int) -> Run:
         blobs = _blobs(sent, channel, frame_max)
         before = cpu.spent(node.process.pid)
         with timed() as watch:
-            _publish(sock, blobs, total, watch)
+            publish(sock, blobs, total, Confirms(), watch)
         broker = cpu.spent(node.process.pid) - before
     queues.await_depth(node.url(), routes, total)
     queues.delete(node.url(), routes)
@@ -94,16 +90,6 @@ def _blobs(sent: Sequence[Message], channel: int, frame_max: int) -> list[bytes]
         b"".join(p for m in sent[n : n + BATCH] for p in encoder.frames(m, channel, now))
         for n in range(0, len(sent), BATCH)
     ]
-
-
-def _publish(sock: socket.socket, blobs: Sequence[bytes], total: int, watch: Stopwatch) -> None:
-    confirms, sent, following = Confirms(), 0, cycle(blobs)
-    while confirms.count < total:
-        while sent < total and sent + BATCH - confirms.count <= WINDOW:
-            sock.sendall(next(following))
-            sent += BATCH
-        confirms.feed(sock.recv(RECEIVE_BYTES))
-        watch.beat()
 
 
 @contextmanager

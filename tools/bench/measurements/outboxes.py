@@ -16,11 +16,11 @@ from typing import Any, Final
 import psycopg
 
 from bench.instruments import cpu
+from bench.instruments.latencies import percentiles
 from bench.lab import Lab, Unbelievable
 from bench.load import messages, queues
 from bench.load.queues import Route
 from bench.programs.relay import Relay
-from bench.report.figures import percentiles
 from outbox_migrations import upgrade
 
 Connection = psycopg.Connection[tuple[Any, ...]]

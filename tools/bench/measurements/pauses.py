@@ -14,6 +14,7 @@ import psycopg
 from kombu import Connection
 
 from bench.instruments.drain import running
+from bench.instruments.postgres import now
 from bench.lab import Lab, Unbelievable
 from bench.load import messages, queues
 from bench.load.queues import Route
@@ -47,7 +48,6 @@ LEFT: Final = """
 SELECT (SELECT count(*) FROM outbox.ready) + (SELECT count(*) FROM outbox.lane)
      + (SELECT count(*) FROM outbox.parked)
 """
-NOW: Final = "SELECT clock_timestamp()"
 NUMBER: Final = re.compile(rb"\[\[(\d+)")
 
 
@@ -84,9 +84,9 @@ def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
 
 def _others(lab: Lab, producer: "_Producer", names: list[str]) -> dict[str, float]:
     """What the routes that are not paused had while all three sent."""
-    since = lab.value(NOW)
+    since = now(lab)
     seconds = producer.run(lab.scale.latency_seconds)
-    until = lab.value(NOW)
+    until = now(lab)
     deadline = monotonic() + PATIENCE_SECONDS
     asked = {"queues": names[1:], "since": since, "until": until}
     sent = len(names[1:]) * producer.portions

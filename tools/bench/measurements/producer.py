@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import psycopg
 
+from bench.instruments.postgres import position, wal_since
 from bench.lab import Connection, Lab
 from bench.load import messages
 from bench.load.tasks import ARGUMENTS, outbox_app
@@ -31,8 +32,6 @@ INSERT INTO outbox.message (
     content_encoding, mandatory, declare, available_at, expires_at
 ) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
-LSN: Final = "SELECT pg_current_wal_insert_lsn()"
-WAL_SINCE: Final = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s)::bigint"
 
 Way = Callable[[], None]
 
@@ -53,11 +52,11 @@ def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
         wal = dict.fromkeys(ways, 0)
         for _ in range(lab.scale.transactions):
             for name, way in ways.items():
-                before = lab.value(LSN)
+                before = position(lab)
                 began = perf_counter()
                 way()
                 seconds[name] += perf_counter() - began
-                wal[name] += lab.value(WAL_SINCE, before)
+                wal[name] += wal_since(lab, before)
     sent = lab.scale.transactions * TASKS
     return {name: {"rate": sent / seconds[name], "wal": wal[name] / sent} for name in ways}
 

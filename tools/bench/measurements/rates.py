@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import Final
 
-from bench.instruments import cpu
 from bench.instruments.drain import running
+from bench.instruments.postgres import now
+from bench.instruments.shares import shares
 from bench.lab import Lab, Unbelievable
 from bench.load import messages, queues
-from bench.measurements.latency import TRANSACTIONS
-from bench.measurements.pauses import NOW
 
 PER_SECOND: Final = (5, 50, 500)
 PATIENCE_SECONDS: Final = 120
@@ -138,18 +137,7 @@ def _watched(
     lab: Lab, pids: Sequence[int], seconds: float
 ) -> tuple[dict[str, tuple[int, int]], dict[str, dict[str, float]]]:
     """What is sent in so many seconds, by task, and what that costs."""
-    since, transactions = lab.value(NOW), lab.value(TRANSACTIONS)
-    before = cpu.spent(*pids), cpu.spent(lab.postgres.process.pid)
-    began = monotonic()
-    sleep(seconds)
-    took = monotonic() - began
-    relay = cpu.spent(*pids) - before[0]
-    postgres = cpu.spent(lab.postgres.process.pid) - before[1]
-    transactions = lab.value(TRANSACTIONS) - transactions
+    since = now(lab)
+    costs = shares(lab, pids, seconds)
     rows = lab.admin.execute(WITHIN, {"since": since, "seconds": seconds})
-    costs = {
-        "relay": {"share": 100 * relay / took},
-        "Postgres": {"share": 100 * postgres / took},
-        "statements": {"rate": transactions / took},
-    }
     return {task: (count, most) for task, count, most in rows.fetchall()}, costs

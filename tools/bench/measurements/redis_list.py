@@ -5,7 +5,6 @@ The limit pushes the bytes that kombu itself has put there for the same messages
 
 import socket
 from collections.abc import Sequence
-from itertools import cycle
 from typing import Any, Final
 
 import redis
@@ -13,15 +12,28 @@ from kombu.utils.url import parse_url
 
 from bench.instruments import cpu
 from bench.instruments.drain import Target, drain
-from bench.instruments.run import Run, Stopwatch, timed
+from bench.instruments.run import Run, timed
+from bench.instruments.window import BATCH, RECEIVE_BYTES, SILENCE_SECONDS, publish
 from bench.lab import Lab, Unbelievable
 from bench.load import messages
 from bench.load.queues import Route
 from bench.measurements import naive
-from bench.measurements.limit import BATCH, RECEIVE_BYTES, SILENCE_SECONDS, WINDOW
 
 ROUTES: Final = [Route("redis-0")]
 QUEUE: Final = ROUTES[0].queue
+
+
+class Pushed:
+    """Counts the commands that were answered; an error ends the run."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take note of what arrived: an answer is a line."""
+        if not data or b"-" in data:
+            raise Unbelievable(f"Redis answered {data[:200]!r}")
+        self.count += data.count(b"\n")
 
 
 def one_by_one(lab: Lab, total: int) -> Run:
@@ -47,7 +59,7 @@ def relay(lab: Lab, total: int, relays: int, confirm: str = "memory") -> Run:
 
 
 def limit(lab: Lab, total: int) -> Run:
-    """Pipelined LPUSH of finished envelopes, one command each, a hundred per write."""
+    """Pipelined LPUSH of finished envelopes, one command each."""
     server = lab.require_valkey()
     with _client(server.url) as client:
         client.flushall()
@@ -56,7 +68,7 @@ def limit(lab: Lab, total: int) -> Run:
         client.flushall()
         before = cpu.spent(server.process.pid)
         with _connected(server.url) as sock, timed() as watch:
-            _push(sock, blobs, total, watch)
+            publish(sock, blobs, total, Pushed(), watch)
         broker = cpu.spent(server.process.pid) - before
         _check(client, total)
     return Run(total, watch.seconds, {"sender": watch.cpu, "broker": broker}, watch.silence)
@@ -68,19 +80,6 @@ def _blobs(envelopes: Sequence[bytes]) -> list[bytes]:
     head = b"*3\r\n$5\r\nLPUSH\r\n$%d\r\n%b\r\n" % (len(key), key)
     commands = [head + b"$%d\r\n%b\r\n" % (len(each), each) for each in envelopes]
     return [b"".join(commands[n : n + BATCH]) for n in range(0, len(commands), BATCH)]
-
-
-def _push(sock: socket.socket, blobs: Sequence[bytes], total: int, watch: Stopwatch) -> None:
-    answered, sent, following = 0, 0, cycle(blobs)
-    while answered < total:
-        while sent < total and sent + BATCH - answered <= WINDOW:
-            sock.sendall(next(following))
-            sent += BATCH
-        data = sock.recv(RECEIVE_BYTES)
-        if not data or b"-" in data:
-            raise Unbelievable(f"Redis answered {data[:200]!r}")
-        answered += data.count(b"\n")
-        watch.beat()
 
 
 def _client(url: str) -> Any:

@@ -14,7 +14,9 @@ from typing import Final
 
 import psycopg
 
-from bench.instruments.drain import WAL_SINCE, running
+from bench.instruments.drain import running
+from bench.instruments.latencies import spread
+from bench.instruments.postgres import position, wal_since
 from bench.instruments.stored import settled_at
 from bench.lab import Lab, Unbelievable
 from bench.load import messages
@@ -29,7 +31,6 @@ QUEUE: Final = "ordinary"
 #: For so many seconds before the clock starts: all is connected, prepared and declared.
 WARM_UP: Final = 1.0
 PATIENCE_SECONDS: Final = 30
-NOW: Final = "SELECT pg_current_wal_insert_lsn()"
 CLOSED: Final = "caused a channel exception"
 
 
@@ -58,9 +59,7 @@ def _measured(lab: Lab, seconds: float, backlog: int) -> dict[str, float]:
             settled = _settled(lab, set(committed))
     finally:
         node.delete_vhost(vhost)
-    waits = sorted(1000 * (settled[id_] - at) for id_, at in committed.items())
-    p99 = waits[int(len(waits) * 0.99)]
-    return {"p50": waits[len(waits) // 2], "p99": p99, "longest": waits[-1], **spent}
+    return {**spread(settled[id_] - at for id_, at in committed.items()), **spent}
 
 
 class _Costs:
@@ -69,14 +68,14 @@ class _Costs:
     def __init__(self, lab: Lab, relay: Relay, node: RabbitMQ) -> None:
         self._lab, self._relay, self._log = lab, relay.log, node.folder / "log" / "node.log"
         self._began = monotonic()
-        self._before = lab.value(NOW), _count(self._relay, "\n"), _count(self._log, CLOSED)
+        self._before = position(lab), _count(self._relay, "\n"), _count(self._log, CLOSED)
 
     def spent(self) -> dict[str, float]:
         """Kilobytes of WAL a second; lines and closed channels a minute."""
         seconds = monotonic() - self._began
         lsn, lines, closed = self._before
         return {
-            "written": self._lab.value(WAL_SINCE, lsn) / 1000 / seconds,
+            "written": wal_since(self._lab, lsn) / 1000 / seconds,
             "lines": 60 * (_count(self._relay, "\n") - lines) / seconds,
             "channels": 60 * (_count(self._log, CLOSED) - closed) / seconds,
         }

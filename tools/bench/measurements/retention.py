@@ -12,6 +12,7 @@ from typing import Final
 
 import psycopg
 
+from bench.instruments.latencies import spread
 from bench.lab import Lab
 from bench.load import messages
 
@@ -66,9 +67,9 @@ def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
         producer.join()
         messages.reset(lab)
     return {
-        "before": _spread(before),
-        "beside": _spread(beside),
-        "portions": _spread(portions),
+        "before": spread(before),
+        "beside": spread(beside),
+        "portions": spread(portions),
         "forgotten": {"rate": forgotten / seconds},
     }
 
@@ -106,9 +107,3 @@ def _purge(lab: Lab) -> tuple[int, list[float]]:
             if not row or not row[0]:
                 return total, portions
             total += row[0]
-
-
-def _spread(seconds: list[float]) -> dict[str, float]:
-    ordered = sorted(1000 * each for each in seconds)
-    p99 = ordered[int(len(ordered) * 0.99)]
-    return {"p50": ordered[len(ordered) // 2], "p99": p99, "longest": ordered[-1]}

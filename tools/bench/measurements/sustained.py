@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import Final
 
-from bench.instruments.drain import SETTLED, running
-from bench.lab import Lab, Unbelievable
+from bench.instruments.drain import running
+from bench.instruments.stored import await_settled
+from bench.lab import Lab
 from bench.load import messages
 from bench.load.queues import STUB
 from bench.programs.stub_broker import stub_brokers
@@ -21,7 +22,6 @@ from bench.programs.stub_broker import stub_brokers
 TICK_SECONDS: Final = 0.1
 #: Slots behind the one that is written to whose messages are kept.
 KEPT: Final = 2
-PATIENCE_SECONDS: Final = 60
 
 #: The clock that chooses the slot, sped up. The slot of the real clock is left out: emptying it is
 #: refused, as nobody can be writing to any other.
@@ -68,7 +68,7 @@ def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
                 sizes.append(lab.admin.execute(SIZES).fetchall()[0])
             sleep(max(0.0, following - monotonic()))
         seconds = monotonic() - began
-        _await_settled(lab, sent)
+        await_settled(lab, sent)
     third = max(sizes[: len(sizes) // 3 + 1])
     last = max(sizes[-len(sizes) // 3 :])
     return {
@@ -92,11 +92,3 @@ def _faster(lab: Lab) -> Iterator[None]:
         lab.admin.execute(AS_BEFORE)
         lab.admin.execute("ALTER SYSTEM RESET autovacuum_naptime")
         lab.admin.execute("SELECT pg_reload_conf()")
-
-
-def _await_settled(lab: Lab, expected: int) -> None:
-    deadline = monotonic() + PATIENCE_SECONDS
-    while (found := lab.value(SETTLED)) < expected:
-        if monotonic() > deadline:
-            raise Unbelievable(f"{expected} messages committed, {found} settled")
-        sleep(TICK_SECONDS)

@@ -4,7 +4,7 @@ A shared machine drifts by tens of per cent in an hour. So what is compared take
 taken inside each round, and the median of these ratios is what is reported.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
@@ -69,9 +69,3 @@ class Figures:
         while len(self.rounds) <= number:
             self.rounds.append({})
         return self.rounds[number]
-
-
-def percentiles(seconds: Iterable[float]) -> dict[str, float]:
-    """The median and the 99th of a hundred, in milliseconds."""
-    ordered = sorted(1000 * each for each in seconds)
-    return {"p50": ordered[len(ordered) // 2], "p99": ordered[int(len(ordered) * 0.99)]}
