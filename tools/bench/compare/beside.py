@@ -12,10 +12,9 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from bench.compare.turns import Rounds, Side, in_turns
+from bench.compare.turns import HERE, Rounds, Side, compare
 from bench.report.figures import UNITS
 
-HERE: Final = Path(__file__).resolve().parents[3]
 FOLDER: Final = HERE / ".bench" / "beside"
 #: The plain case: a relay that drains, one that follows, and a producer.
 PLAIN: Final = ("1 classic queue, 1 process", "1 quorum queue, 1 process", "Redis, 1 process")
@@ -24,24 +23,18 @@ _ASIDE: Final = ("others", "silence")
 
 
 def main() -> int:
-    """Measure, and print the table; 1 where a turn failed."""
+    """Compare what is asked for."""
     parser = ArgumentParser(prog="make bench-beside", description=__doc__)
     parser.add_argument("commit")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", metavar="TEXT", default=PLAIN)
     told = parser.parse_args()
-    try:
-        before = _checkout(told.commit)
-        sides = (
-            Side(told.commit, FOLDER / "before", before),
-            Side("here", FOLDER / "here", HERE),
-        )
-        rounds = in_turns(sides, told.only, told.rounds)
-    except subprocess.CalledProcessError as failed:
-        print(failed, file=sys.stderr)
-        return 1
-    print("\n".join(table(rounds)))
-    return 0
+    return compare(_sides(told.commit), told.only, told.rounds, table)
+
+
+def _sides(commit: str) -> Iterator[Side]:
+    yield Side(commit, FOLDER / "before", _checkout(commit))
+    yield Side("here", FOLDER / "here", HERE)
 
 
 def table(rounds: Rounds) -> Iterator[str]:

@@ -7,9 +7,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
+
+#: The checkout that compares.
+HERE: Final = Path(__file__).resolve().parents[3]
 
 Rounds = dict[str, list[dict[str, float]]]
 
@@ -37,6 +41,22 @@ class Side:
         report = json.loads((self.folder / "results.json").read_text())
         rounds: list[dict[str, float]] = report["rounds"]
         return rounds
+
+
+def compare(
+    sides: Iterable[Side],
+    names: Iterable[str],
+    rounds: int,
+    table: Callable[[Rounds], Iterable[str]],
+) -> int:
+    """Measure, and print the table; 1 where a turn failed, or a side could not be made."""
+    try:
+        found = in_turns(sides, names, rounds)
+    except subprocess.CalledProcessError as failed:
+        print(failed, file=sys.stderr)
+        return 1
+    print("\n".join(table(found)))
+    return 0
 
 
 def in_turns(sides: Iterable[Side], names: Iterable[str], rounds: int) -> Rounds:

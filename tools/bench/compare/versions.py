@@ -4,39 +4,30 @@ A bench has one broker, so each turn is a run of it; the rounds of both are put 
 as docs/performance.md shows them.
 """
 
-import subprocess
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
 from typing import Final
 
-from bench.compare.turns import Rounds, Side, in_turns
+from bench.compare.turns import HERE, Rounds, Side, compare
 
 VERSIONS: Final = ("3.10", "4.3")
 KINDS: Final = ("1 classic queue", "1 quorum queue")
 #: What is drained, and whether against the limit of the same round.
 ROWS: Final = (("limit", False), ("1 process", False), ("1 process", True), ("2 processes", True))
-HERE: Final = Path(__file__).resolve().parents[3]
 FOLDER: Final = HERE / ".bench" / "servers"
 
 
 def main() -> int:
-    """Measure, and print the table; 1 where a turn failed."""
+    """Compare both."""
     parser = ArgumentParser(prog="make bench-servers", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     sides = [
         Side(version, FOLDER / version, HERE, {"RABBITMQ_VERSION": version}) for version in VERSIONS
     ]
     names = [f"{kind}, {what}" for kind in KINDS for what in dict(ROWS)]
-    try:
-        rounds = in_turns(sides, names, parser.parse_args().rounds)
-    except subprocess.CalledProcessError as failed:
-        print(failed, file=sys.stderr)
-        return 1
-    print("\n".join(table(rounds)))
-    return 0
+    return compare(sides, names, parser.parse_args().rounds, table)
 
 
 def table(rounds: Rounds) -> Iterator[str]:
