@@ -23,7 +23,7 @@ from bench.instruments import conditions, cpu
 from bench.lab import Lab, Unbelievable, opened
 from bench.report import plot, tables
 from bench.report.figures import UNITS, Figures
-from bench.report.tables import Report
+from bench.report.results import Report, read_json, write_json
 from bench.scale import SCALES, Scale
 from servers import ServerMissing, StartFailed
 
@@ -99,7 +99,7 @@ def _begun(lab: Lab, arguments: argparse.Namespace) -> Report:
         return Report(here, Figures())
     again = ", ".join(arguments.only or ["all"])
     here = {**here, "measured in a later run": f"what is named like: {again}"}
-    return tables.read_json(arguments.folder / "results.json", here)
+    return read_json(arguments.folder / "results.json", here)
 
 
 def _measure(
@@ -122,7 +122,7 @@ def _measure(
                 place = f"{round_ + 1}/{lab.scale.repeats}"
                 line = f"{place}  {name:<52} {'STALLED  ' if stall else ''}{shown}"
                 console.print(line, style="red" if stall else "", highlight=False, soft_wrap=True)
-        tables.write_json(found, folder / "results.json")
+        write_json(found, folder / "results.json")
 
 
 def _one(lab: Lab, experiment: Experiment) -> dict[str, dict[str, float]]:

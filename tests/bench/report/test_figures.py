@@ -4,7 +4,8 @@ from pathlib import Path
 
 from bench.report.figures import Figures
 from bench.report.goals import GOALS
-from bench.report.tables import BEGIN, END, Report, write_page
+from bench.report.results import Report
+from bench.report.tables import BEGIN, END, write_page
 
 LIMIT = "1 classic queue, limit"
 RELAY = "1 classic queue, 1 process"

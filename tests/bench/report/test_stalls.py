@@ -9,7 +9,8 @@ from rich.console import Console
 
 from bench.instruments.drain import finish
 from bench.report.figures import Figures
-from bench.report.tables import STALL_SECONDS, Report, read_json, show, write_json, write_page
+from bench.report.results import STALL_SECONDS, Report, read_json, write_json
+from bench.report.tables import show, write_page
 
 NAME = "stub broker, 1 process"
 GOOD = {"rate": 100_000.0, "sender": 8.0, "silence": 0.1}

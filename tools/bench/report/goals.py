@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bench.measurements.peers import PEERS
 from bench.report.figures import Figures
 
 Measure = Callable[[Figures], float | None]
@@ -102,11 +101,11 @@ GOALS: Final = (
     ),
     *(
         Goal(
-            f"against {peer.name}, 1 {kind} queue",
-            _ratio(f"1 {kind} queue, 1 process", f"1 {kind} queue, {peer.name}"),
+            f"against {peer}, 1 {kind} queue",
+            _ratio(f"1 {kind} queue, 1 process", f"1 {kind} queue, {peer}"),
             25,
         )
-        for peer in PEERS
+        for peer in ("django-celery-outbox", "faststream-outbox")
         for kind in ("classic", "quorum")
     ),
     Goal(

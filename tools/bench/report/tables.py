@@ -1,12 +1,9 @@
-"""Shows what was measured: on the terminal, as JSON with every single value, and in the docs.
+"""Shows what was measured, on the terminal and in the docs.
 
-Medians, and the lowest and highest value beside them; nothing is left out because it looks bad. A
-round that stalled is no measurement of a rate: it is shown as a stall, and in no median.
+Medians, and the lowest and highest value beside them; nothing is left out because it looks bad.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -15,14 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.report.figures import UNITS, Figures
-from bench.report.goals import Verdict, verdicts
+from bench.report.goals import Verdict
+from bench.report.results import Report, Stall
 
 BEGIN: Final = "<!-- measured: written by `make bench`, do not edit -->"
 END: Final = "<!-- end of measured -->"
-
-#: In which no message was done, though there were more. A busy disk's longest flush is shorter, and
-#: what a relay waits for a confirm that does not come is longer.
-STALL_SECONDS: Final = 5.0
 
 RATE_COSTS: Final = ("sender", "postgres", "broker", "wal", "others")
 RATE_HEADS: Final = (
@@ -37,42 +31,6 @@ SINGLE: Final = (
 SINGLE_HEADS: Final = ("experiment", "figure", "median", "lowest", "highest")
 
 
-@dataclass(frozen=True, slots=True)
-class Stall:
-    """A round, the first being 0, with so many seconds of silence; its rate with them."""
-
-    experiment: str
-    round: int
-    silence: float
-    rate: float
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """One whole run of the bench."""
-
-    conditions: Mapping[str, str]
-    figures: Figures
-    stalls: list[Stall] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-    def add(self, round_: int, experiment: str, values: Mapping[str, float]) -> Stall | None:
-        """Keep what an experiment found in a round; the stall, if it was one."""
-        self.figures.forget(round_, experiment)
-        self.stalls[:] = [s for s in self.stalls if (s.experiment, s.round) != (experiment, round_)]
-        if (silence := values.get("silence", 0.0)) < STALL_SECONDS:
-            self.figures.add(round_, experiment, values)
-            return None
-        stall = Stall(experiment, round_, silence, values["rate"])
-        self.stalls.append(stall)
-        return stall
-
-    @property
-    def verdicts(self) -> list[Verdict]:
-        """The goals that were measured."""
-        return verdicts(self.figures)
-
-
 def show(report: Report, console: Console) -> None:
     """Print everything."""
     for title, heads, rows in _tables(report):
@@ -80,28 +38,6 @@ def show(report: Report, console: Console) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
-
-
-def write_json(report: Report, file: Path) -> None:
-    """Keep every value of every round."""
-    content = {
-        "conditions": dict(report.conditions),
-        "rounds": report.figures.rounds,
-        "goals": [
-            {"goal": v.goal.what, "wanted": v.goal.wanted, "measured": v.value, "met": v.met}
-            for v in report.verdicts
-        ],
-        "stalls": [asdict(stall) for stall in report.stalls],
-        "failures": report.failures,
-    }
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def read_json(file: Path, conditions: Mapping[str, str]) -> Report:
-    """Every value of every round and every stall, as `write_json` kept them; other conditions."""
-    content = json.loads(file.read_text())
-    stalls = [Stall(**stall) for stall in content.get("stalls", ())]
-    return Report(conditions, Figures(content["rounds"]), stalls)
 
 
 def write_page(report: Report, page: Path, plot: str) -> None:
