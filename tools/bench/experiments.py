@@ -7,7 +7,6 @@ from typing import Final
 
 from bench.instruments.run import Run
 from bench.lab import Lab
-from bench.load import queues
 from bench.load.queues import CLASSIC, CLASSIC_V2, LAZY, QUORUM, Kind
 from bench.measurements import (
     audit,
@@ -62,24 +61,15 @@ def catalogue(scale: Scale, has: Brokers) -> list[Experiment]:
         *(_rabbitmq(scale) if has.rabbitmq else ()),
         *_stub(scale),
         *(_redis(scale) if has.valkey else ()),
-        Experiment("producer", _named_each("producer", producer.measure)),
-        Experiment("many", _named_each("many", many.measure), heavy=True),
-        Experiment("inbox", _named_each("inbox", inbox.measure)),
-        *(
-            (Experiment("receipts", _named_each("receipts", receipts.measure), heavy=True),)
-            if has.rabbitmq
-            else ()
-        ),
-        Experiment("tracing", _named_each("tracing", tracing.measure), heavy=True),
-        Experiment("commits", _named_each("commits", commits.measure)),
-        Experiment("retention", _named_each("retention", retention.measure), heavy=True),
-        Experiment("audit", _named_each("audit", audit.measure), heavy=True),
-        *(_latency(scale) if has.rabbitmq else ()),
-        *(_refusals() if has.rabbitmq else ()),
-        *(_outboxes() if has.rabbitmq else ()),
-        *(_fence() if has.rabbitmq else ()),
-        *(_pauses() if has.rabbitmq else ()),
-        *(_rates() if has.rabbitmq else ()),
+        _parts("producer", producer.measure),
+        _parts("many", many.measure, heavy=True),
+        _parts("inbox", inbox.measure),
+        *((_parts("receipts", receipts.measure, heavy=True),) if has.rabbitmq else ()),
+        _parts("tracing", tracing.measure, heavy=True),
+        _parts("commits", commits.measure),
+        _parts("retention", retention.measure, heavy=True),
+        _parts("audit", audit.measure, heavy=True),
+        *(_over_time(scale) if has.rabbitmq else ()),
     ]
 
 
@@ -109,7 +99,8 @@ def _rabbitmq(scale: Scale) -> Iterator[Experiment]:
             measure = partial(rabbit.measure, kind=kind, count=count, total=total, relays=relays)
             yield _run(f"{name}, {_processes(relays)}", measure)
         if count == 1 and not rare:
-            yield _run(f"{name}, naive relay", partial(_naive, kind=kind))
+            one_by_one = partial(naive.measure, kind=kind, total=scale.one_by_one)
+            yield _run(f"{name}, naive relay", one_by_one)
             if peers.wanted():
                 for peer in peers.PEERS:
                     drain_it = partial(peers.measure, peer=peer, kind=kind, total=scale.one_by_one)
@@ -123,15 +114,6 @@ def _rabbitmq(scale: Scale) -> Iterator[Experiment]:
     )
 
 
-def _naive(lab: Lab, kind: Kind) -> Run:
-    node = lab.require_rabbitmq()
-    routes = queues.fresh(node.url(), kind)
-    run = naive.measure(lab, node.url(), node.process.pid, routes, lab.scale.one_by_one)
-    queues.await_depth(node.url(), routes, lab.scale.one_by_one)
-    queues.delete(node.url(), routes)
-    return run
-
-
 def _stub(scale: Scale) -> Iterator[Experiment]:
     for relays in (1, 2):
         name = f"stub broker, {_processes(relays)}"
@@ -143,7 +125,7 @@ def _stub(scale: Scale) -> Iterator[Experiment]:
     yield _run("horizon held", backlog.held_horizon)
     yield _run(f"among {scale.sent:,} sent", backlog.among_sent, heavy=scale.sent > 500_000)
     yield Experiment("relay, WAL per message", _wal)
-    yield Experiment("sustained", _named_each("sustained", sustained.measure), heavy=True)
+    yield _parts("sustained", sustained.measure, heavy=True)
 
 
 def _wal(lab: Lab) -> Mapping[str, Values]:
@@ -163,36 +145,17 @@ def _redis(scale: Scale) -> Iterator[Experiment]:
     yield _run("Redis, naive relay", partial(redis_list.one_by_one, total=scale.one_by_one))
 
 
-def _latency(scale: Scale) -> Iterator[Experiment]:
+def _over_time(scale: Scale) -> Iterator[Experiment]:
     for doorbell, way in (("auto", ""), ("off", ", polling")):
         for rate in scale.latency_rates:
             measure = partial(latency.measure, rate=rate, doorbell=doorbell)
-            name = f"latency at {rate}/s{way}"
-            yield Experiment(name, _named_each(name, measure))
-        idle = partial(latency.idle, doorbell=doorbell)
-        yield Experiment(f"idle{way}", _named_each(f"idle{way}", idle), heavy=True)
-
-
-def _refusals() -> Iterator[Experiment]:
-    yield Experiment("refusals", _named_each("refusals", refusals.measure), heavy=True)
-
-
-def _outboxes() -> Iterator[Experiment]:
-    name = "many outboxes"
-    yield Experiment(name, _named_each(name, outboxes.measure), heavy=True)
-
-
-def _fence() -> Iterator[Experiment]:
-    name = "beside a standby"
-    yield Experiment(name, _named_each(name, fence.measure), heavy=True)
-
-
-def _pauses() -> Iterator[Experiment]:
-    yield Experiment("pauses", _named_each("pauses", pauses.measure), heavy=True)
-
-
-def _rates() -> Iterator[Experiment]:
-    yield Experiment("rates", _named_each("rates", rates.measure), heavy=True)
+            yield _parts(f"latency at {rate}/s{way}", measure)
+        yield _parts(f"idle{way}", partial(latency.idle, doorbell=doorbell), heavy=True)
+    yield _parts("refusals", refusals.measure, heavy=True)
+    yield _parts("many outboxes", outboxes.measure, heavy=True)
+    yield _parts("beside a standby", fence.measure, heavy=True)
+    yield _parts("pauses", pauses.measure, heavy=True)
+    yield _parts("rates", rates.measure, heavy=True)
 
 
 def _processes(count: int) -> str:
@@ -203,7 +166,12 @@ def _run(name: str, measure: Callable[[Lab], Run], *, heavy: bool = False) -> Ex
     return Experiment(name, lambda lab: {name: measure(lab).values()}, heavy)
 
 
-def _named_each(
-    name: str, measure: Callable[[Lab], Mapping[str, Values]]
-) -> Callable[[Lab], Mapping[str, Values]]:
-    return lambda lab: {f"{name}, {part}": values for part, values in measure(lab).items()}
+def _parts(
+    name: str, measure: Callable[[Lab], Mapping[str, Values]], *, heavy: bool = False
+) -> Experiment:
+    """An experiment of several parts, each kept under a name of its own."""
+
+    def named(lab: Lab) -> Mapping[str, Values]:
+        return {f"{name}, {part}": values for part, values in measure(lab).items()}
+
+    return Experiment(name, named, heavy)

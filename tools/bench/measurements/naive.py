@@ -12,8 +12,8 @@ from kombu import Connection, Producer
 from bench.instruments import cpu
 from bench.instruments.run import Run, Stopwatch, timed
 from bench.lab import Lab, Unbelievable
-from bench.load import messages
-from bench.load.queues import Route
+from bench.load import messages, queues
+from bench.load.queues import Kind, Route
 
 BATCH: Final = 100
 
@@ -44,7 +44,17 @@ FROM naive.message WHERE status = 'pending' ORDER BY id LIMIT %s FOR UPDATE SKIP
 MARK: Final = "UPDATE naive.message SET status = 'sent', sent_at = now() WHERE id = %s"
 
 
-def measure(lab: Lab, url: str, broker_pid: int, routes: list[Route], total: int) -> Run:
+def measure(lab: Lab, kind: Kind, total: int) -> Run:
+    """Relay `total` messages to a queue of RabbitMQ's."""
+    node = lab.require_rabbitmq()
+    routes = queues.fresh(node.url(), kind)
+    run = relayed(lab, node.url(), node.process.pid, routes, total)
+    queues.await_depth(node.url(), routes, total)
+    queues.delete(node.url(), routes)
+    return run
+
+
+def relayed(lab: Lab, url: str, broker_pid: int, routes: list[Route], total: int) -> Run:
     """Relay `total` messages to a broker, one by one."""
     messages.reset(lab)
     messages.fill(lab, total, routes)
@@ -59,10 +69,10 @@ def measure(lab: Lab, url: str, broker_pid: int, routes: list[Route], total: int
         producer = Producer(broker.channel(), auto_declare=False)
         before = {who: cpu.spent(pid) for who, pid in pids.items()}
         with timed() as watch:
-            relayed = _relay(database, producer, watch)
+            count = _relay(database, producer, watch)
         spent = {who: cpu.spent(pid) - before[who] for who, pid in pids.items()}
-    if relayed != total:
-        raise Unbelievable(f"{relayed} of {total} messages relayed")
+    if count != total:
+        raise Unbelievable(f"{count} of {total} messages relayed")
     return Run(total, watch.seconds, {"sender": watch.cpu, **spent}, watch.silence)
 
 

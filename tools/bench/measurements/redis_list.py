@@ -41,7 +41,7 @@ def one_by_one(lab: Lab, total: int) -> Run:
     server = lab.require_valkey()
     with _client(server.url) as client:
         client.flushall()
-        run = naive.measure(lab, server.url, server.process.pid, ROUTES, total)
+        run = naive.relayed(lab, server.url, server.process.pid, ROUTES, total)
         _check(client, total)
     return run
 
@@ -63,7 +63,7 @@ def limit(lab: Lab, total: int) -> Run:
     server = lab.require_valkey()
     with _client(server.url) as client:
         client.flushall()
-        naive.measure(lab, server.url, server.process.pid, ROUTES, lab.scale.one_by_one)
+        naive.relayed(lab, server.url, server.process.pid, ROUTES, lab.scale.one_by_one)
         blobs = _blobs(client.lrange(QUEUE, 0, lab.scale.one_by_one // BATCH * BATCH - 1))
         client.flushall()
         before = cpu.spent(server.process.pid)
