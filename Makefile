@@ -100,7 +100,7 @@ types: .venv/.synced
 	$(BIN)/mypy $(TYPED)
 
 contracts: .venv/.synced
-	$(BIN)/lint-imports
+	PYTHONPATH=tools $(BIN)/lint-imports
 
 lock: | $(UV)
 	$(UV) lock --check

@@ -1,4 +1,4 @@
-"""The walls of relay and console hold: each import contract fails when somebody breaks it."""
+"""The walls of relay, console and bench: each import contract fails when somebody breaks it."""
 
 import shutil
 import subprocess
@@ -10,7 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 #: Where the contract of that id is about another package than the relay.
-PACKAGES = {"console": ROOT / "console" / "outbox_console"}
+PACKAGES = {
+    "console": ROOT / "console" / "outbox_console",
+    **dict.fromkeys(("bench", "measured", "experiments"), ROOT / "tools" / "bench"),
+}
 #: For each contract, where an import is planted that it forbids, and which.
 BREAKS = {
     "console": ("postgres/__init__.py", "import outbox_console.app"),
@@ -24,6 +27,9 @@ BREAKS = {
     "tracing": ("loop/cycle.py", "import opentelemetry.trace"),
     "traced": ("observe/tracing/spans.py", "import structlog"),
     "lazy": ("operator/status.py", "import kombu"),
+    "bench": ("lab.py", "import bench.load.queues"),
+    "measured": ("measurements/limit.py", "import bench.report.figures"),
+    "experiments": ("measurements/audit.py", "import bench.measurements.limit"),
 }
 
 
