@@ -4,10 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from rich.console import Console
 
-from bench.instruments.drain import finish
 from bench.report.figures import Figures
 from bench.report.results import STALL_SECONDS, Report, read_json, write_json
 from bench.report.tables import show, write_page
@@ -15,15 +13,6 @@ from bench.report.tables import show, write_page
 NAME = "stub broker, 1 process"
 GOOD = {"rate": 100_000.0, "sender": 8.0, "silence": 0.1}
 STALLED = {"rate": 4_771.0, "sender": 9.0, "silence": 20.0}
-#: Settled after a second, then 20 seconds of silence, then a second's worth, then two more.
-RECEIPTS = """
-INSERT INTO outbox.receipt (slot, span, ids, sent_at) VALUES
-    (0, '[1,2]', '{1,2}', timestamptz '2026-01-01 00:00:01Z'),
-    (0, '[3,4]', '{3,4}', timestamptz '2026-01-01 00:00:21Z'),
-    (0, '[5,5]', '{5}', timestamptz '2026-01-01 00:00:22Z'),
-    (0, '[6,6]', '{6}', timestamptz '2026-01-01 00:02:00Z')
-RETURNING timestamptz '2026-01-01 00:00:00Z'
-"""
 
 
 def report(*rounds: dict[str, float]) -> Report:
@@ -40,15 +29,6 @@ def printed(found: Report) -> str:
     with console.capture() as capture:
         show(found, console)
     return capture.get()
-
-
-def test_the_longest_silence_before_the_finish_is_found(database: str) -> None:
-    """Between the receipts, until the one that finishes: what comes later is nobody's stall."""
-    with psycopg.connect(database) as connection:
-        clock = connection.execute(RECEIPTS).fetchall()[0][0]
-
-        assert finish(connection, clock, 2) == (2, 1.0, 1.0)
-        assert finish(connection, clock, 5) == (5, 22.0, 20.0)
 
 
 def test_a_stalled_round_is_in_no_median() -> None:
