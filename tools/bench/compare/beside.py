@@ -1,7 +1,7 @@
 """`make bench-beside COMMIT=…`: an earlier commit's bench and this checkout's, in turns.
 
-Shows what a change costs. Each side is measured by the bench of its own commit, so only what both
-measure in the same way can be compared; what one of them does not have is not shown.
+Shows what a change costs. Each side is measured by the bench of its own commit, so compare only
+what both measure in the same way; what one of them does not have is not shown.
 """
 
 import subprocess

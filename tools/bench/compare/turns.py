@@ -1,4 +1,4 @@
-"""Two benches in turns, each a run of its own: what one run cannot have, put side by side.
+"""Runs several benches in turns, each as a process of its own, and compares what they found.
 
 A shared machine drifts, so a round is one turn of each, and ratios are taken within a round.
 """

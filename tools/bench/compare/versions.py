@@ -1,7 +1,7 @@
 """`make bench-servers`: the same drains on the oldest and the newest RabbitMQ, in turns.
 
-A bench has one broker, so each turn is a run of it; the rounds of both are put side by side here,
-as docs/performance.md shows them.
+One run of the bench has one broker, so each turn is a run. The table is the one in
+docs/performance.md.
 """
 
 import sys

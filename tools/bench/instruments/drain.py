@@ -3,8 +3,8 @@
 A lock on the work table is the starting gate: every relay has started, has connected to database
 and broker, and stands in its first claim when the lock is released. The clock starts there, on
 Postgres' own time, and stops at the receipt that settles the last of the messages: the first claim,
-the filling and emptying of the window and every settlement are inside, start and end of the
-processes are not. The same holds for the CPU time.
+the filling and emptying of the window and every settlement count, the start and end of the
+processes do not. The same holds for CPU time.
 """
 
 import signal

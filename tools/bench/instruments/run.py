@@ -1,4 +1,4 @@
-"""What one measured run found, whichever way its messages went."""
+"""What one run found: its rate and costs, whoever sent the messages; and a stopwatch for it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,8 +1,8 @@
-"""Routes that take nothing, and a row that no chore can move: what stands beside ordinary messages.
+"""Trouble beside ordinary messages: routes that take nothing, and rows that cannot be promoted.
 
 A full queue, an exchange that is forbidden, a known queue that stops answering, and one that never
-answers its declaration. Each has a backlog of its own and gets other messages every second; every
-minute a scheduled row becomes due that is in the way.
+answers its declaration. Each has a backlog and gets more messages every second; and every minute a
+scheduled row becomes due that cannot become ready.
 """
 
 import json

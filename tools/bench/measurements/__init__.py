@@ -1,1 +1,1 @@
-"""One file for each experiment, which knows no other; what several need is on the floors below."""
+"""One file for each experiment. What several need stands in instruments, programs and load."""

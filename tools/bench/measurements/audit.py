@@ -1,8 +1,7 @@
-"""How long an audit takes: so many confirmed messages, each with its receipt but for fifty.
+"""How long an audit takes of many confirmed messages, of which all but fifty have a receipt.
 
-And what it costs a relay to look after them beside publishing: a round of that as often as a relay
-makes one, the look at which workers are alive, and the heartbeats of a hundred of these, in CPU
-time of one core, the database's included.
+And what share of a core a relay and its database spend to keep such an audit ready: on rounds that
+read receipts, on looks at which workers are alive, and on the heartbeats of a hundred workers.
 """
 
 import json
@@ -55,7 +54,7 @@ RECEIPTS: Final = "TRUNCATE inbox.receipt, inbox.watched"
 
 
 def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
-    """Messages audited a second, by the command itself."""
+    """Messages that the command audits in a second, and that share."""
     messages.reset(lab)
     lab.admin.execute(RECEIPTS.encode())
     messages.fill(lab, lab.scale.audited, (Route("audit"),))
@@ -93,7 +92,7 @@ def measure(lab: Lab) -> Mapping[str, Mapping[str, float]]:
 
 
 def _share(lab: Lab) -> float:
-    """CPU seconds of a second that rounds, looks and heartbeats take, at the budget of a round."""
+    """The part of a second that rounds, looks and heartbeats take, as often as a relay has them."""
 
     def seconds(run: Callable[[], object], times: int) -> float:
         before = process_time() + cpu.spent(lab.postgres.process.pid)

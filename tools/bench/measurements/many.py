@@ -1,7 +1,7 @@
-"""Many tasks in one transaction: `send_many` against a loop of `.delay()`, and what a loop keeps.
+"""Many tasks in one transaction: `send_many` against a loop of `.delay()`, in time and memory.
 
-The ways take turns. Memory is that of a process of its own, over what it had after its first sends;
-its transaction is rolled back.
+The ways take turns. For its memory each runs in a process of its own, whose transaction is rolled
+back: what counts is by how much that grew after its first sends.
 """
 
 import resource

@@ -1,8 +1,8 @@
 """Limits of rates over a minute: what is sent of a backlog, and what a limit costs.
 
-The backlog is set aside and the burst is gone before the clock starts. What is sent is counted by
-the receipts of a minute, by the database's clock; `number` is how many the fullest of all windows
-of a second had: a message that goes, or is settled, a little late stands beside the next one.
+The clock starts once the burst has gone and the rest is set aside. What is sent in a minute is
+counted by the receipts and by the database's clock. `number` is how many messages were settled in
+the fullest second, wherever it begins: one that is settled a little late counts with the next.
 """
 
 from collections.abc import Mapping, Sequence

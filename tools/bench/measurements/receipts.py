@@ -1,7 +1,7 @@
 """What receipts cost a worker: the same real worker with and without them, in turns.
 
 One solo worker on RabbitMQ empties a queue that was filled before it started. A turn takes five
-seconds or longer, in which receipts are written some ten times: they are every half second.
+seconds or longer; receipts are written every half second, so ten times or more.
 """
 
 import json

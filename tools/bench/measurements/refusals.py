@@ -1,8 +1,8 @@
 """What ordinary messages notice of others that nobody takes, and what these cost in the long run.
 
 At a steady rate, first with nothing beside them, then with all of `trouble`: the time from commit
-to settled, what is written to the log of the database, lines that the relay logs, and channels
-that the broker closed. What the first refusals cost is among it.
+to settled, what Postgres writes ahead, lines that the relay logs, and channels that the broker
+closes. The first refusals cost the most, and are included.
 """
 
 import random

@@ -1,8 +1,8 @@
 """What retention costs those who send meanwhile: fifteen old slots, in each an old unsent message.
 
-That one, a reminder with the lowest id of its slot, is what keeps a slot from going as a whole.
-Producers insert all the while; *before* is without retention, *beside* while `outbox.purge` is
-called until it says 0, as the relay does. *portions* are those calls.
+That message, a reminder with the lowest id of its slot, keeps the slot from going as a whole. A
+producer inserts all the while: *before* retention, and *beside* it, while `outbox.purge` is called
+until it says 0, as the relay does. *portions* are these calls.
 """
 
 import threading

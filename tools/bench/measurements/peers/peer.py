@@ -1,4 +1,4 @@
-"""A peer: what is installed, what it fills its table by, and what drains it; and it, installed."""
+"""A peer: what to install, how to fill its table, and how to drain it; and a peer installed."""
 
 import json
 import os
