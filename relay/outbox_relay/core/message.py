@@ -67,7 +67,7 @@ class Reason(StrEnum):
     FORBIDDEN = "forbidden"  # our user may not publish there
     SUSPECTED = "suspected"  # a poison suspect, for which quarantine had no room yet
     UNDECLARED = "undeclared"  # there was no time yet to declare its queue
-    UNANSWERED = "unanswered"  # its queue, or the node that has it, did not answer
+    UNANSWERED = "unanswered"  # its queue or its node did not answer, or a limit was in its way
     HELD = "held"  # not published: its route is paused
     PAUSED = "paused"  # not published: somebody has paused what it belongs to
     DEEP = "deep"  # not published: as many as are wanted wait in its queue

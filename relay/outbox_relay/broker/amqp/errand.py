@@ -1,9 +1,11 @@
 """How far the declaration of what one message needs has come. Pure.
 
 The broker answers each step, or closes the channel over it. Another existing definition, or a
-missing right, is the operator's choice: the entity is left as it is, and the next one follows.
+missing right, is the operator's choice: the entity is left as it is, and the next one follows. A
+limit is waited for.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -23,6 +25,9 @@ NONSENSE: Final = frozenset({501, 502, 503, 505, 540})
 INTERNAL_ERROR: Final = 541
 #: What RabbitMQ says of a queue that exists, on a node that does not run now.
 NODE_DOWN: Final = "down or inaccessible"
+#: There are as many queues or exchanges as there may be. RabbitMQ begins like that over nothing
+#: else, and cuts off the end where the name is long; LavinMQ has no such beginning.
+_AT_ITS_LIMIT: Final = re.compile(r"PRECONDITION_FAILED - cannot declare |.*limit .*is reached$")
 NOT_FOUND: Final = 404
 #: So many connections may break under one errand before it is given up.
 MAX_BREAKS: Final = 2
@@ -61,7 +66,7 @@ class Errand:
     def channel_closed(self, code: int, text: str) -> Verdict | None:
         """The broker did not do the step."""
         step = self.step
-        if NODE_DOWN in text:
+        if NODE_DOWN in text or _AT_ITS_LIMIT.match(text):
             detail = f"declaring {step.entity!r} failed: {code} {text}"
             return Verdict(self.need, Reason.UNANSWERED, detail)
         if step.passive:

@@ -337,6 +337,40 @@ def test_a_declaration_that_gets_no_channel_waits(line: Line, broker: Broker) ->
     assert {m.id for m in line.confirmed} == {1, 3, 4}
 
 
+@contextmanager
+def no_more_queues(broker: Broker) -> Iterator[None]:
+    """The virtual host has as many queues as it may have."""
+
+    def allow(queues: int) -> None:
+        broker.ctl("set_vhost_limits", json.dumps({"max-queues": queues}))
+
+    allow(1)
+    try:
+        yield
+    finally:
+        allow(-1)
+
+
+@pytest.mark.parametrize("name", ["new", "n" * 255], ids=["new", "a name that cuts off the words"])
+def test_a_queue_beyond_the_limit_waits(line: Line, broker: Broker, name: str) -> None:
+    """No queue left for the virtual host: those that need one wait; a queue that is there goes on.
+
+    Once the limit is raised, the queue is declared and has its messages.
+    """
+    new = declares({"kind": "queue", "name": name, "exchange": {"name": ""}})
+    old = declares({"kind": "queue", "name": "celery", "exchange": {"name": ""}})
+    with no_more_queues(broker):
+        line.publish(a_message(id=1, routing_key=name, declare=new), a_message(id=2, declare=old))
+        line.land()
+        assert line.reasons == {1: Reason.UNANSWERED}
+        assert "406 PRECONDITION_FAILED" in line.refused[0].detail
+        assert [message.id for message in line.confirmed] == [2]
+
+    line.publish(a_message(id=3, routing_key=name, declare=new))
+    line.land()
+    assert [message.id for message in line.confirmed] == [2, 3]
+
+
 def test_messages_larger_than_the_broker_takes_cost_their_channel_alone(
     open_line: OpenLine, broker: Broker
 ) -> None:
