@@ -7,6 +7,7 @@ import pytest
 
 from grafana.__main__ import PATH
 from grafana.dashboard import as_json
+from outbox_relay.observe.effects import EVERY
 from tests.deploy.board import dashboard, panels
 
 COLUMNS = 24
@@ -63,6 +64,36 @@ def test_the_variables_are_there() -> None:
     assert variables["job"]["query"] == "label_values(outbox_build_info, job)"
     assert variables["outbox"]["allValue"] == ".*"  # also of a relay that has no such label
     assert variables["outbox"]["current"]["value"] == "$__all"
+
+
+def test_a_number_has_room_for_its_curve() -> None:
+    """Grafana leaves the curve out of a panel that is lower."""
+    numbers = [panel for panel in panels() if panel["type"] == "stat"]
+
+    assert {panel["options"]["graphMode"] for panel in numbers} == {"area"}
+    assert min(panel["gridPos"]["h"] for panel in numbers) >= 5
+
+
+def test_what_is_counted_every_half_minute_is_asked_for_no_more_often() -> None:
+    """A rate over less than that has gaps, where Prometheus scrapes every five seconds."""
+    (panel,) = (panel for panel in panels() if panel["title"] == "Execution time")
+
+    assert {target["interval"] for target in panel["targets"]} == {f"{EVERY:g}s"}
+
+
+@pytest.mark.parametrize("title", ["Refused by reason", "Missing", "In flight"])
+def test_a_legend_names_only_what_there_was(title: str) -> None:
+    """One of sixteen reasons would be out of sight below the others, which are all at nought."""
+    (panel,) = (panel for panel in panels() if panel["title"] == title)
+    (override,) = panel["fieldConfig"]["overrides"]
+
+    assert override["matcher"] == {
+        "id": "byValue",
+        "options": {"reducer": "max", "op": "lte", "value": 0},
+    }
+    (hidden,) = override["properties"]
+    assert hidden["id"] == "custom.hideFrom"
+    assert hidden["value"] == {"legend": True, "tooltip": True, "viz": False}
 
 
 def test_every_row_has_panels() -> None:

@@ -2,14 +2,14 @@
 
 from typing import Final
 
-from grafana.panels import JOB, RATE, SERIES, THIRD, curves
+from grafana.panels import JOB, RATE, SERIES, THIRD, YES_NO, curves
 
 HEALTH: Final = (
     curves(
         "Broker connected",
         "1 while the relay is connected to the broker.",
         [(f"min by (instance) (outbox_broker_up{SERIES})", "{{instance}}")],
-        "bool_yes_no",
+        YES_NO,
         THIRD,
         most=1,
     ),
@@ -17,7 +17,7 @@ HEALTH: Final = (
         "Broker blocked",
         "1 while the broker takes nothing: a memory or disk alarm, or a full Redis.",
         [(f"max by (instance) (outbox_broker_blocked{SERIES})", "{{instance}}")],
-        "bool_yes_no",
+        YES_NO,
         THIRD,
         most=1,
     ),
@@ -25,7 +25,7 @@ HEALTH: Final = (
         "Database connected",
         "1 while the relay is connected to Postgres.",
         [(f"min by (instance) (outbox_database_up{SERIES})", "{{instance}}")],
-        "bool_yes_no",
+        YES_NO,
         THIRD,
         most=1,
     ),
@@ -91,7 +91,7 @@ POSTGRES: Final = (
         "How long an open transaction has kept vacuum from removing dead rows. Without "
         "pg_read_all_stats the relay cannot see it and the panel stays empty.",
         [(f"max(outbox_horizon_age_seconds{SERIES})", "oldest transaction")],
-        "s",
+        "dtdhms",
         THIRD,
     ),
 )

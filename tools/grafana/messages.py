@@ -92,7 +92,7 @@ HELD: Final = (
         "Pause with no end",
         "For how long the oldest pause that nobody gave an end has lasted.",
         [(f"max(outbox_endless_pause_age_seconds{SERIES})", "oldest")],
-        "s",
+        "dtdhms",
         THIRD,
     ),
     curves(
@@ -141,6 +141,7 @@ CONFIRMS: Final = (
         ],
         "short",
         THIRD,
+        mostly_nought=True,
     ),
     curves(
         "Batch size",
@@ -163,6 +164,7 @@ FAILURES: Final = (
         ],
         "mps",
         THIRD,
+        mostly_nought=True,
     ),
     curves(
         "Returned",
@@ -187,6 +189,7 @@ EFFECTS: Final = (
         quantiles("outbox_execution_seconds"),
         "s",
         THIRD,
+        every="30s",
     ),
     curves(
         "Missing",
@@ -200,6 +203,7 @@ EFFECTS: Final = (
         ],
         "short",
         THIRD,
+        mostly_nought=True,
     ),
     curves(
         "Tasks that no worker knows",

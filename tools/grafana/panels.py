@@ -11,7 +11,9 @@ from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat,
 from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models.dashboard import (
     DataSourceRef,
+    DynamicConfigValue,
     FieldColorModeId,
+    MatcherConfig,
     Threshold,
     ThresholdsMode,
 )
@@ -24,10 +26,20 @@ SERIES: Final = '{job="$job", outbox=~"$outbox"}'
 RATE: Final = f"{SERIES}[$__rate_interval]"
 #: Of the process, whatever it serves.
 JOB: Final = '{job="$job"}'
+_UNNAMED_AT_NOUGHT: Final = (
+    MatcherConfig(id_val="byValue", options={"reducer": "max", "op": "lte", "value": 0}),
+    [
+        DynamicConfigValue(
+            id_val="custom.hideFrom", value={"legend": True, "tooltip": True, "viz": False}
+        )
+    ],
+)
+YES_NO: Final = "bool_yes_no"
 #: Grid cells, of 24 in a row.
 HALF, THIRD, SIXTH = 12, 8, 4
 CURVES_HEIGHT: Final = 7
-NUMBER_HEIGHT: Final = 4
+#: Below five, Grafana leaves out the curve below a number.
+NUMBER_HEIGHT: Final = 5
 
 
 def number(
@@ -65,8 +77,14 @@ def curves(
     width: int = HALF,
     *,
     most: float | None = None,
+    every: str | None = None,
+    mostly_nought: bool = False,
 ) -> timeseries.Panel:
-    """Curves over time from nought up: queries, each with its legend; `most` fixes the scale."""
+    """Curves over time from nought up: queries, each with its legend; `most` fixes the scale.
+
+    `every` is how often the relay counts, where Prometheus asks more often: rates are taken over
+    four times that. Where many curves are `mostly_nought`, the legend leaves those out that are.
+    """
     panel = (
         timeseries.Panel()
         .title(title)
@@ -93,9 +111,14 @@ def curves(
         .tooltip(common.VizTooltipOptions().mode(options.TooltipDisplayMode.MULTI))
     )
     if most is not None:
-        panel = panel.max(most).decimals(0)
+        panel = panel.max(most)
+    if unit == YES_NO:
+        panel = panel.decimals(0)  # nothing is between
+    if mostly_nought:
+        panel = panel.with_override(*_UNNAMED_AT_NOUGHT)
     for place, (expression, legend) in enumerate(queries):
-        panel = panel.with_target(_query(expression, legend, place))
+        query = _query(expression, legend, place)
+        panel = panel.with_target(query.interval(every) if every else query)
     return panel
 
 
