@@ -350,6 +350,10 @@ docs-versions: .venv/.synced ## Build the site of each release in site/X.Y, with
 dashboard: .venv/.synced ## Generate deploy/grafana/outbox.json again
 	@PYTHONPATH=tools $(BIN)/python -m grafana
 
+.PHONY: dashboard-picture
+dashboard-picture: .venv/.synced ## Make docs/dashboard.png again: nine minutes (needs Node and a Chromium; ARGS=--again draws the last play)
+	@PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/examples/shop $(BIN)/python -m dashboard_picture $(ARGS)
+
 console: .venv/.synced ## Serve the console of OUTBOX_DATABASE_URL (ARGS="--role operator")
 	@$(BIN)/outbox-console $(ARGS)
 
@@ -365,7 +369,7 @@ console-bench: .venv/.synced ## Measure the console's pages over twelve million 
 
 ##@ To end with
 clean: ## Remove everything that make made
-	rm -rf .venv .apm .ecosystem .compat .docs .site site .helm .matrix .patroni .celery-suite .django .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
+	rm -rf .venv .apm .ecosystem .compat .docs .site site .dashboard .helm .matrix .patroni .celery-suite .django .uv .servers .demo .bench .*_cache .hypothesis .coverage* dist
 
 # Only a changed lock file or project file makes it again.
 .venv/.synced: $(LOCKED) | python $(UV)

@@ -24,7 +24,7 @@ _CONFIGURATION = """
 global: {{scrape_interval: 1s, scrape_timeout: 1s}}
 scrape_configs:
   - job_name: outbox-relay
-    static_configs: [{{targets: {targets}}}]
+    static_configs: {targets}
 """
 
 
@@ -39,11 +39,16 @@ def find_or_fetch(program: str) -> Path:
 
 
 class Prometheus(Server):
-    """A server that scrapes its targets (host:port) every second as the job `outbox-relay`."""
+    """A server that scrapes its targets (host:port) every second as the job `outbox-relay`.
+
+    Targets that are given by names have these as their label `instance`.
+    """
 
     name = "prometheus"
 
-    def __init__(self, folder: Path, executable: Path, targets: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, executable: Path, targets: Sequence[str] | Mapping[str, str]
+    ) -> None:
         super().__init__(folder)
         self._executable = executable
         self._targets = targets
@@ -56,7 +61,7 @@ class Prometheus(Server):
 
     def _command(self) -> Command:
         configuration = self.folder / "prometheus.yml"
-        configuration.write_text(_CONFIGURATION.format(targets=list(self._targets)))
+        configuration.write_text(_CONFIGURATION.format(targets=_static(self._targets)))
         return Command(
             [
                 str(self._executable),
@@ -72,3 +77,12 @@ class Prometheus(Server):
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+
+def _static(targets: Sequence[str] | Mapping[str, str]) -> str:
+    """As `static_configs` has them; JSON is YAML."""
+    if not isinstance(targets, Mapping):
+        return json.dumps([{"targets": list(targets)}])
+    return json.dumps(
+        [{"targets": [at], "labels": {"instance": name}} for name, at in targets.items()]
+    )
