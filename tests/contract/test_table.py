@@ -20,6 +20,7 @@ from outbox_relay.postgres import (
     chores,
     holds,
     home,
+    orphans,
     replays,
     session,
     statements,
@@ -73,6 +74,7 @@ LOOP: dict[str, dict[str, Any]] = {
     "RELEASE": {**HELD, "suspicion": 1},
     "RENEW": {**HELD, "lease_seconds": 10.0},
     "DROP_ORPHANS": HELD,
+    "PARK_DETACHED": {**HELD, "delay": 1.0},
     "HOLDS": {},
     "ENDLESS": {},
     "WAKE": {"above": 0, "limit": 1000},
@@ -81,7 +83,7 @@ LOOP: dict[str, dict[str, Any]] = {
 #: Every statement there is.
 STATEMENTS = {
     name: each
-    for module in (session, statements, chores, holds, home, waiting, workers, replays)
+    for module in (session, statements, orphans, chores, holds, home, waiting, workers, replays)
     for name, each in vars(module).items()
     if isinstance(each, Statement)
 }

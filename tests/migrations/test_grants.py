@@ -158,6 +158,7 @@ def test_a_relay_does_all_its_work(login_as: LoginAs, database: str) -> None:
     )
     store.promote(1000)
     store.release([messages[2].held])
+    store.park_detached([messages[2].held], 60)
     store.drop_orphans([messages[2].held])
     store.round_trip(None, Turn(messages[3:], 0, 0, 2, 60))
     store.forget(messages[3:4])

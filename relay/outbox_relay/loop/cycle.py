@@ -19,6 +19,7 @@ from outbox_relay.core.claim import Batch, Claim, Reply, Turn
 from outbox_relay.core.decide import Core
 from outbox_relay.core.fence import Fence, Waiting
 from outbox_relay.core.message import Message, Outcomes, Refusal
+from outbox_relay.loop import orphans
 from outbox_relay.loop.fenced import Fenced
 from outbox_relay.loop.quarantine import Quarantine
 from outbox_relay.loop.refused import Refused
@@ -249,8 +250,7 @@ class Cycle:
         self._core.given_back([held.id for held in (*work.later, *fetched.orphans)])
         if work.later:
             store.release(work.later)
-        if fetched.orphans and (dropped := store.drop_orphans(fetched.orphans)):
-            log.warning("orphans_dropped", messages=dropped)
+        orphans.forget(fetched.orphans, store)
 
     def _turned(self, turn: Turn, reply: Reply, began: float, seconds: float = 0.0) -> None:
         """The turn is committed; the database was waited for so long."""

@@ -21,6 +21,7 @@ Where a process serves many outboxes, what is about one of them has its name as 
 | grace_over | warning | a server was silent until the end of the grace period |
 | claim_outlived | warning | a claim was too old to publish after a pause of this process |
 | orphans_dropped | warning | work whose message somebody had deleted by hand was forgotten |
+| slot_detached | warning | the table of their slot is detached: how many messages are put off |
 | doorbell_off | info | nothing can wake this relay, and it polls: why |
 | chore_failed | error | promoting, counting or forgetting failed: which, and why; once a minute |
 | message_set_apart | error | a row that could not be promoted is dead, so that others can be |

@@ -258,20 +258,6 @@ WHERE id = ANY (ARRAY(
 """,
 )
 
-#: Delete work whose message somebody has deleted by hand: there is nothing to publish. Fenced too.
-#: A sub-select, because NOT EXISTS may become a join that reads every message there is.
-DROP_ORPHANS: Final = Statement(
-    "drop_orphans",
-    """
-DELETE FROM {outbox}.ready r
-WHERE id = ANY (ARRAY(
-    SELECT id FROM {outbox}.ready
-    WHERE id = ANY (%(ids)s::bigint[]) AND claim_id = ANY (%(claim_ids)s::bigint[])
-    FOR UPDATE SKIP LOCKED))
-  AND (SELECT m.id FROM {outbox}.message m WHERE m.id = r.id AND m.slot = r.slot) IS NULL
-""",
-)
-
 #: Keep claims that are still in use. One that is locked cannot be claimed by another either.
 RENEW: Final = Statement(
     "renew",

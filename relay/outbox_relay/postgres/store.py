@@ -14,7 +14,7 @@ from outbox_relay.core.claim import Claim, ClaimedRow, Fetched, Reply, Turn
 from outbox_relay.core.message import Held, Message, Parking
 from outbox_relay.core.size import Oversized
 from outbox_relay.errors import SchemaError
-from outbox_relay.postgres import chores, standbys, statements, turns, waiting
+from outbox_relay.postgres import chores, orphans, standbys, statements, turns, waiting
 from outbox_relay.postgres.database import BoundedConnection, connect, leave, translated
 from outbox_relay.postgres.doorbell import Bell, Look
 from outbox_relay.postgres.holds import Holding
@@ -148,11 +148,11 @@ class Store(Session):
 
     def _complete(self, claim: Claim, found: list[Message]) -> Fetched:
         """Add large messages, as far as MAX_FETCH_BYTES reach, and what is known of attempts."""
-        orphans: list[Held] = []
+        unseen: list[Held] = []
         if len(found) < len(claim.rows):
             there = {message.id for message in found}
             gone = (row for row in claim.rows if row.id not in there)
-            orphans = [Held(row.id, row.slot, claim.claim_id) for row in gone]
+            unseen = [Held(row.id, row.slot, claim.claim_id) for row in gone]
         too_large: list[Held] = []
         oversized: list[Oversized] = []
         if large := [message for message in found if message.body is None]:
@@ -168,7 +168,7 @@ class Store(Session):
         marked = {row.id: row for row in claim.rows if row.attempts or row.suspicion}
         messages = [_mark(m, marked) for m in found] if marked else found
         messages.sort(key=_by_id)
-        return Fetched(messages, too_large, orphans, oversized)
+        return Fetched(messages, too_large, unseen, oversized)
 
     def _large(
         self, messages: Sequence[Message], limit: int
@@ -194,10 +194,15 @@ class Store(Session):
 
         The rest, which was moved to another slot between claim and fetch, is given back.
         """
-        self._run(statements.DROP_ORPHANS, _held(held))
+        self._run(orphans.DROP_ORPHANS, _held(held))
         dropped = self._cursor.rowcount
         self.release(held)
         return dropped
+
+    def park_detached(self, held: Sequence[Held], delay: float) -> int:
+        """Put off claimed work whose slot is detached for so many seconds; returns how much."""
+        self._run(orphans.PARK_DETACHED, {**_held(held), "delay": delay})
+        return self._cursor.rowcount
 
     def settle_late(self, messages: Sequence[Message]) -> set[int]:
         """Settle what `Reply.unsettled` named; returns the ids that are still locked."""

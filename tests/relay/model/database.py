@@ -341,6 +341,10 @@ class ModelStore:
             [Held(r.id, r.slot, claimed.claim_id) for r in claimed.rows if r.id not in messages],
         )
 
+    def park_detached(self, *_: object) -> int:
+        """No slot is detached here."""
+        return 0
+
     def drop_orphans(self, held: Sequence[Held]) -> int:
         """What a snapshot that was put back does not know."""
         self.release(held)

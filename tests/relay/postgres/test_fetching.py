@@ -4,11 +4,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import errors
 
 from outbox_relay.core.message import Held
 from outbox_relay.postgres import store as store_module
 from outbox_relay.postgres.store import Store
-from tests.fixtures.rows import commit_rows
+from tests.fixtures.rows import commit_rows, ids_in
 from tests.relay.postgres.steps import claim, fetch, lease, settle
 
 
@@ -135,3 +136,83 @@ def test_work_moved_to_another_slot_is_given_back(emptied_database: str, store: 
     assert found.messages == []
     assert store.drop_orphans(found.orphans) == 0
     assert [m.message_id for m in claim(store, number=2)] == [message_id]
+
+
+def an_old_message(connection: psycopg.Connection[Any], message_id: str) -> int:
+    """Make it older than what retention remembers; returns the slot that it has to itself."""
+    connection.execute(
+        "UPDATE outbox.message SET slot = (slot + 3) %% 16, created_at = now() - interval '3 days'"
+        " WHERE message_id = %s",
+        [message_id],
+    )
+    row = connection.execute(
+        "UPDATE outbox.ready r SET slot = m.slot FROM outbox.message m"
+        " WHERE m.id = r.id AND m.message_id = %s RETURNING m.slot",
+        [message_id],
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def alter(connection: psycopg.Connection[Any], what: str) -> None:
+    """Change what belongs to the table of messages."""
+    connection.execute(f"ALTER TABLE outbox.message {what}".encode())
+
+
+def detach(connection: psycopg.Connection[Any], slot: int) -> None:
+    """Take the slot away at once."""
+    alter(connection, f"DETACH PARTITION outbox.message_{slot}")
+
+
+def begin_to_detach(connection: psycopg.Connection[Any], slot: int) -> None:
+    """Take it away for later transactions alone: an earlier one still reads it."""
+    with psycopg.connect(connection.info.dsn, password=connection.info.password) as reader:
+        reader.execute("SELECT FROM outbox.message LIMIT 1")
+        connection.execute("SET statement_timeout = '500ms'")
+        with pytest.raises(errors.QueryCanceled):
+            alter(connection, f"DETACH PARTITION outbox.message_{slot} CONCURRENTLY")
+    connection.execute("RESET statement_timeout")
+
+
+def finish_detaching(connection: psycopg.Connection[Any], slot: int) -> None:
+    """The earlier transaction has ended."""
+    alter(connection, f"DETACH PARTITION outbox.message_{slot} FINALIZE")
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["detached", "being detached"])
+def test_work_of_a_detached_slot_waits(database: str, store: Store, at_once: bool) -> None:
+    """Nobody has deleted its message: once it is attached again, it is published, however old."""
+    old, new = commit_rows(database, 2)
+    with psycopg.connect(database, autocommit=True) as connection:
+        slot = an_old_message(connection, old)
+        (detach if at_once else begin_to_detach)(connection, slot)
+
+        found = fetch(store, lease(store))
+
+        assert [m.message_id for m in found.messages] == [new]
+        assert store.park_detached(found.orphans, delay=0) == 1
+        assert store.drop_orphans(found.orphans) == 0
+        settle(store, found.messages)
+        connection.execute("SELECT outbox.purge('1 day')")
+        if not at_once:
+            finish_detaching(connection, slot)
+        alter(connection, f"ATTACH PARTITION outbox.message_{slot} FOR VALUES IN ({slot})")
+
+    assert ids_in(database, "sent") == {new}
+    assert store.promote(10) == 1
+    assert [m.message_id for m in claim(store, number=2)] == [old]
+
+
+def test_work_of_a_slot_detached_after_that_is_not_dropped(database: str, store: Store) -> None:
+    """Its message was not found, and is not to be seen by now: it is not taken for deleted."""
+    (old,) = commit_rows(database)
+    with psycopg.connect(database, autocommit=True) as connection:
+        slot = an_old_message(connection, old)
+        rows = lease(store)
+        detach(connection, slot)
+        held = [Held(row.id, row.slot, 1) for row in rows]
+
+        assert store.drop_orphans(held) == 0
+        alter(connection, f"ATTACH PARTITION outbox.message_{slot} FOR VALUES IN ({slot})")
+
+    assert [m.message_id for m in claim(store, number=2)] == [old]
