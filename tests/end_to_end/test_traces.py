@@ -8,7 +8,6 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from tests.end_to_end.traced import SENTRY
 from tests.fixtures.broker import Broker, frozen_queue
 from tests.fixtures.otlp import Collector, Seen
 from tests.fixtures.programs import CHECKOUT, Relay, RelayFactory, WorkerFactory
@@ -16,6 +15,8 @@ from tests.fixtures.rows import states
 from tests.fixtures.waiting import wait_until
 
 SECONDS = 60.0
+#: Another propagator's header, which a request may carry as well.
+SENTRY = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1"
 Request = Callable[[], tuple[str, str]]
 
 
@@ -25,7 +26,7 @@ def request_(database: str, collector: Collector) -> Request:
 
     def send() -> tuple[str, str]:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.end_to_end.traced", database],
+            [sys.executable, "-m", "tests.end_to_end.traced", database, SENTRY],
             cwd=CHECKOUT,
             env={**os.environ, **collector.environment(), "OTEL_SERVICE_NAME": "shop"},
             capture_output=True,

@@ -1,6 +1,8 @@
 """A shop whose requests and workers are traced: `celery -A tests.end_to_end.traced worker`.
 
-Run as a program, it is the request: `python -m tests.end_to_end.traced DATABASE_URL`.
+Run as a program, it is the request: `python -m tests.end_to_end.traced DATABASE_URL SENTRY_TRACE`,
+the latter being another propagator's header. No test imports it: that would trace whatever pool
+the test's own process begins, for all tests to come.
 """
 
 import os
@@ -16,9 +18,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from celery_outbox import OutboxCelery
-
-#: Another propagator's header, which a request may carry as well.
-SENTRY = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1"
 
 app = OutboxCelery("traced", broker=os.environ.get("TRACED_BROKER_URL"))
 app.conf.update(task_default_queue="mail", broker_connection_retry_on_startup=True)
@@ -40,14 +39,14 @@ def instrument(**_: Any) -> None:
     CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]  # theirs has no types
 
 
-def main(url: str) -> None:
+def main(url: str, sentry_trace: str) -> None:
     """Serve a request: what it stores and the task are one transaction."""
     instrument()
     with trace.get_tracer("shop").start_as_current_span("POST /orders") as span:
         with psycopg.connect(url) as connection, app.outbox.using(connection):
-            sent = bill.apply_async(headers={"sentry-trace": SENTRY})
+            sent = bill.apply_async(headers={"sentry-trace": sentry_trace})
         print(f"{span.get_span_context().trace_id:032x} {sent.id}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
