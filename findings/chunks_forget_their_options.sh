@@ -7,7 +7,7 @@
 # Happens:  chunks.apply_async() makes a group of them and gives it what it was called with; what set() left in
 #           the signature's own options is dropped without a word.
 # Matters:  outbox= is such an option. Where a database is configured the chunks were stored apart, and survived
-#           the rollback of the transaction that was named: celery_outbox replaces chunks.group.
+#           the rollback of the transaction that was named, until ours replaced chunks.group.
 
 . "$(dirname "$0")/lib/finding.sh"
 packages celery==5.7.0 kombu==5.7.0

@@ -7,7 +7,7 @@
 #           when the send raises. A daily entry whose minute falls into an outage is a day late, and a
 #           one-off entry of django-celery-beat is disabled without having been sent.
 # Matters:  an outbox takes the broker out of this, and puts its database in: an outage of that would lose
-#           runs instead. Ours takes the count back and tries again (producer/celery_outbox/beat.py).
+#           runs instead. Ours takes the count back and tries again.
 
 . "$(dirname "$0")/lib/finding.sh"
 packages celery==5.7.0 kombu==5.7.0 django-celery-beat==2.9.0 Django==5.2.8
