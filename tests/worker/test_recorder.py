@@ -25,14 +25,14 @@ def ending(id_: str, task: str = "t", error: str | None = None) -> Ending:
 
 def recorder(connect: Callable[[], Any]) -> Recorder:
     """Of a worker that holds nothing."""
-    return Recorder(connect, "w@host", ["t"], lambda _: [])
+    return Recorder(connect, lambda _: [])
 
 
 def test_what_comes_while_a_batch_is_written_waits_for_the_next(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However busy a worker is, it has a transaction each half second, not one after another."""
-    monkeypatch.setattr(recording, "INTERVAL", 3600.0)
+    monkeypatch.setattr(recording, "INTERVAL", 0.0)
     monkeypatch.setattr(recording, "BATCH", 3)
     connect = KeptConnections(ledger.dsn).connection
     transactions = 0
@@ -41,6 +41,7 @@ def test_what_comes_while_a_batch_is_written_waits_for_the_next(
     def counted() -> Any:
         nonlocal transactions
         transactions += 1
+        monkeypatch.setattr(recording, "INTERVAL", 3600.0)  # until it looks again
         if busy:
             kept.note(ending(f"meanwhile {transactions}"))
         return connect()
@@ -48,7 +49,7 @@ def test_what_comes_while_a_batch_is_written_waits_for_the_next(
     kept = recorder(counted)
     for number in range(3):
         kept.note(ending(f"{number}"))
-    kept.start()
+    kept.start("w@host", ["t"])
     wait_until(lambda: ledger.run(COUNT) == [(3,)], SECONDS, "a first batch")
     busy = False
 
@@ -60,12 +61,18 @@ def test_what_comes_while_a_batch_is_written_waits_for_the_next(
 
 def test_a_full_batch_waits_for_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has piled up while the database was away is written at once, batch after batch."""
-    monkeypatch.setattr(recording, "INTERVAL", 3600.0)
+    monkeypatch.setattr(recording, "INTERVAL", 0.0)
     monkeypatch.setattr(recording, "BATCH", 3)
-    kept = recorder(KeptConnections(ledger.dsn).connection)
+    connections = KeptConnections(ledger.dsn)
+
+    def connect() -> Any:
+        monkeypatch.setattr(recording, "INTERVAL", 3600.0)  # until it looks again
+        return connections.connection()
+
+    kept = recorder(connect)
     for number in range(10):
         kept.note(ending(f"{number}"))
-    kept.start()
+    kept.start("w@host", ["t"])
 
     wait_until(lambda: ledger.run(COUNT) == [(9,)], SECONDS, "three batches")
     kept.stop()
@@ -82,7 +89,7 @@ def test_whatever_is_in_a_text_it_is_kept(ledger: Ledger) -> None:
     kept.note(ending("nul", task="a\0b"))
     kept.note(ending("half", task="a\ud800"))
     kept.note(ending("long", task="x" * 300))
-    kept.start()
+    kept.start("w@host", ["t"])
 
     kept.stop()
 
@@ -102,7 +109,7 @@ def test_times_are_as_the_worker_measured_them(ledger: Ledger) -> None:
     kept.note(("known", "t", "succeeded", None, 3, now - 3600, now - 1800))
     kept.note(("held", "t", "held", None, 0, now - 3600, None))
     kept.note(("thrown", "t", "unregistered", "NotRegistered", 0, None, now - 1800))
-    kept.start()
+    kept.start("w@host", ["t"])
 
     kept.stop()
 

@@ -101,13 +101,7 @@ class Announcer:
 
     def _run_one(self, statement: Statement) -> Row | None:
         with opened(self._connect) as target:
-            try:
-                row = target.begin(statement)
-                target.commit(None)
-            except BaseException as error:
-                target.roll_back(error)
-                raise
-        return row
+            return target.alone(statement)
 
     def _warn(self, error: Exception) -> None:
         """Once for each outage; what the driver says may have the address, and no row."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from celery_inbox.errors import TransactionEnded
 from celery_inbox.proxies import bare
-from celery_inbox.target import Row, Statement, ended_early
+from celery_inbox.target import Row, Statement, committed, ended_early
 
 
 class DjangoTarget:
@@ -25,6 +25,10 @@ class DjangoTarget:
         block.__enter__()
         self._block = block
         return None if first is None else self.execute(first)
+
+    def alone(self, statement: Statement) -> Row | None:
+        """Run it in a transaction of its own."""
+        return committed(self, statement)
 
     def execute(self, statement: Statement) -> Row | None:
         """Run it as Django would: its errors are Django's, and a broken block refuses it."""

@@ -4,8 +4,8 @@ Celery tells a request of every ending, whatever the pool, and also when the chi
 died: so nothing here depends on a child. What is given back to the broker has not ended.
 """
 
-import time
 from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
 from typing import Any
 
 from billiard.exceptions import Terminated, WorkerLostError
@@ -48,15 +48,15 @@ def follow(request: Any, note: Note) -> None:
         _classes[kind] = _over(kind)
     request.__class__ = _classes[kind]
     request.note_ending = note
-    request.received_monotonic = time.monotonic()
+    request.received_monotonic = monotonic()
 
 
 def held(request: Any, older_than: float) -> Ending | None:
     """What to say of a request that is not done with yet, if it was received so long ago."""
     received = getattr(request, "received_monotonic", None)
-    if received is None or time.monotonic() - received < older_than:
+    if received is None or monotonic() - received < older_than:
         return None
-    return _ending(request, "held", None, finished=False)
+    return _ending(request, "held", None, None)
 
 
 def revoked(request: Any, task: str, reason: str | None) -> Ending:
@@ -111,7 +111,7 @@ def _outcome(error: BaseException) -> str | None:
     return "failed"
 
 
-def _ending(request: Any, outcome: str, error: str | None, *, finished: bool = True) -> Ending:
+def _ending(request: Any, outcome: str, error: str | None, finished: float | None) -> Ending:
     # Text is cleaned as it is written, on the other thread.
     id_, name, headers = request.id, request.name, request.request_dict
     again = headers.get("retries") or headers.get("replaced_task_nesting")
@@ -122,12 +122,12 @@ def _ending(request: Any, outcome: str, error: str | None, *, finished: bool = T
         error,
         run_number(headers) if again else 0,
         request.received_monotonic,
-        time.monotonic() if finished else None,
+        finished,
     )
 
 
 def _now(id_: object, task: object, outcome: str, error: str | None, run: int) -> Ending:
-    return clean(id_), clean(task), outcome, error, run, None, time.monotonic()
+    return clean(id_), clean(task), outcome, error, run, None, monotonic()
 
 
 _classes: dict[type, type] = {}
@@ -144,7 +144,7 @@ def _telling(on_success: Callable[..., Any]) -> Callable[..., Any]:
     def tell(self: Any, failed__retval__runtime: Any, **options: Any) -> Any:
         answer = on_success(self, failed__retval__runtime, **options)
         if not failed__retval__runtime[0]:
-            self.note_ending(_ending(self, "succeeded", None))
+            self.note_ending(_ending(self, "succeeded", None, monotonic()))
         return answer
 
     return tell
@@ -167,7 +167,7 @@ class _Followed:
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.received_monotonic = time.monotonic()
+        self.received_monotonic = monotonic()
 
     def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
         """Failed, retried, rejected, ignored, or lost with its child."""
@@ -179,7 +179,7 @@ class _Followed:
         cancelled = getattr(self, "_already_cancelled", False)
         if outcome and not self.given_back and not cancelled:
             name = None if outcome in ("succeeded", "retried", "ignored") else name_of(error)
-            self.note_ending(_ending(self, outcome, name))
+            self.note_ending(_ending(self, outcome, name, monotonic()))
         return answer
 
     def reject(self, requeue: bool = False) -> Any:

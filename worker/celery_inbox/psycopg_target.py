@@ -29,11 +29,7 @@ class PsycopgTarget:
 
     def begin(self, first: Statement | None) -> Row | None:
         """BEGIN, or a savepoint where the connection is in a transaction already."""
-        if self._connection.closed:
-            raise UnusableConnection(
-                "@idempotent: the connection it was given is closed. connect() must open another "
-                "one each time; to keep one open, give @idempotent a database URL or a pool"
-            )
+        self._refuse_closed()
         self._own = self._connection.info.transaction_status is TransactionStatus.IDLE
         # What connection.transaction() makes, but that would leave the pipeline on in its block.
         block = psycopg.Transaction(self._connection)
@@ -42,6 +38,14 @@ class PsycopgTarget:
             self._block = block
             cursor = None if first is None else run(self._connection, first)
         return None if cursor is None else first_row(cursor)
+
+    def alone(self, statement: Statement) -> Row | None:
+        """BEGIN, the statement and COMMIT together."""
+        self._refuse_closed()
+        with one_round_trip(self._connection), self._connection.transaction():
+            cursor = run(self._connection, statement)
+        self._commit_what_had_begun()
+        return first_row(cursor)
 
     def execute(self, statement: Statement) -> Row | None:
         """Run it with a cursor of our own: the connection's is the application's choice."""
@@ -56,8 +60,7 @@ class PsycopgTarget:
                 run(self._connection, last)
             block, self._block = self._block, None
             block.__exit__(None, None, None)
-        if self._connection.info.transaction_status is TransactionStatus.INTRANS:
-            self._commit_what_had_begun()
+        self._commit_what_had_begun()
 
     def roll_back(self, error: BaseException) -> None:
         """Leave the block as psycopg has it, or end what a failed COMMIT left open."""
@@ -71,7 +74,17 @@ class PsycopgTarget:
         """True where the body closed the connection, false where it was lost."""
         return self._connection.closed and not self._connection.broken
 
+    def _refuse_closed(self) -> None:
+        if self._connection.closed:
+            raise UnusableConnection(
+                "@idempotent: the connection it was given is closed. connect() must open another "
+                "one each time; to keep one open, give @idempotent a database URL or a pool"
+            )
+
     def _commit_what_had_begun(self) -> None:
+        """Where the connection was in a transaction already."""
+        if self._connection.info.transaction_status is not TransactionStatus.INTRANS:
+            return
         try:
             self._connection.commit()
         except psycopg.ProgrammingError as error:

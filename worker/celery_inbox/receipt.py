@@ -46,8 +46,7 @@ class Keeper:
 
     def __init__(self, app: Celery, connect: Connect) -> None:
         self._app = app
-        self._connect = connect
-        self._recorder: Recorder | None = None
+        self._recorder = Recorder(connect, self._held)
 
     def step(self) -> type[bootsteps.StartStopStep]:
         """A part of the worker: begins with it, and hears of what cannot be decoded."""
@@ -83,14 +82,12 @@ class Keeper:
 
     def begin(self, worker: str) -> None:
         """Begin to write, if that has not begun."""
-        if self._recorder is None:
-            self._recorder = Recorder(self._connect, worker, self._app.tasks, self._held)
-            self._recorder.start()
+        self._recorder.start(worker, self._app.tasks)
 
     def follow(self) -> None:
         """Have the requests of all tasks tell of their endings, before there are any."""
         tasks = [*self._app.tasks.values()]
-        endings.follow_tasks(tasks, self._note)
+        endings.follow_tasks(tasks, self._recorder.note)
         if any(_has_own_strategy(task) for task in tasks):
             signals.task_received.connect(self.on_received, weak=False)
 
@@ -99,7 +96,7 @@ class Keeper:
         if sender.app is not self._app:
             return
         try:
-            endings.follow(request, self._note)
+            endings.follow(request, self._recorder.note)
         except (AttributeError, TypeError):  # a strategy of its own, with requests of its own
             logger.warning(
                 "receipts: %s has requests of a kind that tells of no ending: it leaves none",
@@ -112,12 +109,12 @@ class Keeper:
         """Before it began, or while it ran."""
         if sender.app is self._app:
             reason = "expired" if expired else "terminated" if terminated else None
-            self._note(endings.revoked(request, sender.name, reason))
+            self._recorder.note(endings.revoked(request, sender.name, reason))
 
     def on_unknown(self, sender: Any, message: Any, **_: object) -> None:
         """A task that is not registered here."""
         if sender.app is self._app:
-            self._note(endings.unreadable(message, "unregistered", "NotRegistered"))
+            self._note_unreadable(message, "unregistered", "NotRegistered")
 
     def on_rejected(self, sender: Any, message: Any, exc: Any, **_: object) -> None:
         """No message of Celery's, or one that this worker may not read."""
@@ -127,16 +124,16 @@ class Keeper:
     def on_undecodable(self, message: Any, error: BaseException | None) -> None:
         """Thrown away, or rejected."""
         name = endings.name_of(error) if error else None
-        self._note(endings.unreadable(message, "undecodable", name))
+        self._note_unreadable(message, "undecodable", name)
 
     def on_shutdown(self, sender: Any, **_: object) -> None:
         """The last receipts, once the pool has stopped."""
-        if sender.app is self._app and self._recorder is not None:
+        if sender.app is self._app:
             self._recorder.stop()
-            self._recorder = None
 
-    def _note(self, ending: Ending | None) -> None:
-        if ending is not None and self._recorder is not None:
+    def _note_unreadable(self, message: Any, outcome: str, error: str | None) -> None:
+        ending = endings.unreadable(message, outcome, error)
+        if ending is not None:
             self._recorder.note(ending)
 
     def _held(self, older_than: float) -> list[Ending]:

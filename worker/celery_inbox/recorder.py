@@ -17,14 +17,14 @@ from typing import Any
 from celery.utils.log import get_logger
 
 from celery_inbox import transient
-from celery_inbox.endings import Ending, clean
+from celery_inbox.endings import MAX_NAME, Ending, clean
 from celery_inbox.target import Statement
 from celery_inbox.targets import opened
 from celery_inbox.transient import UNDEFINED_FUNCTION, UNDEFINED_SCHEMA, sqlstate
 
 logger = get_logger(__name__)
 
-#: Seconds between two batches, unless so many receipts wait, which are a batch at most.
+#: Seconds between two looks at what waits, and how many receipts are a batch at most.
 INTERVAL, BATCH = 0.5, 5_000
 #: Receipts that wait for a database; a hundred bytes or two each.
 MAX_WAITING = 100_000
@@ -53,42 +53,43 @@ class Recorder:
     """The receipts of one worker."""
 
     def __init__(
-        self,
-        connect: Callable[[], Any],
-        worker: str,
-        tasks: Iterable[str],
-        held: Callable[[float], Sequence[Ending]],
+        self, connect: Callable[[], Any], held: Callable[[float], Sequence[Ending]]
     ) -> None:
         """`held` returns what the worker has held for that many seconds."""
         self._connect = connect
-        self._worker = worker
-        self._tasks = sorted(tasks)
         self._held = held
+        self._worker = ""
+        self._tasks: list[str] = []
         self._waiting: deque[Ending] = deque(maxlen=MAX_WAITING)
         self._given_up = 0
-        self._wake = threading.Event()
-        self._ending = False
+        self._end = threading.Event()
         self._logged = float("-inf")
         self._watched = False
-        self._thread = threading.Thread(target=self._run, name="celery-inbox receipts", daemon=True)
+        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Begin to write."""
-        self._thread.start()
+    def start(self, worker: str, tasks: Iterable[str]) -> None:
+        """Begin to write, of this worker with these tasks; nothing, if that has begun."""
+        if self._thread is None:
+            self._worker, self._tasks, self._watched = worker, sorted(tasks), False
+            self._end = threading.Event()
+            self._thread = threading.Thread(
+                target=self._run, args=(self._end,), name="celery-inbox receipts", daemon=True
+            )
+            self._thread.start()
 
     def note(self, ending: Ending) -> None:
-        """Remember an ending; never waits."""
+        """Remember an ending; never waits, and wakes nobody: it is called for every task."""
         if len(self._waiting) == MAX_WAITING:
             self._given_up += 1
         self._waiting.append(ending)
-        if len(self._waiting) == BATCH:
-            self._wake.set()
 
     def stop(self) -> None:
         """Write what is left, within a few seconds."""
-        self._ending = True
-        self._wake.set()
+        if self._thread is None:
+            return
+        self._end.set()
         self._thread.join(LAST_WORDS)
+        self._thread = None
         if self._waiting:
             logger.warning(
                 "receipts: %d not written, as the database did not take them in time; an audit "
@@ -96,12 +97,10 @@ class Recorder:
                 len(self._waiting),
             )
 
-    def _run(self) -> None:
+    def _run(self, end: threading.Event) -> None:
         pause, held_at = INTERVAL, time.monotonic() + HELD_EVERY
         while True:
-            self._wake.wait(pause)
-            self._wake.clear()
-            ending = self._ending  # read first: nothing is noted after it was set
+            ending = end.wait(pause)  # read first: nothing is noted after it was set
             began = time.monotonic()
             if began >= held_at and not ending:
                 held_at = began + HELD_EVERY
@@ -161,12 +160,7 @@ class Recorder:
 
     def _execute(self, statement: Statement) -> None:
         with opened(self._connect) as target:
-            try:
-                target.begin(statement)
-                target.commit(None)
-            except BaseException as error:
-                target.roll_back(error)
-                raise
+            target.alone(statement)
 
     def _log(self, error: Exception) -> None:
         """Say what is wrong, now and again."""
@@ -186,23 +180,40 @@ def _columns(batch: Sequence[Ending]) -> tuple[str, ...]:
     ids, tasks, outcomes, errors, runs, received, finished = zip(*batch, strict=True)
     now = time.monotonic()
     return (
-        *(_texts(column) for column in (ids, tasks, outcomes, errors)),
-        _numbers(runs),
-        _numbers([None if at is None else now - at for at in received]),
-        _numbers([None if at is None else now - at for at in finished]),
+        _ids(ids),
+        *(_texts(column) for column in (tasks, outcomes, errors)),
+        "{" + ",".join(map(str, runs)) + "}",
+        _ages(received, now),
+        _ages(finished, now),
     )
 
 
+def _ids(column: Sequence[str]) -> str:
+    """All different, so looked at together where they are as ids are."""
+    text = "\0".join(column)
+    if not (text.isascii() and text.count("\0") == len(column) - 1):
+        return _texts(column)
+    if max(map(len, column)) > MAX_NAME:
+        return _texts(column)
+    return '{"' + _escaped(text).replace("\0", '","') + '"}'
+
+
 def _texts(column: Sequence[str | None]) -> str:
+    """A few, of which most come again and again."""
     quoted = {text: _quoted(text) for text in set(column)}
     return "{" + ",".join(map(quoted.__getitem__, column)) + "}"
 
 
 def _quoted(text: str | None) -> str:
-    if text is None:
-        return "NULL"
-    return '"' + clean(text).replace("\\", r"\\").replace('"', r"\"") + '"'
+    return "NULL" if text is None else f'"{_escaped(clean(text))}"'
 
 
-def _numbers(column: Sequence[float | None]) -> str:
-    return "{" + json.dumps(column)[1:-1] + "}"  # JSON writes numbers and null as Postgres does
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"")
+
+
+def _ages(column: Sequence[float | None], now: float) -> str:
+    """In seconds, to the microsecond, as Postgres has times."""
+    if None in column:
+        return "{" + ",".join("NULL" if at is None else f"{now - at:.6f}" for at in column) + "}"
+    return "{" + ("%.6f," * len(column) % tuple([now - at for at in column]))[:-1] + "}"  # type: ignore[operator]  # no None is among them

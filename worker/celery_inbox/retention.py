@@ -6,7 +6,7 @@ from typing import Any
 
 from celery_inbox.errors import InboxMissing
 from celery_inbox.sources import connect_by
-from celery_inbox.target import Row, Statement, Target
+from celery_inbox.target import Statement
 from celery_inbox.targets import opened
 from celery_inbox.transient import UNDEFINED_FUNCTION, UNDEFINED_SCHEMA, sqlstate
 
@@ -33,23 +33,13 @@ def purge(connect: Any, older_than: timedelta = RETENTION) -> int:
 
 
 def _purge_portion(connect: Callable[[], Any], older_than: timedelta) -> int:
-    with opened(connect) as target:
-        try:
-            row = _purged(target, older_than)
-        except BaseException as error:
-            target.roll_back(error)
-            raise
-    return int(row[0]) if row else 0
-
-
-def _purged(target: Target, older_than: timedelta) -> Row | None:
     try:
-        row = target.begin(Statement(_PURGE, (older_than.total_seconds(),)))
+        with opened(connect) as target:
+            row = target.alone(Statement(_PURGE, (older_than.total_seconds(),)))
     except Exception as error:
         if sqlstate(error) in (UNDEFINED_FUNCTION, UNDEFINED_SCHEMA):
             raise InboxMissing(
                 "the database has no function inbox.purge: run `outbox-migrate up` on it"
             ) from error
         raise
-    target.commit(None)
-    return row
+    return int(row[0]) if row else 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_inbox.errors import TransactionEnded
 from celery_inbox.proxies import bare
-from celery_inbox.target import Row, Statement, ended_early
+from celery_inbox.target import Row, Statement, committed, ended_early
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, SessionTransaction
@@ -28,6 +28,10 @@ class SQLAlchemyTarget:
         block = session.begin_nested() if session.in_transaction() else session.begin()
         self._block = block.__enter__()
         return None if first is None else self.execute(first)
+
+    def alone(self, statement: Statement) -> Row | None:
+        """Run it in a transaction of its own."""
+        return committed(self, statement)
 
     def execute(self, statement: Statement) -> Row | None:
         """Run it on the session's connection; BEGIN, if it is due, travels with it."""

@@ -29,6 +29,9 @@ class Target(Protocol):
     def begin(self, first: Statement | None) -> Row | None:
         """Begin a transaction with this statement, and return its first row, if any."""
 
+    def alone(self, statement: Statement) -> Row | None:
+        """Run one statement in a transaction of its own and return its first row, if any."""
+
     def execute(self, statement: Statement) -> Row | None:
         """Run one statement in that transaction and return its first row, if any."""
 
@@ -46,6 +49,17 @@ class Target(Protocol):
 
         What cannot be seen from here, such as a COMMIT in SQL, the database notices.
         """
+
+
+def committed(target: Target, statement: Statement) -> Row | None:
+    """Run one statement in a transaction of its own, step by step."""
+    try:
+        row = target.begin(statement)
+        target.commit(None)
+    except BaseException as error:
+        target.roll_back(error)
+        raise
+    return row
 
 
 def ended_early() -> str:
