@@ -28,6 +28,13 @@ _INFO: Final = (
 _DO: Final = (
     '{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{vhost}">>, queue, <<"{name}">>)), {what}'
 )
+#: RabbitMQ 3.10 knows of no kinds of members.
+_ADD: Final = (
+    'Queue = [<<"{vhost}">>, <<"{name}">>, {node}], '
+    "Kind = case erlang:function_exported(rabbit_quorum_queue, add_member, 5) of "
+    "true -> [promotable]; false -> [] end, "
+    "apply(rabbit_quorum_queue, add_member, Queue ++ Kind ++ [10000])"
+)
 _CUT: Final = "[{erlang:set_cookie(N, wrong), erlang:disconnect_node(N)} || N <- nodes()]"
 _HEAL: Final = "[{{erlang:set_cookie(N, erlang:get_cookie()), net_adm:ping(N)}} || N <- [{others}]]"
 
@@ -96,11 +103,13 @@ class QuorumQueue(RabbitQueue):
         )
 
     def grow_to(self, node: RabbitMQ) -> None:
-        """Give it one more replica."""
-        self.broker.node.command(
-            "rabbitmq-queues", "add_member", "--vhost", self.broker.vhost, _NAME, node.node
+        """Give it one more replica: asked again while the queue answers that it is at something."""
+        add = _ADD.format(vhost=self.broker.vhost, name=_NAME, node=f"'{node.node}'")
+        wait_until(
+            lambda: node.node in self.online or not self.broker.node.evaluate(add),
+            _SECONDS,
+            f"a replica on {node.node}",
         )
-        wait_until(lambda: node.node in self.online, _SECONDS, f"a replica on {node.node}")
 
     def _ask(self, item: str) -> set[str]:
         """The nodes that the first one names as `leader` or `online`."""

@@ -2,19 +2,34 @@
 
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, LiteralString
 
 import psycopg
 
 from servers.etcd import Etcd
 from servers.haproxy import HAProxy
 from servers.patroni import Doors, PatroniMember
+from servers.processes import tail
 from tests.faults.proxy import Proxy
 from tests.fixtures.waiting import wait_until
 
 #: Longer than Patroni takes to give a leader up and to make another.
 SECONDS: Final = 90.0
 _PASSWORD: Final = "of-a-test-alone"
+
+
+#: What standbys may be behind, and what a commit may take that waits for one.
+_STEP_SECONDS: Final = 5.0
+_SOON: Final = "-c statement_timeout=5s"
+
+MARKS: LiteralString = "CREATE TABLE IF NOT EXISTS mark (id bigserial)"
+MARK: LiteralString = "INSERT INTO mark DEFAULT VALUES RETURNING id"
+NEWEST: LiteralString = "SELECT max(id) FROM mark"
+
+
+def _newest(url: str) -> Any:
+    with psycopg.connect(url, connect_timeout=2) as connection:
+        return connection.execute(NEWEST).fetchone()
 
 
 def _takes_writes(url: str) -> bool:
@@ -93,12 +108,13 @@ class PatroniCluster:
         return found[0]
 
     def wait_whole(self) -> None:
-        """Wait until one leads and two follow."""
-        wait_until(
-            lambda: all(m.server.is_well() for m in self.members) and len(self._leaders()) == 1,
-            2 * SECONDS,
-            "a leader and two standbys",
-        )
+        """Wait until one leads and two follow; what Patroni says is shown where that fails."""
+        try:
+            wait_until(self._is_whole, 2 * SECONDS, "a leader and two standbys")
+        except AssertionError as error:
+            for member in self.members:
+                error.add_note(f"{member.server.member}:\n{tail(member.server.log)}")
+            raise
 
     def through_haproxy(self, database: str) -> str:
         """The URL of a database behind HAProxy."""
@@ -113,6 +129,27 @@ class PatroniCluster:
         """The URLs of a database on all others, past HAProxy and whatever strikes the network."""
         ports = [member.server.port for member in self.members if member is not old]
         return [self._url(f"127.0.0.1:{port}", database) for port in ports]
+
+    def _is_whole(self) -> bool:
+        """Whether all say that they are well, and have what the leader has just committed.
+
+        One that has to be rewound streams, too, until Patroni notices. To strike then is to strike
+        two at once: it may need what only the struck one has, and nobody follows the next leader.
+        """
+        leaders = self._leaders()
+        if not (all(member.server.is_well() for member in self.members) and len(leaders) == 1):
+            return False
+        leader, *urls = (
+            self._url(f"127.0.0.1:{member.server.port}", "postgres")
+            for member in (*leaders, *self.members)
+        )
+        with suppress(psycopg.Error, AssertionError):
+            with psycopg.connect(leader, options=_SOON) as connection:
+                connection.execute(MARKS)
+                mark = connection.execute(MARK).fetchone()
+            wait_until(lambda: all(_newest(url) == mark for url in urls), _STEP_SECONDS, "a mark")
+            return True
+        return False
 
     def _leaders(self) -> list[Member]:
         return [member for member in self.members if member.server.is_primary()]

@@ -1,4 +1,4 @@
-"""When a new leader took its first commit, and when a relay sent the next message from there.
+"""When a new leader took its first commit, had a standby, and a relay sent a message from there.
 
 A thread for each server that may become the leader goes there past everything that leads to the
 leader of the day. As soon as it can, it commits a message, and looks for what is sent from then on.
@@ -7,7 +7,7 @@ ends with a table of its own.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from statistics import median
 from threading import Event, Thread
 from time import monotonic
 from types import TracebackType
-from typing import Final, LiteralString, Self
+from typing import Final, LiteralString, NamedTuple, Self
 
 import psycopg
 
@@ -27,10 +27,12 @@ _PAUSE: Final = 0.02
 
 STANDBY: LiteralString = "SELECT pg_is_in_recovery()"
 NEWEST: LiteralString = "SELECT max(sent_at) FROM outbox.receipt"
+#: As the fence counts them.
+STANDBYS: LiteralString = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn IS NOT NULL"
 
 _HEAD: Final = (
     "| cluster | way | what befell the leader | fail-overs | first commit after "
-    "| sent again after | at most | whole again after | lost | sent twice |"
+    "| a standby after | sent again after | at most | whole again after | lost | sent twice |"
 )
 
 
@@ -41,8 +43,10 @@ class Takeover:
     strike: str
     cluster: str
     way: str
-    #: From the strike to the new leader's first commit, from there to the first message sent.
+    #: From the strike to the new leader's first commit; from there to its first standby, and to the
+    #: first message sent.
     leader: float
+    standby: float
     sent: float
     #: From the end of what struck until all members were well.
     back: float
@@ -57,6 +61,14 @@ class Takeover:
         rounded = {k: round(v, 2) if isinstance(v, float) else v for k, v in asdict(self).items()}
         with FILE.open("a") as file:
             file.write(json.dumps(rounded) + "\n")
+
+
+class Seen(NamedTuple):
+    """When a leader took its first commit, had a standby, and sent a message; monotonic clock."""
+
+    led: float
+    followed: float
+    sent: float
 
 
 class Witness:
@@ -82,17 +94,22 @@ class Witness:
         for server in self._servers:
             server.stop()
 
-    def wait(self, seconds: float) -> tuple[float, float]:
+    def wait_sent(self, seconds: float) -> tuple[float, float]:
         """When one of them took a commit, and when a message was sent there."""
-        wait_until(lambda: list(self._led()), seconds, "a commit at another server")
-        wait_until(lambda: list(self._sent()), seconds, "a message that was sent from there")
-        return min(self._led()), min(self._sent())
+        wait_until(lambda: self._first("led"), seconds, "a commit at another server")
+        wait_until(lambda: self._first("sent"), seconds, "a message that was sent from there")
+        return min(self._first("led")), min(self._first("sent"))
 
-    def _led(self) -> Iterator[float]:
-        return (server.led for server in self._servers if server.led is not None)
+    def wait(self, seconds: float) -> Seen:
+        """That, and when it had a standby."""
+        led, sent = self.wait_sent(seconds)
+        wait_until(lambda: self._first("followed"), seconds, "a standby of another server")
+        return Seen(led, min(self._first("followed")), sent)
 
-    def _sent(self) -> Iterator[float]:
-        return (server.sent for server in self._servers if server.sent is not None)
+    def _first(self, what: str) -> list[float]:
+        """The times at which it came about at a server."""
+        times: Iterable[float | None] = (getattr(server, what) for server in self._servers)
+        return [time for time in times if time is not None]
 
 
 class _Server(Thread):
@@ -102,6 +119,7 @@ class _Server(Thread):
         super().__init__(name="witness", daemon=True)  # a commit may wait for a standby
         self._ledger, self._url, self._over = ledger, url, Event()
         self.led: float | None = None
+        self.followed: float | None = None
         self.sent: float | None = None
 
     def stop(self) -> None:
@@ -127,8 +145,10 @@ class _Server(Thread):
     def _look(self, connection: psycopg.Connection) -> None:
         # What is there by now may be what the leader before has sent.
         before = connection.execute(NEWEST).fetchone()
-        while self.sent is None and not self._over.wait(_PAUSE):
-            if connection.execute(NEWEST).fetchone() != before:
+        while None in (self.sent, self.followed) and not self._over.wait(_PAUSE):
+            if self.followed is None and connection.execute(STANDBYS).fetchone() != (0,):
+                self.followed = monotonic()
+            if self.sent is None and connection.execute(NEWEST).fetchone() != before:
                 self.sent = monotonic()
 
 
@@ -162,8 +182,10 @@ def _order(kind: tuple[str, str, str]) -> tuple[str, str, bool, str]:
 
 
 def _row(cluster: str, way: str, strike: str, them: Sequence[Takeover]) -> str:
-    led, sent, back = zip(*((each.leader, each.sent, each.back) for each in them), strict=True)
-    times = [median(led), median(sent), max(sent), median(back)]
+    led, standby, sent, back = zip(
+        *((each.leader, each.standby, each.sent, each.back) for each in them), strict=True
+    )
+    times = [median(led), median(standby), median(sent), max(sent), median(back)]
     sums = sum(each.lost for each in them), sum(each.duplicated for each in them)
     cells = (cluster, way, strike, len(them), *(f"{time:.1f} s" for time in times), *sums)
     return f"| {' | '.join(map(str, cells))} |"

@@ -68,7 +68,7 @@ def test_tasks_without_their_order(
             with Witness(ledger, [succession.next_url]) as witness:
                 succession.fail_over()
                 if fence == "off":
-                    led, sent = witness.wait(SECONDS)
+                    led, sent = witness.wait_sent(SECONDS)
                     recoveries.append(sent - led)
     if fence != "off":
         assert "0 standbys are connected" in running.wait_for_event("standbys_lost")["reason"]

@@ -188,8 +188,12 @@ def fail_over(cluster: PatroniCluster, ways: Sequence[Way], strike: str) -> list
         cluster.wait_whole()
         back = monotonic() - healed
     seen = [
-        Takeover(strike, kind, way.name, led - struck, sent - led, back, *way.judge())
-        for way, (led, sent) in zip(ways, times, strict=True)
+        Takeover(
+            *(strike, kind, way.name),
+            *(led - struck, followed - led, sent - led, back),
+            *way.judge(),
+        )
+        for way, (led, followed, sent) in zip(ways, times, strict=True)
     ]
     for each in seen:
         each.write()

@@ -27,7 +27,7 @@ def test_what_is_sent_counts_from_the_first_commit_on(database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection, ThreadPoolExecutor(1) as pool:
         connection.execute(SEND)
         with Witness(ledger, [down, database]) as witness:
-            measured = pool.submit(witness.wait, SECONDS)
+            measured = pool.submit(witness.wait_sent, SECONDS)
             wait_until(lambda: ledger.committed, SECONDS, "a commit")
             assert not measured.done()
             wait_until(lambda: connection.execute(SEND) and measured.done(), SECONDS, "an end")
@@ -43,16 +43,16 @@ def test_a_run_ends_with_its_own_fail_overs(
     """Each kind has a row, with the median and the worst, and so have all of them together."""
     monkeypatch.setattr(takeover, "FILE", tmp_path / "made" / "takeovers.jsonl")
     assert takeover.table(takeover.since(takeover.length())) == []
-    Takeover("kill", "synchronous", "haproxy", 20.0, 90.0, 9.0, 0, 1, 0).write()
+    Takeover("kill", "synchronous", "haproxy", 20.0, 0.5, 90.0, 9.0, 0, 1, 0).write()
     before = takeover.length()
     for sent in (1.0, 2.0, 6.04):
-        Takeover("kill", "synchronous", "haproxy", 20.0, sent, 9.0, 0, 3, 0).write()
-    Takeover("freeze", "synchronous", "haproxy", 22.0, 3.0, 5.0, 0, 0, 0).write()
+        Takeover("kill", "synchronous", "haproxy", 20.0, 0.5, sent, 9.0, 0, 3, 0).write()
+    Takeover("freeze", "synchronous", "haproxy", 22.0, 1.5, 3.0, 5.0, 0, 0, 0).write()
 
     _, _, *rows = takeover.table(takeover.since(before))
 
     assert rows == [
-        "| synchronous | haproxy | all | 4 | 20.0 s | 2.5 s | 6.0 s | 9.0 s | 0 | 9 |",
-        "| synchronous | haproxy | freeze | 1 | 22.0 s | 3.0 s | 3.0 s | 5.0 s | 0 | 0 |",
-        "| synchronous | haproxy | kill | 3 | 20.0 s | 2.0 s | 6.0 s | 9.0 s | 0 | 9 |",
+        "| synchronous | haproxy | all | 4 | 20.0 s | 0.5 s | 2.5 s | 6.0 s | 9.0 s | 0 | 9 |",
+        "| synchronous | haproxy | freeze | 1 | 22.0 s | 1.5 s | 3.0 s | 3.0 s | 5.0 s | 0 | 0 |",
+        "| synchronous | haproxy | kill | 3 | 20.0 s | 0.5 s | 2.0 s | 6.0 s | 9.0 s | 0 | 9 |",
     ]
