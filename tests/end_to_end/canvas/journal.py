@@ -2,9 +2,14 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from redis import Redis
+
+from tests.fixtures.waiting import wait_until
+
+#: For a worker to store the state of an attempt, from when its retry() was sent.
+_STORE_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,16 @@ class Journal:
     def done(self) -> None:
         """A task has ended, and has sent what it had to send."""
         self._redis.incr(f"{self._key}:done")
+
+    def stored(self, task_id: str, attempt: int) -> None:
+        """The state of an attempt that is to be retried is in the result backend."""
+        self._redis.sadd(f"{self._key}:stored", f"{task_id} {attempt}")
+
+    def await_stored(self, task_id: str, attempt: int) -> None:
+        """Wait for that."""
+        key, member = f"{self._key}:stored", f"{task_id} {attempt}"
+        what = f"the state of {member}"
+        wait_until(lambda: self._redis.sismember(key, member), _STORE_SECONDS, what)
 
     def at_rest(self) -> bool:
         """Whether every message that was sent has been run. Duplicates count once more."""

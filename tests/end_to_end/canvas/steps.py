@@ -36,6 +36,12 @@ def register(app: Any, journal: Journal, once: Callable[[Body], Body] = _same) -
         stamps = {name: request.stamps[name] for name in sorted(request.stamps or ())}
         journal.write(run, Note(label, request.retries, got, gave, request.id, stamps))
 
+    def after_the_last_attempt(task: Any) -> None:
+        # Celery sends a retry before it stores that there is one: its state may come too late, and
+        # replace that of the retry.
+        if task.request.retries:
+            journal.await_stored(task.request.id, task.request.retries - 1)
+
     def task(name: str) -> Callable[[Any], Any]:
         options = {"name": f"canvas.{name}", "bind": True, "shared": False}
         return lambda body: app.task(**options)(once(body))
@@ -58,6 +64,7 @@ def register(app: Any, journal: Journal, once: Callable[[Body], Body] = _same) -
         self: Any, *got: Any, run: str, label: str, plus: int, times: int, allowed: int
     ) -> int:
         """Retries itself so many times, or until no more is allowed."""
+        after_the_last_attempt(self)
         stumbles = self.request.retries < times
         gave = sum(numbers(got)) + plus
         note(self, run, label, got, None if stumbles else gave)
@@ -74,6 +81,7 @@ def register(app: Any, journal: Journal, once: Callable[[Body], Body] = _same) -
     @task("grow")
     def grow(self: Any, *got: Any, run: str, label: str, plus: int, what: str, times: int) -> int:
         """Adds a task to the chord that it is in, and retries itself so many times."""
+        after_the_last_attempt(self)
         note(self, run, label, got, plus)
         self.add_to_chord(signature(json.loads(what), app=self.app))
         if self.request.retries < times:

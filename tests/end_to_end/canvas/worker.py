@@ -4,7 +4,7 @@ import json
 import os
 from typing import Any
 
-from celery.signals import before_task_publish, task_postrun
+from celery.signals import before_task_publish, task_postrun, task_retry
 
 from tests.end_to_end.canvas.apps import Plan, make_app
 
@@ -21,3 +21,9 @@ def count_sent(*_: Any, **__: Any) -> None:
 def count_done(*_: Any, **__: Any) -> None:
     """Sent by Celery once all that follows has been sent."""
     journal.done()
+
+
+@task_retry.connect
+def note_stored(*_: Any, request: Any, **__: Any) -> None:
+    """Sent by Celery once the state of what is retried is stored."""
+    journal.stored(request.id, request.retries)
