@@ -60,6 +60,27 @@ def test_a_body_without_a_place_for_the_connection_is_refused_at_once(ledger: Le
             pytest.fail("ran")
 
 
+def test_a_body_that_only_begins_is_refused_at_once(ledger: Ledger) -> None:
+    """A worker would call it, and nothing of it would run."""
+    with pytest.raises(TypeError, match=r"charge .*asynchronous.*make it a plain function"):
+
+        @idempotent(ledger.connect)
+        async def charge(self: Any, conn: Any) -> None:
+            pytest.fail("ran")
+
+    with pytest.raises(TypeError, match=r"listing .*a generator.*make it a function that returns"):
+
+        @idempotent(ledger.connect)
+        def listing(self: Any, conn: Any) -> Any:
+            yield 1
+
+    with pytest.raises(TypeError, match=r"stream .*asynchronous"):
+
+        @idempotent(ledger.connect)
+        async def stream(self: Any, conn: Any) -> Any:
+            yield 1
+
+
 def test_the_decorators_in_the_wrong_order_are_refused_at_once(app: Celery, ledger: Ledger) -> None:
     """@idempotent wraps the body, @app.task wraps that."""
     with pytest.raises(TypeError, match=r"put @idempotent below @app\.task"):

@@ -51,6 +51,7 @@ def idempotent(
     def decorate(body: Callable[Concatenate[Any, Any, P], R]) -> Callable[Concatenate[Any, P], R]:
         if isinstance(body, Task | Proxy):
             raise TypeError(f"{body!r} is a task already: put @idempotent below @app.task")
+        _refuse_what_only_begins(body)
 
         @wraps(body)
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -110,6 +111,20 @@ def _bound_task(body: Callable[..., Any], args: tuple[Any, ...]) -> "Task[..., A
         return args[0]
     raise TypeError(
         f"{body.__qualname__} is @idempotent and needs its task: declare it @app.task(bind=True)"
+    )
+
+
+def _refuse_what_only_begins(body: Callable[..., Any]) -> None:
+    """To call it runs nothing of it, and what it returns is no result."""
+    if inspect.iscoroutinefunction(body) or inspect.isasyncgenfunction(body):
+        kind, way_out = "asynchronous", "a plain function, which may call asyncio.run()"
+    elif inspect.isgeneratorfunction(body):
+        kind, way_out = "a generator", "a function that returns, a list say"
+    else:
+        return
+    raise TypeError(
+        f"{body.__qualname__} is @idempotent and {kind}, of which a worker would run nothing: "
+        f"make it {way_out}"
     )
 
 
