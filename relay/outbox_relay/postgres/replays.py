@@ -23,14 +23,11 @@ PAUSE: Final = 5.0
 SENT_BEFORE: Final = Statement(
     "sent_before",
     """
-SELECT c.id, date_part('epoch', clock_timestamp() - sent.at)
+SELECT c.id, date_part('epoch', clock_timestamp() - r.sent_at)
 FROM unnest(%(ids)s::bigint[], %(slots)s::smallint[], %(ages)s::float8[]) AS c (id, slot, age),
-LATERAL (
-    SELECT max(r.sent_at) AS at FROM (
-        SELECT sent_at FROM {outbox}.receipt
-        WHERE span @> c.id AND slot = c.slot AND c.id = ANY (ids) OFFSET 0) r
-    WHERE r.sent_at < clock_timestamp() - c.age * interval '1 second') sent
-WHERE sent.at IS NOT NULL
+LATERAL (SELECT sent_at FROM {outbox}.receipt
+         WHERE span @> c.id AND slot = c.slot AND c.id = ANY (ids) OFFSET 0) r
+WHERE r.sent_at < clock_timestamp() - c.age * interval '1 second'
 """,
 )
 
@@ -73,7 +70,14 @@ class Replays:
         }
         with translated():
             rows = self._connection.execute(self._statement, parameters).fetchall()
-        return {id_: now - ago for id_, ago in rows}
+        # Asked later than `now`, by up to this: a receipt that is no older is the claim's own.
+        later = monotonic() - now
+        claims = {id_: at for id_, _, at in claimed}
+        found: dict[int, float] = {}
+        for id_, ago in rows:
+            if (at := now + later - ago) < claims[id_]:
+                found[id_] = max(at, found.get(id_, at))
+        return found
 
     def close(self) -> None:
         """End the session."""

@@ -1,20 +1,26 @@
 """Whether a message was confirmed before it was claimed is told by the receipts."""
 
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
 import psycopg
 import pytest
 
 from outbox_relay.errors import RelayError
-from outbox_relay.postgres.replays import Replays
+from outbox_relay.postgres.replays import NAME, Replays
 from outbox_relay.settings import Secret, Settings
 from tests.fixtures.rows import commit_rows
+from tests.fixtures.waiting import wait_until
 
 #: So many seconds ago, in that slot.
 SENT = """
 INSERT INTO outbox.receipt (sent_at, slot, span, ids)
 VALUES (now() - %s * interval '1 s', %s, int8range(%s, %s, '[]'), %s)
 """
+WAITING = """
+SELECT pid FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'
+"""
+SECONDS = 30.0
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 
 
@@ -38,6 +44,28 @@ def test_receipts_before_the_claim_count(database: str) -> None:
     assert known([(ids[0], 3, now - 1800.0)]).keys() == {ids[0]}
     assert known([(ids[1], 3, now - 1800.0)]) == {}
     known.close()
+
+
+def test_an_answer_that_comes_late_is_not_about_this_claim(database: str) -> None:
+    """Its own receipt is not taken for an earlier one, and hides none."""
+    commit_rows(database, 2)
+    known, claimed = replays(database), monotonic()
+    known([(0, 0, claimed)])  # it is connected
+    with psycopg.connect(database) as connection, ThreadPoolExecutor(1) as pool:
+        ids = [id_ for (id_,) in connection.execute("SELECT id FROM outbox.message ORDER BY id")]
+        connection.execute("LOCK TABLE outbox.receipt IN ACCESS EXCLUSIVE MODE")
+        for ago, told in ((600, ids[:1]), (0, ids)):
+            connection.execute(SENT, (ago, 3, told[0], told[-1], told))
+        answer = pool.submit(known, [(id_, 3, claimed) for id_ in ids])
+        with psycopg.connect(database, autocommit=True) as looking:
+            wait_until(lambda: looking.execute(WAITING, (NAME,)).fetchone(), SECONDS, "the wait")
+        connection.execute("SELECT pg_sleep(0.1)")
+        connection.commit()
+        found = answer.result(SECONDS)
+    known.close()
+
+    assert [*found] == ids[:1]
+    assert round(monotonic() - found[ids[0]], -1) == 600
 
 
 def test_a_database_that_is_away_is_not_asked_all_the_time() -> None:
