@@ -19,9 +19,9 @@ from outbox_relay.broker.registry import open_dead_letters
 from outbox_relay.errors import RelayError, SchemaError
 from outbox_relay.loop import retention
 from outbox_relay.loop.homecoming import Homecoming
+from outbox_relay.many.desk import Desk
 from outbox_relay.many.observe import MAX_ROUTES
 from outbox_relay.many.rota import Rota
-from outbox_relay.many.seat import Desk
 from outbox_relay.observe.metrics import Metrics
 from outbox_relay.observe.watch import Watch
 from outbox_relay.operator import depths, unknown

@@ -18,7 +18,7 @@ from structlog.contextvars import bound_contextvars
 from outbox_relay.errors import RelayError
 from outbox_relay.loop.incidents import ChoreFailures
 from outbox_relay.many import alike
-from outbox_relay.many.seat import Desk
+from outbox_relay.many.desk import Desk
 from outbox_relay.observe.watch import Watch
 from outbox_relay.postgres.counting import Counter
 

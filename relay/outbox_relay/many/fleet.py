@@ -18,10 +18,11 @@ from outbox_relay.errors import RelayError
 from outbox_relay.loop.incidents import Outage
 from outbox_relay.many import alike, chores, counting
 from outbox_relay.many.chores import effects_of, homecoming_of
+from outbox_relay.many.desk import Desk
 from outbox_relay.many.discovery import MAX_AT_ONCE
 from outbox_relay.many.observe import Boards
 from outbox_relay.many.outbox import Outbox
-from outbox_relay.many.seat import Desk, Ended, Seat, seat_settings
+from outbox_relay.many.seat import Ended, Seat, seat_settings
 from outbox_relay.many.seats import PATIENCE, Candidate, Seats
 from outbox_relay.many.spares import Spares
 from outbox_relay.many.watch import Watch

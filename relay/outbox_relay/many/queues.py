@@ -14,7 +14,7 @@ import structlog
 from outbox_relay.core.depth import Depth
 from outbox_relay.errors import RelayError
 from outbox_relay.many import alike
-from outbox_relay.many.seat import Desk
+from outbox_relay.many.desk import Desk
 from outbox_relay.observe.queues import EVERY, EVERY_QUIET
 from outbox_relay.observe.watch import Watch
 from outbox_relay.operator import depths

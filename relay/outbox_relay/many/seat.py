@@ -7,30 +7,23 @@ leaves undone is given back, or held until its lease ends, as always.
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from threading import Lock
 from time import monotonic
 from traceback import extract_tb
 from typing import Final
 
-from outbox_relay.broker.publisher import Open
 from outbox_relay.broker.registry import depths_of, lowest_first, open_sounder
 from outbox_relay.core.guard import Guard
 from outbox_relay.core.thread import ContextThread
 from outbox_relay.errors import RelayError
-from outbox_relay.loop.homecoming import Homecoming
-from outbox_relay.loop.incidents import Outage
 from outbox_relay.loop.knowledge import Knowledge
 from outbox_relay.loop.left import NOTHING, Left
 from outbox_relay.loop.relay import Relay
 from outbox_relay.loop.soundings import DepthWatch
+from outbox_relay.many.desk import Desk
 from outbox_relay.many.openings import Openings
-from outbox_relay.many.outbox import Outbox
 from outbox_relay.many.seats import Report
-from outbox_relay.observe.health import Health
-from outbox_relay.observe.metrics import Metrics
-from outbox_relay.operator.effects import Effects
 from outbox_relay.postgres.workers import Workers
 from outbox_relay.settings import Settings
 from outbox_relay.settings.table import BATCH_SIZE, WINDOW
@@ -39,31 +32,6 @@ from outbox_relay.settings.table import BATCH_SIZE, WINDOW
 #: claim must not keep the others from running.
 SEAT_WINDOW: Final = 1000
 SEAT_BATCH: Final = 200
-
-
-@dataclass(slots=True)
-class Desk:
-    """What the seats of an outbox share, one after another, and what its chores are done with."""
-
-    outbox: Outbox
-    metrics: Metrics
-    health: Health
-    database: Outage
-    broker: Outage
-    open_publisher: Open
-    homecoming: Homecoming
-    effects: Effects
-    #: Whether it has had anything to do since its last chores.
-    active: bool = False
-    #: Whether it has a seat; and whether it has had one since it was counted last.
-    seated: bool = False
-    moved: bool = True
-    #: Where its messages go, as its last chores have seen.
-    queues: tuple[str, ...] = ()
-    #: No worker leaves receipts, as far as is known until then, in monotonic seconds.
-    unseen_until: float = 0.0
-    #: Held while its chores are done, which may take longer than the pause between two turns.
-    turn: Lock = field(default_factory=Lock)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from outbox_relay.errors import BrokerLost, SchemaError
 from outbox_relay.loop.incidents import outages
 from outbox_relay.many import chores
 from outbox_relay.many.chores import Chores, chores_of, effects_of, homecoming_of
+from outbox_relay.many.desk import Desk
 from outbox_relay.many.observe import Boards
 from outbox_relay.many.outbox import Outbox as Served
 from outbox_relay.many.rota import Rota
-from outbox_relay.many.seat import Desk
 from outbox_relay.operator import effects
 from tests.fixtures.waiting import wait_until
 from tests.relay.conftest import Outbox

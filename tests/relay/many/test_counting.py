@@ -6,7 +6,7 @@ from typing import Any, cast
 from prometheus_client.parser import text_string_to_metric_families
 
 from outbox_relay.many.counting import EVERY, EVERY_IDLE, Turns
-from outbox_relay.many.seat import Desk
+from outbox_relay.many.desk import Desk
 from tests.fixtures.programs import Relay
 from tests.fixtures.waiting import wait_until
 from tests.relay.loop.test_counting import FOREVER, hanging_counts, wait_for_a_hanging_count

@@ -11,9 +11,9 @@ from outbox_relay.core.depth import Depth
 from outbox_relay.errors import BrokerLost
 from outbox_relay.loop.incidents import outages
 from outbox_relay.many.chores import chores_of, effects_of, homecoming_of
+from outbox_relay.many.desk import Desk
 from outbox_relay.many.observe import MAX_ROUTES, Boards
 from outbox_relay.many.queues import MAX_QUEUES, Queues
-from outbox_relay.many.seat import Desk
 from outbox_relay.operator import depths as module
 from outbox_relay.settings import Secret, Settings
 from tests.fixtures.broker import Broker

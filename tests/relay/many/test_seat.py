@@ -12,8 +12,9 @@ from outbox_relay.errors import SettingsError
 from outbox_relay.loop.incidents import outages
 from outbox_relay.loop.left import NOTHING
 from outbox_relay.many.chores import effects_of, homecoming_of
+from outbox_relay.many.desk import Desk
 from outbox_relay.many.observe import Boards
-from outbox_relay.many.seat import Desk, Ended, Seat, seat_settings
+from outbox_relay.many.seat import Ended, Seat, seat_settings
 from outbox_relay.settings import Secret
 from tests.fixtures.broker import Broker
 from tests.fixtures.waiting import wait_until
