@@ -105,7 +105,7 @@ def test_two_nodes_are_killed(
     with lab.fault(lambda: relay.events("broker_lost"), count=len(victims)):
         for node in victims:
             node.kill()
-        relay.wait_for_event("broker_lost")
+        relay.wait_for_event("broker_lost", DEADLINE)
         if handling == "ignore":
             tries_in_vain(relay)
         before = lab.sent()
@@ -131,7 +131,7 @@ def test_a_node_is_cut_off(cluster: RabbitCluster, vhost: str, lab_with: LabWith
     queue = QuorumQueue(cluster, leader, vhost)
     lab, relay = a_drain(lab_with, queue, lone, PATIENT)
     with lab.producer(), lab.fault(lambda: relay.events("broker_lost")), cut_off(lone, cluster):
-        relay.wait_for_event("broker_lost")
+        relay.wait_for_event("broker_lost", DEADLINE)
         pause = goes_on(lab)
     queue.wait_whole()
 
