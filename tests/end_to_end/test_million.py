@@ -2,7 +2,7 @@
 
 `make test-million` sends a million (MILLION=100000 for fewer) on RabbitMQ and on a Valkey of 64 MB,
 then starts ordinary Celery workers, and prints what it measured. Each run of a task leaves a trace,
-so that what is lost and what runs twice is known. It takes half an hour or so.
+so that what is lost and what runs twice is known. It takes an hour or so.
 """
 
 import os
