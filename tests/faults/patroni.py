@@ -28,7 +28,7 @@ NEWEST: LiteralString = "SELECT max(id) FROM mark"
 
 
 def _newest(url: str) -> Any:
-    with psycopg.connect(url, connect_timeout=2) as connection:
+    with psycopg.connect(url, connect_timeout=2, options=_SOON) as connection:
         return connection.execute(NEWEST).fetchone()
 
 
@@ -144,7 +144,7 @@ class PatroniCluster:
             for member in (*leaders, *self.members)
         )
         with suppress(psycopg.Error, AssertionError):
-            with psycopg.connect(leader, options=_SOON) as connection:
+            with psycopg.connect(leader, connect_timeout=2, options=_SOON) as connection:
                 connection.execute(MARKS)
                 mark = connection.execute(MARK).fetchone()
             wait_until(lambda: all(_newest(url) == mark for url in urls), _STEP_SECONDS, "a mark")
