@@ -80,6 +80,18 @@ def test_a_full_batch_waits_for_nothing(ledger: Ledger, monkeypatch: pytest.Monk
     assert ledger.run(COUNT) == [(10,)]
 
 
+def test_a_worker_that_starts_again_goes_on(ledger: Ledger) -> None:
+    """In the same process, under another name, with what was noted in between."""
+    kept = recorder(KeptConnections(ledger.dsn).connection)
+    for worker in ("first@host", "second@host"):
+        kept.note(ending(f"of {worker}"))
+        kept.start(worker, ["t"])
+        kept.stop()
+
+    rows = ledger.run("SELECT message_id, worker FROM inbox.receipt ORDER BY 1")
+    assert rows == [(f"of {worker}", worker) for worker in ("first@host", "second@host")]
+
+
 def test_whatever_is_in_a_text_it_is_kept(ledger: Ledger) -> None:
     """Names that Postgres' notation of arrays would take for its own among them."""
     odd = ['"', "\\", '\\"', "a,b", "{a}", "}", "NULL", "null", "", " a ", "\n\t\x1f", "ä€🐇", "%s"]

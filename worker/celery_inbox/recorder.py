@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from celery.utils.log import get_logger
@@ -123,9 +124,8 @@ class Recorder:
                 self._execute(Statement(_WATCH, (json.dumps(self._tasks),)))
                 self._watched = True
             first = True
-            while self._waiting and (first or everything or len(self._waiting) >= BATCH):
+            while (first or everything or len(self._waiting) >= BATCH) and (batch := self._taken()):
                 first = False
-                batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
                 try:
                     self._write(batch)
                 except Exception:
@@ -142,6 +142,14 @@ class Recorder:
             )
             self._given_up = 0
         return True
+
+    def _taken(self) -> list[Ending]:
+        """The oldest, a batch at most. A thread that was given up may come back and take some."""
+        batch: list[Ending] = []
+        with suppress(IndexError):
+            while len(batch) < BATCH:
+                batch.append(self._waiting.popleft())
+        return batch
 
     def _write(self, batch: Sequence[Ending]) -> None:
         """One transaction; what the database refuses for its content alone is given up."""
