@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How long each kind of fail-over took, where there were any."""
-    for line in takeover.table(takeover.since(_BEFORE)):
+    for line in takeover.tables(takeover.since(_BEFORE)):
         terminalreporter.write_line(line)
 
 

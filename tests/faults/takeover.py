@@ -3,7 +3,7 @@
 A thread for each server that may become the leader goes there past everything that leads to the
 leader of the day. As soon as it can, it commits a message, and looks for what is sent from then on.
 All times are of one monotonic clock. Each fail-over is a line of JSON in a file; a run of the tests
-ends with a table of its own.
+ends with tables of its own.
 """
 
 import json
@@ -30,9 +30,23 @@ NEWEST: LiteralString = "SELECT max(sent_at) FROM outbox.receipt"
 #: As the fence counts them.
 STANDBYS: LiteralString = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn IS NOT NULL"
 
-_HEAD: Final = (
-    "| cluster | way | what befell the leader | fail-overs | first commit after "
-    "| a standby after | sent again after | at most | whole again after | lost | sent twice |"
+#: What the cluster did, and what the relays did: two tables, as a page shows eight columns at most.
+_OF_CLUSTERS: Final = (
+    "cluster",
+    "what befell the leader",
+    "first commit after",
+    "a standby after",
+    "whole again after",
+)
+_OF_RELAYS: Final = (
+    "cluster",
+    "way",
+    "what befell the leader",
+    "fail-overs",
+    "lost",
+    "sent twice",
+    "sent again after",
+    "at most",
 )
 
 
@@ -166,26 +180,41 @@ def since(position: int) -> list[Takeover]:
         return [Takeover(**json.loads(line)) for line in file]
 
 
-def table(takeovers: Iterable[Takeover]) -> list[str]:
-    """The lines of a table: each kind of fail-over, and all of a cluster and a way together."""
-    kinds: dict[tuple[str, str, str], list[Takeover]] = {}
+def tables(takeovers: Iterable[Takeover]) -> list[str]:
+    """The lines of two tables: each kind of fail-over, and all of a cluster and a way together."""
+    clusters: dict[tuple[str, ...], list[Takeover]] = {}
+    relays: dict[tuple[str, ...], list[Takeover]] = {}
     for each in takeovers:
         for strike in (each.strike, "all"):
-            kinds.setdefault((each.cluster, each.way, strike), []).append(each)
-    rows = [_row(*kind, kinds[kind]) for kind in sorted(kinds, key=_order)]
-    return [_HEAD, "|---" * (_HEAD.count("|") - 1) + "|", *rows] if rows else []
+            clusters.setdefault((each.cluster, strike), []).append(each)
+            relays.setdefault((each.cluster, each.way, strike), []).append(each)
+    if not relays:
+        return []
+    return [
+        *_table(_OF_CLUSTERS, [(*kind, *_cluster(them)) for kind, them in _sorted(clusters)]),
+        "",
+        *_table(_OF_RELAYS, [(*kind, *_relay(them)) for kind, them in _sorted(relays)]),
+    ]
 
 
-def _order(kind: tuple[str, str, str]) -> tuple[str, str, bool, str]:
-    cluster, way, strike = kind
-    return cluster, way, strike != "all", strike
+def _sorted(
+    kinds: dict[tuple[str, ...], list[Takeover]],
+) -> list[tuple[tuple[str, ...], list[Takeover]]]:
+    """All of them together come first."""
+    return sorted(kinds.items(), key=lambda item: (*item[0][:-1], item[0][-1] != "all", *item[0]))
 
 
-def _row(cluster: str, way: str, strike: str, them: Sequence[Takeover]) -> str:
-    led, standby, sent, back = zip(
-        *((each.leader, each.standby, each.sent, each.back) for each in them), strict=True
-    )
-    times = [median(led), median(standby), median(sent), max(sent), median(back)]
-    sums = sum(each.lost for each in them), sum(each.duplicated for each in them)
-    cells = (cluster, way, strike, len(them), *(f"{time:.1f} s" for time in times), *sums)
-    return f"| {' | '.join(map(str, cells))} |"
+def _cluster(them: Sequence[Takeover]) -> list[object]:
+    times = zip(*((each.leader, each.standby, each.back) for each in them), strict=True)
+    return [f"{median(each):.1f} s" for each in times]
+
+
+def _relay(them: Sequence[Takeover]) -> list[object]:
+    sent = [each.sent for each in them]
+    lost, twice = sum(each.lost for each in them), sum(each.duplicated for each in them)
+    return [len(them), lost, twice, f"{median(sent):.1f} s", f"{max(sent):.1f} s"]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    lines = (head, ["---"] * len(head), *rows)
+    return [f"| {' | '.join(map(str, cells))} |" for cells in lines]

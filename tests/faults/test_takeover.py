@@ -1,4 +1,4 @@
-"""What fail-overs are measured with: a first commit, what is sent after it, a table of many."""
+"""What fail-overs are measured with: a first commit, what is sent after it, tables of many."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,17 +42,25 @@ def test_a_run_ends_with_its_own_fail_overs(
 ) -> None:
     """Each kind has a row, with the median and the worst, and so have all of them together."""
     monkeypatch.setattr(takeover, "FILE", tmp_path / "made" / "takeovers.jsonl")
-    assert takeover.table(takeover.since(takeover.length())) == []
+    assert takeover.tables(takeover.since(takeover.length())) == []
     Takeover("kill", "synchronous", "haproxy", 20.0, 0.5, 90.0, 9.0, 0, 1, 0).write()
     before = takeover.length()
     for sent in (1.0, 2.0, 6.04):
         Takeover("kill", "synchronous", "haproxy", 20.0, 0.5, sent, 9.0, 0, 3, 0).write()
     Takeover("freeze", "synchronous", "haproxy", 22.0, 1.5, 3.0, 5.0, 0, 0, 0).write()
 
-    _, _, *rows = takeover.table(takeover.since(before))
-
-    assert rows == [
-        "| synchronous | haproxy | all | 4 | 20.0 s | 0.5 s | 2.5 s | 6.0 s | 9.0 s | 0 | 9 |",
-        "| synchronous | haproxy | freeze | 1 | 22.0 s | 1.5 s | 3.0 s | 3.0 s | 5.0 s | 0 | 0 |",
-        "| synchronous | haproxy | kill | 3 | 20.0 s | 0.5 s | 2.0 s | 6.0 s | 9.0 s | 0 | 9 |",
+    assert takeover.tables(takeover.since(before)) == [
+        "| cluster | what befell the leader | first commit after | a standby after |"
+        " whole again after |",
+        "| --- | --- | --- | --- | --- |",
+        "| synchronous | all | 20.0 s | 0.5 s | 9.0 s |",
+        "| synchronous | freeze | 22.0 s | 1.5 s | 5.0 s |",
+        "| synchronous | kill | 20.0 s | 0.5 s | 9.0 s |",
+        "",
+        "| cluster | way | what befell the leader | fail-overs | lost | sent twice |"
+        " sent again after | at most |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| synchronous | haproxy | all | 4 | 0 | 9 | 2.5 s | 6.0 s |",
+        "| synchronous | haproxy | freeze | 1 | 0 | 0 | 3.0 s | 3.0 s |",
+        "| synchronous | haproxy | kill | 3 | 0 | 9 | 2.0 s | 6.0 s |",
     ]
